@@ -1,0 +1,55 @@
+# Everything a developer and CI run. Each target sets up what it needs.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.set-up
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+.PHONY: help setup check format test demo bench matrix verify clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Make .venv and install the package with its dev and test extras
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "error: the venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,test]'
+	@touch $(STAMP)
+
+check: setup ## Lint, formatting, types and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## Rewrite the code in the one format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: setup ## All tests, in parallel, on a PostgreSQL of their own
+	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+
+demo: setup ## See workflows run, a worker killed, and every run finish
+	$(BIN)/python examples/demo.py
+
+bench: setup ## Measure this worker, a naive one and pgbench side by side
+	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
+
+matrix: setup ## The integration tests on PostgreSQL 12 and 18 (needs npm)
+	$(BIN)/python -m tests.matrix $(PYTEST_ARGS)
+
+verify: check test ## What has to hold before a commit
+
+clean: ## Remove environments, caches and downloaded servers
+	rm -rf .venv* .postgres .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf dist build benchmarks/results
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
