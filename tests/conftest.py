@@ -1,0 +1,120 @@
+"""Fixtures that every test shares: a PostgreSQL once, a database of its own for each test.
+
+The process that collects starts the server and tells the xdist workers its address; each worker
+migrates one template database and every test gets a copy of it, which is faster than migrating.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.postgres import DatabaseServer, Source, choose_source, run_sync
+
+if TYPE_CHECKING:
+    from openworkflow.backend.backend import BackendPostgres
+
+_SOURCE = pytest.StashKey[Source]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("postgresql")
+    group.addoption(
+        "--postgres-url",
+        metavar="URL",
+        help="a server to use; its role must be allowed to create databases "
+        "(default: testcontainers where Docker answers, else the embedded one)",
+    )
+    group.addoption(
+        "--postgres-bin",
+        metavar="DIR",
+        type=Path,
+        help="start the server from this folder of PostgreSQL's programs",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    worker_input: dict[str, str] | None = getattr(config, "workerinput", None)
+    if worker_input is not None:
+        config.stash[_SOURCE] = Source("shared", worker_input["postgres_url"])
+    elif not (config.option.collectonly or config.option.help or config.option.version):
+        config.stash[_SOURCE] = choose_source(
+            config.getoption("--postgres-url"), config.getoption("--postgres-bin")
+        )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: pytest.Item) -> None:
+    """Hand the address of the one server to an xdist worker."""
+    workerinput: dict[str, str] = node.workerinput  # type: ignore[attr-defined]
+    workerinput["postgres_url"] = node.config.stash[_SOURCE].url
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if (source := config.stash.get(_SOURCE, None)) is not None:
+        source.stop()
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    source = config.stash.get(_SOURCE, None)
+    return None if source is None else f"postgresql: {source.describe()}"
+
+
+@pytest.fixture(scope="session")
+def postgres(pytestconfig: pytest.Config) -> DatabaseServer:
+    """The server of this session; it is shared, so tests only touch databases of their own."""
+    return DatabaseServer(pytestconfig.stash[_SOURCE].url)
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres: DatabaseServer) -> Iterator[str]:
+    """A database with the newest schema, to copy. Nobody stays connected to it."""
+    from openworkflow.backend.backend import BackendPostgres
+
+    async def migrate() -> None:
+        backend = await BackendPostgres.connect(postgres.url(name))
+        await backend.stop()
+
+    name = _fresh_name("template")
+    postgres.create_database(name)
+    try:
+        run_sync(migrate)
+        yield name
+    finally:
+        postgres.drop_database(name)
+
+
+@pytest.fixture
+def empty_database_url(postgres: DatabaseServer) -> Iterator[str]:
+    """A new database without any table."""
+    name = _fresh_name("empty")
+    postgres.create_database(name)
+    yield postgres.url(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def database_url(postgres: DatabaseServer, template_database: str) -> Iterator[str]:
+    """A new database with the newest schema and no rows."""
+    name = _fresh_name("test")
+    postgres.create_database(name, template=template_database)
+    yield postgres.url(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+async def backend(database_url: str) -> AsyncIterator[BackendPostgres]:
+    """A backend on a database of the test's own."""
+    from openworkflow.backend.backend import BackendPostgres
+
+    connected = await BackendPostgres.connect(database_url)
+    yield connected
+    await connected.stop()
+
+
+def _fresh_name(purpose: str) -> str:
+    return f"openworkflow_{purpose}_{uuid.uuid4().hex[:12]}"

@@ -1,0 +1,45 @@
+"""What tests of many topics need: waiting for something to become true, never for luck."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+#: Seconds between two looks. Short: the tests wait for milliseconds, not for people.
+LOOK_EVERY = 0.01
+
+
+async def eventually(predicate: Callable[[], T | Awaitable[T]], deadline: float = 10.0) -> T:
+    """Look until `predicate` (sync or async) is truthy and return what it gave.
+
+    Fails after `deadline` seconds with the last value seen.
+    """
+    give_up = time.monotonic() + deadline
+    while True:
+        seen = predicate()
+        value: T = await seen if inspect.isawaitable(seen) else seen
+        if value:
+            return value
+        if time.monotonic() > give_up:
+            raise _never_true(deadline, value)
+        await asyncio.sleep(LOOK_EVERY)
+
+
+def eventually_sync(predicate: Callable[[], T], deadline: float = 10.0) -> T:
+    """`eventually` for tests that watch other processes and have no event loop."""
+    give_up = time.monotonic() + deadline
+    while True:
+        if value := predicate():
+            return value
+        if time.monotonic() > give_up:
+            raise _never_true(deadline, value)
+        time.sleep(LOOK_EVERY)
+
+
+def _never_true(deadline: float, value: object) -> AssertionError:
+    return AssertionError(f"not true within {deadline:g} s; the last value was {value!r}")
