@@ -10,10 +10,10 @@ STAMP := $(VENV)/.set-up
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: help setup check format test demo bench matrix verify clean
+.PHONY: help setup check format test demo bench bench-autoscaling matrix verify clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Make .venv and install the package with its dev and test extras
 
@@ -43,6 +43,9 @@ demo: setup ## See workflows run, a worker killed, and every run finish
 
 bench: setup ## Measure this worker, a naive one and pgbench side by side
 	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
+
+bench-autoscaling: setup ## Replay loads against the autoscaler and KEDA in virtual time
+	$(BIN)/python -m benchmarks.autoscaling.run --write
 
 matrix: setup ## The integration tests on PostgreSQL 12 and 18 (needs npm)
 	$(BIN)/python -m tests.matrix $(PYTEST_ARGS)
