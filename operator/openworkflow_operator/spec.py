@@ -69,7 +69,7 @@ class Worker:
     workflows: Sequence[str] = ()
     concurrency: int = 10
     drain_timeout_seconds: int = 120
-    raw: Object = field(default_factory=dict)
+    raw: Object = field(default_factory=dict, compare=False)
     """The section as it is, for what goes into the pod unchanged."""
 
     @classmethod
