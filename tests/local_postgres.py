@@ -70,11 +70,20 @@ class LocalPostgres:
         """The connection string of `database`; authentication is trust, on loopback only."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
-    def run(self, program: str, *args: str, timeout: float = 60) -> str:
-        """Run one of PostgreSQL's own programs as the server's user; its output on success."""
+    def run(
+        self,
+        program: str,
+        *args: str,
+        timeout: float = 60,
+        environment: Mapping[str, str] | None = None,
+    ) -> str:
+        """Run one of PostgreSQL's own programs as the server's user; its output on success.
+
+        `program` is a name in `bin_dir` or a path; a failure is a RuntimeError with its words.
+        """
         done = subprocess.run(
             [str(self.bin_dir / program), *args],
-            env=self._environment(),
+            env={**self._environment(), **(environment or {})},
             user=_unprivileged_user(),
             cwd=self.root,
             timeout=timeout,
