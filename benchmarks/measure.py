@@ -212,6 +212,7 @@ def _serving(url: str) -> Iterator[subprocess.Popen[str]]:
             yield worker
         finally:
             worker.stdin.close()
+            worker.wait(timeout=60)
 
 
 def _contender(*args: str) -> dict[str, float]:
