@@ -1,6 +1,6 @@
 """BackendPostgres: the tables of one namespace, a method for each thing that is done with them."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
@@ -78,6 +78,7 @@ class BackendPostgres:
         self._channels = Channels(schema, namespace_id)
         self._waker = Waker(self._notify_work)
         self._creating = 0
+        self._closers: list[Callable[[], Awaitable[object]]] = []
 
     @classmethod
     async def connect(
@@ -116,8 +117,14 @@ class BackendPostgres:
 
     async def stop(self) -> None:
         """Disconnect; sessions and listeners are their openers' to close."""
+        for close in self._closers:
+            await close()
         await self._waker.stop()
         await self._pool.close()
+
+    def on_stop(self, close: Callable[[], Awaitable[object]]) -> None:
+        """Have `close` awaited by `stop`, before the connections go."""
+        self._closers.append(close)
 
     # -- runs --------------------------------------------------------------------------------
 
@@ -208,7 +215,7 @@ class BackendPostgres:
             return as_run(rows[0])
         run = await self._existing(run_id)
         if run.status is not RunStatus.CANCELED:
-            raise InvalidRunState(f"run {run_id} has {run.status} and cannot be canceled")
+            raise InvalidRunState(run_id, run.status, "canceled")
         return run
 
     async def retry_workflow_run(self, run_id: UUID) -> WorkflowRun:
@@ -222,9 +229,7 @@ class BackendPostgres:
         if rows:
             return as_run(rows[0])
         run = await self._existing(run_id)
-        raise InvalidRunState(
-            f"run {run_id} is {run.status}; only a failed or canceled run can be retried"
-        )
+        raise InvalidRunState(run_id, run.status, "retried; only a failed or canceled run can")
 
     async def prune(
         self,
@@ -336,7 +341,7 @@ class BackendPostgres:
     async def _existing(self, run_id: UUID) -> WorkflowRun:
         run = await self.get_workflow_run(run_id)
         if run is None:
-            raise RunNotFound(run_id, self.namespace_id)
+            raise RunNotFound(run_id)
         return run
 
     def _link(self) -> Link:

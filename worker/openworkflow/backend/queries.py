@@ -1,12 +1,16 @@
 """Loads the named statements of `sql/*.sql`: every statement on the tables is there."""
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from types import MappingProxyType
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+
+
+_PARAMETER = re.compile(r"(?<!:):(\w+)")
 
 
 @cache
@@ -20,6 +24,12 @@ def load(schema: str) -> MappingProxyType[str, str]:
                 raise ValueError(f"two statements are named {name}")
             statements[name] = text.strip().removesuffix(";").replace("{schema}", quoted(schema))
     return MappingProxyType(statements)
+
+
+def numbered(sql: str, parameters: Sequence[str]) -> str:
+    """The statement with its `:name` parameters as `$1` and so on, in the order given."""
+    number = {name: f"${place}" for place, name in enumerate(parameters, 1)}
+    return _PARAMETER.sub(lambda match: number[match[1]], sql)
 
 
 def quoted(identifier: str) -> str:

@@ -1,6 +1,7 @@
 """A worker's own traffic: flushes, histories, heartbeats. The hot path of the whole system."""
 
 import asyncio
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -9,6 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from openworkflow.backend.connection import Link
+from openworkflow.backend.queries import numbered
 from openworkflow.backend.records import (
     ClaimedRun,
     ClaimRequest,
@@ -24,9 +26,11 @@ from openworkflow.core.step_attempt import StepKind, StepStatus
 KEY_SEPARATOR = "\x1f"
 """Between name and version where SQL compares both at once; served names do not contain it."""
 
-_NO_STEPS: Sequence[Sequence[Any]] = [()] * len(StepWrite._fields)
-_NO_ENDS: Sequence[Sequence[Any]] = [()] * len(RunEnd._fields)
+_STEP_PARAMETERS = tuple(f"step_{name}" for name in StepWrite._fields)
+_END_PARAMETERS = (*(f"end_{name}" for name in RunEnd._fields), "done_channel")
+_CLAIM_PARAMETERS = ("claim_keys", "claim_limit", "worker_id", "namespace_id", "lease")
 _CLAIM_COLUMNS = ClaimedRun._fields[: ClaimedRun._fields.index("due_at")]
+_CLAIM_NO = _CLAIM_COLUMNS.index("claim_no")
 _KINDS = {kind.value: kind for kind in StepKind}
 _STATUSES = {status.value: status for status in StepStatus}
 
@@ -39,6 +43,7 @@ class WorkerSession:
     ) -> None:
         self._links = list(links)
         self._sql, self._namespace_id, self._channel = queries, namespace_id, channel
+        self._statements = flush_statements(queries)
         self._idle: asyncio.Queue[Link] = asyncio.LifoQueue()
         for link in self._links:
             self._idle.put_nowait(link)
@@ -50,22 +55,25 @@ class WorkerSession:
         ends again is safe, runs it may have claimed are to be released. Raises BackendError if
         PostgreSQL refused it, and then nothing of it took effect.
         """
-        keys, limit = _claim_arguments(flush.claim)
-        rows = await self._fetch(
-            self._sql["flush"],
-            (
-                flush.worker_id,
-                self._namespace_id,
-                flush.lease,
-                self._channel,
-                *(zip(*flush.steps, strict=True) if flush.steps else _NO_STEPS),
-                *(zip(*flush.ends, strict=True) if flush.ends else _NO_ENDS),
-                limit,
-                keys,
-            ),
+        arguments: list[Any] = []
+        updates = False
+        if flush.steps:
+            arguments += zip(*flush.steps, strict=True)
+            updates = True in arguments[-1]
+        if flush.ends:
+            arguments += zip(*flush.ends, strict=True)
+            arguments.append(self._channel)
+        if flush.claim:
+            arguments += _keys(flush.claim), flush.claim.limit
+            arguments += flush.worker_id, self._namespace_id, flush.lease
+        parts = bool(flush.steps), updates, bool(flush.ends), flush.claim is not None
+        (row,) = await self._fetch(self._statements[parts], arguments)
+        return Flushed(
+            row["now"],
+            set(row["steps"]) if flush.steps else set(),
+            set(row["ends"]) if flush.ends else set(),
+            _claimed(row) if flush.claim else [],
         )
-        row = rows[0]
-        return Flushed(row["now"], set(row["steps"]), set(row["ends"]), _claimed(row))
 
     async def load_histories(self, run_ids: Sequence[UUID]) -> dict[UUID, list[RecordedStep]]:
         """What was recorded for each of these runs, in the order it was begun."""
@@ -106,30 +114,65 @@ class HeartbeatSession:
         await self._link.close()
 
 
-def _claim_arguments(claim: ClaimRequest | None) -> tuple[list[str], int]:
-    if claim is None:
-        return [], 0
+def flush_statements(queries: Mapping[str, str]) -> dict[tuple[bool, ...], str]:
+    """The statement for each set of parts: steps, ends of running steps, ends of runs, claim."""
+    return {
+        parts: _flush_statement(queries, *parts)
+        for parts in itertools.product((False, True), repeat=4)
+        if parts[0] or not parts[1]
+    }
+
+
+def _flush_statement(
+    queries: Mapping[str, str], steps: bool, updates: bool, ends: bool, claim: bool
+) -> str:
+    parts: list[str] = []
+    answers: list[str] = []
+    parameters: tuple[str, ...] = ()
+    if steps:
+        parts.append(queries["flush_steps"])
+        answers.append("steps")
+        parameters += _STEP_PARAMETERS
+    if updates:
+        parts.append(queries["flush_updates"])
+    if ends:
+        parts.append(queries["flush_ends"])
+        answers.append("ends")
+        parameters += _END_PARAMETERS
+    if claim:
+        parts.append(queries["flush_claim"])
+        answers.append("claim")
+        parameters += _CLAIM_PARAMETERS
+    if not parts:
+        return "select now() as now"
+    columns = ", ".join(f"{answer}.*" for answer in answers)
+    select = f"select now() as now, {columns} from {', '.join(answers)}"
+    return numbered(f"with {', '.join(parts)} {select}", parameters)
+
+
+def _keys(claim: ClaimRequest) -> list[str]:
     names = zip(claim.names, claim.versions, strict=True)
     keys = [f"{name}{KEY_SEPARATOR}{version}" for name, version in names]
     if any(key.count(KEY_SEPARATOR) > 1 for key in keys):
         raise ConfigurationError(
             "the name and version of a workflow may not contain the character U+001F"
         )
-    return keys, claim.limit
+    return keys
 
 
 def _claimed(row: asyncpg.Record) -> list[ClaimedRun]:
+    """The runs that were claimed, those that waited longest first."""
     if row["id"] is None:
         return []
     now, recovered = row["now"], set(row["expired_ids"])
     due_at = dict(zip(row["expired_ids"], row["expired_at"], strict=True))
     due_at.update(zip(row["due_ids"], row["due_at"], strict=True))
     columns = [row[name] for name in _CLAIM_COLUMNS]
+    rows = {values[0]: values for values in zip(*columns, strict=True)}
     return [
-        ClaimedRun._make((*values, due_at[run_id], now, run_id in recovered, claim_no > 1))
-        for run_id, claim_no, values in zip(
-            row["id"], row["claim_no"], zip(*columns, strict=True), strict=True
-        )
+        ClaimedRun._make((*values, due, now, run_id in recovered, values[_CLAIM_NO] > 1))
+        for run_id, due in due_at.items()
+        if (values := rows.get(run_id)) is not None
     ]
 
 

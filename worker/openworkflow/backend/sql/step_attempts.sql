@@ -1,4 +1,4 @@
--- Step attempts are written by `flush` (workflow_runs.sql); here they are read.
+-- Step attempts are written by flush.sql; here they are read.
 
 
 -- name: load_histories
