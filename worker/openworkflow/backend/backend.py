@@ -10,9 +10,11 @@ import asyncpg
 from openworkflow.backend import migrations, queries
 from openworkflow.backend.connection import Connection, Link, borrowed, connect, open_pool, probe
 from openworkflow.backend.creation import CHUNK, Creation
+from openworkflow.backend.diagnostics import Diagnostics, diagnose
 from openworkflow.backend.failures import ConnectionLost, as_backend_error
 from openworkflow.backend.migrations import Migration, MigrationState
-from openworkflow.backend.notifications import Channels, Listener, Waker
+from openworkflow.backend.namespace import Namespace
+from openworkflow.backend.notifications import Listener, Waker
 from openworkflow.backend.records import (
     ClaimedRun,
     ClaimRequest,
@@ -52,10 +54,6 @@ __all__ = [
 ]
 
 IDEMPOTENCY_PERIOD = timedelta(hours=24)
-NAMESPACE_LIMIT = 255
-"""Bytes of UTF-8."""
-IDENTIFIER_LIMIT = 63
-"""Bytes; PostgreSQL's."""
 
 
 class BackendPostgres:
@@ -66,16 +64,15 @@ class BackendPostgres:
         dsn: Dsn,
         listen_dsn: Dsn | None,
         pool: Any,
+        namespace: Namespace,
         *,
-        namespace_id: str,
-        schema: str,
         application_name: str,
         pooled: bool,
     ) -> None:
-        self.url, self.namespace_id, self.schema, self.pooled = dsn, namespace_id, schema, pooled
+        self.url, self.pooled, self._namespace = dsn, pooled, namespace
+        self.namespace_id, self.schema = namespace.id, namespace.schema
         self._listen_dsn, self._pool, self._application_name = listen_dsn, pool, application_name
-        self._sql = queries.load(schema)
-        self._channels = Channels(schema, namespace_id)
+        self._sql = queries.load(namespace.schema)
         self._waker = Waker(self._notify_work)
         self._creating = 0
         self._closers: list[Callable[[], Awaitable[object]]] = []
@@ -96,7 +93,7 @@ class BackendPostgres:
         `listen_url` is a direct connection for wake-ups where `url` leads through a pooler. Raises
         BackendError, with the next thing to try, or ConfigurationError.
         """
-        _check_names(namespace_id, schema)
+        namespace = Namespace(namespace_id, schema)
         dsn, listen_dsn = parse(url), parse(listen_url) if listen_url else None
         connection, pooled = await probe(dsn, application_name=application_name)
         try:
@@ -109,8 +106,7 @@ class BackendPostgres:
             dsn,
             listen_dsn if pooled or listen_dsn else dsn,
             await open_pool(dsn, application_name=application_name, pooled=pooled),
-            namespace_id=namespace_id,
-            schema=schema,
+            namespace,
             application_name=application_name,
             pooled=pooled,
         )
@@ -125,8 +121,6 @@ class BackendPostgres:
     def on_stop(self, close: Callable[[], Awaitable[object]]) -> None:
         """Have `close` awaited by `stop`, before the connections go."""
         self._closers.append(close)
-
-    # -- runs --------------------------------------------------------------------------------
 
     async def create_workflow_runs(
         self,
@@ -152,7 +146,7 @@ class BackendPostgres:
         try:
             async with borrowed(self._pool, self.url, pooled=self.pooled) as borrowed_one:
                 created = await creation.create(
-                    borrowed_one, runs, self._channels.work if alone else None
+                    borrowed_one, runs, self._namespace.work_channel if alone else None
                 )
         finally:
             self._creating -= 1
@@ -208,8 +202,8 @@ class BackendPostgres:
             self._sql["cancel_workflow_run"],
             self.namespace_id,
             run_id,
-            self._channels.work,
-            self._channels.done,
+            self._namespace.work_channel,
+            self._namespace.done_channel,
         )
         if rows:
             return as_run(rows[0])
@@ -224,7 +218,7 @@ class BackendPostgres:
         Its attempts, crashes and deadline are forgotten. Raises RunNotFound or InvalidRunState.
         """
         rows = await self._fetch(
-            self._sql["retry_workflow_run"], self.namespace_id, run_id, self._channels.work
+            self._sql["retry_workflow_run"], self.namespace_id, run_id, self._namespace.work_channel
         )
         if rows:
             return as_run(rows[0])
@@ -257,14 +251,12 @@ class BackendPostgres:
                 return
             last = rows[-1]["id"]
 
-    # -- workers -----------------------------------------------------------------------------
-
     async def open_session(self, connections: int = 2) -> WorkerSession:
         """Connections for the traffic of one worker."""
         links = [self._link() for _ in range(connections)]
         for link in links:
             await link.open()
-        return WorkerSession(links, self._sql, self.namespace_id, self._channels.done)
+        return WorkerSession(links, self._sql, self.namespace_id, self._namespace.done_channel)
 
     async def open_heartbeat(self) -> HeartbeatSession:
         """A connection for one worker's heartbeat, in the event loop that is running."""
@@ -276,9 +268,9 @@ class BackendPostgres:
         """A listener for wake-ups, for `async with`; on a connection of its own."""
         dsn = self._listen_dsn
         if dsn is None:
-            return Listener(self._channels, None)
+            return Listener(self._namespace, None)
         return Listener(
-            self._channels, lambda: connect(dsn, application_name=self._application_name)
+            self._namespace, lambda: connect(dsn, application_name=self._application_name)
         )
 
     async def release_unknown(self, worker_id: str, held: Iterable[UUID]) -> list[UUID]:
@@ -302,8 +294,6 @@ class BackendPostgres:
         now: datetime = rows[0]["now"]
         return now
 
-    # -- the schema --------------------------------------------------------------------------
-
     async def migrate(self) -> list[Migration]:
         """Apply the migrations that are missing; returns them."""
         async with borrowed(self._pool, self.url, pooled=self.pooled) as connection:
@@ -314,7 +304,15 @@ class BackendPostgres:
         async with borrowed(self._pool, self.url, pooled=self.pooled) as connection:
             return await migrations.states(connection, self.schema)
 
-    # -- inside ------------------------------------------------------------------------------
+    async def diagnostics(self) -> Diagnostics:
+        """The health of server, schema and namespace; reads both tables whole."""
+        return await diagnose(
+            self._fetch,
+            self._sql,
+            schema=self.schema,
+            namespace_id=self.namespace_id,
+            pooled=self.pooled,
+        )
 
     async def _fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         async with borrowed(self._pool, self.url, pooled=self.pooled) as connection:
@@ -336,7 +334,7 @@ class BackendPostgres:
         return created
 
     async def _notify_work(self) -> None:
-        await self._fetch(self._sql["notify_work"], self._channels.work)
+        await self._fetch(self._sql["notify_work"], self._namespace.work_channel)
 
     async def _existing(self, run_id: UUID) -> WorkflowRun:
         run = await self.get_workflow_run(run_id)
@@ -346,18 +344,3 @@ class BackendPostgres:
 
     def _link(self) -> Link:
         return Link(self.url, application_name=self._application_name, pooled=self.pooled)
-
-
-def _check_names(namespace_id: str, schema: str) -> None:
-    for what, name, limit in (
-        ("namespace_id", namespace_id, NAMESPACE_LIMIT),
-        ("schema", schema, IDENTIFIER_LIMIT),
-    ):
-        if not name or "\0" in name:
-            raise ConfigurationError(f"{what} must be text without NUL, and not empty")
-        if len(name.encode("utf-8", "surrogatepass")) > limit:
-            raise ConfigurationError(
-                f"{what} {name[:20]!r}... is longer than {limit} bytes ({len(name)} characters)"
-            )
-        if any("\ud800" <= character <= "\udfff" for character in name):
-            raise ConfigurationError(f"{what} contains half of a surrogate pair, which is no text")

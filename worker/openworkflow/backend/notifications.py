@@ -6,7 +6,6 @@ after their commits, and never more than one at a time.
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,6 +15,7 @@ from uuid import UUID
 import asyncpg
 
 from openworkflow.backend.connection import Connection
+from openworkflow.backend.namespace import Namespace
 from openworkflow.core.errors import BackendError
 
 logger = logging.getLogger(__name__)
@@ -28,14 +28,6 @@ CANCELED = "canceled "
 """Begins the payload that tells workers of a canceled run."""
 
 
-class Channels:
-    """The two channels of a namespace: one for workers, one for those who wait for results."""
-
-    def __init__(self, schema: str, namespace_id: str) -> None:
-        name = hashlib.sha256(f"{schema}.{namespace_id}".encode()).hexdigest()[:16]
-        self.work, self.done = f"openworkflow_work_{name}", f"openworkflow_done_{name}"
-
-
 class Listener:
     """Hears of new work and of finished runs, over a connection that comes back by itself.
 
@@ -43,11 +35,11 @@ class Listener:
     """
 
     def __init__(
-        self, channels: Channels, connect: Callable[[], Awaitable[Connection]] | None
+        self, namespace: Namespace, connect: Callable[[], Awaitable[Connection]] | None
     ) -> None:
         self.healthy = False
         """Whether it hears anything just now; while it does not, poll more often."""
-        self._channels, self._connect = channels, connect
+        self._namespace, self._connect = namespace, connect
         self._on_work: list[Callable[[], object]] = []
         self._on_canceled: list[Callable[[UUID], object]] = []
         self._waiting: dict[UUID, set[asyncio.Future[None]]] = {}
@@ -112,7 +104,7 @@ class Listener:
         connection = await self._connect()
         try:
             connection.add_termination_listener(lambda _: self._changed.set())
-            await connection.add_listener(self._channels.work, self._hear_work)
+            await connection.add_listener(self._namespace.work_channel, self._hear_work)
             self.healthy = True
             self._wake_all()
             yield connection
@@ -125,7 +117,7 @@ class Listener:
         while not connection.is_closed():
             self._changed.clear()
             if self._waiting and not self._hears_done:
-                await connection.add_listener(self._channels.done, self._hear_done)
+                await connection.add_listener(self._namespace.done_channel, self._hear_done)
                 self._hears_done = True
                 self._wake_waiting()
             with contextlib.suppress(TimeoutError):

@@ -146,7 +146,7 @@ def _flush_statement(
     if not parts:
         return "select now() as now"
     columns = ", ".join(f"{answer}.*" for answer in answers)
-    select = f"select now() as now, {columns} from {', '.join(answers)}"
+    select = f"select now() as now, {columns} from {', '.join(answers)}"  # noqa: S608
     return numbered(f"with {', '.join(parts)} {select}", parameters)
 
 
