@@ -11,7 +11,7 @@ from openworkflow.backend import migrations, queries
 from openworkflow.backend.connection import Connection, Link, borrowed, connect, open_pool, probe
 from openworkflow.backend.creation import CHUNK, Creation
 from openworkflow.backend.diagnostics import Diagnostics, diagnose
-from openworkflow.backend.failures import ConnectionLost, as_backend_error
+from openworkflow.backend.failures import DRIVER_ERRORS, ConnectionLost, as_backend_error
 from openworkflow.backend.migrations import Migration, MigrationState
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.notifications import Listener, Waker
@@ -98,7 +98,7 @@ class BackendPostgres:
         connection, pooled = await probe(dsn, application_name=application_name)
         try:
             await (migrations.migrate if migrate else migrations.check)(connection, schema)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except DRIVER_ERRORS as error:
             raise as_backend_error(error, dsn) from error
         finally:
             connection.terminate()
@@ -325,7 +325,7 @@ class BackendPostgres:
         """No NOTIFY in the caller's transaction: it would hold up the commits of others."""
         try:
             created = await creation.create(connection, runs, None)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except DRIVER_ERRORS as error:
             raise as_backend_error(error, self.url) from error
         if connection.is_in_transaction():
             self._waker.wake_after_commit(connection)

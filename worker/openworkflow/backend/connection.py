@@ -12,7 +12,7 @@ from typing import Any
 
 import asyncpg
 
-from openworkflow.backend.failures import ConnectionLost, as_backend_error
+from openworkflow.backend.failures import DRIVER_ERRORS, ConnectionLost, as_backend_error
 from openworkflow.backend.url import Dsn
 from openworkflow.core.errors import BackendError
 
@@ -104,7 +104,7 @@ async def borrowed(pool: Any, dsn: Dsn, *, pooled: bool) -> AsyncIterator[Connec
                 return
             async with connection.transaction():
                 yield connection
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except DRIVER_ERRORS as error:
         raise as_backend_error(error, dsn) from error
 
 
@@ -141,7 +141,7 @@ class Link:
             except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as error:
                 if attempt == ATTEMPTS:
                     raise as_backend_error(error, self._dsn) from error
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except DRIVER_ERRORS as error:
                 failure = as_backend_error(error, self._dsn)
                 if isinstance(failure, ConnectionLost) or self._is_closed():
                     self.drop()
@@ -162,7 +162,7 @@ class Link:
         """Disconnect."""
         connection, self._connection = self._connection, None
         if connection is not None and not connection.is_closed():
-            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with contextlib.suppress(*DRIVER_ERRORS):
                 await connection.close(timeout=5)
 
     async def _reopen(self) -> None:

@@ -15,6 +15,15 @@ import asyncpg
 from openworkflow.backend.url import Dsn
 from openworkflow.core.errors import BackendError
 
+DRIVER_ERRORS = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+"""What asyncpg raises. The last is its word for a connection that the server ended while it was
+idle, among other things that only a new connection mends."""
+
 _TRANSIENT_CLASSES = ("08", "53", "57")
 """Connection lost, out of resources, shut down or starting up."""
 _READ_ONLY = "25006"
@@ -47,6 +56,8 @@ def as_backend_error(error: BaseException, dsn: Dsn) -> BackendError:
         return _from_network(error, dsn)
     if isinstance(error, asyncpg.InterfaceError):
         return _from_driver(error, dsn)
+    if isinstance(error, asyncpg.InternalClientError):
+        return ConnectionLost(f"the connection to PostgreSQL at {dsn} was lost: {_line(error)}")
     return BackendError(f"PostgreSQL at {dsn}: {type(error).__name__}: {_line(error)}")
 
 

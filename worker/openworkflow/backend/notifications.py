@@ -15,6 +15,7 @@ from uuid import UUID
 import asyncpg
 
 from openworkflow.backend.connection import Connection
+from openworkflow.backend.failures import DRIVER_ERRORS
 from openworkflow.backend.namespace import Namespace
 from openworkflow.core.errors import BackendError
 
@@ -92,7 +93,7 @@ class Listener:
                     _resolve(first)
                     await self._until_lost(connection)
                 logger.warning("lost the connection for wake-ups, polling instead")
-            except (BackendError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except (BackendError, *DRIVER_ERRORS) as error:
                 logger.warning("no wake-ups for now, polling instead: %s", error)
             _resolve(first)
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
