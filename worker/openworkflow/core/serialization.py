@@ -1,40 +1,53 @@
 """Values to JSON and back, by annotation; pydantic does the work.
 
-What JSON or PostgreSQL's jsonb cannot hold (NaN, NUL characters, lone surrogates, other objects) is
-refused by an error that names what it is part of, where in it, and what to do.
+What is encoded can be decoded: a value that JSON or jsonb cannot hold, or that does not fit its
+annotation, is refused by an error that names what it is part of, where in it, and what to do.
+jsonb does not keep the order of an object's keys: neither does a decoded dict.
 """
 
 import json
-import math
-from collections.abc import Iterator, Mapping
+import types
+from collections.abc import Awaitable, Coroutine
 from functools import lru_cache
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, Union, get_args, get_origin
 
 import pydantic
 from pydantic import TypeAdapter
-from pydantic_core import PydanticSerializationError
+from pydantic_core import PydanticSerializationError, to_json
 
-from openworkflow.core.errors import InputValidationError, PayloadTooLarge, SerializationError
+from openworkflow.core.errors import (
+    ConfigurationError,
+    InputValidationError,
+    PayloadTooLarge,
+    SerializationError,
+)
+from openworkflow.core.json_values import problem
 
 T = TypeVar("T")
 
 DEFAULT_PAYLOAD_LIMIT = 1_048_576
 """Bytes of JSON that one input or result may have."""
-_SHORT = 64
+
+_SHORT = 256
+_SCALARS = frozenset({bool, int, str})
+_PLAIN = (Any, object, dict, list, dict[str, Any], list[Any], list[dict[str, Any]])
+"""Annotations that promise nothing beyond JSON."""
 
 
 class Codec(Generic[T]):
-    """Turns values of one annotation into JSON text and back."""
+    """Turns values of one annotation into JSON text and back.
 
-    __slots__ = ("_adapter", "_annotation")
+    Raises ConfigurationError for an annotation that cannot be understood.
+    """
+
+    __slots__ = ("_adapter", "_annotation", "_plain", "_scalars", "_takes_none")
 
     def __init__(self, annotation: Any) -> None:
         self._annotation = annotation
-        try:
-            self._adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-        except pydantic.PydanticSchemaGenerationError:
-            # A type pydantic does not know: its values are refused one by one, with their path.
-            self._adapter = TypeAdapter(Any)
+        self._plain = annotation in _PLAIN
+        self._adapter = self._make_adapter(annotation)
+        self._scalars = _SCALARS if annotation is Any else _scalars_of(annotation)
+        self._takes_none = self._fits_none()
 
     def encode(self, value: Any, what: str, limit: int = DEFAULT_PAYLOAD_LIMIT) -> str | None:
         """JSON text of `value`; None for None, which is stored as SQL NULL.
@@ -42,19 +55,15 @@ class Codec(Generic[T]):
         Raises SerializationError or PayloadTooLarge (over `limit` bytes), whose messages begin
         with `what`.
         """
-        if value is None:
+        if value is None and self._takes_none:
             return None
         kind = type(value)
-        if kind is bool:
-            return "true" if value else "false"
-        if kind is int and -(2**53) < value < 2**53:
-            return str(value)
-        if kind is str and len(value) < _SHORT and value.isascii() and value.isalnum():
-            return f'"{value}"'
-        text = self._dump(value, what)
-        if len(text) > limit:
-            raise PayloadTooLarge(what, len(text), limit)
-        return text.decode()
+        if kind in self._scalars and (text := _scalar(kind, value)) is not None:
+            return text
+        encoded = self._dump_plain(value, what) if self._plain else self._dump(value, what)
+        if len(encoded) > limit:
+            raise PayloadTooLarge(what, len(encoded), limit)
+        return encoded.decode()
 
     def decode(self, text: str | None) -> T:
         """The value of JSON text. Raises SerializationError if it does not fit the annotation."""
@@ -65,7 +74,8 @@ class Codec(Generic[T]):
                 result = self._adapter.validate_json(text)
         except pydantic.ValidationError as error:
             raise SerializationError(
-                f"stored JSON does not fit {self._annotation!r}: {_first(error)}"
+                f"a stored value does not fit {self._shown}: {_first(error)[1]}; was the "
+                "annotation changed since?"
             ) from None
         return result
 
@@ -78,101 +88,124 @@ class Codec(Generic[T]):
         try:
             result: T = self._adapter.validate_python(value)
         except pydantic.ValidationError as error:
-            raise InputValidationError(f"{_first(error, what)}") from None
+            path, message = _first(error, what)
+            raise InputValidationError(message, path) from None
         return result
 
-    def _dump(self, value: Any, what: str) -> bytes:
+    @property
+    def _shown(self) -> str:
+        name = getattr(self._annotation, "__qualname__", None)
+        return name if isinstance(self._annotation, type) and name else repr(self._annotation)
+
+    def _make_adapter(self, annotation: Any) -> TypeAdapter[Any]:
         try:
-            text = self._adapter.dump_json(value, warnings="none")
-        except (PydanticSerializationError, ValueError, RecursionError) as error:
+            return TypeAdapter(annotation)
+        except pydantic.PydanticSchemaGenerationError:
+            # A type pydantic does not know: its values are refused one by one, with their path.
+            self._plain = True
+            return TypeAdapter(Any)
+        except (pydantic.PydanticUserError, NameError, TypeError) as error:
+            raise ConfigurationError(
+                f"the annotation {self._shown} cannot be used: {error}"
+            ) from error
+
+    def _fits_none(self) -> bool:
+        try:
+            self._adapter.validate_python(None)
+        except pydantic.ValidationError:
+            return False
+        return True
+
+    def _dump_plain(self, value: Any, what: str) -> bytes:
+        """JSON of plain data: looked through first, since a dump would convert what it can."""
+        if (found := problem(value)) is not None:
+            raise SerializationError(what + found)
+        if self._annotation is not Any:
+            try:
+                self._adapter.validate_python(value)
+            except pydantic.ValidationError as error:
+                raise self._misfit(what, error) from None
+        return to_json(value)
+
+    def _dump(self, value: Any, what: str) -> bytes:
+        """JSON by the annotation, read back once: what is stored must not fail a later replay."""
+        try:
+            encoded = self._adapter.dump_json(
+                value, by_alias=True, round_trip=True, warnings="none"
+            )
+        except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
             raise self._refusal(value, what, error) from None
-        # NaN comes out as null, so only values that show a null need the closer look.
-        if b"null" in text or b"\\u0000" in text:
-            if problem := next(_problems(value), None):
-                raise SerializationError(f"{what}{problem}")
-            if _has_nul(json.loads(text)):
-                raise SerializationError(f"{what} holds a NUL character, which PostgreSQL refuses")
-        return text
+        # NaN comes out as null, so only text that shows a null needs the closer look.
+        if (b"null" in encoded or b"\\u0000" in encoded) and (found := self._problem(value)):
+            raise SerializationError(what + found)
+        try:
+            self._adapter.validate_json(encoded)
+        except pydantic.ValidationError as error:
+            raise self._misfit(what, error) from None
+        return encoded
+
+    def _problem(self, value: Any) -> str | None:
+        """The first NaN, NUL or surrogate inside models and dataclasses too."""
+        try:
+            inside = self._adapter.dump_python(value, warnings="none")
+        except Exception:  # user-defined serializers raise what they like
+            inside = value
+        return problem(inside, typed=True)
 
     def _refusal(self, value: Any, what: str, error: Exception) -> SerializationError:
-        problem = next(_problems(value), None)
+        found = self._problem(value) or problem(value)
         return SerializationError(
-            f"{what}{problem}" if problem else f"{what} cannot be stored as JSON: {error}"
+            what + found if found else f"{what} cannot be stored as JSON: {error}"
         )
 
-
-@lru_cache(maxsize=4096)
-def _cached(annotation: Any) -> Codec[Any]:
-    return Codec(annotation)
+    def _misfit(self, what: str, error: pydantic.ValidationError) -> SerializationError:
+        return SerializationError(f"{what} does not fit {self._shown}: {_first(error)[1]}")
 
 
 def codec_for(annotation: Any) -> Codec[Any]:
-    """The codec of an annotation; the same one each time."""
+    """The codec of an annotation; the same one each time.
+
+    A plain function that returns an awaitable is annotated with it: what counts is its result.
+    """
+    if get_origin(annotation) in (Awaitable, Coroutine):
+        annotation = get_args(annotation)[-1]
     try:
-        return _cached(annotation)
+        # With its repr, since int | str equals str | int, but pydantic tries them in order.
+        return _cached(annotation, repr(annotation))
     except TypeError:  # unhashable, such as Annotated[..., [...]]
         return Codec(annotation)
 
 
-def _first(error: pydantic.ValidationError, root: str = "") -> str:
-    """The first problem with its path; the value itself may be secret and is left out."""
-    first = error.errors(include_url=False, include_input=False)[0]
+@lru_cache(maxsize=4096)
+def _cached(annotation: Any, _shown: str) -> Codec[Any]:
+    return Codec(annotation)
+
+
+def _scalar(kind: type, value: Any) -> str | None:
+    """JSON text of a small scalar; None when it needs a closer look."""
+    if kind is bool:
+        return "true" if value else "false"
+    if kind is int:
+        return str(value) if -(2**53) < value < 2**53 else None
+    if len(value) > _SHORT or not value.isascii() or not value.isprintable():
+        return None
+    return None if '"' in value or "\\" in value else f'"{value}"'
+
+
+def _scalars_of(annotation: Any) -> frozenset[type]:
+    """The scalar types that fit without a look at pydantic's rules."""
+    alternatives = (
+        get_args(annotation)
+        if get_origin(annotation) in (Union, types.UnionType)
+        else (annotation,)
+    )
+    return frozenset(kind for kind in _SCALARS if kind in alternatives)
+
+
+def _first(error: pydantic.ValidationError, root: str = "") -> tuple[str, str]:
+    """Path and message of the first problem; the value itself may be secret and is left out."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     path = ".".join(str(part) for part in (root, *first["loc"]) if str(part))
     more = error.error_count() - 1
-    return f"{path}: {first['msg']}" + (f" (and {more} more)" if more else "")
-
-
-def _has_nul(value: Any) -> bool:
-    if isinstance(value, str):
-        return "\0" in value
-    if isinstance(value, dict):
-        return any(_has_nul(k) or _has_nul(v) for k, v in value.items())
-    return isinstance(value, list) and any(map(_has_nul, value))
-
-
-def _problems(value: Any, path: str = "", depth: int = 0) -> Iterator[str]:
-    """What in `value` JSON cannot hold, each as `.path problem`."""
-    where = f" at {path.lstrip('.')}" if path else ""
-    if depth > 200:
-        yield f"{where} is nested too deeply, or contains itself"
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            yield f"{where} is {value}, which JSON cannot hold; use None, or a string"
-    elif isinstance(value, str):
-        yield from _text_problems(value, where)
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _problems(key, f"{path}.{key!r}", depth + 1)
-            yield from _problems(item, f"{path}.{key}", depth + 1)
-    elif isinstance(value, list | tuple | set | frozenset):
-        for index, item in enumerate(value):
-            yield from _problems(item, f"{path}.{index}", depth + 1)
-    elif isinstance(value, pydantic.BaseModel) or hasattr(value, "__dataclass_fields__"):
-        fields = getattr(value, "__dataclass_fields__", None) or type(value).model_fields  # type: ignore[attr-defined]
-        for name in fields:
-            yield from _problems(getattr(value, name, None), f"{path}.{name}", depth + 1)
-    elif not _dumps(value):
-        yield (
-            f"{where} is of type {type(value).__qualname__}, which JSON cannot hold; return a "
-            "dataclass, a pydantic model or plain data instead"
-        )
-
-
-def _text_problems(value: str, where: str) -> Iterator[str]:
-    if "\0" in value:
-        yield f"{where} holds a NUL character, which PostgreSQL's JSON refuses; remove it"
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        yield f"{where} holds a lone surrogate, which is not Unicode text; decode it properly first"
-
-
-_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
-
-
-def _dumps(value: Any) -> bool:
-    try:
-        _ANYTHING.dump_json(value)
-    except (PydanticSerializationError, ValueError):
-        return False
-    return True
+    shown = f"{path}: " if path else ""
+    return path, f"{shown}{first['msg']}" + (f" (and {more} more)" if more else "")

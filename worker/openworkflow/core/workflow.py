@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import re
+import sys
 import typing
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextvars import ContextVar
 from functools import cached_property, update_wrapper
 from types import ModuleType
@@ -39,7 +41,8 @@ class Workflow(Generic[I, O]):
     """A durable function with its name, version and policies; made by `@workflow`.
 
     Calling it calls the plain function. Raises ConfigurationError for a name or version that cannot
-    be stored, or a function that takes anything but `input` and `step`.
+    be stored, or a function that takes anything but `input` and `step`. `names` are those visible
+    where the function is defined: its annotations may be text that mentions local classes.
     """
 
     def __init__(
@@ -50,8 +53,10 @@ class Workflow(Generic[I, O]):
         version: str | None = None,
         retry: RetryPolicy = DEFAULT_WORKFLOW_RETRY,
         deadline: Duration | None = None,
+        names: Mapping[str, Any] | None = None,
     ) -> None:
         self.fn = fn
+        self._names = _names_used(fn, names or {})
         self.name = _valid_name(_default_name(fn) if name is None else name, "a workflow's name")
         self.version = None if version is None else _valid_name(version, "a workflow's version")
         self.retry = retry
@@ -94,11 +99,11 @@ class Workflow(Generic[I, O]):
     @cached_property
     def _hints(self) -> dict[str, Any]:
         try:
-            return typing.get_type_hints(self.fn, include_extras=True)
+            return typing.get_type_hints(self.fn, localns=self._names or None, include_extras=True)
         except Exception as error:
             # `step: Step` may be imported for type checkers only; the rest still counts.
             hints = {
-                name: _resolve(annotation, self.fn)
+                name: _resolve(annotation, self.fn, self._names)
                 for name, annotation in getattr(self.fn, "__annotations__", {}).items()
                 if name != self._step
             }
@@ -197,8 +202,16 @@ def workflow(
     """
 
     def decorate(fn: Callable[..., Any]) -> Workflow[Any, Any]:
-        return Workflow(fn, name=name, version=version, retry=retry, deadline=deadline)
+        return Workflow(
+            fn,
+            name=name,
+            version=version,
+            retry=retry,
+            deadline=deadline,
+            names=sys._getframe(1 if bare is None else 2).f_locals,
+        )
 
+    bare = fn
     return decorate if fn is None else decorate(fn)
 
 
@@ -269,7 +282,7 @@ def _default_name(fn: Callable[..., Any]) -> str:
 
 
 def _valid_name(name: str, what: str) -> str:
-    if not isinstance(name, str) or not 0 < len(name) <= NAME_LIMIT or "\0" in name:
+    if type(name) is not str or not 0 < len(name) <= NAME_LIMIT or "\0" in name:
         raise ConfigurationError(
             f"{what} must be text of 1 to {NAME_LIMIT} characters without NUL, not {name!r:.80}"
         )
@@ -301,13 +314,17 @@ def _annotation_name(annotation: Any) -> str:
     return text.strip("\"'").rpartition(".")[2]
 
 
-def _resolve(annotation: Any, fn: Callable[..., Any]) -> Any:
+def _names_used(fn: Callable[..., Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    """Of `names`, what the annotations of `fn` mention: the rest is not kept alive."""
+    texts = [text for text in getattr(fn, "__annotations__", {}).values() if isinstance(text, str)]
+    mentioned = {word for text in texts for word in re.findall(r"\w+", text)}
+    return {name: names[name] for name in mentioned if name in names}
+
+
+def _resolve(annotation: Any, fn: Callable[..., Any], names: Mapping[str, Any]) -> Any:
     if not isinstance(annotation, str):
         return annotation
-    scope: dict[str, Any] = {**getattr(fn, "__globals__", {})}
-    if closure := getattr(fn, "__closure__", None):
-        cells = zip(fn.__code__.co_freevars, closure, strict=True)  # type: ignore[attr-defined]
-        scope.update((name, cell.cell_contents) for name, cell in cells)
+    scope: dict[str, Any] = {**getattr(fn, "__globals__", {}), **names}
     holder = type("_Holder", (), {"__annotations__": {"it": annotation}})
     try:
         return typing.get_type_hints(holder, scope, scope, include_extras=True)["it"]
