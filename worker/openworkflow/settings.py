@@ -2,8 +2,9 @@
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
 from openworkflow.core.errors import ConfigurationError
@@ -18,26 +19,30 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 class Settings:
     """What the environment says; the variable is OPENWORKFLOW_ and the field's name in capitals."""
 
-    database_url: str | None = None
-    """DATABASE_URL, without the prefix."""
+    database_url: str | None = field(default=None, repr=False)
+    """DATABASE_URL, without the prefix; not shown, it may hold a password."""
     namespace: str = "default"
+    """Which runs are seen: those of other namespaces in the same database are not."""
     schema: str = "public"
-    listen_url: str | None = None
+    """Of the database, where the tables are."""
+    listen_url: str | None = field(default=None, repr=False)
     """A direct connection for wake-ups, where DATABASE_URL leads through a pooler."""
     concurrency: int = 100
     """Runs in progress at once."""
     build_id: str = ""
-    """Shown in openworkflow_build_info."""
+    """Which build of the user's code this is; shown in openworkflow_build_info."""
     port: int = 9090
     """Of metrics and health; 0 for any free one."""
     log_format: LogFormat = "auto"
     """auto is human on a terminal, else json."""
     log_level: str = "INFO"
+    """DEBUG, INFO, WARNING or ERROR."""
     lease_seconds: float = 30.0
     """How long a claim holds without a heartbeat."""
     drain_seconds: float = 30.0
     """How long running steps may go on after SIGTERM."""
     payload_limit_bytes: int = DEFAULT_PAYLOAD_LIMIT
+    """Of one input, output or step result, as JSON text."""
     max_crashes: int = 5
     """Workers a run may kill, without recording a step in between, before it is failed."""
 
@@ -48,19 +53,23 @@ class Settings:
         Raises ConfigurationError for a value out of range, and for an unknown OPENWORKFLOW_
         variable, naming the nearest known one.
         """
-        env = os.environ if environ is None else environ
-        known = {PREFIX + f.name.upper(): f for f in fields(cls) if f.name != "database_url"}
-        for name in env:
-            if name.startswith(PREFIX) and name not in known:
-                raise ConfigurationError(_unknown(name, list(known)))
+        env = _without_service_links(os.environ if environ is None else environ)
+        known = {PREFIX + f.name.upper(): f.name for f in fields(cls) if f.name != "database_url"}
+        for variable in env:
+            if variable.startswith(PREFIX) and variable not in known:
+                raise ConfigurationError(_unknown(variable, list(known)))
         values: dict[str, Any] = {
-            field.name: _convert(name, field.name, env[name])
-            for name, field in known.items()
-            if env.get(name)
+            name: _convert(variable, name, text)
+            for variable, name in known.items()
+            if (text := env.get(variable, "").strip())
         }
-        return cls(database_url=env.get("DATABASE_URL") or None, **values)
+        return cls(database_url=env.get("DATABASE_URL", "").strip() or None, **values)
 
 
+_SERVICE_HOST = "_SERVICE_HOST"
+_SERVICE_LINK = re.compile(
+    r"_SERVICE_(?:HOST|PORT)|_SERVICE_PORT_.+|_PORT|_PORT_\d+_(?:TCP|UDP|SCTP).*"
+)
 _RANGES: dict[str, tuple[float, float]] = {
     "concurrency": (1, 10_000),
     "port": (0, 65_535),
@@ -72,11 +81,36 @@ _RANGES: dict[str, tuple[float, float]] = {
 _CHOICES = {"log_format": get_args(LogFormat), "log_level": LOG_LEVELS}
 
 
+def _without_service_links(environ: Mapping[str, str]) -> dict[str, str]:
+    """Drop what Kubernetes adds to each pod of a namespace with a Service named openworkflow[-...].
+
+    One of those, OPENWORKFLOW_PORT=tcp://10.0.0.1:9090, looks like a setting of ours.
+    """
+    services = [
+        name.removesuffix(_SERVICE_HOST)
+        for name in environ
+        if name.startswith(PREFIX.rstrip("_")) and name.endswith(_SERVICE_HOST)
+    ]
+    ours = PREFIX + "PORT"
+    return {
+        name: value
+        for name, value in environ.items()
+        if (name == ours and "://" not in value)
+        or not any(
+            name.startswith(service) and _SERVICE_LINK.fullmatch(name.removeprefix(service))
+            for service in services
+        )
+    }
+
+
 def _convert(variable: str, name: str, text: str) -> Any:
     if name in _CHOICES:
-        if text not in _CHOICES[name]:
-            raise ConfigurationError(f"{variable} must be one of {', '.join(_CHOICES[name])}")
-        return text
+        for choice in _CHOICES[name]:
+            if text.lower() == choice.lower():
+                return choice
+        raise ConfigurationError(
+            f"{variable} must be one of {', '.join(_CHOICES[name])}, not {text!r}"
+        )
     if name not in _RANGES:
         return text
     least, most = _RANGES[name]
@@ -87,11 +121,14 @@ def _convert(variable: str, name: str, text: str) -> Any:
         value = float("nan")
     if not least <= value <= most:
         kind = "a whole number" if whole else "a number"
-        raise ConfigurationError(f"{variable} must be {kind} from {least:g} to {most:g}")
+        raise ConfigurationError(
+            f"{variable} must be {kind} from {least:,.0f} to {most:,.0f}, not {text!r}"
+        )
     return value
 
 
-def _unknown(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
-    return f"unknown environment variable {name}; {hint}"
+def _unknown(variable: str, known: list[str]) -> str:
+    names = {name.removeprefix(PREFIX): name for name in (*known, "DATABASE_URL")}
+    near = difflib.get_close_matches(variable.removeprefix(PREFIX), names, 1)
+    hint = f"did you mean {names[near[0]]}?" if near else f"known are {', '.join(sorted(known))}"
+    return f"unknown environment variable {variable}; {hint}"

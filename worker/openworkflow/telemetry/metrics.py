@@ -9,37 +9,28 @@ import bisect
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+# fmt: off
 SHORT = (
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1,
-    2.5,
-    5,
-    10,
-    30,
-    60,
-    300,
-    1800,
-    3600,
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1, 2.5, 5, 10, 30, 60, 300, 1800, 3600,
 )
-LONG = (0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400)
+"""Seconds of steps, waits and flushes: a millisecond to an hour."""
+LONG = (0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14_400, 86_400, 604_800)
+"""Seconds of executions: 5 milliseconds to a week."""
+# fmt: on
 SIZES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500)
 RUN_OUTCOMES = ("succeeded", "failed", "retried", "parked", "released", "lost")
 STEP_OUTCOMES = ("succeeded", "failed")
+ERROR_KINDS = ("connection", "refused", "heartbeat", "history")
+LAG_WINDOW_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +107,20 @@ CATALOGUE = (
     Described(
         "openworkflow_event_loop_lag_seconds",
         "gauge",
-        "How late the event loop came back from its last short pause; high where code blocks it.",
+        "How late the event loop was at worst in the last minute; high where code blocks it.",
     ),
-    Described("openworkflow_build_info", "gauge", "Always 1.", ("version", "build_id")),
+    Described(
+        "openworkflow_build_info",
+        "gauge",
+        "Always 1; the labels say which code this worker runs.",
+        ("version", "build_id"),
+    ),
 )
-_BY_NAME = {described.name: described for described in CATALOGUE}
+
+
+def catalogue() -> tuple[Described, ...]:
+    """Every metric there is, with all its labels, for the documentation."""
+    return tuple(replace(d, labels=("namespace_id", *d.labels)) for d in CATALOGUE)
 
 
 class Buckets:
@@ -145,16 +145,39 @@ class Buckets:
         family.add_metric(labels, buckets, self._sum)
 
 
+class RecentMaximum:
+    """The greatest value of the last `window` seconds, or of no less than half of them."""
+
+    __slots__ = ("_before", "_current", "_half", "_turn")
+
+    def __init__(self, window: float) -> None:
+        self._half, self._turn = window / 2, 0.0
+        self._before = self._current = 0.0
+
+    def add(self, value: float, now: float) -> float:
+        """Take a value at `now` (monotonic seconds) and return the maximum."""
+        if now >= self._turn:
+            self._before = self._current if now < self._turn + self._half else 0.0
+            self._current, self._turn = 0.0, now + self._half
+        self._current = max(self._current, value)
+        return max(self._before, self._current)
+
+
 class Metrics(Collector):
-    """What one worker counts; registers itself with `registry`, or a registry of its own."""
+    """What one worker counts; registers itself with `registry`, or a registry of its own.
+
+    Counts from the worker's event loop, but for the heartbeat's two; any thread may scrape.
+    """
 
     def __init__(self, namespace_id: str, registry: CollectorRegistry | None = None) -> None:
         self._namespace_id = namespace_id
         self._counters: dict[str, defaultdict[tuple[str, ...], float]] = {
             d.name: defaultdict(float) for d in CATALOGUE if d.type != "histogram"
         }
-        self._histograms: dict[str, dict[tuple[str, ...], Buckets]] = {
-            d.name: {} for d in CATALOGUE if d.type == "histogram"
+        self._histograms: dict[str, defaultdict[tuple[str, ...], Buckets]] = {
+            d.name: defaultdict(partial(Buckets, d.buckets))
+            for d in CATALOGUE
+            if d.type == "histogram"
         }
         self._claimed = self._counters["openworkflow_workflow_run_claimed_total"]
         self._finished = self._counters["openworkflow_workflow_run_finished_total"]
@@ -162,14 +185,15 @@ class Metrics(Collector):
         self._run_seconds = self._histograms["openworkflow_workflow_run_seconds"]
         self._waits = self._histograms["openworkflow_workflow_run_schedule_to_start_seconds"]
         self._step_seconds = self._histograms["openworkflow_step_attempt_seconds"]
-        self._batches = self._plain("openworkflow_claim_batch_size")
-        self._flush_sizes = self._plain("openworkflow_flush_size")
-        self._flush_seconds = self._plain("openworkflow_flush_seconds")
+        self._batches = self._histograms["openworkflow_claim_batch_size"][()]
+        self._flush_sizes = self._histograms["openworkflow_flush_size"][()]
+        self._flush_seconds = self._histograms["openworkflow_flush_seconds"][()]
+        self._lag = RecentMaximum(LAG_WINDOW_SECONDS)
         for name in ("slots_used", "slots"):
             self._gauge(f"openworkflow_worker_{name}", 0)
         self._gauge("openworkflow_heartbeat_last_timestamp_seconds", 0)
         self._gauge("openworkflow_event_loop_lag_seconds", 0)
-        for kind in ("connection", "refused", "heartbeat", "history"):
+        for kind in ERROR_KINDS:
             self._counters["openworkflow_database_errors_total"][kind,] = 0
         self.registry = registry or CollectorRegistry()
         self.registry.register(self)
@@ -183,12 +207,8 @@ class Metrics(Collector):
                 self._finished[workflow, outcome] += 0
             for outcome in STEP_OUTCOMES:
                 self._steps[workflow, outcome] += 0
-            for name in (
-                "openworkflow_workflow_run_seconds",
-                "openworkflow_workflow_run_schedule_to_start_seconds",
-                "openworkflow_step_attempt_seconds",
-            ):
-                self._histograms[name].setdefault((workflow,), Buckets(_BY_NAME[name].buckets))
+            for histogram in (self._run_seconds, self._waits, self._step_seconds):
+                _ = histogram[workflow,]
 
     def claimed(self, runs: Mapping[str, int], batch: int) -> None:
         """A claim brought `batch` runs, so many of each workflow."""
@@ -229,12 +249,16 @@ class Metrics(Collector):
         self._gauge("openworkflow_heartbeat_last_timestamp_seconds", time.time())
 
     def database_error(self, kind: str) -> None:
-        """A request failed; `kind` is connection, refused, heartbeat or history."""
+        """A request failed; `kind` is one of ERROR_KINDS."""
         self._counters["openworkflow_database_errors_total"][kind,] += 1
 
     def event_loop_lag(self, seconds: float) -> None:
-        """The event loop came back so late."""
-        self._gauge("openworkflow_event_loop_lag_seconds", seconds)
+        """The event loop came back so late.
+
+        Reported is the longest of a while: a scrape would miss nearly all moments of trouble.
+        """
+        longest = self._lag.add(seconds, time.monotonic())
+        self._gauge("openworkflow_event_loop_lag_seconds", longest)
 
     def build_info(self, version: str, build_id: str) -> None:
         """What code runs."""
@@ -265,10 +289,6 @@ class Metrics(Collector):
         for values, value in list(self._counters[described.name].items()):
             family.add_metric([self._namespace_id, *values], value)
         return family
-
-    def _plain(self, name: str) -> Buckets:
-        buckets = self._histograms[name][()] = Buckets(_BY_NAME[name].buckets)
-        return buckets
 
     def _gauge(self, name: str, value: float) -> None:
         self._counters[name][()] = value
