@@ -1,6 +1,6 @@
 """BackendPostgres: the tables of one namespace, a method for each thing that is done with them."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
@@ -227,17 +227,18 @@ class BackendPostgres:
 
     async def prune(
         self,
-        statuses: Iterable[RunStatus],
+        statuses: Collection[RunStatus],
         older_than: timedelta,
         *,
         batch: int = 1000,
         dry_run: bool = False,
     ) -> AsyncIterator[int]:
-        """Delete finished runs that ended so long ago; yields how many, after each batch.
+        """Delete finished runs that ended so long ago; yields how many, batch by batch.
 
-        Each batch is a transaction of its own. With `dry_run` nothing is deleted, and the one
-        number is how many would be.
+        With `dry_run` nothing is deleted, and the one number is how many would be.
         """
+        if unfinished := [str(status) for status in statuses if not status.finished]:
+            raise ConfigurationError(f"{', '.join(unfinished)} runs cannot be pruned")
         wanted = [self.namespace_id, [str(status) for status in statuses], older_than]
         if dry_run:
             yield (await self._fetch(self._sql["count_prunable_runs"], *wanted))[0]["count"]

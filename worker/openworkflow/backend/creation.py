@@ -34,43 +34,40 @@ class Creation:
         if not keyed and len(runs) <= CHUNK:
             await self._insert(connection, ids, runs, channel)
             return [CreatedRun(run_id, True, RunStatus.PENDING) for run_id in ids]
+        # In the order of their keys, so that two batches cannot each wait for a key of the other.
+        ordered = sorted(zip(ids, runs, strict=True), key=lambda new: _order(new[1]))
+        done: dict[UUID, CreatedRun] = {}
         async with connection.transaction():
             if keyed:
                 await connection.execute(
                     self._sql["release_idempotency_keys"],
                     self._namespace_id,
-                    *_keys(keyed),
+                    *_keys(sorted(keyed, key=_order)),
                     self._period,
                 )
-            return [
-                created
-                for start in range(0, len(runs), CHUNK)
-                for created in await self._create_chunk(
-                    connection, ids[start : start + CHUNK], runs[start : start + CHUNK], channel
+            for start in range(0, len(ordered), CHUNK):
+                done |= await self._create_chunk(
+                    connection, ordered[start : start + CHUNK], channel
                 )
-            ]
+        return [done[run_id] for run_id in ids]
 
     async def _create_chunk(
-        self,
-        connection: Connection,
-        ids: Sequence[UUID],
-        runs: Sequence[NewRun],
-        channel: str | None,
-    ) -> list[CreatedRun]:
+        self, connection: Connection, new: list[tuple[UUID, NewRun]], channel: str | None
+    ) -> dict[UUID, CreatedRun]:
         """Insert, and look up the keys that were taken; a key freed in between is tried again."""
         done: dict[UUID, CreatedRun] = {}
         for _ in range(_TRIES):
-            left = [(i, run) for i, run in zip(ids, runs, strict=True) if i not in done]
+            left = [(run_id, run) for run_id, run in new if run_id not in done]
             created = await self._insert(
-                connection, [i for i, _ in left], [run for _, run in left], channel
+                connection, [run_id for run_id, _ in left], [run for _, run in left], channel
             )
             done.update((i, CreatedRun(i, True, RunStatus.PENDING)) for i in created)
-            taken = [(i, run) for i, run in left if i not in created]
+            taken = [(run_id, run) for run_id, run in left if run_id not in created]
             if taken:
                 found = await self._find(connection, [run for _, run in taken])
                 done.update((i, found[_key(run)]) for i, run in taken if _key(run) in found)
-            if len(done) == len(ids):
-                return [done[i] for i in ids]
+            if len(done) == len(new):
+                return done
         raise BackendError("an idempotency key was taken and freed again and again; try later")
 
     async def _insert(
@@ -117,3 +114,7 @@ def _keys(runs: Sequence[NewRun]) -> tuple[list[str], list[str | None]]:
 
 def _key(run: NewRun) -> tuple[str, str | None]:
     return run.workflow_name, run.idempotency_key
+
+
+def _order(run: NewRun) -> tuple[str, str]:
+    return run.workflow_name, run.idempotency_key or ""

@@ -118,14 +118,14 @@ async def _migrate_locked(connection: Connection, schema: str) -> list[Migration
 
 async def _create_schema(connection: Connection, schema: str) -> None:
     # `if not exists` alone would ask for the right to create schemas although this one is there.
-    if not await connection.fetchval("select to_regnamespace($1) is not null", quoted(schema)):
+    if not await connection.fetchval("select true from pg_namespace where nspname = $1", schema):
         await connection.execute(f"create schema {quoted(schema)}")
 
 
 async def _applied(connection: Connection, schema: str) -> dict[int, datetime]:
     ledger = f"{quoted(schema)}.openworkflow_migrations"
     async with connection.transaction():
-        if await connection.fetchval("select to_regclass($1) is null", ledger):
+        if not await _exists(connection, schema, "openworkflow_migrations"):
             return {}
         rows = await connection.fetch(f"select version, applied_at from {ledger}")  # noqa: S608
     return {row["version"]: row["applied_at"] for row in rows}
@@ -146,13 +146,22 @@ def _refuse_newer(applied: dict[int, datetime], schema: str) -> None:
 
 async def _refuse_foreign_tables(connection: Connection, schema: str) -> None:
     for table in TABLES:
-        name = f"{quoted(schema)}.{quoted(table)}"
-        if await connection.fetchval("select to_regclass($1) is not null", name):
+        if await _exists(connection, schema, table):
             raise BackendError(
                 f"schema {schema!r} already has a table {table} that this program did not make; "
                 "choose another schema (OPENWORKFLOW_SCHEMA), or, if its contents may go, "
                 "DROP TABLE step_attempts; DROP TABLE workflow_runs;"
             )
+
+
+async def _exists(connection: Connection, schema: str, table: str) -> bool:
+    # Not to_regclass(): it may answer from what the session remembers of before the lock.
+    found: bool = await connection.fetchval(
+        "select exists (select from pg_tables where schemaname = $1 and tablename = $2)",
+        schema,
+        table,
+    )
+    return found
 
 
 async def _provide_uuids(connection: Connection) -> None:
