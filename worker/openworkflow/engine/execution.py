@@ -67,6 +67,20 @@ class Services:
 class Execution:
     """Runs the function of one claimed run; make one per claim."""
 
+    __slots__ = (
+        "_branches",
+        "_draining",
+        "_history",
+        "_journal",
+        "_recorder",
+        "_services",
+        "_stop",
+        "_sync",
+        "_task",
+        "_workflow",
+        "claim",
+    )
+
     def __init__(
         self, run: ClaimedRun, workflow: Workflow[Any, Any], history: History, services: Services
     ) -> None:
@@ -78,7 +92,7 @@ class Execution:
         self._task: asyncio.Task[Any] | None = None
         self._sync: SyncStep | None = None
         self._stop: Outcome | None = None
-        self._recorder = Recorder(run, services.journal, lambda: self.interrupt(Lost()))
+        self._recorder = Recorder(run, services.journal, self._lose)
         self._draining = False
 
     async def run(self) -> Outcome:
@@ -266,6 +280,9 @@ class Execution:
 
     def _past_deadline(self, when: datetime) -> bool:
         return self.claim.deadline_at is not None and when >= self.claim.deadline_at
+
+    def _lose(self) -> None:
+        self.interrupt(Lost())
 
     def _park(self, resume_at: datetime) -> None:
         self.interrupt(Parked(resume_at))

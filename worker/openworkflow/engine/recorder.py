@@ -32,6 +32,8 @@ class Recorder:
     end updates.
     """
 
+    __slots__ = ("_calls", "_claim", "_journal", "_lost", "progress")
+
     def __init__(self, claim: ClaimedRun, journal: Journal, lost: Callable[[], None]) -> None:
         self._claim, self._journal, self._lost = claim, journal, lost
         self._calls: dict[StepCall, None] = {}

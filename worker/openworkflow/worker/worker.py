@@ -8,11 +8,12 @@ await worker.stop()
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -48,6 +49,11 @@ ANNOUNCE_SECONDS = 0.5
 """A step function still running after this long gets its `running` row."""
 HAND_BACK_SECONDS = 5.0
 """What is left of a drain for writing that the runs were handed back."""
+
+DEFAULT_COLLECTOR_THRESHOLD = 2000
+"""Python 3.13's; older ones have less."""
+COLLECTOR_THRESHOLD = 50_000
+"""Allocations between two collections."""
 
 OUTCOMES = {
     Completed: "succeeded",
@@ -166,6 +172,7 @@ class Worker:
 
     async def _run(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(patient_collector())
             session = await stack.enter_async_context(self._session())
             listener = await stack.enter_async_context(self._backend.listen())
             listener.on_work(self._on_work)
@@ -311,7 +318,7 @@ class Worker:
             {
                 "namespace_id": self._backend.namespace_id,
                 "workflow": run.workflow_name,
-                "run_id": str(run.id),
+                "run_id": run.id,
                 "attempt": run.attempts + 1,
             }
         )
@@ -376,6 +383,22 @@ class Worker:
 
     def _on_work(self) -> None:
         self._poller.wake()
+
+
+@contextlib.contextmanager
+def patient_collector() -> Iterator[None]:
+    """Let the garbage collector look less often, unless somebody has tuned it already.
+
+    A thousand runs in progress are some ten thousand objects, all alive; with Python's defaults
+    the collector walks them again and again, which took half of a busy worker's time.
+    """
+    before = gc.get_threshold()
+    if before[0] <= DEFAULT_COLLECTOR_THRESHOLD:
+        gc.set_threshold(COLLECTOR_THRESHOLD, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _poisoned(run: ClaimedRun) -> Failure:
