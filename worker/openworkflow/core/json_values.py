@@ -43,7 +43,9 @@ def _problem(value: Any, path: tuple[Any, ...], typed: bool) -> str | None:
         return _in_dict(value, path, typed)
     if isinstance(value, list | tuple) or (typed and isinstance(value, set | frozenset)):
         return _first(enumerate(value), path, typed)
-    return None if typed else _unknown(value, path)
+    if not typed:
+        return _unknown(value, path)
+    return _in_bytes(value, path) if isinstance(value, bytes | bytearray) else None
 
 
 def _in_text(text: str, path: tuple[Any, ...]) -> str | None:
@@ -57,6 +59,17 @@ def _in_text(text: str, path: tuple[Any, ...]) -> str | None:
         return (
             f"{_at(path)} holds a lone surrogate, which is not Unicode text; "
             "decode the bytes it came from properly"
+        )
+    return None
+
+
+def _in_bytes(value: bytes | bytearray, path: tuple[Any, ...]) -> str | None:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return (
+            f"{_at(path)} holds bytes that are not UTF-8 text; encode them as text, "
+            "for example with base64"
         )
     return None
 

@@ -47,7 +47,6 @@ class Codec(Generic[T]):
         self._plain = annotation in _PLAIN
         self._adapter = self._make_adapter(annotation)
         self._scalars = _SCALARS if annotation is Any else _scalars_of(annotation)
-        self._takes_none = self._fits_none()
 
     def encode(self, value: Any, what: str, limit: int = DEFAULT_PAYLOAD_LIMIT) -> str | None:
         """JSON text of `value`; None for None, which is stored as SQL NULL.
@@ -58,7 +57,11 @@ class Codec(Generic[T]):
         if value is None and self._takes_none:
             return None
         kind = type(value)
-        if kind in self._scalars and (text := _scalar(kind, value)) is not None:
+        if (
+            kind in self._scalars
+            and (text := _scalar(kind, value)) is not None
+            and len(text) <= limit
+        ):
             return text
         encoded = self._dump_plain(value, what) if self._plain else self._dump(value, what)
         if len(encoded) > limit:
@@ -99,22 +102,17 @@ class Codec(Generic[T]):
 
     def _make_adapter(self, annotation: Any) -> TypeAdapter[Any]:
         try:
-            return TypeAdapter(annotation)
+            adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+            self._takes_none = _accepts_none(adapter)
+            return adapter
         except pydantic.PydanticSchemaGenerationError:
             # A type pydantic does not know: its values are refused one by one, with their path.
-            self._plain = True
+            self._plain = self._takes_none = True
             return TypeAdapter(Any)
         except (pydantic.PydanticUserError, NameError, TypeError) as error:
             raise ConfigurationError(
                 f"the annotation {self._shown} cannot be used: {error}"
             ) from error
-
-    def _fits_none(self) -> bool:
-        try:
-            self._adapter.validate_python(None)
-        except pydantic.ValidationError:
-            return False
-        return True
 
     def _dump_plain(self, value: Any, what: str) -> bytes:
         """JSON of plain data: looked through first, since a dump would convert what it can."""
@@ -179,6 +177,14 @@ def codec_for(annotation: Any) -> Codec[Any]:
 @lru_cache(maxsize=4096)
 def _cached(annotation: Any, _shown: str) -> Codec[Any]:
     return Codec(annotation)
+
+
+def _accepts_none(adapter: TypeAdapter[Any]) -> bool:
+    try:
+        adapter.validate_python(None)
+    except pydantic.ValidationError:
+        return False
+    return True
 
 
 def _scalar(kind: type, value: Any) -> str | None:

@@ -25,6 +25,8 @@ R = TypeVar("R")
 NAME_LIMIT = 200
 STEP_TYPES = frozenset({"Step", "SyncStep"})
 
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
 
 class StepRunner(Protocol):
     """What a call of a `@step` function is handed to while a workflow runs."""
@@ -55,6 +57,7 @@ class Workflow(Generic[I, O]):
         deadline: Duration | None = None,
         names: Mapping[str, Any] | None = None,
     ) -> None:
+        _check_function(fn)
         self.fn = fn
         self._names = _names_used(fn, names or {})
         self.name = _valid_name(_default_name(fn) if name is None else name, "a workflow's name")
@@ -277,14 +280,27 @@ def collect(module: ModuleType) -> list[Workflow[Any, Any]]:
     return list(dict.fromkeys(v for v in vars(module).values() if isinstance(v, Workflow)))
 
 
+def _check_function(fn: object) -> None:
+    if not inspect.isroutine(fn):
+        raise ConfigurationError(f"a workflow must be a function, not {fn!r:.80}")
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise ConfigurationError(
+            f"workflow {fn.__name__!r} yields; a workflow returns its result and awaits its steps"
+        )
+
+
 def _default_name(fn: Callable[..., Any]) -> str:
-    return getattr(fn, "__name__", type(fn).__name__).replace("_", "-")
+    name: str = getattr(fn, "__name__", type(fn).__name__)
+    if name == "<lambda>":
+        raise ConfigurationError("a lambda has no name to be recorded by; give one: name=...")
+    return name.replace("_", "-")
 
 
 def _valid_name(name: str, what: str) -> str:
-    if type(name) is not str or not 0 < len(name) <= NAME_LIMIT or "\0" in name:
+    if type(name) is not str or not 0 < len(name) <= NAME_LIMIT or _UNSTORABLE.search(name):
         raise ConfigurationError(
-            f"{what} must be text of 1 to {NAME_LIMIT} characters without NUL, not {name!r:.80}"
+            f"{what} must be text of 1 to {NAME_LIMIT} characters without NUL or surrogates, "
+            f"not {name!r:.80}"
         )
     return name
 
