@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.postgres import DatabaseServer, Source, choose_source, run_sync
 
 if TYPE_CHECKING:
-    from openworkflow.backend.backend import BackendPostgres
+    from openworkflow import BackendPostgres, OpenWorkflow, Worker, Workflow
+    from tests.helpers import StartWorker
 
 _SOURCE = pytest.StashKey[Source]()
 
@@ -114,6 +116,28 @@ async def backend(database_url: str) -> AsyncIterator[BackendPostgres]:
     connected = await BackendPostgres.connect(database_url)
     yield connected
     await connected.stop()
+
+
+@pytest.fixture
+def ow(backend: BackendPostgres) -> OpenWorkflow:
+    """A client of the test's own database."""
+    from openworkflow.client import OpenWorkflow
+
+    return OpenWorkflow(backend)
+
+
+@pytest.fixture
+async def start_worker(ow: OpenWorkflow) -> AsyncIterator[StartWorker]:
+    """Starts workers, which are stopped at the end of the test."""
+    async with AsyncExitStack() as stack:
+
+        async def start(*workflows: Workflow[Any, Any], **options: Any) -> Worker:
+            worker = ow.new_worker(workflows=list(workflows), **{"concurrency": 10, **options})
+            await worker.start()
+            stack.push_async_callback(worker.stop)
+            return worker
+
+        yield start
 
 
 def _fresh_name(purpose: str) -> str:

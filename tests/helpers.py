@@ -6,9 +6,15 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from openworkflow import Worker
 
 T = TypeVar("T")
+
+StartWorker = Callable[..., Awaitable["Worker"]]
+"""The fixture `start_worker`: workflows and the options of Worker in, a started worker out."""
 
 #: Seconds between two looks. Short: the tests wait for milliseconds, not for people.
 LOOK_EVERY = 0.01

@@ -70,11 +70,20 @@ class LocalPostgres:
         """The connection string of `database`; authentication is trust, on loopback only."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
-    def run(self, program: str, *args: str, timeout: float = 60) -> str:
-        """Run one of PostgreSQL's own programs as the server's user; its output on success."""
+    def run(
+        self,
+        program: str,
+        *args: str,
+        timeout: float = 60,
+        environment: Mapping[str, str] | None = None,
+    ) -> str:
+        """Run one of PostgreSQL's own programs as the server's user; its output on success.
+
+        `program` is a name in `bin_dir` or a path; a failure is a RuntimeError with its words.
+        """
         done = subprocess.run(
             [str(self.bin_dir / program), *args],
-            env=self._environment(),
+            env={**self._environment(), **(environment or {})},
             user=_unprivileged_user(),
             cwd=self.root,
             timeout=timeout,
@@ -138,8 +147,13 @@ class LocalPostgres:
         )
         if probe.returncode == 0:
             return self.bin_dir, self.lib_dir
-        copy = self.root / "programs"
-        shutil.copytree(self.bin_dir.parent, copy, symlinks=True)
+        package, install = self.bin_dir.parents[1], self.bin_dir.parent
+        copy = self.root / "programs" / package.name / install.name
+        shutil.copytree(install, copy, symlinks=True)
+        # A wheel keeps the libraries of its programs beside the package, found by relative path.
+        wheel_libraries = package.with_name(f"{package.name}.libs")
+        if wheel_libraries.is_dir():
+            shutil.copytree(wheel_libraries, copy.parent.with_name(wheel_libraries.name))
         lib_dir = None if self.lib_dir is None else copy / self.lib_dir.name
         return copy / self.bin_dir.name, lib_dir
 

@@ -1,0 +1,89 @@
+"""A worker process that kills itself with SIGKILL at one boundary of a step's life.
+
+    python victim.py DATABASE_URL BOUNDARY
+
+Boundaries: claimed, before, during, after, before-commit, after-commit, ended, never. Each call
+of a step function adds a row to the table `ledger`, in a transaction of its own.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+
+from openworkflow import BackendPostgres, OpenWorkflow, Step, workflow
+from openworkflow.backend.backend import WorkerSession
+from openworkflow.engine.recorder import Recorder
+
+URL, BOUNDARY = sys.argv[1:3]
+TARGET = "second"
+
+
+def die_at(boundary: str) -> None:
+    """End this process as a kernel or an out-of-memory killer would."""
+    if boundary == BOUNDARY:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def note(name: str) -> str:
+    """A step: what it does is one row in the ledger."""
+    if name == TARGET:
+        die_at("before")
+    connection = await asyncpg.connect(URL)
+    try:
+        await connection.execute(
+            "INSERT INTO ledger (step, pid) VALUES ($1, $2)", name, os.getpid()
+        )
+    finally:
+        await connection.close()
+    if name == TARGET:
+        die_at("during")
+    return f"{name} done"
+
+
+@workflow
+async def three_steps(step: Step) -> list[str]:
+    """The run under test."""
+    die_at("claimed")
+    return [await step.run(name, note, name) for name in ("first", "second", "third")]
+
+
+def _arm() -> None:
+    settle, flush = Recorder.settle, WorkerSession.flush
+
+    async def armed_settle(self: Recorder, call: Any, *args: Any, **columns: Any) -> float:
+        if call.key == TARGET:
+            die_at("after")
+        return await settle(self, call, *args, **columns)
+
+    async def armed_flush(self: WorkerSession, batch: Any) -> Any:
+        carries = any(write.step_name == TARGET for write in batch.steps)
+        if carries:
+            die_at("before-commit")
+        flushed = await flush(self, batch)
+        if carries:
+            die_at("after-commit")
+        if batch.ends:
+            die_at("ended")
+        return flushed
+
+    Recorder.settle, WorkerSession.flush = armed_settle, armed_flush  # type: ignore[method-assign]
+
+
+async def main() -> None:
+    """Work until killed."""
+    _arm()
+    backend = await BackendPostgres.connect(URL)
+    worker = OpenWorkflow(backend).new_worker(
+        workflows=[three_steps], concurrency=5, lease=timedelta(seconds=1)
+    )
+    await worker.run_until_signal()
+    await backend.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,89 @@
+"""A worker's traffic in one line each: claim, flush, end, and leases that expire at once."""
+
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+
+from openworkflow.backend.backend import (
+    BackendPostgres,
+    ClaimedRun,
+    ClaimRequest,
+    Flush,
+    Flushed,
+    RunEnd,
+    StepWrite,
+    WorkerSession,
+)
+from openworkflow.core.ids import uuid7
+from openworkflow.core.step_attempt import StepKind, StepStatus
+from openworkflow.core.workflow_run import RunStatus
+
+LEASE = timedelta(seconds=30)
+
+
+async def session_of(backend: BackendPostgres) -> WorkerSession:
+    return await backend.open_session()
+
+
+async def flush(
+    session: WorkerSession,
+    *,
+    steps: list[StepWrite] | None = None,
+    ends: list[RunEnd] | None = None,
+    claim: ClaimRequest | None = None,
+    worker: str = "host/1",
+    lease: timedelta = LEASE,
+) -> Flushed:
+    return await session.flush(Flush(worker, lease, steps or [], ends or [], claim))
+
+
+async def claim(
+    session: WorkerSession, *names: str, limit: int = 100, worker: str = "host/1"
+) -> list[ClaimedRun]:
+    request = ClaimRequest(limit, list(names), [""] * len(names))
+    return (await flush(session, claim=request, worker=worker)).claimed
+
+
+async def claim_one(session: WorkerSession, name: str, worker: str = "host/1") -> ClaimedRun:
+    (run,) = await claim(session, name, limit=1, worker=worker)
+    return run
+
+
+def step_of(run: ClaimedRun, name: str, **columns: Any) -> StepWrite:
+    values: dict[str, Any] = {
+        "id": uuid7(),
+        "run_id": run.id,
+        "claim_no": run.claim_no,
+        "step_name": name,
+        "kind": StepKind.RUN,
+        "status": StepStatus.SUCCEEDED,
+        "attempt": 1,
+        "output": "1",
+        "error": None,
+        "context": None,
+        "duration": 0.001,
+        "resume_at": None,
+        "update": False,
+    }
+    return StepWrite(**(values | columns))
+
+
+def end_of(run: ClaimedRun, status: RunStatus = RunStatus.SUCCEEDED, **columns: Any) -> RunEnd:
+    values: dict[str, Any] = {
+        "output": None,
+        "error": None,
+        "available_at": None,
+        "delay": None,
+        "attempts": None,
+        "progress": False,
+    }
+    return RunEnd(run.id, run.claim_no, status, **(values | columns))
+
+
+async def expire_leases(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    await connection.execute(
+        "UPDATE workflow_runs SET available_at = now() - interval '1 s' WHERE status = 'running'"
+    )
+    await connection.close()

@@ -1,0 +1,474 @@
+"""Claims, leases and the fence: who may write what for a run, and when."""
+
+import asyncio
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from openworkflow.backend.backend import (
+    BackendPostgres,
+    ClaimRequest,
+    NewRun,
+    WorkerSession,
+)
+from openworkflow.core.errors import BackendError, ConfigurationError
+from openworkflow.core.step_attempt import StepStatus
+from openworkflow.core.workflow_run import RunStatus
+from tests.flushes import LEASE, claim, claim_one, end_of, expire_leases, flush, session_of, step_of
+
+
+@pytest.fixture
+async def session(backend: BackendPostgres) -> Any:
+    session = await session_of(backend)
+    yield session
+    await session.close()
+
+
+async def test_a_claim_takes_the_run_for_the_length_of_the_lease(
+    backend: BackendPostgres, session: WorkerSession
+) -> None:
+    (created,) = await backend.create_workflow_runs([NewRun("a", input='{"x": [1, "ü"]}')])
+
+    claimed = await claim_one(session, "a")
+
+    run = await backend.get_workflow_run(created.id)
+    assert run is not None
+    assert (RunStatus.RUNNING, "host/1", 1) == (run.status, run.worker_id, run.claim_no)
+    assert claimed.claimed_at + LEASE == run.available_at
+    assert claimed.claimed_at == run.started_at
+    assert run.created_at == claimed.due_at
+    assert '{"x": [1, "ü"]}' == claimed.input
+    assert (False, False, 0) == (claimed.recovered, claimed.has_history, claimed.crashes)
+
+
+async def test_a_claim_takes_what_is_due_longest_and_no_more_than_asked(
+    backend: BackendPostgres, session: WorkerSession
+) -> None:
+    past = datetime.now(UTC) - timedelta(minutes=10)
+    created = await backend.create_workflow_runs(
+        [NewRun("a", available_at=past + timedelta(minutes=n)) for n in (2, 0, 3, 1)]
+    )
+
+    first, rest = await claim(session, "a", limit=3), await claim(session, "a")
+
+    assert [created[1].id, created[3].id, created[0].id] == [run.id for run in first]
+    assert [created[2].id] == [run.id for run in rest]
+
+
+async def test_nothing_is_claimed_before_it_is_due(
+    backend: BackendPostgres, session: WorkerSession
+) -> None:
+    await backend.create_workflow_runs([NewRun("a", delay=timedelta(hours=1))])
+
+    assert [] == await claim(session, "a")
+    assert 3590 < (await backend.next_due() or 0) <= 3600
+
+
+async def test_a_workflow_or_version_the_worker_does_not_serve_is_never_claimed(
+    backend: BackendPostgres, session: WorkerSession
+) -> None:
+    await backend.create_workflow_runs(
+        [NewRun("other"), NewRun("a", version="2"), NewRun("a"), NewRun("b", version="1")]
+    )
+    request = ClaimRequest(10, ["a", "b", "b"], ["", "", "1"])
+
+    claimed = (await flush(session, claim=request)).claimed
+
+    assert {("a", None), ("b", "1")} == {(run.workflow_name, run.version) for run in claimed}
+
+
+async def test_a_served_name_with_the_separator_is_refused(session: WorkerSession) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape("U+001F")):
+        await claim(session, "a\x1fb")
+
+
+async def test_another_namespace_is_not_touched(database_url: str, session: WorkerSession) -> None:
+    other = await BackendPostgres.connect(database_url, namespace_id="other")
+    (created,) = await other.create_workflow_runs([NewRun("a")])
+
+    assert [] == await claim(session, "a")
+    assert await other.get_workflow_run(created.id) is not None
+    await other.stop()
+
+
+async def test_concurrent_claims_share_the_runs_without_waiting(
+    backend: BackendPostgres, session: WorkerSession
+) -> None:
+    await backend.create_workflow_runs([NewRun("a")] * 100)
+    others = [await session_of(backend) for _ in range(3)]
+
+    batches = await asyncio.gather(
+        *(claim(one, "a", limit=20, worker=f"w/{n}") for n, one in enumerate([session, *others]))
+    )
+
+    ids = [run.id for batch in batches for run in batch]
+    assert len(ids) == len(set(ids)) == 80
+    for one in others:
+        await one.close()
+
+
+async def test_a_row_locked_by_somebody_else_is_skipped(
+    backend: BackendPostgres, session: WorkerSession, database_url: str
+) -> None:
+    locked, free = await backend.create_workflow_runs([NewRun("a"), NewRun("a")])
+    connection = await asyncpg.connect(database_url)
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute("SELECT FROM workflow_runs WHERE id = $1 FOR UPDATE", locked.id)
+
+    claimed = await claim(session, "a")
+
+    assert [free.id] == [run.id for run in claimed]
+    await transaction.rollback()
+    await connection.close()
+
+
+async def test_an_expired_lease_is_claimed_again_and_counts_as_a_crash(
+    backend: BackendPostgres, session: WorkerSession, database_url: str
+) -> None:
+    await backend.create_workflow_runs([NewRun("a")])
+    await claim_one(session, "a")
+    for crashes in (1, 2, 3):
+        await expire_leases(database_url)
+
+        again = await claim_one(session, "a", worker="other/2")
+
+        assert (crashes, crashes + 1) == (again.crashes, again.claim_no)
+        assert again.recovered
+        assert again.has_history
+
+
+async def test_a_crash_after_progress_starts_the_count_afresh(
+    backend: BackendPostgres, session: WorkerSession, database_url: str
+) -> None:
+    await backend.create_workflow_runs([NewRun("a")])
+    await claim_one(session, "a")
+    await expire_leases(database_url)
+    run = await claim_one(session, "a")
+    assert run.crashes == 1
+    await expire_leases(database_url)
+    run = await claim_one(session, "a")
+    assert run.crashes == 2
+    await flush(session, steps=[step_of(run, "s")])
+    await expire_leases(database_url)
+
+    assert (await claim_one(session, "a")).crashes == 1
+
+
+async def test_closing_what_a_dead_worker_began_is_no_progress(
+    backend: BackendPostgres, session: WorkerSession, database_url: str
+) -> None:
+    """Else a run that kills its worker in its first step would never be given up."""
+    await backend.create_workflow_runs([NewRun("a")])
+    run = await claim_one(session, "a")
+    for crashes in (1, 2, 3):
+        running = step_of(run, "deadly", status=StepStatus.RUNNING, output=None)
+        await flush(session, steps=[running])
+        await expire_leases(database_url)
+        run = await claim_one(session, "a")
+        assert run.crashes == crashes
+        await flush(
+            session,
+            steps=[
+                step_of(
+                    run,
+                    "",
+                    id=running.id,
+                    status=StepStatus.FAILED,
+                    context='{"interrupted": true}',
+                    update=True,
+                )
+            ],
+        )
+
+
+async def test_an_expired_lease_goes_before_a_backlog(
+    backend: BackendPostgres, session: WorkerSession, database_url: str
+) -> None:
+    (crashed,) = await backend.create_workflow_runs([NewRun("a")])
+    await claim_one(session, "a")
+    past = datetime.now(UTC) - timedelta(days=1)
+    await backend.create_workflow_runs([NewRun("a", available_at=past)] * 10)
+    await expire_leases(database_url)
+
+    assert (await claim_one(session, "a")).id == crashed.id
+
+
+async def test_nothing_a_lost_claim_writes_is_recorded(
+    backend: BackendPostgres, session: WorkerSession, database_url: str
+) -> None:
+    await backend.create_workflow_runs([NewRun("a")])
+    stale = await claim_one(session, "a", worker="host/1")
+    await expire_leases(database_url)
+    current = await claim_one(session, "a", worker="host/1")
+    lost, kept = step_of(stale, "s"), step_of(current, "s")
+
+    refused = await flush(session, steps=[lost], ends=[end_of(stale, RunStatus.FAILED)])
+    accepted = await flush(session, steps=[kept, lost], ends=[end_of(current, output='"x"')])
+
+    run = await backend.get_workflow_run(stale.id)
+    assert (set(), set()) == (refused.steps, refused.ends)
+    assert ({kept.id}, {current.id}) == (accepted.steps, accepted.ends)
+    assert run is not None
+    assert (RunStatus.SUCCEEDED, "x", None) == (run.status, run.output, run.worker_id)
+    assert [kept.id] == [step.id for step in await backend.list_step_attempts(run.id)]
+
+
+async def test_nothing_is_written_after_a_run_has_ended_or_was_canceled(
+    backend: BackendPostgres, session: WorkerSession
+) -> None:
+    await backend.create_workflow_runs([NewRun("a"), NewRun("a")])
+    done, canceled = await claim(session, "a")
+    await flush(session, ends=[end_of(done)])
+    await backend.cancel_workflow_run(canceled.id)
+
+    late = await flush(
+        session,
+        steps=[step_of(done, "s"), step_of(canceled, "s")],
+        ends=[end_of(done, RunStatus.FAILED), end_of(canceled, RunStatus.FAILED)],
+    )
+
+    assert (set(), set()) == (late.steps, late.ends)
+    assert (await backend.count_runs())[RunStatus.CANCELED] == 1
+
+
+async def test_a_flush_that_is_sent_again_is_accepted_and_changes_nothing(
+    backend: BackendPostgres, session: WorkerSession
+) -> None:
+    await backend.create_workflow_runs([NewRun("a")])
+    run = await claim_one(session, "a")
+    step = step_of(run, "s")
+
+    first, second = await flush(session, steps=[step]), await flush(session, steps=[step])
+
+    assert {step.id} == first.steps == second.steps
+    assert len(await backend.list_step_attempts(run.id)) == 1
+
+
+async def test_a_running_step_is_seen_and_then_ended(
+    backend: BackendPostgres, session: WorkerSession
+) -> None:
+    await backend.create_workflow_runs([NewRun("a")])
+    run = await claim_one(session, "a")
+    running = step_of(run, "slow", status=StepStatus.RUNNING, output=None, duration=0.5)
+    await flush(session, steps=[running])
+    (seen,) = await backend.list_step_attempts(run.id)
+
+    await flush(session, steps=[step_of(run, "slow", id=running.id, output="[7]", update=True)])
+
+    (ended,) = await backend.list_step_attempts(run.id)
+    assert (StepStatus.RUNNING, None) == (seen.status, seen.completed_at)
+    assert (StepStatus.SUCCEEDED, [7]) == (ended.status, ended.output)
+    assert ended.completed_at is not None
+    assert ended.completed_at - ended.created_at >= timedelta(seconds=0.5)
+
+
+async def test_one_flush_carries_steps_ends_and_a_claim(
+    backend: BackendPostgres, session: WorkerSession
+) -> None:
+    await backend.create_workflow_runs([NewRun("a")] * 30)
+    runs = await claim(session, "a", limit=10)
+    steps = [step_of(run, f"s{n}") for run in runs for n in range(3)]
+
+    flushed = await flush(
+        session,
+        steps=steps,
+        ends=[end_of(run) for run in runs],
+        claim=ClaimRequest(20, ["a"], [""]),
+    )
+
+    assert {step.id for step in steps} == flushed.steps
+    assert {run.id for run in runs} == flushed.ends
+    assert len({run.id for run in flushed.claimed} - flushed.ends) == 20
+
+
+async def test_a_run_ended_in_a_flush_is_not_claimed_by_it(
+    backend: BackendPostgres, session: WorkerSession, database_url: str
+) -> None:
+    """Not even where its lease has just expired."""
+    await backend.create_workflow_runs([NewRun("a")])
+    run = await claim_one(session, "a")
+    await expire_leases(database_url)
+
+    flushed = await flush(session, ends=[end_of(run)], claim=ClaimRequest(5, ["a"], [""]))
+
+    assert len(flushed.ends) + len(flushed.claimed) == 1
+
+
+async def test_a_parked_run_waits_until_then_or_its_deadline(
+    backend: BackendPostgres, session: WorkerSession
+) -> None:
+    now = await backend.now()
+    deadline = now + timedelta(hours=1)
+    await backend.create_workflow_runs([NewRun("a"), NewRun("b", deadline_at=deadline)])
+    ends = [
+        end_of(run, RunStatus.PENDING, available_at=now + timedelta(hours=2))
+        for run in await claim(session, "a", "b")
+    ]
+
+    await flush(session, ends=ends)
+
+    page = await backend.list_workflow_runs()
+    waits = {run.workflow_name: run.available_at for run in page.runs}
+    assert {"a": now + timedelta(hours=2), "b": deadline} == waits
+
+
+async def test_a_run_to_repeat_keeps_its_error_and_counts_its_attempts(
+    backend: BackendPostgres, session: WorkerSession
+) -> None:
+    await backend.create_workflow_runs([NewRun("a")])
+    run = await claim_one(session, "a")
+
+    await flush(
+        session,
+        ends=[end_of(run, RunStatus.PENDING, error='{"type": "E"}', delay=60.0, attempts=1)],
+    )
+
+    row = await backend.get_workflow_run(run.id)
+    assert row is not None
+    assert (RunStatus.PENDING, 1, {"type": "E"}) == (row.status, row.attempts, row.error)
+    assert 59 < (await backend.next_due() or 0) <= 60
+
+
+async def test_one_bad_value_refuses_the_flush_and_nothing_of_it_is_stored(
+    backend: BackendPostgres, session: WorkerSession
+) -> None:
+    await backend.create_workflow_runs([NewRun("a")])
+    run = await claim_one(session, "a")
+
+    with pytest.raises(BackendError):
+        await flush(session, steps=[step_of(run, "good"), step_of(run, "bad", output="{")])
+
+    assert [] == await backend.list_step_attempts(run.id)
+    assert (await flush(session, steps=[step_of(run, "good")])).steps
+
+
+async def test_a_heartbeat_extends_what_stands_and_tells_what_is_lost(
+    backend: BackendPostgres, session: WorkerSession, database_url: str
+) -> None:
+    await backend.create_workflow_runs([NewRun("a")] * 3)
+    ended, canceled, standing = await claim(session, "a")
+    await flush(session, ends=[end_of(ended)])
+    await backend.cancel_workflow_run(canceled.id)
+    await expire_leases(database_url)
+    heartbeat = await backend.open_heartbeat()
+    claims = [(run.id, run.claim_no) for run in (ended, canceled, standing)]
+
+    held = await heartbeat.beat("host/1", LEASE, claims)
+
+    run = await backend.get_workflow_run(standing.id)
+    assert {(standing.id, 1)} == held
+    assert run is not None
+    assert run.available_at > await backend.now() + LEASE / 2
+    assert set() == await heartbeat.beat("host/1", LEASE, [])
+    await heartbeat.close()
+
+
+async def test_a_heartbeat_does_not_wait_for_a_locked_row(
+    backend: BackendPostgres, session: WorkerSession, database_url: str
+) -> None:
+    await backend.create_workflow_runs([NewRun("a")])
+    run = await claim_one(session, "a")
+    heartbeat = await backend.open_heartbeat()
+    connection = await asyncpg.connect(database_url)
+    async with connection.transaction():
+        await connection.execute("SELECT FROM workflow_runs WHERE id = $1 FOR UPDATE", run.id)
+        async with asyncio.timeout(5):
+            held = await heartbeat.beat("host/1", LEASE, [(run.id, run.claim_no)])
+
+    assert {(run.id, run.claim_no)} == held
+    await heartbeat.close()
+    await connection.close()
+
+
+async def test_runs_claimed_by_an_answer_that_never_came_are_handed_back(
+    backend: BackendPostgres, session: WorkerSession
+) -> None:
+    await backend.create_workflow_runs([NewRun("a")] * 3)
+    known, lost, _ = await claim(session, "a", limit=2) + await claim(session, "a", worker="w/2")
+
+    released = await backend.release_unknown("host/1", [known.id])
+
+    assert [lost.id] == released
+    again = await claim_one(session, "a")
+    assert (lost.id, 0, False) == (again.id, again.crashes, again.recovered)
+
+
+async def test_the_history_of_a_run_comes_in_the_order_it_was_begun(
+    backend: BackendPostgres, session: WorkerSession
+) -> None:
+    await backend.create_workflow_runs([NewRun("a"), NewRun("a")])
+    run, empty = await claim(session, "a")
+    final = step_of(
+        run, "c", status=StepStatus.FAILED, error="{}", context='{"final": true}', duration=1.0
+    )
+    await flush(session, steps=[step_of(run, "b", duration=2.0), final])
+    await flush(session, steps=[step_of(run, "a", duration=9.0)])
+
+    histories = await session.load_histories([run.id, empty.id, UUID(int=1)])
+
+    assert ["a", "b", "c"] == [step.step_name for step in histories[run.id]]
+    assert [False, False, True] == [step.final for step in histories[run.id]]
+    assert ([], []) == (histories[empty.id], histories[UUID(int=1)])
+
+
+async def test_of_two_results_of_a_step_the_later_claim_s_is_the_history(
+    backend: BackendPostgres, session: WorkerSession, database_url: str
+) -> None:
+    """A claim may be lost between the check of the fence and the commit."""
+    await backend.create_workflow_runs([NewRun("a")])
+    await claim_one(session, "a")
+    await expire_leases(database_url)
+    run = await claim_one(session, "a")
+    await flush(
+        session,
+        steps=[
+            step_of(run, "s", output='"kept"', duration=1.0),
+            step_of(run, "before", output='"before"', duration=5.0),
+        ],
+    )
+    connection = await asyncpg.connect(database_url)
+    await connection.execute(
+        "INSERT INTO step_attempts (workflow_run_id, step_name, kind, status, output, claim_no) "
+        "VALUES ($1, 's', 'run', 'succeeded', '\"stale\"', 1)",
+        run.id,
+    )
+    await connection.close()
+
+    history = (await session.load_histories([run.id]))[run.id]
+
+    assert ['"before"', '"kept"'] == [step.output for step in history]
+
+
+async def test_a_cold_database_is_walked_by_its_indexes(database_url: str) -> None:
+    """Plans are made while the tables are empty and never analysed; they must stay right."""
+    backend = await BackendPostgres.connect(database_url)
+    session = await backend.open_session(1)
+    await claim(session, "a")
+    await backend.create_workflow_runs([NewRun("a")] * 2000)
+
+    async with asyncio.timeout(20):
+        runs = await claim(session, "a", limit=500)
+        while runs:
+            steps = [step_of(run, "s") for run in runs]
+            flushed = await flush(
+                session,
+                steps=steps,
+                ends=[end_of(run) for run in runs],
+                claim=ClaimRequest(500, ["a"], [""]),
+            )
+            assert len(flushed.steps) == len(flushed.ends) == len(runs)
+            runs = flushed.claimed
+
+    connection = await asyncpg.connect(database_url)
+    scans = await connection.fetchval(
+        "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'workflow_runs'"
+    )
+    assert scans == 0
+    await connection.close()
+    await session.close()
+    await backend.stop()

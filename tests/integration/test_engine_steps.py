@@ -1,0 +1,397 @@
+"""Steps are recorded, replayed, retried and timed out as documented."""
+
+import asyncio
+import dataclasses
+import time
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from openworkflow import (
+    NonRetryableError,
+    OpenWorkflow,
+    RetryPolicy,
+    Step,
+    StepTimeout,
+    SyncStep,
+    WorkflowFailed,
+    step,
+    workflow,
+)
+from tests.helpers import StartWorker, eventually
+
+FAST = RetryPolicy(max_attempts=3, initial="1ms", max_delay="2ms")
+
+
+class CardDeclined(Exception):
+    """A user's own error, with state."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"declined: {code}")
+        self.code = code
+
+
+@dataclasses.dataclass
+class Order:
+    id: int
+    total: Decimal
+    placed: datetime
+
+
+async def test_a_result_travels_typed_from_input_to_result(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    seen: list[Any] = []
+
+    async def double(order: Order) -> Order:
+        return dataclasses.replace(order, total=order.total * 2)
+
+    @workflow
+    async def typed(input: Order, step: Step) -> Order:
+        doubled = await step.run("double", double, input)
+        seen.append(doubled)
+        return doubled
+
+    await start_worker(typed)
+    order = Order(1, Decimal("9.90"), datetime(2026, 1, 2, tzinfo=UTC))
+
+    result = await (await ow.run_workflow(typed, order)).result(timeout=20)
+
+    assert dataclasses.replace(order, total=Decimal("19.80")) == result
+    assert [result] == seen
+
+
+async def test_a_failing_step_is_retried_and_each_attempt_is_recorded(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    attempts = []
+
+    async def flaky() -> str:
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise ValueError("not yet")
+        return "done"
+
+    @workflow
+    async def retrying(step: Step) -> str:
+        return await step.run("flaky", flaky, retry=FAST)
+
+    await start_worker(retrying)
+    run = await ow.run_workflow(retrying)
+
+    assert "done" == await run.result(timeout=20)
+    details = await ow.get_run(run.id)
+    assert ["failed", "failed", "succeeded"] == [s.status for s in details.steps]
+    assert [1, 2, 3] == [s.attempt for s in details.steps]
+
+
+async def test_the_last_error_comes_back_in_its_own_type_live_and_on_replay(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    caught = []
+
+    async def charge() -> None:
+        raise CardDeclined("51")
+
+    @workflow
+    async def paying(step: Step) -> str:
+        try:
+            await step.run("charge", charge, retry=RetryPolicy(max_attempts=1))
+        except CardDeclined as error:
+            caught.append(error.code)
+        await step.sleep("pause", 0.05)  # parks the run, so that what is above is replayed
+        return "handled"
+
+    await start_worker(paying)
+
+    assert "handled" == await (await ow.run_workflow(paying)).result(timeout=20)
+    assert ["51", "51"] == caught
+
+
+async def test_an_exhausted_step_fails_the_run_at_once(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    async def charge() -> None:
+        raise CardDeclined("05")
+
+    @workflow(retry=RetryPolicy(max_attempts=5))
+    async def doomed(step: Step) -> None:
+        await step.run("charge", charge, retry=RetryPolicy(max_attempts=2, initial="1ms"))
+
+    await start_worker(doomed)
+    run = await ow.run_workflow(doomed)
+
+    with pytest.raises(WorkflowFailed) as failed:
+        await run.result(timeout=20)
+    assert isinstance(failed.value.__cause__, CardDeclined)
+    assert 2 == len((await ow.get_run(run.id)).steps)
+
+
+async def test_an_error_outside_steps_follows_the_runs_own_policy(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    calls: list[str] = []
+
+    async def once() -> str:
+        calls.append("step")
+        return "kept"
+
+    @workflow(retry=FAST)
+    async def unlucky(step: Step) -> str:
+        kept = await step.run("once", once)
+        calls.append("body")
+        if calls.count("body") < 3:
+            raise RuntimeError("again")
+        return kept
+
+    await start_worker(unlucky)
+
+    assert "kept" == await (await ow.run_workflow(unlucky)).result(timeout=20)
+    assert 1 == calls.count("step")
+
+
+async def test_non_retryable_errors_spend_one_attempt(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    async def refuse() -> None:
+        raise NonRetryableError("no such account")
+
+    @workflow
+    async def hopeless(step: Step) -> None:
+        await step.run("refuse", refuse)
+
+    await start_worker(hopeless)
+    run = await ow.run_workflow(hopeless)
+
+    with pytest.raises(WorkflowFailed, match="no such account"):
+        await run.result(timeout=20)
+    assert 1 == len((await ow.get_run(run.id)).steps)
+
+
+async def test_a_step_that_takes_too_long_fails_with_step_timeout(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    @workflow
+    async def slow(step: Step) -> str:
+        try:
+            await step.run(
+                "hang", asyncio.sleep, 60, timeout="50ms", retry=RetryPolicy(max_attempts=1)
+            )
+        except StepTimeout:
+            return "timed out"
+        return "ended"
+
+    await start_worker(slow)
+
+    assert "timed out" == await (await ow.run_workflow(slow)).result(timeout=20)
+
+
+async def test_parallel_steps_overlap_and_are_each_recorded(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    barrier = asyncio.Barrier(3)
+
+    async def meet(name: str) -> str:
+        await barrier.wait()
+        return name
+
+    @workflow
+    async def parallel(step: Step) -> list[str]:
+        return list(
+            await asyncio.gather(*(step.run(f"meet-{n}", meet, n) for n in ("a", "b", "c")))
+        )
+
+    await start_worker(parallel)
+
+    assert ["a", "b", "c"] == await (await ow.run_workflow(parallel)).result(timeout=20)
+
+
+async def test_a_branch_goes_on_while_another_sleeps(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    order: list[str] = []
+
+    async def note(what: str) -> None:
+        order.append(what)
+
+    @workflow
+    async def branches(step: Step) -> None:
+        async def sleeper() -> None:
+            await step.sleep("nap", 0.3)
+            await step.run("after-nap", note, "after nap")
+
+        async def busy() -> None:
+            await step.run("one", note, "one")
+            await step.run("two", note, "two")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(sleeper())
+            group.create_task(busy())
+
+    await start_worker(branches)
+    await (await ow.run_workflow(branches)).result(timeout=20)
+
+    assert ["one", "two", "after nap"] == order
+
+
+async def test_gathered_exceptions_do_not_swallow_a_suspension(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    @workflow
+    async def swallowing(step: Step) -> str:
+        results = await asyncio.gather(step.sleep("nap", 0.05), return_exceptions=True)
+        try:
+            await step.sleep("second", 0.05)
+        except Exception:
+            return "swallowed"
+        return repr(results)
+
+    await start_worker(swallowing)
+
+    assert "[None]" == await (await ow.run_workflow(swallowing)).result(timeout=20)
+
+
+async def test_a_sleep_parks_the_run_and_costs_no_slot(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    @workflow
+    async def sleeper(step: Step) -> str:
+        await step.sleep("nap", "1s")
+        return "awake"
+
+    @workflow
+    async def quick(step: Step) -> str:
+        return "quick"
+
+    await start_worker(sleeper, quick, concurrency=1)
+    started = time.monotonic()
+    sleeping = await ow.run_workflow(sleeper)
+
+    assert "quick" == await (await ow.run_workflow(quick)).result(timeout=20)
+    assert time.monotonic() - started < 1
+    assert "awake" == await sleeping.result(timeout=20)
+    assert time.monotonic() - started >= 1
+
+
+async def test_sleep_until_a_time_in_the_past_is_no_wait(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    @workflow
+    async def late(step: Step) -> str:
+        await step.sleep_until("yesterday", datetime.now(UTC) - timedelta(days=1))
+        return "on"
+
+    await start_worker(late)
+
+    assert "on" == await (await ow.run_workflow(late)).result(timeout=20)
+
+
+async def test_decorated_functions_are_durable_inside_and_plain_outside(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    calls = []
+
+    @step(retry=FAST)
+    async def fetch(n: int) -> int:
+        calls.append(n)
+        return n * 10
+
+    @step
+    def render(n: int) -> str:
+        return f"<{n}>"
+
+    @workflow
+    async def decorated(input: int) -> str:
+        value = await fetch(input)
+        return await render(value)  # type: ignore[misc]
+
+    await start_worker(decorated)
+    run = await ow.run_workflow(decorated, 4)
+
+    assert "<40>" == await run.result(timeout=20)
+    assert ["fetch", "render"] == [s.step_name for s in (await ow.get_run(run.id)).steps]
+    assert 20 == await fetch(2)
+    assert "<7>" == render(7)
+
+
+async def test_sync_workflows_and_steps_run_in_threads(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    def block(seconds: float) -> str:
+        time.sleep(seconds)
+        return "slept"
+
+    @workflow
+    def plain(input: str, step: SyncStep) -> str:
+        first = step.run("block", block, 0.01)
+        step.sleep("nap", 0.05)
+        return f"{input}: {first}"
+
+    await start_worker(plain)
+
+    assert "hi: slept" == await (await ow.run_workflow(plain, "hi")).result(timeout=20)
+
+
+async def test_the_same_name_twice_gets_an_ordinal(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    async def value(n: int) -> int:
+        return n
+
+    @workflow
+    async def repeated(step: Step) -> int:
+        return sum([await step.run("value", value, n) for n in (1, 2, 3)])
+
+    await start_worker(repeated)
+    run = await ow.run_workflow(repeated)
+
+    assert 6 == await run.result(timeout=20)
+    assert ["value", "value:1", "value:2"] == [
+        s.step_name for s in (await ow.get_run(run.id)).steps
+    ]
+
+
+@pytest.mark.parametrize("value", [float("nan"), "nul\0", "\ud800", object(), "x" * 2_000_000])
+async def test_a_value_that_cannot_be_stored_fails_its_step_once_and_clearly(
+    ow: OpenWorkflow, start_worker: StartWorker, value: Any
+) -> None:
+    calls = []
+
+    async def bad() -> Any:
+        calls.append(1)
+        return value
+
+    @workflow
+    async def unstorable(step: Step) -> None:
+        await step.run("bad", bad)
+
+    await start_worker(unstorable)
+    run = await ow.run_workflow(unstorable)
+
+    with pytest.raises(WorkflowFailed, match="result of step 'bad'"):
+        await run.result(timeout=20)
+    assert [1] == calls
+
+
+async def test_a_long_step_is_visible_while_it_runs(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    release = asyncio.Event()
+
+    @workflow
+    async def long(step: Step) -> str:
+        await step.run("wait", release.wait)
+        return "done"
+
+    await start_worker(long)
+    run = await ow.run_workflow(long)
+
+    async def running() -> bool:
+        return ["running"] == [s.status for s in (await ow.get_run(run.id)).steps]
+
+    await eventually(running)
+    release.set()
+    assert "done" == await run.result(timeout=20)
+    assert ["succeeded"] == [s.status for s in (await ow.get_run(run.id)).steps]

@@ -1,0 +1,265 @@
+"""The decorators: what a workflow knows of its function, and when a step is durable."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, assert_type
+
+import pytest
+
+from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.retry import RetryPolicy
+from openworkflow.core.workflow import (
+    DurableFunction,
+    Registry,
+    Workflow,
+    collect,
+    current_run,
+    step,
+    workflow,
+)
+
+if TYPE_CHECKING:
+    from openworkflow.engine.step import Step, SyncStep
+
+
+@dataclass
+class Welcome:
+    user_id: int
+
+
+@workflow
+async def send_welcome(input: Welcome, step: Step) -> list[Welcome]:
+    return [input]
+
+
+@workflow(name="bill", version="2", deadline="1h", retry=RetryPolicy(max_attempts=3))
+def billing(order: Welcome, s: SyncStep) -> int:
+    return order.user_id
+
+
+@workflow
+async def refers_forward(input: Later) -> Later:
+    return input
+
+
+@dataclass
+class Later:
+    n: int
+
+
+def test_a_bare_workflow_is_named_after_its_function_with_dashes() -> None:
+    assert ("send-welcome", None, ("send-welcome", "")) == (
+        send_welcome.name,
+        send_welcome.version,
+        send_welcome.key,
+    )
+
+
+def test_the_options_of_a_workflow_are_kept() -> None:
+    assert ("bill", "2") == billing.key
+    assert timedelta(hours=1) == billing.deadline
+    assert 3 == billing.retry.max_attempts
+    assert not billing.is_async
+    assert send_welcome.is_async
+
+
+def test_type_checkers_know_input_and_output() -> None:
+    assert_type(send_welcome, Workflow[Welcome, list[Welcome]])
+    assert_type(billing, Workflow[Welcome, int])
+
+
+def test_codecs_come_from_annotations_even_if_step_is_imported_for_type_checkers_only() -> None:
+    welcome = Welcome(1)
+
+    assert '{"user_id":1}' == send_welcome.input_codec.encode(welcome, "input")
+    assert [welcome] == send_welcome.output_codec.decode('[{"user_id":1}]')
+    assert welcome == billing.input_codec.decode('{"user_id":1}')
+
+
+def test_annotations_may_name_classes_that_are_defined_later() -> None:
+    assert Later(1) == refers_forward.input_codec.decode('{"n":1}')
+
+
+def test_annotations_may_name_local_classes() -> None:
+    @dataclass
+    class Local:
+        n: int
+
+    @workflow
+    async def bare(input: Local, step: Step) -> Local:
+        return input
+
+    @workflow(name="other")
+    async def with_options(input: Local) -> list[Local]:
+        return [input]
+
+    assert Local(1) == bare.input_codec.decode('{"n":1}')
+    assert [Local(1)] == with_options.output_codec.decode('[{"n":1}]')
+
+
+def test_an_annotation_that_cannot_be_resolved_is_a_clear_error() -> None:
+    @workflow
+    async def broken(input: Missing) -> None:  # type: ignore[name-defined]  # noqa: F821
+        return None
+
+    with pytest.raises(ConfigurationError, match=r"workflow 'broken': .*Missing"):
+        _ = broken.input_codec
+
+
+def test_the_step_is_found_by_name_or_annotation_and_the_rest_is_the_input() -> None:
+    async def nothing() -> None: ...
+    async def only_step(step): ...  # type: ignore[no-untyped-def]
+    async def annotated(order: int, s: Step) -> None: ...
+    async def quoted(s: Step, order: int) -> None: ...
+    async def only_input(order: int) -> None: ...
+
+    quoted.__annotations__["s"] = "engine.step.Step"
+    found = [
+        (Workflow(fn).takes_input, Workflow(fn).takes_step)
+        for fn in (nothing, only_step, annotated, quoted, only_input)
+    ]
+
+    assert [(False, False), (False, True), (True, True), (True, True), (True, False)] == found
+
+
+def test_invoke_hands_over_what_the_function_takes() -> None:
+    def reversed_order(s: SyncStep, order: int) -> Any:
+        return order, s
+
+    def nothing() -> Any:
+        return "nothing"
+
+    assert (5, "step") == Workflow(reversed_order).invoke((5,), "step")
+    assert "nothing" == Workflow(nothing).invoke((), "step")
+
+
+def test_calling_a_workflow_calls_its_function() -> None:
+    assert 7 == billing(Welcome(7), None)
+
+
+def _takes_three(a: int, b: int, step: Step) -> None: ...
+def _takes_many(*args: int) -> None: ...
+def _takes_named(**options: int) -> None: ...
+
+
+@pytest.mark.parametrize("fn", [_takes_three, _takes_many, _takes_named])
+def test_a_workflow_takes_at_most_one_input_and_the_step(fn: Any) -> None:
+    with pytest.raises(ConfigurationError, match="at most one input"):
+        workflow(fn)
+
+
+async def _async_generator() -> AsyncIterator[int]:
+    yield 1
+
+
+def _generator() -> Iterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize("fn", [_async_generator, _generator, lambda: None, 5])
+def test_what_cannot_be_a_workflow_is_refused(fn: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        workflow(fn)
+
+
+@pytest.mark.parametrize("wrong", ["", "x" * 201, "a\0b", "a\ud800", 5])
+def test_names_and_versions_that_cannot_be_stored_are_refused(wrong: Any) -> None:
+    for options in ({"name": wrong}, {"version": wrong}):
+        with pytest.raises(ConfigurationError, match=r"must be text of 1 to 200"):
+            workflow(**options)(_nothing)
+    with pytest.raises(ConfigurationError, match=r"a step's name must be text"):
+        step(name=wrong)(_nothing)
+
+
+def _nothing() -> None: ...
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any, Any]] = []
+
+    def call(self, fn: DurableFunction[..., Any], args: Any, kwargs: Any) -> Any:
+        self.calls.append((fn.name, args, kwargs))
+        return "recorded"
+
+
+@step
+def fetch_user(user_id: int, *, cached: bool = False) -> str:
+    """Fetch."""
+    return f"user {user_id}"
+
+
+@step(name="charge-card", timeout="30s", retry=RetryPolicy(max_attempts=2))
+async def charge(amount: int) -> int:
+    return amount
+
+
+class Shop:
+    @step
+    def sell(self, item: str) -> str:
+        return f"sold {item}"
+
+
+def test_a_step_function_is_just_a_function_outside_a_workflow() -> None:
+    assert "user 1" == fetch_user(1)
+    assert ("fetch_user", "Fetch.") == (vars(fetch_user)["__name__"], fetch_user.__doc__)
+
+
+def test_a_step_function_goes_through_the_run_inside_a_workflow() -> None:
+    recorder = Recorder()
+    token = current_run.set(recorder)
+    try:
+        result = fetch_user(1, cached=True)
+        Shop().sell("tea")
+    finally:
+        current_run.reset(token)
+
+    assert "recorded" == result
+    assert [("fetch-user", (1,), {"cached": True}), ("sell", ("tea",), {})] == recorder.calls
+
+
+def test_a_step_method_keeps_its_object() -> None:
+    assert "sold tea" == Shop().sell("tea")
+
+
+def test_the_options_of_a_step_are_kept() -> None:
+    assert ("charge-card", timedelta(seconds=30)) == (charge.name, charge.timeout)
+    assert charge.retry is not None
+    assert 2 == charge.retry.max_attempts
+
+
+def test_type_checkers_know_a_step_functions_parameters_and_result() -> None:
+    assert_type(fetch_user(1), str)
+    if TYPE_CHECKING:
+        fetch_user("1")  # type: ignore[arg-type]
+
+
+def test_a_registry_finds_each_version() -> None:
+    one, two = workflow(version="1")(_nothing), workflow(version="2")(_nothing)
+    registry = Registry([one, two, send_welcome])
+
+    assert one is registry.get("-nothing", "1")
+    assert two is registry.get("-nothing", "2")
+    assert send_welcome is registry.get("send-welcome", None)
+    assert [("-nothing", "1"), ("-nothing", "2"), ("send-welcome", "")] == registry.keys()
+
+
+def test_two_workflows_of_one_name_and_version_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="two workflows are called 'same'"):
+        Registry([workflow(name="same")(_nothing), workflow(name="same")(_nothing)])
+
+
+def test_a_function_without_decorator_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="decorate it with @workflow"):
+        Registry([_nothing])  # type: ignore[list-item]
+
+
+def test_collect_finds_the_workflows_of_a_module_once() -> None:
+    module = ModuleType("shop")
+    vars(module).update(one=send_welcome, two=billing, again=send_welcome, other=5)
+
+    assert [send_welcome, billing] == collect(module)

@@ -1,0 +1,49 @@
+"""Durable workflows on PostgreSQL.
+
+from openworkflow import BackendPostgres, OpenWorkflow, Step, workflow
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from openworkflow.backend.backend import BackendPostgres
+from openworkflow.client import OpenWorkflow, RunHandle
+from openworkflow.core.errors import (
+    NonRetryableError,
+    OpenWorkflowError,
+    ResultTimeout,
+    StepFailed,
+    StepTimeout,
+    WorkflowCanceled,
+    WorkflowFailed,
+)
+from openworkflow.core.retry import RetryPolicy
+from openworkflow.core.workflow import Workflow, step, workflow
+from openworkflow.core.workflow_run import RunStatus
+from openworkflow.engine.step import Step, SyncStep
+from openworkflow.worker.worker import Worker
+
+try:
+    __version__ = version("openworkflow-fleet")
+except PackageNotFoundError:  # run from a source tree that was never installed
+    __version__ = "0.0.0"
+
+__all__ = [
+    "BackendPostgres",
+    "NonRetryableError",
+    "OpenWorkflow",
+    "OpenWorkflowError",
+    "ResultTimeout",
+    "RetryPolicy",
+    "RunHandle",
+    "RunStatus",
+    "Step",
+    "StepFailed",
+    "StepTimeout",
+    "SyncStep",
+    "Worker",
+    "Workflow",
+    "WorkflowCanceled",
+    "WorkflowFailed",
+    "step",
+    "workflow",
+]

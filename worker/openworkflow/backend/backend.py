@@ -1,0 +1,347 @@
+"""BackendPostgres: the tables of one namespace, a method for each thing that is done with them."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Self
+from uuid import UUID
+
+import asyncpg
+
+from openworkflow.backend import migrations, queries
+from openworkflow.backend.connection import Connection, Link, borrowed, connect, open_pool, probe
+from openworkflow.backend.creation import CHUNK, Creation
+from openworkflow.backend.diagnostics import Diagnostics, diagnose
+from openworkflow.backend.failures import DRIVER_ERRORS, ConnectionLost, as_backend_error
+from openworkflow.backend.migrations import Migration, MigrationState
+from openworkflow.backend.namespace import Namespace
+from openworkflow.backend.notifications import Listener, Waker
+from openworkflow.backend.records import (
+    ClaimedRun,
+    ClaimRequest,
+    CreatedRun,
+    Flush,
+    Flushed,
+    NewRun,
+    Page,
+    RecordedStep,
+    RunEnd,
+    RunFilter,
+    StepWrite,
+)
+from openworkflow.backend.rows import as_run, as_step, cursor_after, read_cursor
+from openworkflow.backend.session import HeartbeatSession, WorkerSession
+from openworkflow.backend.url import Dsn, parse
+from openworkflow.core.errors import ConfigurationError, InvalidRunState, RunNotFound
+from openworkflow.core.step_attempt import StepAttempt
+from openworkflow.core.workflow_run import RunStatus, WorkflowRun
+
+__all__ = [
+    "BackendPostgres",
+    "ClaimRequest",
+    "ClaimedRun",
+    "ConnectionLost",
+    "CreatedRun",
+    "Flush",
+    "Flushed",
+    "HeartbeatSession",
+    "NewRun",
+    "Page",
+    "RecordedStep",
+    "RunEnd",
+    "RunFilter",
+    "StepWrite",
+    "WorkerSession",
+]
+
+IDEMPOTENCY_PERIOD = timedelta(hours=24)
+
+
+class BackendPostgres:
+    """A connected backend; make one with `connect`, and `stop` it when done."""
+
+    def __init__(
+        self,
+        dsn: Dsn,
+        listen_dsn: Dsn | None,
+        pool: Any,
+        namespace: Namespace,
+        *,
+        application_name: str,
+        pooled: bool,
+    ) -> None:
+        self.url, self.pooled, self._namespace = dsn, pooled, namespace
+        self.namespace_id, self.schema = namespace.id, namespace.schema
+        self._listen_dsn, self._pool, self._application_name = listen_dsn, pool, application_name
+        self._sql = queries.load(namespace.schema)
+        self._waker = Waker(self._notify_work)
+        self._creating = 0
+        self._closers: list[Callable[[], Awaitable[object]]] = []
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str,
+        *,
+        namespace_id: str = "default",
+        schema: str = "public",
+        migrate: bool = True,
+        application_name: str = "openworkflow",
+        listen_url: str | None = None,
+    ) -> Self:
+        """Connect and, unless `migrate` is False, bring the tables up to date.
+
+        `listen_url` is a direct connection for wake-ups where `url` leads through a pooler. Raises
+        BackendError, with the next thing to try, or ConfigurationError.
+        """
+        namespace = Namespace(namespace_id, schema)
+        dsn, listen_dsn = parse(url), parse(listen_url) if listen_url else None
+        connection, pooled = await probe(dsn, application_name=application_name)
+        try:
+            await (migrations.migrate if migrate else migrations.check)(connection, schema)
+        except DRIVER_ERRORS as error:
+            raise as_backend_error(error, dsn) from error
+        finally:
+            connection.terminate()
+        return cls(
+            dsn,
+            listen_dsn if pooled or listen_dsn else dsn,
+            await open_pool(dsn, application_name=application_name, pooled=pooled),
+            namespace,
+            application_name=application_name,
+            pooled=pooled,
+        )
+
+    async def stop(self) -> None:
+        """Disconnect; sessions and listeners are their openers' to close."""
+        for close in self._closers:
+            await close()
+        await self._waker.stop()
+        await self._pool.close()
+
+    def on_stop(self, close: Callable[[], Awaitable[object]]) -> None:
+        """Have `close` awaited by `stop`, before the connections go."""
+        self._closers.append(close)
+
+    async def create_workflow_runs(
+        self,
+        runs: Sequence[NewRun],
+        *,
+        connection: Connection | None = None,
+        idempotency_period: timedelta = IDEMPOTENCY_PERIOD,
+    ) -> list[CreatedRun]:
+        """Create runs, all or none, and wake the workers; answers in the order of `runs`.
+
+        An idempotency key that made a run of that workflow within the period answers that run.
+        With a `connection` of yours the runs are part of your transaction: they exist, and workers
+        hear of them, if and only if it commits.
+        """
+        if not runs:
+            return []
+        creation = Creation(self._sql, self.namespace_id, idempotency_period)
+        if connection is not None:
+            return await self._create_for_caller(creation, connection, runs)
+        # Alone, the NOTIFY rides along; among others it would make their commits take turns.
+        alone = not self._creating and not self._waker.busy and len(runs) <= CHUNK
+        self._creating += 1
+        try:
+            async with borrowed(self._pool, self.url, pooled=self.pooled) as borrowed_one:
+                created = await creation.create(
+                    borrowed_one, runs, self._namespace.work_channel if alone else None
+                )
+        finally:
+            self._creating -= 1
+        if not alone:
+            self._waker.wake()
+        return created
+
+    async def get_workflow_run(self, run_id: UUID) -> WorkflowRun | None:
+        """The run, or None if this namespace has none of that id."""
+        rows = await self._fetch(self._sql["get_workflow_run"], self.namespace_id, run_id)
+        return as_run(rows[0]) if rows else None
+
+    async def list_step_attempts(self, run_id: UUID) -> list[StepAttempt]:
+        """The step attempts of a run in the order they began."""
+        rows = await self._fetch(self._sql["list_step_attempts"], self.namespace_id, run_id)
+        return [as_step(row) for row in rows]
+
+    async def list_workflow_runs(
+        self, run_filter: RunFilter | None = None, limit: int = 50, cursor: str | None = None
+    ) -> Page:
+        """A page of runs, newest first; `cursor` is the `next_cursor` of the page before."""
+        if limit < 1:
+            raise ConfigurationError(f"limit must be at least 1, not {limit}")
+        wanted = run_filter or RunFilter()
+        rows = await self._fetch(
+            self._sql["list_workflow_runs"],
+            self.namespace_id,
+            wanted.status,
+            wanted.workflow_name,
+            wanted.version,
+            wanted.created_after,
+            wanted.created_before,
+            wanted.worker_id,
+            *(read_cursor(cursor) if cursor else (None, None)),
+            limit + 1,
+        )
+        runs = [as_run(row) for row in rows[:limit]]
+        return Page(runs, cursor_after(runs[-1]) if len(rows) > limit else None)
+
+    async def count_runs(self) -> dict[RunStatus, int]:
+        """How many runs of the namespace have each status."""
+        rows = await self._fetch(self._sql["count_workflow_runs"], self.namespace_id)
+        counts = dict.fromkeys(RunStatus, 0)
+        counts.update((RunStatus(row["status"]), row["runs"]) for row in rows)
+        return counts
+
+    async def cancel_workflow_run(self, run_id: UUID) -> WorkflowRun:
+        """Cancel a run that has not finished; a canceled one is answered as it is.
+
+        Raises RunNotFound, or InvalidRunState for a run that has succeeded or failed.
+        """
+        rows = await self._fetch(
+            self._sql["cancel_workflow_run"],
+            self.namespace_id,
+            run_id,
+            self._namespace.work_channel,
+            self._namespace.done_channel,
+        )
+        if rows:
+            return as_run(rows[0])
+        run = await self._existing(run_id)
+        if run.status is not RunStatus.CANCELED:
+            raise InvalidRunState(run_id, run.status, "canceled")
+        return run
+
+    async def retry_workflow_run(self, run_id: UUID) -> WorkflowRun:
+        """Make a failed or canceled run pending again; what its steps recorded stays.
+
+        Its attempts, crashes and deadline are forgotten. Raises RunNotFound or InvalidRunState.
+        """
+        rows = await self._fetch(
+            self._sql["retry_workflow_run"], self.namespace_id, run_id, self._namespace.work_channel
+        )
+        if rows:
+            return as_run(rows[0])
+        run = await self._existing(run_id)
+        raise InvalidRunState(run_id, run.status, "retried; only a failed or canceled run can")
+
+    async def prune(
+        self,
+        statuses: Collection[RunStatus],
+        older_than: timedelta,
+        *,
+        batch: int = 1000,
+        dry_run: bool = False,
+    ) -> AsyncIterator[int]:
+        """Delete finished runs that ended so long ago; yields how many, batch by batch.
+
+        With `dry_run` nothing is deleted, and the one number is how many would be.
+        """
+        if unfinished := [str(status) for status in statuses if not status.finished]:
+            raise ConfigurationError(f"{', '.join(unfinished)} runs cannot be pruned")
+        wanted = [self.namespace_id, [str(status) for status in statuses], older_than]
+        if dry_run:
+            yield (await self._fetch(self._sql["count_prunable_runs"], *wanted))[0]["count"]
+            return
+        last = UUID(int=0)
+        while True:
+            rows = await self._fetch(self._sql["prune_workflow_runs"], *wanted, last, batch)
+            if rows:
+                yield len(rows)
+            if len(rows) < batch:
+                return
+            last = rows[-1]["id"]
+
+    async def open_session(self, connections: int = 2) -> WorkerSession:
+        """Connections for the traffic of one worker."""
+        links = [self._link() for _ in range(connections)]
+        for link in links:
+            await link.open()
+        return WorkerSession(links, self._sql, self.namespace_id, self._namespace.done_channel)
+
+    async def open_heartbeat(self) -> HeartbeatSession:
+        """A connection for one worker's heartbeat, in the event loop that is running."""
+        link = self._link()
+        await link.open()
+        return HeartbeatSession(link, self._sql)
+
+    def listen(self) -> Listener:
+        """A listener for wake-ups, for `async with`; on a connection of its own."""
+        dsn = self._listen_dsn
+        if dsn is None:
+            return Listener(self._namespace, None)
+        return Listener(
+            self._namespace, lambda: connect(dsn, application_name=self._application_name)
+        )
+
+    async def release_unknown(self, worker_id: str, held: Iterable[UUID]) -> list[UUID]:
+        """Hand back runs claimed for this worker that it does not hold; returns their ids.
+
+        For after a lost connection, when the answer of a claim may never have arrived.
+        """
+        rows = await self._fetch(
+            self._sql["release_workflow_runs"], self.namespace_id, worker_id, list(held)
+        )
+        return [row["id"] for row in rows]
+
+    async def next_due(self, after: datetime | None = None) -> float | None:
+        """Seconds until the next pending run falls due after `after` (by default now), if any."""
+        rows = await self._fetch(self._sql["next_due"], self.namespace_id, after)
+        return max(0.0, rows[0]["seconds"]) if rows else None
+
+    async def now(self) -> datetime:
+        """The database's clock."""
+        rows = await self._fetch(self._sql["now"])
+        now: datetime = rows[0]["now"]
+        return now
+
+    async def migrate(self) -> list[Migration]:
+        """Apply the migrations that are missing; returns them."""
+        async with borrowed(self._pool, self.url, pooled=self.pooled) as connection:
+            return await migrations.migrate(connection, self.schema)
+
+    async def migration_states(self) -> list[MigrationState]:
+        """Every migration this program knows, and when it was applied."""
+        async with borrowed(self._pool, self.url, pooled=self.pooled) as connection:
+            return await migrations.states(connection, self.schema)
+
+    async def diagnostics(self) -> Diagnostics:
+        """The health of server, schema and namespace; reads both tables whole."""
+        return await diagnose(
+            self._fetch,
+            self._sql,
+            schema=self.schema,
+            namespace_id=self.namespace_id,
+            pooled=self.pooled,
+        )
+
+    async def _fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+        async with borrowed(self._pool, self.url, pooled=self.pooled) as connection:
+            rows: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
+            return rows
+
+    async def _create_for_caller(
+        self, creation: Creation, connection: Connection, runs: Sequence[NewRun]
+    ) -> list[CreatedRun]:
+        """No NOTIFY in the caller's transaction: it would hold up the commits of others."""
+        try:
+            created = await creation.create(connection, runs, None)
+        except DRIVER_ERRORS as error:
+            raise as_backend_error(error, self.url) from error
+        if connection.is_in_transaction():
+            self._waker.wake_after_commit(connection)
+        else:
+            self._waker.wake()
+        return created
+
+    async def _notify_work(self) -> None:
+        await self._fetch(self._sql["notify_work"], self._namespace.work_channel)
+
+    async def _existing(self, run_id: UUID) -> WorkflowRun:
+        run = await self.get_workflow_run(run_id)
+        if run is None:
+            raise RunNotFound(run_id)
+        return run
+
+    def _link(self) -> Link:
+        return Link(self.url, application_name=self._application_name, pooled=self.pooled)

@@ -1,0 +1,212 @@
+"""Connections to PostgreSQL: how they are made, and one clear error for each way they fail.
+
+A `Link` is a connection that comes back by itself; workers use those. Behind a pooler (PgBouncer
+and its kin) no session state survives between transactions, so there every statement gets a
+transaction, settings are local to it, and nothing is prepared under a name.
+"""
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import asyncpg
+
+from openworkflow.backend.failures import DRIVER_ERRORS, ConnectionLost, as_backend_error
+from openworkflow.backend.url import Dsn
+from openworkflow.core.errors import BackendError
+
+logger = logging.getLogger(__name__)
+
+Connection = Any
+"""An asyncpg connection, or a pool's proxy of one."""
+
+WORKER_SETTINGS = {
+    "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_bitmapscan": "off",
+}
+"""Every statement of a worker walks an index. Without these the planner, which knows nothing of
+tables that were never analysed, scans and hashes them: a tenth of the throughput."""
+
+STATEMENT_TIMEOUT = 60.0
+"""Seconds until a statement of a worker is given up with its connection: a network may fall silent
+without closing anything."""
+
+ATTEMPTS = 3
+"""How often a statement is sent that PostgreSQL rolled back for a deadlock."""
+
+_SET_LOCAL = "; ".join(
+    f"set local {name} = {value}" for name, value in WORKER_SETTINGS.items() if "plan" not in name
+)
+
+
+async def connect(
+    dsn: Dsn,
+    *,
+    application_name: str,
+    settings: Mapping[str, str] | None = None,
+    pooled: bool = False,
+) -> Connection:
+    """Open a connection; raises BackendError (ConnectionLost where trying again may help)."""
+    try:
+        return await asyncpg.connect(**_arguments(dsn, application_name, settings, pooled))
+    except Exception as error:
+        raise as_backend_error(error, dsn) from error
+
+
+async def open_pool(dsn: Dsn, *, application_name: str, pooled: bool) -> Any:
+    """The pool for everything that is not a worker's own traffic; it connects on demand."""
+    try:
+        return await asyncpg.create_pool(
+            min_size=0,
+            max_size=dsn.pool_size,
+            reset=_leave_as_is,
+            **_arguments(dsn, application_name, None, pooled),
+        )
+    except Exception as error:
+        raise as_backend_error(error, dsn) from error
+
+
+async def probe(dsn: Dsn, *, application_name: str) -> tuple[Connection, bool]:
+    """A first connection, and whether there is a pooler in between.
+
+    A pooler refuses a worker's settings, or shows by its process id that it is not the server.
+    The connection is good for transactions in either case.
+    """
+    try:
+        connection = await connect(
+            dsn, application_name=application_name, settings=WORKER_SETTINGS, pooled=True
+        )
+    except BackendError as error:
+        if "startup parameter" not in str(error.__cause__):
+            raise
+        return await connect(dsn, application_name=application_name, pooled=True), True
+    try:
+        async with connection.transaction():
+            pid = await connection.fetchval("select pg_backend_pid()")
+    except Exception as error:
+        connection.terminate()
+        raise as_backend_error(error, dsn) from error
+    return connection, pid != connection.get_server_pid()
+
+
+@contextlib.asynccontextmanager
+async def borrowed(pool: Any, dsn: Dsn, *, pooled: bool) -> AsyncIterator[Connection]:
+    """A connection of the pool; behind a pooler, in a transaction. Errors become BackendError."""
+    try:
+        async with pool.acquire() as connection:
+            if not pooled:
+                yield connection
+                return
+            async with connection.transaction():
+                yield connection
+    except DRIVER_ERRORS as error:
+        raise as_backend_error(error, dsn) from error
+
+
+class Link:
+    """One connection with a worker's settings that is opened again when it is needed."""
+
+    __slots__ = ("_application_name", "_connection", "_dsn", "_pooled")
+
+    def __init__(self, dsn: Dsn, *, application_name: str, pooled: bool) -> None:
+        self._dsn, self._application_name, self._pooled = dsn, application_name, pooled
+        self._connection: Connection | None = None
+
+    async def open(self) -> None:
+        """Connect, unless connected; raises BackendError."""
+        if self._connection is not None and not self._connection.is_closed():
+            return
+        self._connection = await connect(
+            self._dsn,
+            application_name=self._application_name,
+            settings=None if self._pooled else WORKER_SETTINGS,
+            pooled=self._pooled,
+        )
+
+    async def fetch(self, sql: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
+        """Run one statement as one transaction.
+
+        Raises ConnectionLost where it is not known whether it took effect, or where nothing can
+        be done before the database answers; BackendError where PostgreSQL refused it.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                await self._reopen()
+                return await self._send(sql, arguments)
+            except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as error:
+                if attempt == ATTEMPTS:
+                    raise as_backend_error(error, self._dsn) from error
+            except DRIVER_ERRORS as error:
+                failure = as_backend_error(error, self._dsn)
+                if isinstance(failure, ConnectionLost) or self._is_closed():
+                    self.drop()
+                    raise ConnectionLost(str(failure)) from error
+                raise failure from error
+            except BaseException:
+                self.drop()
+                raise
+        raise AssertionError
+
+    def drop(self) -> None:
+        """Close without a word to the server; the next statement connects again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+    async def close(self) -> None:
+        """Disconnect."""
+        connection, self._connection = self._connection, None
+        if connection is not None and not connection.is_closed():
+            with contextlib.suppress(*DRIVER_ERRORS):
+                await connection.close(timeout=5)
+
+    async def _reopen(self) -> None:
+        """Whatever keeps a connection that once was good from coming back may pass."""
+        try:
+            await self.open()
+        except ConnectionLost:
+            raise
+        except BackendError as error:
+            raise ConnectionLost(str(error)) from error
+
+    async def _send(self, sql: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
+        connection = self._connection
+        assert connection is not None
+        if not self._pooled:
+            rows: list[asyncpg.Record] = await connection.fetch(
+                sql, *arguments, timeout=STATEMENT_TIMEOUT
+            )
+            return rows
+        await connection.execute(f"begin; {_SET_LOCAL}", timeout=STATEMENT_TIMEOUT)
+        try:
+            rows = await connection.fetch(sql, *arguments, timeout=STATEMENT_TIMEOUT)
+        except asyncpg.PostgresError:
+            if not connection.is_closed():
+                await connection.execute("rollback", timeout=STATEMENT_TIMEOUT)
+            raise
+        await connection.execute("commit", timeout=STATEMENT_TIMEOUT)
+        return rows
+
+    def _is_closed(self) -> bool:
+        return self._connection is None or bool(self._connection.is_closed())
+
+
+def _arguments(
+    dsn: Dsn, application_name: str, settings: Mapping[str, str] | None, pooled: bool
+) -> dict[str, Any]:
+    startup = {"application_name": dsn.application_name or application_name, **(settings or {})}
+    if dsn.options is not None:
+        startup["options"] = dsn.options
+    arguments = dsn.arguments() | {"server_settings": startup}
+    if pooled:
+        arguments["statement_cache_size"] = 0
+    return arguments
+
+
+async def _leave_as_is(connection: Connection) -> None:
+    """Nothing to reset: what borrows from the pool leaves no state. Saves a round trip."""

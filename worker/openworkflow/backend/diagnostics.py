@@ -1,0 +1,77 @@
+"""What `openworkflow doctor` asks the database."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from openworkflow.backend.queries import quoted
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """An invariant of the tables that does not hold."""
+
+    invariant: str
+    rows: int
+    run_id: UUID
+    """One of the runs concerned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostics:
+    """The state of the server, the schema and the namespace."""
+
+    server_version: str
+    role: str
+    pooled: bool
+    clock_skew: float
+    """Seconds by which this machine's clock is ahead of the database's; good to a round trip."""
+    max_connections: int
+    used_connections: int
+    may_create: bool
+    """Whether migrations can make tables."""
+    missing_privileges: list[str]
+    """Such as `step_attempts DELETE`."""
+    missing_indexes: list[str]
+    oldest_transaction: float
+    """Seconds; an old one keeps dead rows alive, which slows every claim."""
+    expired_leases: int
+    oldest_expired_lease: float | None
+    """Seconds; more than a few mean that no worker claims."""
+    oldest_due_run: float | None
+    """Seconds the longest waiting run has been due."""
+    violations: list[Violation]
+
+
+async def diagnose(
+    fetch: Callable[..., Awaitable[list[Any]]],
+    queries: Any,
+    *,
+    schema: str,
+    namespace_id: str,
+    pooled: bool,
+) -> Diagnostics:
+    """Ask everything; the schema must be up to date."""
+    before = datetime.now(UTC)
+    (server,) = await fetch(queries["diagnose_server"], quoted(schema))
+    middle = before + (datetime.now(UTC) - before) / 2
+    (runs,) = await fetch(queries["diagnose_runs"], namespace_id)
+    broken = await fetch(queries["check_invariants"])
+    return Diagnostics(
+        server_version=server["server_version"],
+        role=server["role"],
+        pooled=pooled,
+        clock_skew=(middle - server["now"]).total_seconds(),
+        max_connections=server["max_connections"],
+        used_connections=server["used_connections"],
+        may_create=server["may_create"],
+        missing_privileges=server["missing_privileges"],
+        missing_indexes=server["missing_indexes"],
+        oldest_transaction=server["oldest_transaction"],
+        expired_leases=runs["expired_leases"],
+        oldest_expired_lease=runs["oldest_expired_lease"],
+        oldest_due_run=runs["oldest_due_run"],
+        violations=[Violation(row["invariant"], row["rows"], row["run_id"]) for row in broken],
+    )

@@ -1,0 +1,147 @@
+"""What went wrong between us and PostgreSQL, in one line with the next thing to try.
+
+Every message names host, port and database. None can hold the password: only PostgreSQL's own
+words and the parts of the `Dsn` that people may see go into it.
+"""
+
+import asyncio
+import errno
+import re
+import socket
+import ssl
+
+import asyncpg
+
+from openworkflow.backend.url import Dsn
+from openworkflow.core.errors import BackendError
+
+DRIVER_ERRORS = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+"""What asyncpg raises. The last is its word for a connection that the server ended while it was
+idle, among other things that only a new connection mends."""
+
+_TRANSIENT_CLASSES = ("08", "53", "57")
+"""Connection lost, out of resources, shut down or starting up."""
+_READ_ONLY = "25006"
+"""A primary that became a standby."""
+_UNREACHABLE = {
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.EHOSTDOWN,
+    errno.ETIMEDOUT,
+    errno.EADDRNOTAVAIL,
+}
+
+
+class ConnectionLost(BackendError):
+    """The database does not answer for now; the same request may succeed later."""
+
+
+def as_backend_error(error: BaseException, dsn: Dsn) -> BackendError:
+    """The error to raise for what asyncpg raised."""
+    if isinstance(error, BackendError):
+        return error
+    if isinstance(error, asyncpg.PostgresError):
+        return _from_server(error, dsn)
+    if isinstance(error, ssl.SSLError):
+        return BackendError(
+            f"the TLS certificate of PostgreSQL at {dsn.address} was refused ({_line(error)}); "
+            "check sslrootcert in the database URL, and that the host name matches the certificate"
+        )
+    if isinstance(error, OSError):
+        return _from_network(error, dsn)
+    if isinstance(error, asyncpg.InterfaceError):
+        return _from_driver(error, dsn)
+    if isinstance(error, asyncpg.InternalClientError):
+        return ConnectionLost(f"the connection to PostgreSQL at {dsn} was lost: {_line(error)}")
+    return BackendError(f"PostgreSQL at {dsn}: {type(error).__name__}: {_line(error)}")
+
+
+def _from_network(error: OSError, dsn: Dsn) -> BackendError:
+    at = f"PostgreSQL at {dsn.address} (database {dsn.database!r})"
+    codes = {error.errno, *map(int, re.findall(r"\[Errno (-?\d+)\]", str(error)))}
+    if "rejected SSL upgrade" in str(error):
+        return BackendError(
+            f"{at} does not speak TLS, which sslmode={dsn.sslmode} demands; "
+            "turn on ssl in postgresql.conf, or use sslmode=prefer in the database URL"
+        )
+    if isinstance(error, socket.gaierror):
+        return ConnectionLost(
+            f"the host of {at} is unknown; check its spelling in the database URL, and DNS"
+        )
+    if isinstance(error, asyncio.TimeoutError) or codes & _UNREACHABLE:
+        return ConnectionLost(
+            f"{at} did not answer within {dsn.connect_timeout:g} s; check host and port, "
+            "firewalls, and that the server listens on that address (listen_addresses)"
+        )
+    if errno.ENOENT in codes:
+        return ConnectionLost(
+            f"there is no Unix socket of {at}; check that PostgreSQL runs and its "
+            "unix_socket_directories"
+        )
+    if errno.EACCES in codes:
+        return BackendError(f"this user may not open the Unix socket of {at}")
+    if errno.ECONNREFUSED in codes:
+        return ConnectionLost(
+            f"{at} refused the connection; check that it runs (pg_isready {_flags(dsn)}) "
+            "and that host and port are right"
+        )
+    return ConnectionLost(f"the connection to {at} was lost: {_line(error)}")
+
+
+def _from_driver(error: asyncpg.InterfaceError, dsn: Dsn) -> BackendError:
+    if isinstance(error, ValueError):
+        return BackendError(f"PostgreSQL at {dsn} cannot store a value: {_line(error)}")
+    if "closed" in str(error) or "released" in str(error):
+        return ConnectionLost(f"the connection to PostgreSQL at {dsn} was lost: {_line(error)}")
+    return BackendError(f"PostgreSQL at {dsn}: {_line(error)}")
+
+
+def _from_server(error: asyncpg.PostgresError, dsn: Dsn) -> BackendError:
+    state, text = error.sqlstate or "", _line(error)
+    at = f"PostgreSQL at {dsn.address} (database {dsn.database!r})"
+    advice = _advice(error, state, text, dsn)
+    if state[:2] in _TRANSIENT_CLASSES or state == _READ_ONLY:
+        return ConnectionLost(f"{at}: {text}{advice}")
+    return BackendError(f"{at}: {text}{advice}")
+
+
+def _advice(error: asyncpg.PostgresError, state: str, text: str, dsn: Dsn) -> str:
+    """The next thing to try, with its semicolon; nothing where PostgreSQL says it all."""
+    if isinstance(error, asyncpg.InvalidPasswordError):
+        return "; check user and password in the database URL, special characters percent-encoded"
+    if "no pg_hba.conf entry" in text:
+        if "no encryption" in text or "SSL off" in text:
+            return "; the server may require TLS: use sslmode=require in the database URL"
+        return "; let an administrator allow this host, user and database in pg_hba.conf"
+    if state.startswith("28"):
+        return "; check the user in the database URL, and pg_hba.conf"
+    if state == "3D000" or "no such database" in text:
+        return f"; create it (createdb {_flags(dsn)} {dsn.database}) or correct the database URL"
+    if state == "53300":
+        return (
+            "; lower pool_size in the database URL, run fewer workers, raise max_connections, "
+            "or put PgBouncer in between"
+        )
+    if state == "42501":
+        return f"; let an administrator grant it to role {dsn.user!r}"
+    if state in ("42P01", "42703"):
+        return "; the tables are missing or old: run `openworkflow migrate`"
+    if state == _READ_ONLY:
+        return "; this is a standby: use target_session_attrs=read-write in the database URL"
+    if "startup parameter" in text:
+        return "; a pooler refuses it: leave it out of the database URL"
+    return ""
+
+
+def _flags(dsn: Dsn) -> str:
+    host, port = dsn.hosts[0]
+    return f"-h {host} -p {port}"
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,220 @@
+"""Wake-ups by LISTEN and NOTIFY. They only save time: whoever listens also polls.
+
+A NOTIFY makes commits of the whole database take turns, so busy enqueuers send one for many runs,
+after their commits, and never more than one at a time.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Self
+from uuid import UUID
+
+import asyncpg
+
+from openworkflow.backend.connection import Connection
+from openworkflow.backend.failures import DRIVER_ERRORS
+from openworkflow.backend.namespace import Namespace
+from openworkflow.core.errors import BackendError
+
+logger = logging.getLogger(__name__)
+
+RECONNECT_FIRST_SECONDS = 0.1
+RECONNECT_MAX_SECONDS = 30.0
+CHECK_SECONDS = 30.0
+"""How often an idle listening connection is asked whether it still lives."""
+CANCELED = "canceled "
+"""Begins the payload that tells workers of a canceled run."""
+
+
+class Listener:
+    """Hears of new work and of finished runs, over a connection that comes back by itself.
+
+    After a reconnect everybody is woken once, since anything may have been missed.
+    """
+
+    def __init__(
+        self, namespace: Namespace, connect: Callable[[], Awaitable[Connection]] | None
+    ) -> None:
+        self.healthy = False
+        """Whether it hears anything just now; while it does not, poll more often."""
+        self._namespace, self._connect = namespace, connect
+        self._on_work: list[Callable[[], object]] = []
+        self._on_canceled: list[Callable[[UUID], object]] = []
+        self._waiting: dict[UUID, set[asyncio.Future[None]]] = {}
+        self._hears_done = False
+        self._changed = asyncio.Event()
+        """The connection was lost, or somebody began to wait for a run."""
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._connect is None:
+            logger.warning(
+                "cannot listen for wake-ups through a connection pooler, polling instead; "
+                "OPENWORKFLOW_LISTEN_URL may name a direct connection"
+            )
+            return self
+        first = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._listen_forever(first), name="openworkflow listener")
+        await first
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        self._wake_waiting()
+
+    def on_work(self, callback: Callable[[], object]) -> None:
+        """Call back whenever there may be work to claim."""
+        self._on_work.append(callback)
+
+    def on_canceled(self, callback: Callable[[UUID], object]) -> None:
+        """Call back with the id of each run that is canceled."""
+        self._on_canceled.append(callback)
+
+    def on_finished(self, run_id: UUID) -> asyncio.Future[None]:
+        """A future that resolves when the run may have finished; look at its row then."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(run_id, set()).add(future)
+        if not self._hears_done:
+            self._changed.set()
+        future.add_done_callback(lambda done: self._forget(run_id, done))
+        return future
+
+    async def _listen_forever(self, first: asyncio.Future[None]) -> None:
+        delay = RECONNECT_FIRST_SECONDS
+        while True:
+            try:
+                async with self._connection() as connection:
+                    delay = RECONNECT_FIRST_SECONDS
+                    _resolve(first)
+                    await self._until_lost(connection)
+                logger.warning("lost the connection for wake-ups, polling instead")
+            except (BackendError, *DRIVER_ERRORS) as error:
+                logger.warning("no wake-ups for now, polling instead: %s", error)
+            _resolve(first)
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+            delay = min(delay * 2, RECONNECT_MAX_SECONDS)
+
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        assert self._connect is not None
+        connection = await self._connect()
+        try:
+            connection.add_termination_listener(lambda _: self._changed.set())
+            await connection.add_listener(self._namespace.work_channel, self._hear_work)
+            self.healthy = True
+            self._wake_all()
+            yield connection
+        finally:
+            self.healthy = self._hears_done = False
+            connection.terminate()
+
+    async def _until_lost(self, connection: Connection) -> None:
+        """Listen for finished runs once somebody waits for one; workers are spared those."""
+        while not connection.is_closed():
+            self._changed.clear()
+            if self._waiting and not self._hears_done:
+                await connection.add_listener(self._namespace.done_channel, self._hear_done)
+                self._hears_done = True
+                self._wake_waiting()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), CHECK_SECONDS)
+                continue
+            await connection.execute("select 1", timeout=CHECK_SECONDS)
+
+    def _hear_work(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
+        text = str(payload)
+        if text.startswith(CANCELED):
+            run_id = UUID(text.removeprefix(CANCELED))
+            for callback in self._on_canceled:
+                callback(run_id)
+        else:
+            for wake in self._on_work:
+                wake()
+
+    def _hear_done(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
+        if not self._waiting:
+            return
+        for text in str(payload).split(","):
+            for future in tuple(self._waiting.get(UUID(text), ())):
+                _resolve(future)
+
+    def _wake_all(self) -> None:
+        for wake in self._on_work:
+            wake()
+        self._wake_waiting()
+
+    def _wake_waiting(self) -> None:
+        for futures in tuple(self._waiting.values()):
+            for future in tuple(futures):
+                _resolve(future)
+
+    def _forget(self, run_id: UUID, future: asyncio.Future[None]) -> None:
+        futures = self._waiting.get(run_id)
+        if futures is not None:
+            futures.discard(future)
+            if not futures:
+                del self._waiting[run_id]
+
+
+class Waker:
+    """Tells the workers of a namespace that there is work: one NOTIFY for all that asked."""
+
+    def __init__(self, send: Callable[[], Awaitable[None]]) -> None:
+        self._send = send
+        self._wanted = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """A NOTIFY is under way."""
+        return self._task is not None
+
+    def wake(self) -> None:
+        """Have a NOTIFY sent soon, after the one that may be under way."""
+        self._wanted = True
+        if self._task is None:
+            self._task = asyncio.create_task(self._send_wanted(), name="openworkflow wake-up")
+
+    def wake_after_commit(self, connection: Any) -> None:
+        """Wake the workers once the caller's transaction commits, and not if it does not."""
+        # The pool's proxy may be detached before the callback runs; what it wraps is not.
+        real = getattr(connection, "_con", None) or connection
+
+        def on_query(query: asyncpg.connection.LoggedQuery) -> None:
+            command = query.query.lstrip().upper()
+            if command.startswith("ROLLBACK TO") or not command.startswith(_ENDS):
+                return
+            real.remove_query_logger(on_query)
+            if query.exception is None and command.startswith(_COMMITS):
+                self.wake()
+
+        real.add_query_logger(on_query)
+
+    async def stop(self) -> None:
+        """Let the last NOTIFY leave."""
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
+    async def _send_wanted(self) -> None:
+        try:
+            while self._wanted:
+                self._wanted = False
+                await self._send()
+        except BackendError as error:
+            logger.warning("could not wake the workers, they will poll: %s", error)
+        finally:
+            self._task = None
+
+
+_COMMITS = ("COMMIT", "END")
+_ENDS = (*_COMMITS, "ROLLBACK", "ABORT")
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

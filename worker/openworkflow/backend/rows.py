@@ -1,0 +1,60 @@
+"""Rows of the database as the types of the core, and the cursors of pages."""
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.step_attempt import StepAttempt, StepKind, StepStatus
+from openworkflow.core.workflow_run import RunStatus, WorkflowRun
+
+_JSON_COLUMNS = ("config", "context", "input", "output", "error")
+_RUN_COLUMNS = [field.name for field in fields(WorkflowRun)]
+_STEP_COLUMNS = [field.name for field in fields(StepAttempt)]
+
+
+def as_run(row: asyncpg.Record) -> WorkflowRun:
+    """A row of `workflow_runs`; columns that a newer schema may add are left out."""
+    values = _decoded(row, _RUN_COLUMNS)
+    values["status"] = RunStatus(values["status"])
+    return WorkflowRun(**values)
+
+
+def as_step(row: asyncpg.Record) -> StepAttempt:
+    """A row of `step_attempts`."""
+    values = _decoded(row, _STEP_COLUMNS)
+    values["kind"], values["status"] = StepKind(values["kind"]), StepStatus(values["status"])
+    return StepAttempt(**values)
+
+
+def cursor_after(run: WorkflowRun) -> str:
+    """The cursor of the page that begins after this run."""
+    text = f"{run.created_at.isoformat()} {run.id}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def read_cursor(cursor: str) -> tuple[datetime, UUID]:
+    """The created_at and id in a cursor; raises ConfigurationError if it is none."""
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        created_at, run_id = text.split(" ")
+        return datetime.fromisoformat(created_at), UUID(run_id)
+    except (binascii.Error, ValueError) as error:
+        raise ConfigurationError(
+            f"{cursor[:80]!r} is no cursor; pass the next_cursor of a page"
+        ) from error
+
+
+def _decoded(row: asyncpg.Record, columns: Sequence[str]) -> dict[str, Any]:
+    values = {column: row[column] for column in columns}
+    for column in _JSON_COLUMNS:
+        if values.get(column) is not None:
+            values[column] = json.loads(values[column])
+    return values

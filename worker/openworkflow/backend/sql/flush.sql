@@ -1,0 +1,149 @@
+-- What the runs of one worker gathered, and its next claim: one round trip, one commit.
+--
+-- The parts that a flush needs are joined into one statement,
+--     with <parts> select now(), steps.*, ends.*, claim.* from steps, ends, claim
+-- so that one which carries a single step does not pay for the rest. `:name` is a parameter.
+-- All parts see the database as it was before the statement.
+
+
+-- name: flush_steps
+-- Step attempts whose claim still stands; the others are dropped.
+step as (
+    select *
+      from unnest(:step_id::uuid[], :step_run_id::uuid[], :step_claim_no::int[],
+                  :step_step_name::text[], :step_kind::text[], :step_status::text[],
+                  :step_attempt::int[], :step_output::text[], :step_error::text[],
+                  :step_context::text[], :step_duration::float8[],
+                  :step_resume_at::timestamptz[], :step_update::bool[])
+           as step (id, run_id, claim_no,
+                    step_name, kind, status,
+                    attempt, output, error,
+                    context, duration,
+                    resume_at, is_update)
+     where exists (select from {schema}.workflow_runs run
+                    where run.id = step.run_id
+                      and run.claim_no = step.claim_no and run.worker_id is not null)
+), inserted as (
+    -- A statement sent again after a lost connection finds its rows and leaves them.
+    insert into {schema}.step_attempts
+        (id, workflow_run_id, claim_no, step_name, kind, status, attempt,
+         output, error, context, created_at, completed_at, resume_at)
+    select id, run_id, claim_no, step_name, kind, status, attempt,
+           output::jsonb, error::jsonb, context::jsonb,
+           now() - make_interval(secs => duration),
+           case when status <> 'running' then now() end,
+           resume_at
+      from step
+     where not is_update
+    on conflict (id) do nothing
+), steps as (
+    select array(select id from step) as steps
+)
+
+
+-- name: flush_updates
+-- The ends of attempts that were recorded as running. A row keeps the claim that began it.
+updated as (
+    update {schema}.step_attempts attempt
+       set status = step.status,
+           output = step.output::jsonb,
+           error = step.error::jsonb,
+           context = coalesce(step.context::jsonb, attempt.context),
+           resume_at = step.resume_at,
+           completed_at = case when step.status <> 'running' then now() end
+      from step
+     where step.is_update
+       and attempt.id = step.id and attempt.workflow_run_id = step.run_id
+)
+
+
+-- name: flush_ends
+-- Runs that finish, park, retry or are handed back. A deadline wakes a run that waits.
+ended as (
+    update {schema}.workflow_runs run
+       set status = ending.status,
+           worker_id = null,
+           output = ending.output::jsonb,
+           error = case when ending.status = 'pending'
+                        then coalesce(ending.error::jsonb, run.error)
+                        else ending.error::jsonb end,
+           available_at = case when ending.status = 'pending'
+                               then least(coalesce(ending.available_at,
+                                                   now() + make_interval(secs => ending.delay),
+                                                   now()),
+                                          run.deadline_at)
+                               else run.available_at end,
+           completed_at = case when ending.status <> 'pending' then now() end,
+           attempts = coalesce(ending.attempts, run.attempts),
+           crashes = case when ending.progress then 0 else run.crashes end
+      from unnest(:end_run_id::uuid[], :end_claim_no::int[], :end_status::text[],
+                  :end_output::text[], :end_error::text[], :end_available_at::timestamptz[],
+                  :end_delay::float8[], :end_attempts::int[], :end_progress::bool[])
+           as ending (run_id, claim_no, status,
+                      output, error, available_at,
+                      delay, attempts, progress)
+     where run.id = ending.run_id
+       and run.claim_no = ending.claim_no and run.worker_id is not null
+    returning run.id, run.status
+), notified as (
+    -- 200 ids are 7.4 kB; a payload may have 8.
+    select pg_notify(:done_channel, string_agg(id::text, ','))
+      from (select id, (row_number() over () - 1) / 200 as chunk
+              from ended where status <> 'pending') finished
+     group by chunk
+), ends as (
+    select array(select id from ended) as ends, (select count(*) from notified) as notifications
+)
+
+
+-- name: flush_claim
+-- Leases that ran out go first, or a steady backlog would keep them waiting for ever.
+-- A workflow is served if its name and version, joined by a separator, are among :claim_keys.
+expired as (
+    select id, available_at
+      from {schema}.workflow_runs
+     where status = 'running' and namespace_id = :namespace_id and available_at <= now()
+       and workflow_name || chr(31) || coalesce(version, '') = any (:claim_keys::text[])
+     order by available_at
+     limit :claim_limit
+       for update skip locked
+), due as (
+    select id, available_at
+      from {schema}.workflow_runs
+     where status = 'pending' and namespace_id = :namespace_id and available_at <= now()
+       and workflow_name || chr(31) || coalesce(version, '') = any (:claim_keys::text[])
+     order by available_at
+     limit :claim_limit - (select count(*) from expired)
+       for update skip locked
+), claimed as (
+    update {schema}.workflow_runs run
+       set status = 'running',
+           worker_id = :worker_id,
+           claim_no = claim_no + 1,
+           available_at = now() + :lease::interval,
+           started_at = coalesce(started_at, now()),
+           -- A lease that expired counts as a crash; the count restarts where steps were recorded.
+           crashes = case
+               when status = 'pending' then crashes
+               when exists (select from {schema}.step_attempts attempt
+                             where attempt.workflow_run_id = run.id
+                               and attempt.claim_no = run.claim_no
+                               and attempt.status <> 'running'
+                               and attempt.context -> 'interrupted' is null) then 1
+               else crashes + 1
+           end
+     where id = any (array(select id from expired) || array(select id from due))
+    returning id, workflow_name, version, input::text as input,
+              claim_no, attempts, crashes, deadline_at, created_at
+), claim as (
+    select array(select id from expired) as expired_ids,
+           array(select available_at from expired) as expired_at,
+           array(select id from due) as due_ids,
+           array(select available_at from due) as due_at,
+           array_agg(id) as id, array_agg(workflow_name) as workflow_name,
+           array_agg(version) as version, array_agg(input) as input,
+           array_agg(claim_no) as claim_no, array_agg(attempts) as attempts,
+           array_agg(crashes) as crashes, array_agg(deadline_at) as deadline_at,
+           array_agg(created_at) as created_at
+      from claimed
+)

@@ -1,0 +1,89 @@
+-- Questions about the database itself.
+
+
+-- name: now
+-- The clock that decides.
+select now() as now;
+
+
+-- name: notify_work
+-- Wakes the workers, on their channel $1.
+select pg_notify($1, '');
+
+
+-- name: diagnose_server
+-- What the server says of itself, and what this role may do in the schema $1.
+select current_setting('server_version') as server_version,
+       current_user::text as role,
+       clock_timestamp() as now,
+       current_setting('max_connections')::int as max_connections,
+       (select count(*) from pg_stat_activity where backend_type = 'client backend')
+           as used_connections,
+       coalesce(has_schema_privilege(to_regnamespace($1), 'CREATE'), false) as may_create,
+       coalesce((select extract(epoch from max(now() - xact_start))
+                   from pg_stat_activity
+                  where datname = current_database() and backend_type = 'client backend'),
+                0)::float8 as oldest_transaction,
+       array(select relation || ' ' || privilege
+               from unnest(array['workflow_runs', 'step_attempts']) as relation,
+                    unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE']) as privilege
+              where not coalesce(has_table_privilege(to_regclass($1 || '.' || relation), privilege),
+                                 false)) as missing_privileges,
+       array(select wanted
+               from unnest(array['idx_workflow_runs_available', 'idx_workflow_runs_namespace',
+                                 'idx_workflow_runs_lease', 'idx_workflow_runs_idempotency',
+                                 'idx_step_attempts_workflow_run']) as wanted
+              where not exists (select from pg_index
+                                 where indexrelid = to_regclass($1 || '.' || wanted)
+                                   and indisvalid)) as missing_indexes;
+
+
+-- name: diagnose_runs
+-- How far behind a namespace is. Both look at one end of an index.
+select extract(epoch from now() - (select min(available_at) from {schema}.workflow_runs
+                                    where status = 'running' and namespace_id = $1
+                                      and available_at < now()))::float8 as oldest_expired_lease,
+       extract(epoch from now() - (select min(available_at) from {schema}.workflow_runs
+                                    where status = 'pending' and namespace_id = $1
+                                      and available_at < now()))::float8 as oldest_due_run,
+       (select count(*) from {schema}.workflow_runs
+         where status = 'running' and namespace_id = $1
+           and available_at < now()) as expired_leases;
+
+
+-- name: check_invariants
+-- What must hold of every row, whoever wrote it. Answers what is broken, how often, and where.
+with broken as (
+    select 'a running run has a worker' as invariant, id
+      from {schema}.workflow_runs where status = 'running' and worker_id is null
+    union all
+    select 'only a running run has a worker', id
+      from {schema}.workflow_runs where status <> 'running' and worker_id is not null
+    union all
+    select 'a run has completed_at if and only if it has ended', id
+      from {schema}.workflow_runs
+     where (completed_at is not null) <> (status in ('succeeded', 'failed', 'canceled'))
+    union all
+    select 'a run has one of the five statuses', id
+      from {schema}.workflow_runs
+     where status not in ('pending', 'running', 'succeeded', 'failed', 'canceled')
+    union all
+    select 'a step attempt has completed_at if and only if it has ended', workflow_run_id
+      from {schema}.step_attempts
+     where (completed_at is not null) <> (status in ('succeeded', 'failed'))
+    union all
+    select 'a step attempt belongs to a claim its run has had', attempt.workflow_run_id
+      from {schema}.step_attempts attempt
+      join {schema}.workflow_runs run on run.id = attempt.workflow_run_id
+     where attempt.claim_no > run.claim_no
+    union all
+    select 'one claim records the success of a step once', workflow_run_id
+      from {schema}.step_attempts
+     where status = 'succeeded' and claim_no > 0
+     group by workflow_run_id, step_name, claim_no
+    having count(*) > 1
+)
+select invariant, count(*) as rows, (array_agg(id))[1] as run_id
+  from broken
+ group by invariant
+ order by invariant;

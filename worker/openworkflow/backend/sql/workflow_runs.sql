@@ -1,0 +1,185 @@
+-- The life of a workflow run: created, extended, canceled, retried, and what people ask about it.
+-- Claims and ends are in flush.sql, with everything else that a worker writes.
+--
+-- `{schema}` stands for the quoted schema. Every write of a claimed run carries the fence
+--     claim_no = <this claim> and worker_id is not null
+-- and names no status: with `status = 'running'` in it the planner of a never analysed table picks
+-- the index on leases instead of the primary key, which costs most of the throughput.
+-- `= any (array(select ..))` instead of a join is deliberate too, for the same reason.
+
+
+-- name: create_workflow_runs
+-- Many runs in one statement. A run whose idempotency key is taken is left out of the answer.
+-- $12 is the channel of the workers, NULL where they are to be told later.
+with created as (
+    insert into {schema}.workflow_runs
+        (id, namespace_id, workflow_name, version, status, config, input,
+         available_at, deadline_at, idempotency_key)
+    select id, $1, workflow_name, version, 'pending', config::jsonb, input::jsonb,
+           coalesce(available_at, now() + coalesce(delay, interval '0')),
+           coalesce(deadline_at, now() + deadline),
+           idempotency_key
+      from unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[],
+                  $7::timestamptz[], $8::interval[], $9::timestamptz[], $10::interval[], $11::text[])
+           as run (id, workflow_name, version, config, input,
+                   available_at, delay, deadline_at, deadline, idempotency_key)
+    on conflict (namespace_id, workflow_name, idempotency_key) where idempotency_key is not null
+       do nothing
+    returning id
+), notified as (
+    select pg_notify($12, '') where $12::text is not null and exists (select from created)
+)
+select id, (select count(*) from notified) from created;
+
+
+-- name: release_idempotency_keys
+-- Keys older than the period they are honoured for may be used again.
+update {schema}.workflow_runs run
+   set idempotency_key = null
+  from unnest($2::text[], $3::text[]) as used (workflow_name, idempotency_key)
+ where run.namespace_id = $1
+   and run.workflow_name = used.workflow_name
+   and run.idempotency_key = used.idempotency_key
+   and run.created_at < now() - $4::interval;
+
+
+-- name: find_idempotent_runs
+-- The runs that hold these keys.
+select run.workflow_name, run.idempotency_key, run.id, run.status
+  from unnest($2::text[], $3::text[]) as used (workflow_name, idempotency_key)
+  join {schema}.workflow_runs run
+    on run.namespace_id = $1
+   and run.workflow_name = used.workflow_name
+   and run.idempotency_key = used.idempotency_key;
+
+
+-- name: extend_leases
+-- The heartbeat: one statement for all runs of a worker. Answers which claims still stand.
+-- A row that is locked is being ended or canceled; waiting for it could deadlock.
+with claim as (
+    select * from unnest($1::uuid[], $2::int[]) as claim (run_id, claim_no)
+), unlocked as (
+    select run.id
+      from claim
+      join {schema}.workflow_runs run
+        on run.id = claim.run_id and run.claim_no = claim.claim_no and run.worker_id = $4
+       for no key update of run skip locked
+), extended as (
+    update {schema}.workflow_runs
+       set available_at = now() + $3::interval
+     where id = any (array(select id from unlocked))
+)
+select claim.run_id, claim.claim_no
+  from claim
+  join {schema}.workflow_runs run
+    on run.id = claim.run_id and run.claim_no = claim.claim_no and run.worker_id = $4;
+
+
+-- name: release_workflow_runs
+-- Hands back runs that this worker was given by a statement whose answer never arrived.
+update {schema}.workflow_runs
+   set status = 'pending', worker_id = null, available_at = now()
+ where id = any (array(select id
+                         from {schema}.workflow_runs
+                        where status = 'running' and namespace_id = $1 and worker_id = $2
+                          and id <> all ($3::uuid[])
+                          for update skip locked))
+returning id;
+
+
+-- name: next_due
+-- Seconds until the next run becomes due after $2, by default now; no row if none will.
+select extract(epoch from available_at - now())::float8 as seconds
+  from {schema}.workflow_runs
+ where status = 'pending' and namespace_id = $1
+   and available_at > coalesce($2::timestamptz, now()) and available_at < 'infinity'
+ order by available_at
+ limit 1;
+
+
+-- name: cancel_workflow_run
+-- Whoever runs it hears at once, and so does whoever waits for it.
+with canceled as (
+    update {schema}.workflow_runs
+       set status = 'canceled', worker_id = null, completed_at = now()
+     where id = $2 and namespace_id = $1 and status in ('pending', 'running')
+    returning *
+)
+select canceled.*,
+       pg_notify($3, 'canceled ' || id::text) as workers,
+       pg_notify($4, id::text) as waiting
+  from canceled;
+
+
+-- name: retry_workflow_run
+-- Back to pending. Recorded successes stay, so the run goes on where it stopped. A step whose
+-- retries were spent is tried afresh, if no other step was begun after it.
+with run as (
+    update {schema}.workflow_runs
+       set status = 'pending', worker_id = null, available_at = now(),
+           attempts = 0, crashes = 0, error = null, completed_at = null, deadline_at = null
+     where id = $2 and namespace_id = $1 and status in ('failed', 'canceled')
+    returning *
+), reopened as (
+    update {schema}.step_attempts attempt
+       set context = (attempt.context - 'final') || '{"reopened": true}'
+      from run
+     where attempt.workflow_run_id = run.id
+       and attempt.status = 'failed' and attempt.context @> '{"final": true}'
+       and not exists (select from {schema}.step_attempts later
+                        where later.workflow_run_id = attempt.workflow_run_id
+                          and later.step_name <> attempt.step_name
+                          and later.created_at > attempt.completed_at)
+)
+select run.*, pg_notify($3, '') as workers from run;
+
+
+-- name: get_workflow_run
+select * from {schema}.workflow_runs where id = $2 and namespace_id = $1;
+
+
+-- name: list_workflow_runs
+-- Newest first. $8 and $9 are the created_at and id of the last run of the page before.
+select *
+  from {schema}.workflow_runs
+ where namespace_id = $1
+   and ($2::text is null or status = $2)
+   and ($3::text is null or workflow_name = $3)
+   and ($4::text is null or version = $4)
+   and ($5::timestamptz is null or created_at >= $5)
+   and ($6::timestamptz is null or created_at < $6)
+   and ($7::text is null or worker_id = $7)
+   and ($8::timestamptz is null or (created_at, id) < ($8, $9::uuid))
+ order by created_at desc, id desc
+ limit $10;
+
+
+-- name: count_workflow_runs
+select status, count(*) as runs
+  from {schema}.workflow_runs
+ where namespace_id = $1
+ group by status;
+
+
+-- name: prune_workflow_runs
+-- One batch of finished runs, in the order of their ids, after the id $4; their step attempts go
+-- with them. Each row of the table is looked at once in a whole prune.
+with batch as (
+    select id
+      from {schema}.workflow_runs
+     where namespace_id = $1 and id > $4
+       and status = any ($2::text[]) and completed_at < now() - $3::interval
+     order by id
+     limit $5
+       for update skip locked
+), pruned as (
+    delete from {schema}.workflow_runs where id = any (array(select id from batch))
+)
+select id from batch order by id;
+
+
+-- name: count_prunable_runs
+select count(*)
+  from {schema}.workflow_runs
+ where namespace_id = $1
+   and status = any ($2::text[]) and completed_at < now() - $3::interval;

@@ -1,0 +1,1 @@
+"""The words of the domain and their rules, pure: no event loop, no database, no environment."""

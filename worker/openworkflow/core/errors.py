@@ -1,0 +1,145 @@
+"""Everything OpenWorkflow raises: one tree under `OpenWorkflowError`, and how runs are interrupted.
+
+An error's message is one clear line that ends with what to do about it, where there is something.
+`Suspended` is no error: it derives from BaseException, so that a workflow's `except Exception`
+cannot swallow it.
+"""
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+if TYPE_CHECKING:
+    from openworkflow.core.failure import Failure
+
+
+class OpenWorkflowError(Exception):
+    """The root: catches whatever this package raises."""
+
+    def __reduce__(self) -> Any:
+        # Most of the tree takes more than a message, which pickle and copy do not know.
+        return _restore, (type(self), self.args), self.__dict__
+
+
+class ConfigurationError(OpenWorkflowError):
+    """A value given to this package is wrong: a mistake in the calling code or its environment."""
+
+
+class BackendError(OpenWorkflowError):
+    """The database cannot do what was asked: connection, permission, schema."""
+
+
+class SerializationError(OpenWorkflowError):
+    """A value has no JSON form, or a stored one does not fit the annotation any more."""
+
+
+class InputValidationError(SerializationError):
+    """An input does not fit the workflow's annotation; nothing was stored."""
+
+    def __init__(self, message: str, path: str = "input") -> None:
+        super().__init__(message)
+        self.path = path
+        """The first field that does not fit, such as `input.items.0.price`."""
+
+
+class PayloadTooLarge(SerializationError):
+    """A value's JSON text is larger than the limit; nothing was stored."""
+
+    def __init__(self, what: str, size: int, limit: int) -> None:
+        super().__init__(
+            f"{what} is {size:,} bytes of JSON and the limit is {limit:,}; keep the data elsewhere "
+            "and pass a reference to it, or raise the limit (OPENWORKFLOW_PAYLOAD_LIMIT_BYTES)"
+        )
+        self.size, self.limit = size, limit
+        """Both in bytes."""
+
+
+class WorkflowNotFound(OpenWorkflowError):
+    """No workflow of that name and version is registered here."""
+
+
+class RunNotFound(OpenWorkflowError):
+    """The namespace has no run of that id."""
+
+    def __init__(self, run_id: UUID | str) -> None:
+        super().__init__(f"there is no workflow run {run_id} in this namespace")
+        self.run_id = str(run_id)
+
+
+class InvalidRunState(OpenWorkflowError):
+    """The run's status forbids what was asked of it."""
+
+    def __init__(self, run_id: UUID | str, status: str, action: str = "changed") -> None:
+        super().__init__(f"workflow run {run_id} is {status!s} and cannot be {action}")
+        self.run_id, self.status = str(run_id), str(status)
+
+
+class WorkflowFailed(OpenWorkflowError):
+    """The awaited run failed; `__cause__` is the original error where its type is known here."""
+
+    failure: "Failure"
+
+    def __init__(self, run_id: UUID | str, failure: "Failure") -> None:
+        super().__init__(f"workflow run {run_id} failed: {failure.summary}")
+        self.run_id, self.failure = str(run_id), failure
+        self.__cause__ = failure.rebuild()
+
+
+class WorkflowCanceled(OpenWorkflowError):
+    """The awaited run was canceled."""
+
+    def __init__(self, run_id: UUID | str) -> None:
+        super().__init__(f"workflow run {run_id} was canceled")
+        self.run_id = str(run_id)
+
+
+class ResultTimeout(OpenWorkflowError, TimeoutError):
+    """The run did not finish while the caller waited; it goes on."""
+
+    def __init__(self, run_id: UUID | str, seconds: float) -> None:
+        super().__init__(f"workflow run {run_id} did not finish within {seconds:g} s; it goes on")
+        self.run_id, self.seconds = str(run_id), seconds
+
+
+class StepFailed(OpenWorkflowError):
+    """A step has no attempt left, and its own error's type is not known in this process."""
+
+    failure: "Failure"
+
+    def __init__(self, step_name: str, attempts: int, failure: "Failure") -> None:
+        tries = f"{attempts} attempt" + ("" if attempts == 1 else "s")
+        super().__init__(f"step {step_name!r} failed after {tries}: {failure.summary}")
+        self.step_name, self.attempts, self.failure = step_name, attempts, failure
+
+
+class StepTimeout(OpenWorkflowError, TimeoutError):
+    """An attempt of a step took longer than the step's timeout; it counts as a failed attempt."""
+
+
+class NonDeterminism(OpenWorkflowError):
+    """A replay asked for other steps than those recorded: the workflow's code changed."""
+
+
+class DeadlineExceeded(OpenWorkflowError):
+    """The run was not over at its deadline."""
+
+
+class PoisonPill(OpenWorkflowError):
+    """The run killed its workers too often and is not given to another one."""
+
+
+class NonRetryableError(OpenWorkflowError):
+    """For user code to raise: the step (or run) fails at once, whatever its retry policy."""
+
+
+class Suspended(BaseException):
+    """Unwinds a workflow function that is to continue later, perhaps in another worker."""
+
+
+class ClaimLost(Suspended):
+    """Unwinds a workflow function whose run belongs to another worker by now."""
+
+
+def _restore(cls: type[OpenWorkflowError], args: tuple[Any, ...]) -> OpenWorkflowError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    return error

@@ -1,0 +1,121 @@
+"""What JSON text, and PostgreSQL's jsonb after it, can hold of plain Python values.
+
+Stricter than the standard library's `json`: what would come back as something else (a datetime as
+text, a key 1 as "1", NaN as null) is a problem here, not a conversion.
+"""
+
+from collections.abc import Iterable
+from enum import Enum
+from typing import Any
+
+DEEPEST = 100
+"""Levels of nesting; the JSON parsers of pydantic stop at 200."""
+LARGEST_BITS = 13_000
+"""Of an integer: Python reads back at most 4300 digits."""
+
+_SHOWN_PATH = 80
+
+
+def problem(value: Any, *, typed: bool = False) -> str | None:
+    """What of `value` cannot be stored, as ` at path …`; None if all can.
+
+    With `typed`, an annotation is known and only the text and the numbers are looked at.
+    """
+    return _problem(value, (), typed)
+
+
+def _problem(value: Any, path: tuple[Any, ...], typed: bool) -> str | None:
+    if value is None or value is True or value is False:
+        return None
+    if isinstance(value, str):
+        return _in_text(value, path)
+    if isinstance(value, int):
+        if value.bit_length() <= LARGEST_BITS:
+            return None
+        return f"{_at(path)} is an integer of more than 3900 digits; store it as text"
+    if isinstance(value, float):
+        if value - value == 0.0:  # neither infinite nor NaN
+            return None
+        return f"{_at(path)} is {value!r}, which JSON cannot hold; use None or text instead"
+    if len(path) > DEEPEST:
+        return f"{_at(path)} is nested more than {DEEPEST} levels deep, or contains itself"
+    if isinstance(value, dict):
+        return _in_dict(value, path, typed)
+    if isinstance(value, list | tuple) or (typed and isinstance(value, set | frozenset)):
+        return _first(enumerate(value), path, typed)
+    if not typed:
+        return _unknown(value, path)
+    return _in_bytes(value, path) if isinstance(value, bytes | bytearray) else None
+
+
+def _in_text(text: str, path: tuple[Any, ...]) -> str | None:
+    if "\0" in text:
+        return f"{_at(path)} holds a NUL character, which PostgreSQL's JSON refuses; remove it"
+    if text.isascii():
+        return None
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return (
+            f"{_at(path)} holds a lone surrogate, which is not Unicode text; "
+            "decode the bytes it came from properly"
+        )
+    return None
+
+
+def _in_bytes(value: bytes | bytearray, path: tuple[Any, ...]) -> str | None:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return (
+            f"{_at(path)} holds bytes that are not UTF-8 text; encode them as text, "
+            "for example with base64"
+        )
+    return None
+
+
+def _in_dict(value: dict[Any, Any], path: tuple[Any, ...], typed: bool) -> str | None:
+    for key in value:
+        if type(key) is str and key.isascii() and "\0" not in key:
+            continue
+        if not isinstance(key, str):
+            if typed:
+                continue
+            return (
+                f"{_at(path)} has the key {key!r:.40} of type {type(key).__qualname__}; the keys "
+                "of JSON are text: use str(key), or annotate the function's type"
+            )
+        if (found := _in_text(key, (*path, "(key)"))) is not None:
+            return found
+    return _first(value.items(), path, typed)
+
+
+def _first(items: Iterable[tuple[Any, Any]], path: tuple[Any, ...], typed: bool) -> str | None:
+    for key, item in items:
+        kind = type(item)
+        # What most values are made of needs no path.
+        if (kind is str and item.isascii() and "\0" not in item) or (
+            kind is int and -(2**53) < item < 2**53
+        ):
+            continue
+        if (found := _problem(item, (*path, key), typed)) is not None:
+            return found
+    return None
+
+
+def _unknown(value: Any, path: tuple[Any, ...]) -> str:
+    name = type(value).__qualname__
+    if isinstance(value, Enum):
+        name = f"enum {name}"
+    return (
+        f"{_at(path)} is of type {name}, which plain JSON cannot hold; annotate the function with "
+        "the value's type (dataclass, pydantic model, datetime, set, …), or use plain data"
+    )
+
+
+def _at(path: tuple[Any, ...]) -> str:
+    if not path:
+        return ""
+    shown = ".".join(str(part) for part in path).encode("ascii", "backslashreplace").decode()
+    shown = shown.replace("\0", "\\x00")
+    return " at " + (shown if len(shown) <= _SHOWN_PATH else shown[:_SHOWN_PATH] + "…")

@@ -1,0 +1,217 @@
+"""Values to JSON and back, by annotation; pydantic does the work.
+
+What is encoded can be decoded: a value that JSON or jsonb cannot hold, or that does not fit its
+annotation, is refused by an error that names what it is part of, where in it, and what to do.
+jsonb does not keep the order of an object's keys: neither does a decoded dict.
+"""
+
+import json
+import types
+from collections.abc import Awaitable, Coroutine
+from functools import lru_cache
+from typing import Any, Generic, TypeVar, Union, get_args, get_origin
+
+import pydantic
+from pydantic import TypeAdapter
+from pydantic_core import PydanticSerializationError, to_json
+
+from openworkflow.core.errors import (
+    ConfigurationError,
+    InputValidationError,
+    PayloadTooLarge,
+    SerializationError,
+)
+from openworkflow.core.json_values import problem
+
+T = TypeVar("T")
+
+DEFAULT_PAYLOAD_LIMIT = 1_048_576
+"""Bytes of JSON that one input or result may have."""
+
+_SHORT = 256
+_SCALARS = frozenset({bool, int, str})
+_PLAIN = (Any, object, dict, list, dict[str, Any], list[Any], list[dict[str, Any]])
+"""Annotations that promise nothing beyond JSON."""
+
+
+class Codec(Generic[T]):
+    """Turns values of one annotation into JSON text and back.
+
+    Raises ConfigurationError for an annotation that cannot be understood.
+    """
+
+    __slots__ = ("_adapter", "_annotation", "_plain", "_scalars", "_takes_none")
+
+    def __init__(self, annotation: Any) -> None:
+        self._annotation = annotation
+        self._plain = annotation in _PLAIN
+        self._adapter = self._make_adapter(annotation)
+        self._scalars = _SCALARS if annotation is Any else _scalars_of(annotation)
+
+    def encode(self, value: Any, what: str, limit: int = DEFAULT_PAYLOAD_LIMIT) -> str | None:
+        """JSON text of `value`; None for None, which is stored as SQL NULL.
+
+        Raises SerializationError or PayloadTooLarge (over `limit` bytes), whose messages begin
+        with `what`.
+        """
+        if value is None and self._takes_none:
+            return None
+        kind = type(value)
+        if (
+            kind in self._scalars
+            and (text := _scalar(kind, value)) is not None
+            and len(text) <= limit
+        ):
+            return text
+        encoded = self._dump_plain(value, what) if self._plain else self._dump(value, what)
+        if len(encoded) > limit:
+            raise PayloadTooLarge(what, len(encoded), limit)
+        return encoded.decode()
+
+    def decode(self, text: str | None) -> T:
+        """The value of JSON text. Raises SerializationError if it does not fit the annotation."""
+        try:
+            if text is None:
+                result: T = self._adapter.validate_python(None)
+            else:
+                result = self._adapter.validate_json(text)
+        except pydantic.ValidationError as error:
+            raise SerializationError(
+                f"a stored value does not fit {self._shown}: {_first(error)[1]}; was the "
+                "annotation changed since?"
+            ) from None
+        return result
+
+    def validate_stored(self, value: Any) -> T:
+        """The value of JSON that is decoded already. Raises as `decode` does."""
+        return self.decode(None if value is None else json.dumps(value))
+
+    def validate(self, value: Any, what: str) -> T:
+        """`value`, or what its JSON shape stands for. Raises InputValidationError with the path."""
+        try:
+            result: T = self._adapter.validate_python(value)
+        except pydantic.ValidationError as error:
+            path, message = _first(error, what)
+            raise InputValidationError(message, path) from None
+        return result
+
+    @property
+    def _shown(self) -> str:
+        name = getattr(self._annotation, "__qualname__", None)
+        return name if isinstance(self._annotation, type) and name else repr(self._annotation)
+
+    def _make_adapter(self, annotation: Any) -> TypeAdapter[Any]:
+        try:
+            adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+            self._takes_none = _accepts_none(adapter)
+            return adapter
+        except pydantic.PydanticSchemaGenerationError:
+            # A type pydantic does not know: its values are refused one by one, with their path.
+            self._plain = self._takes_none = True
+            return TypeAdapter(Any)
+        except (pydantic.PydanticUserError, NameError, TypeError) as error:
+            raise ConfigurationError(
+                f"the annotation {self._shown} cannot be used: {error}"
+            ) from error
+
+    def _dump_plain(self, value: Any, what: str) -> bytes:
+        """JSON of plain data: looked through first, since a dump would convert what it can."""
+        if (found := problem(value)) is not None:
+            raise SerializationError(what + found)
+        if self._annotation is not Any:
+            try:
+                self._adapter.validate_python(value)
+            except pydantic.ValidationError as error:
+                raise self._misfit(what, error) from None
+        return to_json(value)
+
+    def _dump(self, value: Any, what: str) -> bytes:
+        """JSON by the annotation, read back once: what is stored must not fail a later replay."""
+        try:
+            encoded = self._adapter.dump_json(
+                value, by_alias=True, round_trip=True, warnings="none"
+            )
+        except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
+            raise self._refusal(value, what, error) from None
+        # NaN comes out as null, so only text that shows a null needs the closer look.
+        if (b"null" in encoded or b"\\u0000" in encoded) and (found := self._problem(value)):
+            raise SerializationError(what + found)
+        try:
+            self._adapter.validate_json(encoded)
+        except pydantic.ValidationError as error:
+            raise self._misfit(what, error) from None
+        return encoded
+
+    def _problem(self, value: Any) -> str | None:
+        """The first NaN, NUL or surrogate inside models and dataclasses too."""
+        try:
+            inside = self._adapter.dump_python(value, warnings="none")
+        except Exception:  # user-defined serializers raise what they like
+            inside = value
+        return problem(inside, typed=True)
+
+    def _refusal(self, value: Any, what: str, error: Exception) -> SerializationError:
+        found = self._problem(value) or problem(value)
+        return SerializationError(
+            what + found if found else f"{what} cannot be stored as JSON: {error}"
+        )
+
+    def _misfit(self, what: str, error: pydantic.ValidationError) -> SerializationError:
+        return SerializationError(f"{what} does not fit {self._shown}: {_first(error)[1]}")
+
+
+def codec_for(annotation: Any) -> Codec[Any]:
+    """The codec of an annotation; the same one each time.
+
+    A plain function that returns an awaitable is annotated with it: what counts is its result.
+    """
+    if get_origin(annotation) in (Awaitable, Coroutine):
+        annotation = get_args(annotation)[-1]
+    try:
+        # With its repr, since int | str equals str | int, but pydantic tries them in order.
+        return _cached(annotation, repr(annotation))
+    except TypeError:  # unhashable, such as Annotated[..., [...]]
+        return Codec(annotation)
+
+
+@lru_cache(maxsize=4096)
+def _cached(annotation: Any, _shown: str) -> Codec[Any]:
+    return Codec(annotation)
+
+
+def _accepts_none(adapter: TypeAdapter[Any]) -> bool:
+    try:
+        adapter.validate_python(None)
+    except pydantic.ValidationError:
+        return False
+    return True
+
+
+def _scalar(kind: type, value: Any) -> str | None:
+    """JSON text of a small scalar; None when it needs a closer look."""
+    if kind is bool:
+        return "true" if value else "false"
+    if kind is int:
+        return str(value) if -(2**53) < value < 2**53 else None
+    if len(value) > _SHORT or not value.isascii() or not value.isprintable():
+        return None
+    return None if '"' in value or "\\" in value else f'"{value}"'
+
+
+def _scalars_of(annotation: Any) -> frozenset[type]:
+    """The scalar types that fit without a look at pydantic's rules."""
+    alternatives = (
+        get_args(annotation)
+        if get_origin(annotation) in (Union, types.UnionType)
+        else (annotation,)
+    )
+    return frozenset(kind for kind in _SCALARS if kind in alternatives)
+
+
+def _first(error: pydantic.ValidationError, root: str = "") -> tuple[str, str]:
+    """Path and message of the first problem; the value itself may be secret and is left out."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    path = ".".join(str(part) for part in (root, *first["loc"]) if str(part))
+    more = error.error_count() - 1
+    shown = f"{path}: " if path else ""
+    return path, f"{shown}{first['msg']}" + (f" (and {more} more)" if more else "")

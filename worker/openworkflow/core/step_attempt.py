@@ -1,0 +1,49 @@
+"""A step attempt as its row says: one try of one step of a workflow run."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+
+class StepKind(StrEnum):
+    """What the step does."""
+
+    RUN = "run"
+    """Calls a function."""
+    SLEEP = "sleep"
+    """Waits until `resume_at`."""
+
+
+class StepStatus(StrEnum):
+    """Where an attempt stands."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepAttempt:
+    """A row of `step_attempts`, the JSON columns decoded."""
+
+    id: UUID
+    workflow_run_id: UUID
+    step_name: str
+    """The step's key: its name, with an ordinal (`name:1`) when the name came before."""
+    kind: StepKind
+    status: StepStatus
+    config: Any
+    context: Any
+    output: Any
+    error: Any
+    """What Failure.from_object reads, or None."""
+    created_at: datetime
+    completed_at: datetime | None
+    attempt: int = 1
+    """Counts from 1 within the step."""
+    claim_no: int = 0
+    """The claim of the run under which it was made."""
+    resume_at: datetime | None = None
+    """When a sleep ends, or when a failed attempt may be repeated."""

@@ -1,0 +1,348 @@
+"""`@workflow` and `@step`: functions that run durably, and the registry a worker serves."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import typing
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextvars import ContextVar
+from functools import cached_property, update_wrapper
+from types import ModuleType
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+
+from openworkflow.core.duration import Duration, parse_duration
+from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.retry import DEFAULT_WORKFLOW_RETRY, RetryPolicy
+from openworkflow.core.serialization import Codec, codec_for
+
+I = TypeVar("I")  # noqa: E741
+O = TypeVar("O")  # noqa: E741
+P = ParamSpec("P")
+R = TypeVar("R")
+
+NAME_LIMIT = 200
+STEP_TYPES = frozenset({"Step", "SyncStep"})
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+class StepRunner(Protocol):
+    """What a call of a `@step` function is handed to while a workflow runs."""
+
+    def call(self, fn: DurableFunction[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Run it as a step of the current run."""
+
+
+current_run: ContextVar[StepRunner | None] = ContextVar("openworkflow_current_run", default=None)
+"""The run whose workflow function is executing; None outside one, and inside a step."""
+
+
+class Workflow(Generic[I, O]):
+    """A durable function with its name, version and policies; made by `@workflow`.
+
+    Calling it calls the plain function. Raises ConfigurationError for a name or version that cannot
+    be stored, or a function that takes anything but `input` and `step`. `names` are those visible
+    where the function is defined: its annotations may be text that mentions local classes.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        retry: RetryPolicy = DEFAULT_WORKFLOW_RETRY,
+        deadline: Duration | None = None,
+        names: Mapping[str, Any] | None = None,
+    ) -> None:
+        _check_function(fn)
+        self.fn = fn
+        self._names = _names_used(fn, names or {})
+        self.name = _valid_name(_default_name(fn) if name is None else name, "a workflow's name")
+        self.version = None if version is None else _valid_name(version, "a workflow's version")
+        self.retry = retry
+        self.deadline = None if deadline is None else parse_duration(deadline)
+        self.is_async = inspect.iscoroutinefunction(fn)
+        self._input, self._step = _parameters(fn, self.name)
+        self.takes_input, self.takes_step = self._input is not None, self._step is not None
+        update_wrapper(self, fn)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Name and version, the version "" where there is none."""
+        return self.name, self.version or ""
+
+    @cached_property
+    def input_codec(self) -> Codec[I]:
+        """Of the input's annotation; resolved at first use, when its module is complete."""
+        return codec_for(self._hints.get(self._input or "", Any))
+
+    @cached_property
+    def output_codec(self) -> Codec[O]:
+        """Of the return annotation."""
+        return codec_for(self._hints.get("return", Any))
+
+    def invoke(self, arguments: tuple[Any, ...], step: Any) -> Any:
+        """Call the function with its input, if it takes one, and the step, likewise."""
+        named = {self._step: step} if self._step is not None else {}
+        if self._input is not None and arguments:
+            named[self._input] = arguments[0]
+        return self.fn(**named)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the plain function."""
+        return self.fn(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        version = f", version={self.version!r}" if self.version else ""
+        return f"<workflow {self.name!r}{version}>"
+
+    @cached_property
+    def _hints(self) -> dict[str, Any]:
+        try:
+            return typing.get_type_hints(self.fn, localns=self._names or None, include_extras=True)
+        except Exception as error:
+            # `step: Step` may be imported for type checkers only; the rest still counts.
+            hints = {
+                name: _resolve(annotation, self.fn, self._names)
+                for name, annotation in getattr(self.fn, "__annotations__", {}).items()
+                if name != self._step
+            }
+            if any(isinstance(hint, str) for hint in hints.values()):
+                raise ConfigurationError(
+                    f"workflow {self.name!r}: its annotations cannot be resolved ({error}); import "
+                    "their types at the top of the module, outside of `if TYPE_CHECKING`"
+                ) from None
+            return hints
+
+
+class DurableFunction(Generic[P, R]):
+    """A function decorated with `@step`: durable when a workflow calls it, plain elsewhere."""
+
+    def __init__(
+        self,
+        fn: Callable[P, R],
+        *,
+        name: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: Duration | None = None,
+    ) -> None:
+        self.fn = fn
+        self.name = _valid_name(_default_name(fn) if name is None else name, "a step's name")
+        self.retry, self.timeout = retry, None if timeout is None else parse_duration(timeout)
+        update_wrapper(self, fn)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Inside an async workflow also a sync function must be awaited: it runs in a thread."""
+        run = current_run.get()
+        if run is None:
+            return self.fn(*args, **kwargs)
+        result: R = run.call(self, args, kwargs)
+        return result
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        return DurableFunction(
+            self.fn.__get__(instance, owner),
+            name=self.name,
+            retry=self.retry,
+            timeout=self.timeout,
+        )
+
+
+class _WorkflowDecorator(Protocol):
+    @overload
+    def __call__(self, fn: Callable[[], Awaitable[O]], /) -> Workflow[None, O]: ...
+    @overload
+    def __call__(self, fn: Callable[[I, Any], Awaitable[O]], /) -> Workflow[I, O]: ...
+    @overload
+    def __call__(self, fn: Callable[[Any], Awaitable[O]], /) -> Workflow[Any, O]: ...
+    @overload
+    def __call__(self, fn: Callable[[I, Any], O], /) -> Workflow[I, O]: ...
+    @overload
+    def __call__(self, fn: Callable[..., O], /) -> Workflow[Any, O]: ...
+
+
+@overload
+def workflow(fn: Callable[[], Coroutine[Any, Any, O]], /) -> Workflow[None, O]: ...
+@overload
+def workflow(fn: Callable[[I, Any], Coroutine[Any, Any, O]], /) -> Workflow[I, O]: ...
+@overload
+def workflow(fn: Callable[[Any], Coroutine[Any, Any, O]], /) -> Workflow[Any, O]: ...
+@overload
+def workflow(fn: Callable[[I, Any], O], /) -> Workflow[I, O]: ...
+@overload
+def workflow(fn: Callable[..., O], /) -> Workflow[Any, O]: ...
+@overload
+def workflow(
+    fn: None = None,
+    /,
+    *,
+    name: str | None = None,
+    version: str | None = None,
+    retry: RetryPolicy = ...,
+    deadline: Duration | None = None,
+) -> _WorkflowDecorator: ...
+
+
+def workflow(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    version: str | None = None,
+    retry: RetryPolicy = DEFAULT_WORKFLOW_RETRY,
+    deadline: Duration | None = None,
+) -> Any:
+    """Make a function a workflow; bare, or with options.
+
+    The function takes at most an `input` (any name) and a `step` (named so, or annotated Step).
+    `name` defaults to the function's, with dashes. Runs keep the `version` they were created with.
+    `retry` is for errors outside the steps; `deadline` counts from a run's creation.
+    """
+
+    def decorate(fn: Callable[..., Any]) -> Workflow[Any, Any]:
+        return Workflow(
+            fn,
+            name=name,
+            version=version,
+            retry=retry,
+            deadline=deadline,
+            names=sys._getframe(1 if bare is None else 2).f_locals,
+        )
+
+    bare = fn
+    return decorate if fn is None else decorate(fn)
+
+
+@overload
+def step(fn: Callable[P, R], /) -> DurableFunction[P, R]: ...
+@overload
+def step(
+    fn: None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: Duration | None = None,
+) -> Callable[[Callable[P, R]], DurableFunction[P, R]]: ...
+
+
+def step(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: Duration | None = None,
+) -> Any:
+    """Make a function a step wherever a workflow calls it; bare, or with options."""
+
+    def decorate(fn: Callable[..., Any]) -> DurableFunction[..., Any]:
+        return DurableFunction(fn, name=name, retry=retry, timeout=timeout)
+
+    return decorate if fn is None else decorate(fn)
+
+
+class Registry:
+    """The workflows of a worker, by name and version."""
+
+    def __init__(self, workflows: Iterable[Workflow[Any, Any]]) -> None:
+        self._workflows: dict[tuple[str, str], Workflow[Any, Any]] = {}
+        for each in workflows:
+            if not isinstance(each, Workflow):
+                raise ConfigurationError(
+                    f"not a workflow: {each!r:.80}; decorate it with @workflow"
+                )
+            if self._workflows.setdefault(each.key, each) is not each:
+                raise ConfigurationError(
+                    f"two workflows are called {each.name!r} in version {each.version!r}; "
+                    "give one of them another name or version"
+                )
+
+    def keys(self) -> list[tuple[str, str]]:
+        """Names and versions, the version "" where there is none."""
+        return list(self._workflows)
+
+    def get(self, name: str, version: str | None) -> Workflow[Any, Any]:
+        """Raises KeyError for what is not served."""
+        return self._workflows[name, version or ""]
+
+    def __iter__(self) -> typing.Iterator[Workflow[Any, Any]]:
+        return iter(self._workflows.values())
+
+
+def collect(module: ModuleType) -> list[Workflow[Any, Any]]:
+    """The workflows a module holds, each once, in the order of their definition."""
+    return list(dict.fromkeys(v for v in vars(module).values() if isinstance(v, Workflow)))
+
+
+def _check_function(fn: object) -> None:
+    if not inspect.isroutine(fn):
+        raise ConfigurationError(f"a workflow must be a function, not {fn!r:.80}")
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise ConfigurationError(
+            f"workflow {fn.__name__!r} yields; a workflow returns its result and awaits its steps"
+        )
+
+
+def _default_name(fn: Callable[..., Any]) -> str:
+    name: str = getattr(fn, "__name__", type(fn).__name__)
+    if name == "<lambda>":
+        raise ConfigurationError("a lambda has no name to be recorded by; give one: name=...")
+    return name.replace("_", "-")
+
+
+def _valid_name(name: str, what: str) -> str:
+    if type(name) is not str or not 0 < len(name) <= NAME_LIMIT or _UNSTORABLE.search(name):
+        raise ConfigurationError(
+            f"{what} must be text of 1 to {NAME_LIMIT} characters without NUL or surrogates, "
+            f"not {name!r:.80}"
+        )
+    return name
+
+
+def _parameters(fn: Callable[..., Any], name: str) -> tuple[str | None, str | None]:
+    """The names of the input's and the step's parameter."""
+    data: str | None = None
+    step_name: str | None = None
+    for parameter in inspect.signature(fn).parameters.values():
+        if parameter.name == "step" or _annotation_name(parameter.annotation) in STEP_TYPES:
+            step_name = parameter.name
+        elif data is None and parameter.kind in (
+            parameter.POSITIONAL_OR_KEYWORD,
+            parameter.KEYWORD_ONLY,
+        ):
+            data = parameter.name
+        else:
+            raise ConfigurationError(
+                f"workflow {name!r} takes {parameter.name!r}: a workflow takes at most one input "
+                "and the step; put several values into a dataclass"
+            )
+    return data, step_name
+
+
+def _annotation_name(annotation: Any) -> str:
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    return text.strip("\"'").rpartition(".")[2]
+
+
+def _names_used(fn: Callable[..., Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    """Of `names`, what the annotations of `fn` mention: the rest is not kept alive."""
+    texts = [text for text in getattr(fn, "__annotations__", {}).values() if isinstance(text, str)]
+    mentioned = {word for text in texts for word in re.findall(r"\w+", text)}
+    return {name: names[name] for name in mentioned if name in names}
+
+
+def _resolve(annotation: Any, fn: Callable[..., Any], names: Mapping[str, Any]) -> Any:
+    if not isinstance(annotation, str):
+        return annotation
+    scope: dict[str, Any] = {**getattr(fn, "__globals__", {}), **names}
+    holder = type("_Holder", (), {"__annotations__": {"it": annotation}})
+    try:
+        return typing.get_type_hints(holder, scope, scope, include_extras=True)["it"]
+    except Exception:
+        return annotation

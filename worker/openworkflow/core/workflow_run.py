@@ -1,0 +1,64 @@
+"""A workflow run as its row says: one call of a workflow, from enqueue to its end.
+
+pending ──claim──> running ──> succeeded | failed
+   ^                  │
+   └─ sleep, retry, ──┘        canceled: from pending or running
+      release
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+
+class RunStatus(StrEnum):
+    """Where a run stands; a sleeping run is pending with `available_at` in the future."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+    @property
+    def finished(self) -> bool:
+        """Whether no worker will touch the run again by itself."""
+        return self in _FINISHED
+
+
+_FINISHED = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowRun:
+    """A row of `workflow_runs`, the JSON columns decoded."""
+
+    id: UUID
+    namespace_id: str
+    workflow_name: str
+    version: str | None
+    status: RunStatus
+    worker_id: str | None
+    """Who holds the claim; None unless the run is running."""
+    config: Any
+    context: Any
+    input: Any
+    output: Any
+    error: Any
+    """What Failure.from_object reads, or None."""
+    available_at: datetime
+    """When a worker may claim it; while running, when the lease ends."""
+    deadline_at: datetime | None
+    created_at: datetime
+    completed_at: datetime | None
+    idempotency_key: str | None = None
+    claim_no: int = 0
+    """The number of claims so far: the fence of every write made under a claim."""
+    attempts: int = 0
+    """Failed attempts of the whole run, as its retry policy counts them."""
+    crashes: int = 0
+    """Workers lost in a row without a step recorded in between."""
+    started_at: datetime | None = None
+    """The first claim."""

@@ -1,0 +1,380 @@
+"""One execution of one claimed run: replay what is recorded, run what is not, say how it ended.
+
+The function and its branches run as ordinary asyncio code. The execution interrupts them (by
+cancelling the task, which user code cannot mistake for a failure of its own) when nothing is left
+to do but wait, or when the claim is gone; whatever they do afterwards is not recorded.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextvars import copy_context
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from openworkflow.backend.backend import ClaimedRun
+from openworkflow.core.duration import Duration, parse_duration
+from openworkflow.core.errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    NonDeterminism,
+    OpenWorkflowError,
+    StepFailed,
+    StepTimeout,
+    Suspended,
+)
+from openworkflow.core.failure import Failure
+from openworkflow.core.retry import DEFAULT_STEP_RETRY, RetryPolicy
+from openworkflow.core.step_attempt import StepKind, StepStatus
+from openworkflow.core.workflow import Workflow, current_run
+from openworkflow.engine.branches import Branches
+from openworkflow.engine.calls import as_replayed, call, callee
+from openworkflow.engine.history import History, Recorded
+from openworkflow.engine.journal import Journal
+from openworkflow.engine.outcome import (
+    Completed,
+    Failed,
+    Lost,
+    Outcome,
+    Parked,
+    Released,
+    Rescheduled,
+)
+from openworkflow.engine.recorder import Recorder, StepCall
+from openworkflow.engine.step import Step, SyncStep
+from openworkflow.telemetry.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+STEP_NAME_LIMIT = 200
+FROM_STEP = "__openworkflow_step__"
+"""Set on an error raised by a step whose retries are spent: the run's own policy skips those."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What all executions of a worker share."""
+
+    journal: Journal
+    metrics: Metrics
+    step_threads: Executor
+    workflow_threads: Executor
+    payload_limit: int
+
+
+class Execution:
+    """Runs the function of one claimed run; make one per claim."""
+
+    __slots__ = (
+        "_branches",
+        "_draining",
+        "_history",
+        "_journal",
+        "_recorder",
+        "_services",
+        "_stop",
+        "_sync",
+        "_task",
+        "_workflow",
+        "claim",
+    )
+
+    def __init__(
+        self, run: ClaimedRun, workflow: Workflow[Any, Any], history: History, services: Services
+    ) -> None:
+        self.claim, self._workflow, self._history = run, workflow, history
+        self._services, self._journal = services, services.journal
+        self._branches = Branches(
+            history, services.journal.clock, park=self._park, mismatch=self._mismatch
+        )
+        self._task: asyncio.Task[Any] | None = None
+        self._sync: SyncStep | None = None
+        self._stop: Outcome | None = None
+        self._recorder = Recorder(run, services.journal, self._lose)
+        self._draining = False
+
+    async def run(self) -> Outcome:
+        """Execute to an outcome; whatever user code raises becomes one."""
+        if self._stop is not None:
+            return self._stop
+        self._task = asyncio.current_task()
+        deadline = self._watch_deadline()
+        try:
+            output = await self._call_workflow()
+        except asyncio.CancelledError as error:
+            return self._stopped(error)
+        except (Exception, BaseExceptionGroup, Suspended, SystemExit) as error:
+            return self._raised(error) if self._stop is None else self._stopped(error)
+        else:
+            return self._returned(output) if self._stop is None else self._stop
+        finally:
+            if deadline is not None:
+                deadline.cancel()
+            if self._sync is not None:
+                self._sync.interrupt()
+
+    def interrupt(self, outcome: Outcome) -> None:
+        """Stop the function where it is; the run ends with `outcome`, unless it already has one."""
+        if self._stop is not None:
+            return
+        self._stop = outcome
+        if not isinstance(outcome, Lost):
+            self._recorder.close_announced("the run was interrupted")
+        # From inside the function the caller raises Suspended instead: a task that cancels itself
+        # would be cancelled at its next await, which may be the one that records the outcome.
+        if self._task is not None and asyncio.current_task() is not self._task:
+            self._task.cancel()
+
+    def drain(self) -> None:
+        """Let running steps end and be recorded, then hand the run back."""
+        self._draining = True
+        if self._recorder.idle:
+            self.interrupt(Released())
+
+    def announce(self, older_than: float) -> None:
+        """See Recorder.announce."""
+        self._recorder.announce(older_than)
+
+    @property
+    def progress(self) -> bool:
+        """Whether this claim recorded a step."""
+        return self._recorder.progress
+
+    async def run_step(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        retry: RetryPolicy | None,
+        timeout: Duration | None,
+    ) -> Any:
+        """See Step.run."""
+        key = self._key(name)
+        recorded = self._request(key, StepKind.RUN)
+        about = callee(fn)
+        if recorded is not None and recorded.settled is not None:
+            return _replayed(key, recorded, about.codec)
+        await self._branches.reach(key)
+        failures = 0
+        if recorded is not None:
+            failures = recorded.failures
+            self._recorder.close(recorded.unfinished, "its worker died")
+            await self._branches.wait_until(recorded.retry_at)
+        while True:
+            step = StepCall(key, failures + 1)
+            self._enter(step)
+            try:
+                value = await call(
+                    fn,
+                    args,
+                    kwargs,
+                    is_async=about.is_async,
+                    threads=self._services.step_threads,
+                    timeout=timeout,
+                )
+                return await self._record_success(step, value, about.codec)
+            except Exception as error:
+                retry_at = await self._record_failure(step, error, retry or DEFAULT_STEP_RETRY)
+            finally:
+                self._leave(step)
+            failures += 1
+            await self._branches.wait_until(retry_at)
+
+    async def sleep(self, name: str, duration: Duration) -> None:
+        """See Step.sleep."""
+        delay = parse_duration(duration)
+        await self._sleep(name, lambda: self._journal.clock.now() + delay)
+
+    async def sleep_until(self, name: str, when: datetime) -> None:
+        """See Step.sleep_until."""
+        if when.tzinfo is None:
+            raise ConfigurationError(
+                f"step.sleep_until({name!r}): the time must carry a time zone, "
+                "for example datetime(..., tzinfo=UTC)"
+            )
+        await self._sleep(name, lambda: when.astimezone(UTC))
+
+    async def _sleep(self, name: str, ends: Callable[[], datetime]) -> None:
+        key = self._key(name)
+        recorded = self._request(key, StepKind.SLEEP)
+        if recorded is not None and recorded.settled is not None:
+            return
+        if recorded is not None and recorded.sleeping is not None:
+            step = StepCall(key, 1, recorded.sleeping.id)
+            resume_at = recorded.sleeping.resume_at
+        else:
+            await self._branches.reach(key)
+            step, resume_at = StepCall(key, 1), ends()
+            await self._recorder.begin_sleep(step, resume_at)
+        self._check_stopped()
+        await self._branches.wait_until(resume_at)
+        self._check_stopped()
+        self._recorder.end_sleep(step)
+
+    # -- the function ------------------------------------------------------------------------
+
+    async def _call_workflow(self) -> Any:
+        workflow = self._workflow
+        arguments: tuple[Any, ...] = ()
+        if workflow.takes_input:
+            arguments = (workflow.input_codec.decode(self.claim.input),)
+        if workflow.is_async:
+            step = Step(self)
+            current_run.set(step)
+            return await workflow.invoke(arguments, step)
+        loop = asyncio.get_running_loop()
+        self._sync = sync = SyncStep(self, loop)
+        context = copy_context()
+        context.run(current_run.set, sync)
+        return await loop.run_in_executor(
+            self._services.workflow_threads, context.run, workflow.invoke, arguments, sync
+        )
+
+    def _stopped(self, error: BaseException) -> Outcome:
+        if self._stop is None:
+            raise error
+        while self._task is not None and self._task.cancelling():
+            self._task.uncancel()
+        return self._stop
+
+    def _returned(self, value: Any) -> Outcome:
+        if self._history.unrequested:
+            return Failed(Failure.from_exception(self._history.mismatch([])))
+        what = f"result of workflow {self._workflow.name!r}"
+        try:
+            return Completed(
+                self._workflow.output_codec.encode(value, what, self._services.payload_limit)
+            )
+        except OpenWorkflowError as error:
+            return Failed(Failure.from_exception(error))
+
+    def _raised(self, error: BaseException) -> Outcome:
+        """A step's own failure has had its retries; for anything else the run's policy decides."""
+        failure = Failure.from_exception(error)
+        attempt, policy = self.claim.attempts + 1, self._workflow.retry
+        if (
+            not isinstance(error, Exception)
+            or isinstance(error, OpenWorkflowError)
+            or hasattr(error, FROM_STEP)
+            or not policy.retries(error)
+            or policy.exhausted(attempt)
+        ):
+            return Failed(failure)
+        delay = policy.delay(attempt)
+        if self._past_deadline(self._journal.clock.now() + delay):
+            return Failed(failure)
+        return Rescheduled(failure, delay.total_seconds())
+
+    def _watch_deadline(self) -> asyncio.TimerHandle | None:
+        deadline = self.claim.deadline_at
+        if deadline is None:
+            return None
+        error = DeadlineExceeded(f"the run did not end before its deadline, {deadline.isoformat()}")
+        remaining = (deadline - self._journal.clock.now()).total_seconds()
+        return asyncio.get_running_loop().call_later(
+            max(0.0, remaining), self.interrupt, Failed(Failure.from_exception(error))
+        )
+
+    def _past_deadline(self, when: datetime) -> bool:
+        return self.claim.deadline_at is not None and when >= self.claim.deadline_at
+
+    def _lose(self) -> None:
+        self.interrupt(Lost())
+
+    def _park(self, resume_at: datetime) -> None:
+        self.interrupt(Parked(resume_at))
+
+    def _mismatch(self, asked: list[str]) -> None:
+        self.interrupt(Failed(Failure.from_exception(self._history.mismatch(asked))))
+
+    # -- steps -------------------------------------------------------------------------------
+
+    def _key(self, name: str) -> str:
+        self._check_stopped()
+        if not isinstance(name, str) or not 0 < len(name) <= STEP_NAME_LIMIT or "\0" in name:
+            raise ConfigurationError(
+                f"a step's name must be text of 1 to {STEP_NAME_LIMIT} characters without NUL, "
+                f"not {name!r:.80}"
+            )
+        return self._history.key(name)
+
+    def _request(self, key: str, kind: StepKind) -> Recorded | None:
+        try:
+            recorded = self._history.request(key, kind)
+        except NonDeterminism as error:
+            self.interrupt(Failed(Failure.from_exception(error)))
+            raise Suspended from None
+        if recorded is not None:
+            self._branches.requested()
+        return recorded
+
+    def _enter(self, step: StepCall) -> None:
+        if self._draining:
+            self.drain()
+        self._check_stopped()
+        self._branches.enter()
+        self._recorder.begin(step)
+
+    def _leave(self, step: StepCall) -> None:
+        self._branches.leave()
+        self._recorder.abandon(step)
+
+    async def _record_success(self, step: StepCall, value: Any, codec: Any) -> Any:
+        self._check_stopped()
+        output = codec.encode(value, f"result of step {step.key!r}", self._services.payload_limit)
+        replayed = as_replayed(codec, value, output)
+        await self._ended(step, StepStatus.SUCCEEDED, output=output)
+        return replayed
+
+    async def _record_failure(
+        self, step: StepCall, error: Exception, policy: RetryPolicy
+    ) -> datetime:
+        """Record a failed attempt. Returns when to retry, or raises the step's error.
+
+        What we cannot store is not retried: the step's effect has happened.
+        """
+        self._check_stopped()
+        failure = Failure.from_exception(error)
+        retry_at = self._journal.clock.now() + policy.delay(step.attempt)
+        final = (
+            (isinstance(error, OpenWorkflowError) and not isinstance(error, StepTimeout))
+            or not policy.retries(error)
+            or policy.exhausted(step.attempt)
+            or self._past_deadline(retry_at)
+        )
+        context = '{"final": true}' if final else None
+        at = None if final else retry_at
+        await self._ended(
+            step, StepStatus.FAILED, error=failure.to_json(), context=context, resume_at=at
+        )
+        if final:
+            raise _reraisable(failure, step.key, step.attempt)
+        logger.info("step %s failed, attempt %d: %s", step.key, step.attempt, failure.message)
+        return retry_at
+
+    async def _ended(self, step: StepCall, status: StepStatus, **columns: Any) -> None:
+        seconds = await self._recorder.settle(step, status, **columns)
+        self._check_stopped()
+        self._services.metrics.step_finished(self._workflow.name, status, seconds)
+
+    def _check_stopped(self) -> None:
+        if self._stop is not None:
+            raise Suspended
+
+
+def _replayed(key: str, recorded: Recorded, codec: Any) -> Any:
+    settled = recorded.settled
+    assert settled is not None
+    if settled.status is StepStatus.SUCCEEDED:
+        return codec.decode(settled.output)
+    raise _reraisable(Failure.from_json(settled.error or "{}"), key, settled.attempt)
+
+
+def _reraisable(failure: Failure, key: str, attempts: int) -> Exception:
+    error = failure.reraisable(key, attempts)
+    if not isinstance(error, StepFailed):
+        setattr(error, FROM_STEP, key)
+    return error

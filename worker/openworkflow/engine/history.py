@@ -1,0 +1,104 @@
+"""What earlier executions of a run recorded, by step key. Pure.
+
+A key is the step's name; the same name again in one run gets an ordinal (`name:1`, `name:2`) in
+call order, as in the TypeScript SDK.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from openworkflow.backend.backend import RecordedStep
+from openworkflow.core.errors import NonDeterminism
+from openworkflow.core.step_attempt import StepKind, StepStatus
+
+
+@dataclass(slots=True)
+class Recorded:
+    """Everything recorded under one key."""
+
+    kind: StepKind
+    settled: RecordedStep | None = None
+    """The attempt that decides a replay: a success, or the failure that spent the last retry."""
+    failures: int = 0
+    """Failed attempts so far; those cut short by a crash or a drain are not counted."""
+    retry_at: datetime | None = None
+    sleeping: RecordedStep | None = None
+    """The row of a sleep that has not been seen to end."""
+    unfinished: list[UUID] = field(default_factory=list)
+    """Rows left `running` by an execution that did not live to end them."""
+
+    def add(self, attempt: RecordedStep) -> None:
+        """Take in one row; rows come in the order they were created."""
+        if attempt.status is StepStatus.SUCCEEDED:
+            self.settled = attempt
+        elif attempt.kind is StepKind.SLEEP:
+            self.sleeping = attempt
+        elif attempt.status is StepStatus.RUNNING:
+            self.unfinished.append(attempt.id)
+        elif attempt.final:
+            self.settled = attempt
+        elif not attempt.interrupted:
+            self.failures += 1
+            self.retry_at = attempt.resume_at
+        if attempt.reopened:
+            self.settled, self.failures, self.retry_at = None, 0, None
+
+
+class History:
+    """The recorded steps of one run, and which of them this execution has asked for."""
+
+    __slots__ = ("_ordinals", "_recorded", "_requested", "unrequested")
+
+    def __init__(self, attempts: Iterable[RecordedStep] = ()) -> None:
+        self._recorded: dict[str, Recorded] = {}
+        self._requested: set[str] = set()
+        self._ordinals: defaultdict[str, int] = defaultdict(int)
+        for attempt in attempts:
+            self._recorded.setdefault(attempt.step_name, Recorded(attempt.kind)).add(attempt)
+        self.unrequested: dict[str, None] = dict.fromkeys(self._recorded)
+        """Recorded keys the function has not asked for yet, in recorded order."""
+
+    def key(self, name: str) -> str:
+        """The key of the next step called `name`."""
+        key = name
+        while key in self._requested:
+            self._ordinals[name] += 1
+            key = f"{name}:{self._ordinals[name]}"
+        self._requested.add(key)
+        return key
+
+    def request(self, key: str, kind: StepKind) -> Recorded | None:
+        """What is recorded under `key`, which the function now asks for.
+
+        Raises NonDeterminism when the record is of another kind.
+        """
+        if not self._recorded:
+            return None
+        recorded = self._recorded.get(key)
+        if recorded is None:
+            return None
+        self.unrequested.pop(key, None)
+        if recorded.kind is not kind:
+            raise NonDeterminism(
+                f"step {key!r} was recorded as a {_noun(recorded.kind)}, but the code now asks for "
+                f"a {_noun(kind)} of that name; give the new step another name, or deploy the "
+                "change as a new version of the workflow"
+            )
+        return recorded
+
+    def mismatch(self, asked: Sequence[str]) -> NonDeterminism:
+        """The error for a replay that cannot reach what was recorded; it names both steps."""
+        expected = next(iter(self.unrequested))
+        got = f"asks for step {asked[0]!r}" if asked else "returned"
+        return NonDeterminism(
+            f"the history of this run has step {expected!r} next, but the code {got}: the workflow "
+            "function changed, or depends on something other than its input and its steps; deploy "
+            "such a change as a new version of the workflow, so that old runs keep the old code"
+        )
+
+
+def _noun(kind: StepKind) -> str:
+    return "sleep" if kind is StepKind.SLEEP else "step"

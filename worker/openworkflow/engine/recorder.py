@@ -1,0 +1,138 @@
+"""The step attempts that one claim of a run records: how they begin, end, or are cut short."""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from time import perf_counter
+from typing import Any
+from uuid import UUID
+
+from openworkflow.backend.backend import ClaimedRun, StepWrite
+from openworkflow.core.failure import Failure
+from openworkflow.core.ids import uuid7
+from openworkflow.core.step_attempt import StepKind, StepStatus
+from openworkflow.engine.journal import Journal, Written
+
+
+class StepCall:
+    """An attempt in progress; `announced` once its `running` row was sent."""
+
+    __slots__ = ("announced", "attempt", "id", "key", "started")
+
+    def __init__(self, key: str, attempt: int, row: UUID | None = None) -> None:
+        self.id = row or uuid7()
+        self.key, self.attempt = key, attempt
+        self.started = perf_counter()
+        self.announced: Written | None = None
+
+
+class Recorder:
+    """Writes the rows of one claim's steps; `lost` is called when the claim turns out to be lost.
+
+    A short step is one insert, at its end. A longer one is announced by a `running` row, which its
+    end updates.
+    """
+
+    __slots__ = ("_calls", "_claim", "_journal", "_lost", "progress")
+
+    def __init__(self, claim: ClaimedRun, journal: Journal, lost: Callable[[], None]) -> None:
+        self._claim, self._journal, self._lost = claim, journal, lost
+        self._calls: dict[StepCall, None] = {}
+        self.progress = False
+        """Whether anything was recorded."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether no step function is running."""
+        return not self._calls
+
+    def begin(self, call: StepCall) -> None:
+        """A step function starts."""
+        self._calls[call] = None
+
+    def abandon(self, call: StepCall) -> None:
+        """A step function is over, recorded or not."""
+        self._calls.pop(call, None)
+
+    def announce(self, older_than: float) -> None:
+        """Send a `running` row for each step function that runs for more than so many seconds."""
+        now = perf_counter()
+        for call in self._calls:
+            if call.announced is None and now - call.started > older_than:
+                call.announced = self._journal.record(self._write(call, StepStatus.RUNNING))
+
+    async def settle(self, call: StepCall, status: StepStatus, **columns: Any) -> float:
+        """Record how an attempt ended, durably; returns its seconds."""
+        del self._calls[call]  # from here on nobody else writes to its row
+        update = call.announced is not None
+        if call.announced is not None:
+            await call.announced
+        write = self._write(call, status, update=update, **columns)
+        await self._durable(write)
+        return write.duration
+
+    async def begin_sleep(self, call: StepCall, resume_at: datetime) -> None:
+        """Record, durably, that the run sleeps until `resume_at`."""
+        await self._durable(
+            self._write(call, StepStatus.RUNNING, kind=StepKind.SLEEP, resume_at=resume_at)
+        )
+
+    def end_sleep(self, call: StepCall) -> None:
+        """Record that a sleep has ended.
+
+        Nobody waits for it: the row already says when, which is all a replay needs.
+        """
+        self._journal.record(
+            self._write(call, StepStatus.SUCCEEDED, kind=StepKind.SLEEP, update=True)
+        )
+
+    def close(self, rows: Iterable[UUID], why: str) -> None:
+        """End the rows of attempts that were cut short; they do not count as failures."""
+        for row in rows:
+            failure = Failure(type="Interrupted", message=f"the attempt was cut short: {why}")
+            self._journal.record(
+                self._write(
+                    StepCall("", 1, row),
+                    StepStatus.FAILED,
+                    update=True,
+                    error=failure.to_json(),
+                    context='{"interrupted": true}',
+                )
+            )
+
+    def close_announced(self, why: str) -> None:
+        """The same for what this execution announced and will not end."""
+        self.close([call.id for call in self._calls if call.announced is not None], why)
+
+    async def _durable(self, write: StepWrite) -> None:
+        if await self._journal.record(write):
+            self.progress = True
+        else:
+            self._lost()
+
+    def _write(
+        self,
+        call: StepCall,
+        status: StepStatus,
+        *,
+        kind: StepKind = StepKind.RUN,
+        update: bool = False,
+        output: str | None = None,
+        error: str | None = None,
+        context: str | None = None,
+        resume_at: datetime | None = None,
+    ) -> StepWrite:
+        return StepWrite(
+            id=call.id,
+            run_id=self._claim.id,
+            claim_no=self._claim.claim_no,
+            step_name=call.key,
+            kind=kind,
+            status=status,
+            attempt=call.attempt,
+            output=output,
+            error=error,
+            context=context,
+            duration=perf_counter() - call.started,
+            resume_at=resume_at,
+            update=update,
+        )

@@ -1,0 +1,134 @@
+"""The settings of a worker process, from its environment; every default is written here once."""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, get_args
+
+from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT
+from openworkflow.telemetry.logs import LogFormat
+
+PREFIX = "OPENWORKFLOW_"
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the environment says; the variable is OPENWORKFLOW_ and the field's name in capitals."""
+
+    database_url: str | None = field(default=None, repr=False)
+    """DATABASE_URL, without the prefix; not shown, it may hold a password."""
+    namespace: str = "default"
+    """Which runs are seen: those of other namespaces in the same database are not."""
+    schema: str = "public"
+    """Of the database, where the tables are."""
+    listen_url: str | None = field(default=None, repr=False)
+    """A direct connection for wake-ups, where DATABASE_URL leads through a pooler."""
+    concurrency: int = 100
+    """Runs in progress at once."""
+    build_id: str = ""
+    """Which build of the user's code this is; shown in openworkflow_build_info."""
+    port: int = 9090
+    """Of metrics and health; 0 for any free one."""
+    log_format: LogFormat = "auto"
+    """auto is human on a terminal, else json."""
+    log_level: str = "INFO"
+    """DEBUG, INFO, WARNING or ERROR."""
+    lease_seconds: float = 30.0
+    """How long a claim holds without a heartbeat."""
+    drain_seconds: float = 30.0
+    """How long running steps may go on after SIGTERM."""
+    payload_limit_bytes: int = DEFAULT_PAYLOAD_LIMIT
+    """Of one input, output or step result, as JSON text."""
+    max_crashes: int = 5
+    """Workers a run may kill, without recording a step in between, before it is failed."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
+        """Read the environment; empty variables count as unset.
+
+        Raises ConfigurationError for a value out of range, and for an unknown OPENWORKFLOW_
+        variable, naming the nearest known one.
+        """
+        env = _without_service_links(os.environ if environ is None else environ)
+        known = {PREFIX + f.name.upper(): f.name for f in fields(cls) if f.name != "database_url"}
+        for variable in env:
+            if variable.startswith(PREFIX) and variable not in known:
+                raise ConfigurationError(_unknown(variable, list(known)))
+        values: dict[str, Any] = {
+            name: _convert(variable, name, text)
+            for variable, name in known.items()
+            if (text := env.get(variable, "").strip())
+        }
+        return cls(database_url=env.get("DATABASE_URL", "").strip() or None, **values)
+
+
+_SERVICE_HOST = "_SERVICE_HOST"
+_SERVICE_LINK = re.compile(
+    r"_SERVICE_(?:HOST|PORT)|_SERVICE_PORT_.+|_PORT|_PORT_\d+_(?:TCP|UDP|SCTP).*"
+)
+_RANGES: dict[str, tuple[float, float]] = {
+    "concurrency": (1, 10_000),
+    "port": (0, 65_535),
+    "lease_seconds": (1, 86_400),
+    "drain_seconds": (0, 86_400),
+    "payload_limit_bytes": (1, 268_435_456),
+    "max_crashes": (1, 1_000_000),
+}
+_CHOICES = {"log_format": get_args(LogFormat), "log_level": LOG_LEVELS}
+
+
+def _without_service_links(environ: Mapping[str, str]) -> dict[str, str]:
+    """Drop what Kubernetes adds to each pod of a namespace with a Service named openworkflow[-...].
+
+    One of those, OPENWORKFLOW_PORT=tcp://10.0.0.1:9090, looks like a setting of ours.
+    """
+    services = [
+        name.removesuffix(_SERVICE_HOST)
+        for name in environ
+        if name.startswith(PREFIX.rstrip("_")) and name.endswith(_SERVICE_HOST)
+    ]
+    ours = PREFIX + "PORT"
+    return {
+        name: value
+        for name, value in environ.items()
+        if (name == ours and "://" not in value)
+        or not any(
+            name.startswith(service) and _SERVICE_LINK.fullmatch(name.removeprefix(service))
+            for service in services
+        )
+    }
+
+
+def _convert(variable: str, name: str, text: str) -> Any:
+    if name in _CHOICES:
+        for choice in _CHOICES[name]:
+            if text.lower() == choice.lower():
+                return choice
+        raise ConfigurationError(
+            f"{variable} must be one of {', '.join(_CHOICES[name])}, not {text!r}"
+        )
+    if name not in _RANGES:
+        return text
+    least, most = _RANGES[name]
+    whole = not name.endswith("_seconds")
+    try:
+        value = int(text) if whole else float(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        kind = "a whole number" if whole else "a number"
+        raise ConfigurationError(
+            f"{variable} must be {kind} from {least:,.0f} to {most:,.0f}, not {text!r}"
+        )
+    return value
+
+
+def _unknown(variable: str, known: list[str]) -> str:
+    names = {name.removeprefix(PREFIX): name for name in (*known, "DATABASE_URL")}
+    near = difflib.get_close_matches(variable.removeprefix(PREFIX), names, 1)
+    hint = f"did you mean {names[near[0]]}?" if near else f"known are {', '.join(sorted(known))}"
+    return f"unknown environment variable {variable}; {hint}"

@@ -1,0 +1,96 @@
+"""Structured logs: one JSON object a line for machines, one readable line for a terminal.
+
+Whatever logs while a run executes, user code included, carries the run's namespace, workflow, id
+and attempt. Passwords of databases are masked in both formats, in tracebacks too.
+"""
+
+import json
+import logging
+import math
+import re
+import sys
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO
+
+LogFormat = Literal["auto", "json", "human"]
+
+log_context: ContextVar[dict[str, Any]] = ContextVar("openworkflow_log_context")
+"""Fields of the run in progress: namespace_id, workflow, run_id, attempt, and step within one."""
+
+_URL_PASSWORD = re.compile(r"(?i)(postgres(?:ql)?(?:\+\w+)?://[^\s:/@]*:)[^\s\"'<>]{1,2000}@")
+"""Up to the last @: a password that holds one itself should have been percent-encoded."""
+_PASSWORD = re.compile(
+    r"(?i)(password=|['\"]\w*password['\"]\s*:\s*)('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s&'\",;)]+)"
+)
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def configure(
+    format: LogFormat = "auto", level: str = "INFO", stream: TextIO | None = None
+) -> None:
+    """Send the root logger and warnings to `stream` (stderr); "auto" is human on a terminal."""
+    target = stream or sys.stderr
+    human = format == "human" or (format == "auto" and target.isatty())
+    handler = logging.StreamHandler(target)
+    handler.setFormatter(HumanFormatter() if human else JsonFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+
+
+def mask(text: str) -> str:
+    """`text` without the passwords of database URLs and of `password=...`."""
+    return _PASSWORD.sub(r"\1***", _URL_PASSWORD.sub(r"\1***@", text))
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: ts, level, logger, message, the run, `extra`, and exc or stack."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record with the fields of the run in progress."""
+        extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        fields = {
+            **{name: _plain(value) for name, value in (log_context.get({}) | extra).items()},
+            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": _message(record),
+        }
+        if record.exc_info:
+            fields["exc"] = mask(self.formatException(record.exc_info))
+        if record.stack_info:
+            fields["stack"] = mask(record.stack_info)
+        return json.dumps(fields)
+
+
+class HumanFormatter(logging.Formatter):
+    """Time, level, message, and the run in brackets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as a person reads it."""
+        time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S.%f")[:-3]
+        context = log_context.get({})
+        names = context.get("workflow"), str(context.get("run_id", ""))[-12:], context.get("step")
+        run = " ".join(str(name) for name in names if name)
+        text = f"{time} {record.levelname:<7} {_message(record)}" + (f" [{run}]" if run else "")
+        if record.exc_info:
+            text += "\n" + mask(self.formatException(record.exc_info))
+        if record.stack_info:
+            text += "\n" + mask(record.stack_info)
+        return text
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return mask(record.getMessage())
+    except Exception:  # arguments that do not fit: the line matters more than its mistake
+        return mask(f"{record.msg} {record.args!r}")
+
+
+def _plain(value: object) -> object:
+    """What JSON holds: finite numbers, booleans, None; anything else as masked text."""
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    return mask(str(value))

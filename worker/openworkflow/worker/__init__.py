@@ -1,0 +1,1 @@
+"""The worker process: what claims, executes, keeps leases alive and answers probes."""

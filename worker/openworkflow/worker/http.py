@@ -1,0 +1,173 @@
+"""`/metrics`, `/livez` and `/readyz` on one port, from a thread of its own.
+
+A probe must be answered while user code blocks the event loop, hence the thread. It has an event
+loop of its own, so that a hundred clients that send nothing cost no more threads and are let go.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from errno import EADDRINUSE
+from http import HTTPStatus
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from openworkflow.core.errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
+
+Probe = Callable[[], tuple[bool, str]]
+"""Gives its answer and the reason. Called in the server's thread: it must not block."""
+
+CLIENT_SECONDS = 10.0
+"""A client has this long to ask, and again to take the answer."""
+LONGEST_REQUEST = 16_384
+"""Bytes of a request's head; the answer to a longer one is 431."""
+STOP_SECONDS = 5.0
+BACKLOG = 128
+
+
+class HealthServer:
+    """Serves a registry and two probes, on all addresses (IPv4 and IPv6) unless `host` is given."""
+
+    def __init__(
+        self,
+        port: int,
+        registry: CollectorRegistry,
+        *,
+        live: Probe,
+        ready: Probe,
+        host: str = "",
+    ) -> None:
+        self._host, self._port, self._registry = host, port, registry
+        self._probes = {"/livez": live, "/readyz": ready}
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self._stopping = asyncio.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> int:
+        """Listen, and return the port (a free one if 0 was asked for).
+
+        Raises ConfigurationError when the port cannot be had.
+        """
+        try:
+            listening = _listen(self._host, self._port)
+        except OSError as error:
+            raise ConfigurationError(self._refused(error)) from None
+        self._loop = self._runner.get_loop()
+        self._thread = threading.Thread(
+            target=self._run, args=(listening,), name="openworkflow http", daemon=True
+        )
+        self._thread.start()
+        port: int = listening.getsockname()[1]
+        return port
+
+    def stop(self) -> None:
+        """Stop listening; requests in progress are dropped. May be called again."""
+        if self._thread is None:
+            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed: stopped before
+            self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join(STOP_SECONDS)
+
+    def _refused(self, error: OSError) -> str:
+        advice = "stop what uses the port, or set" if error.errno == EADDRINUSE else "set"
+        return (
+            f"cannot listen on {self._host or '*'}:{self._port} for metrics and health "
+            f"({error.strerror}); {advice} OPENWORKFLOW_PORT to another port, or to 0 for any"
+        )
+
+    def _run(self, listening: socket.socket) -> None:
+        with self._runner as runner:
+            runner.run(self._serve(listening))
+
+    async def _serve(self, listening: socket.socket) -> None:
+        server = await asyncio.start_server(self._converse, sock=listening, limit=LONGEST_REQUEST)
+        await self._stopping.wait()
+        server.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One request, one answer: connections are not kept, a scrape comes every few seconds."""
+        try:
+            async with asyncio.timeout(CLIENT_SECONDS):
+                response = await self._response(reader)
+            writer.write(response.encode())
+            async with asyncio.timeout(CLIENT_SECONDS):
+                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
+        except (TimeoutError, OSError, EOFError) as error:
+            logger.debug("a client of the health port was let go: %r", error)
+        finally:
+            writer.transport.abort()
+
+    async def _response(self, reader: asyncio.StreamReader) -> "_Response":
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        except asyncio.LimitOverrunError:
+            return _Response(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        request, *headers = head.split("\r\n")
+        method, _, rest = request.partition(" ")
+        target, _, protocol = rest.partition(" ")
+        if not protocol.startswith("HTTP/1."):
+            return _Response(HTTPStatus.BAD_REQUEST)
+        if method not in ("GET", "HEAD"):
+            return _Response(HTTPStatus.METHOD_NOT_ALLOWED)
+        try:
+            response = self._answer(target.partition("?")[0], _header(headers, "accept"))
+        except Exception:
+            logger.exception("could not answer %s", target)
+            response = _Response(HTTPStatus.INTERNAL_SERVER_ERROR)
+        response.bodiless = method == "HEAD"
+        return response
+
+    def _answer(self, path: str, accept: str) -> "_Response":
+        if path == "/metrics":
+            encode, content_type = choose_encoder(accept)
+            return _Response(HTTPStatus.OK, encode(self._registry), content_type)
+        if path not in self._probes:
+            return _Response(HTTPStatus.NOT_FOUND, b"see /metrics, /livez and /readyz\n")
+        good, reason = self._probes[path]()
+        status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
+        return _Response(status, f"{reason}\n".encode())
+
+
+@dataclass(slots=True)
+class _Response:
+    status: HTTPStatus
+    body: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+    bodiless: bool = False
+
+    def encode(self) -> bytes:
+        body = self.body or f"{self.status.phrase}\n".encode()
+        head = (
+            f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\n"
+            f"Content-Type: {self.content_type}\r\n"
+            f"Content-Length: {len(body)}\r\n"
+            "Connection: close\r\n\r\n"
+        )
+        return head.encode("latin-1") + (b"" if self.bodiless else body)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    # No look-up of the host's name, which http.server does and which may take many seconds.
+    if host or not socket.has_dualstack_ipv6():
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    return socket.create_server(
+        ("", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True
+    )
+
+
+def _header(lines: list[str], name: str) -> str:
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip().lower() == name:
+            return value.strip()
+    return ""
