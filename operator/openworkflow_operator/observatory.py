@@ -195,7 +195,7 @@ class _Observer:
         period = min((target.poll_seconds for target in self._targets.values()), default=60.0)
         if self._failures:
             period = max(period, min(LONGEST_PAUSE_SECONDS, 2.0**self._failures))
-        return period * random.uniform(0.9, 1.1)  # noqa: S311  spreads load, keeps no secret
+        return period * random.uniform(0.9, 1.1)
 
     def _disconnect(self) -> None:
         if self._database is not None:

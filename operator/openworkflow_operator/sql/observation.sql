@@ -17,7 +17,7 @@ FROM unnest($1::text[], $2::int[], $3::int[], $4::float8[])
 CROSS JOIN LATERAL (
   SELECT
     count(*) AS runs,
-    extract(epoch FROM now() - greatest(min(q.available_at), now() - interval '100 years'))::float8
+    extract(epoch FROM now() - min(greatest(q.available_at, now() - interval '100 years')))::float8
       AS oldest_age
   FROM (
     SELECT w.available_at

@@ -1,0 +1,68 @@
+"""Which resources are to be visited: each at most once at a time, failures later and later."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import Final
+
+from openworkflow_operator.spec import Key
+
+FIRST_BACKOFF_SECONDS: Final = 0.5
+LONGEST_BACKOFF_SECONDS: Final = 60.0
+
+
+class WorkQueue:
+    """Adding is idempotent; what is added during its visit is visited again after it."""
+
+    def __init__(self) -> None:
+        self._ready: asyncio.Queue[Key] = asyncio.Queue()
+        self._waiting: set[Key] = set()
+        self._active: set[Key] = set()
+        self._again: set[Key] = set()
+        self._failures: dict[Key, int] = {}
+        self.last_done = time.monotonic()
+        """When a visit last ended, on the monotonic clock."""
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._again)
+
+    def add(self, key: Key) -> None:
+        """Visit the resource soon."""
+        if key in self._active:
+            self._again.add(key)
+        elif key not in self._waiting:
+            self._waiting.add(key)
+            self._ready.put_nowait(key)
+
+    async def take(self) -> Key:
+        """The next resource to visit; `done` or `failed` must follow."""
+        key = await self._ready.get()
+        self._waiting.discard(key)
+        self._active.add(key)
+        return key
+
+    def done(self, key: Key) -> None:
+        """The visit went well."""
+        self._failures.pop(key, None)
+        self._release(key)
+
+    def failed(self, key: Key) -> float:
+        """Visit again after a pause that grows with each failure; returns the pause in seconds."""
+        count = self._failures[key] = self._failures.get(key, 0) + 1
+        longest: float = min(
+            LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(count - 1, 10)
+        )
+        pause = longest * random.uniform(0.5, 1.0)
+        self._again.discard(key)
+        self._release(key)
+        asyncio.get_running_loop().call_later(pause, self.add, key)
+        return pause
+
+    def _release(self, key: Key) -> None:
+        self.last_done = time.monotonic()
+        self._active.discard(key)
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)
