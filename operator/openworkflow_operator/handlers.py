@@ -28,7 +28,7 @@ def settings_of(operator: Operator) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.peering.standalone = True
     settings.posting.enabled = False
-    settings.scanning.disabled = bool(operator.settings.namespaces)
+    settings.scanning.disabled = True
     settings.watching.server_timeout = 240
     return settings
 

@@ -1,0 +1,311 @@
+"""The operator against a real API server and a real database, under its shipped permissions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import asyncpg
+import pytest
+
+from openworkflow_operator.process import Operator
+from tests.helpers import eventually
+from tests.kubernetes_space import GROUP, Space
+
+Start = Callable[..., AbstractAsyncContextManager[Operator]]
+FAST = {"pollPeriodSeconds": 1, "scaleInDelaySeconds": 1, "activationLeadSeconds": 0}
+
+
+@pytest.fixture
+async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def tenant(space: Space, database_url: str) -> Space:
+    """A namespace with the Secret of a database."""
+    space.secret(database_url)
+    return space
+
+
+async def enqueue(sql: asyncpg.Connection[Any], count: int, namespace_id: str = "orders") -> None:
+    await sql.execute(
+        "INSERT INTO workflow_runs (workflow_name, namespace_id, status, available_at) "
+        "SELECT 'w', $2, 'pending', now() FROM generate_series(1, $1)",
+        count,
+        namespace_id,
+    )
+
+
+async def test_declaring_a_namespace_is_all_it_takes(
+    tenant: Space, start: Start, sql: asyncpg.Connection[Any]
+) -> None:
+    await enqueue(sql, 35)
+    tenant.resource(scaling=FAST, networkPolicy="Enabled")
+    async with start() as operator:
+        await eventually(lambda: tenant.replicas() == 4, deadline=20)
+
+        expected = {
+            "serviceaccounts",
+            "services",
+            "deployments",
+            "poddisruptionbudgets",
+            "networkpolicies",
+        }
+        assert expected == tenant.children()
+        await eventually(lambda: tenant.condition("DatabaseReachable") == ("True", "Reachable"))
+        assert ("False", "WorkersStarting") == tenant.condition("WorkersAvailable")
+        tenant.pod("orders-worker-1")
+        await eventually(lambda: tenant.condition("Ready") == ("True", "Ready"))
+
+        status = tenant.get()["status"]
+        assert (35, 0, 4) == (status["dueRuns"], status["runningRuns"], status["desiredReplicas"])
+        assert "ScaledUp" in [reason for reason, _ in tenant.events()]
+        assert "finalizers" not in tenant.get()["metadata"]
+        assert operator.is_leader
+
+
+async def test_the_scaler_alone_owns_the_number_of_pods(
+    tenant: Space, start: Start, sql: asyncpg.Connection[Any]
+) -> None:
+    """A change of the template must never set the fleet back to one pod."""
+    await enqueue(sql, 35)
+    tenant.resource(scaling=FAST)
+    async with start():
+        await eventually(lambda: tenant.replicas() == 4, deadline=20)
+        tenant.patch({"worker": {"image": "registry.example.com/new:2"}})
+        await eventually(lambda: "new:2" in str(tenant.deployment()))
+        tenant.patch({"worker": {"image": "registry.example.com/new:3"}})
+        await eventually(lambda: "new:3" in str(tenant.deployment()))
+
+        deployment = tenant.deployment()
+        assert deployment is not None
+        owners = [
+            field["manager"]
+            for field in deployment["metadata"]["managedFields"]
+            if "f:replicas" in field["fieldsV1"].get("f:spec", {})
+        ]
+        assert ["openworkflow-operator-scaler"] == owners
+        assert 4 == tenant.replicas()
+
+
+async def test_what_a_human_scaled_or_edited_or_deleted_is_put_right(
+    tenant: Space, start: Start, sql: asyncpg.Connection[Any]
+) -> None:
+    await enqueue(sql, 35)
+    tenant.resource(scaling=FAST)
+    async with start():
+        await eventually(lambda: tenant.replicas() == 4, deadline=20)
+        tenant.scale(9)
+        await eventually(lambda: tenant.replicas() == 4)
+        await eventually(lambda: "ReplicasReverted" in dict(tenant.events()))
+
+        path = tenant.path("deployments", "orders-worker", "/apis/apps/v1")
+        tenant.plane.request(
+            "PATCH",
+            path,
+            [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "evil"}],
+            "application/json-patch+json",
+        )
+        await eventually(lambda: "evil" not in str(tenant.deployment()))
+        tenant.delete("services", "orders-worker")
+        await eventually(lambda: "services" in tenant.children())
+        tenant.delete("deployments", "orders-worker", "/apis/apps/v1")
+        await eventually(lambda: tenant.replicas() == 4, deadline=20)
+
+
+async def test_a_fleet_goes_to_zero_and_comes_back(
+    tenant: Space, start: Start, sql: asyncpg.Connection[Any]
+) -> None:
+    await enqueue(sql, 5)
+    tenant.resource(scaling=FAST)
+    async with start():
+        await eventually(lambda: tenant.replicas() == 1, deadline=20)
+        await sql.execute("UPDATE workflow_runs SET status = 'succeeded'")
+        await eventually(lambda: tenant.replicas() == 0, deadline=20)
+        await eventually(lambda: tenant.condition("WorkersAvailable") == ("True", "ScaledToZero"))
+        await enqueue(sql, 1)
+        await eventually(lambda: tenant.replicas() == 1)
+
+
+async def test_a_busy_pod_outlives_an_idle_one(
+    tenant: Space, start: Start, sql: asyncpg.Connection[Any]
+) -> None:
+    await enqueue(sql, 25)
+    tenant.resource(scaling=FAST)
+    async with start():
+        await eventually(lambda: tenant.replicas() == 3, deadline=20)
+        for name in ("orders-worker-a", "orders-worker-b", "orders-worker-c"):
+            tenant.pod(name)
+        await sql.execute("UPDATE workflow_runs SET status = 'succeeded'")
+        await sql.execute("""
+            INSERT INTO workflow_runs
+              (workflow_name, namespace_id, status, available_at, worker_id, claim_no, started_at)
+            SELECT 'w', 'orders', 'running', 'infinity', 'orders-worker-b/1', 1, now()
+            FROM generate_series(1, 5)""")
+        await eventually(lambda: tenant.replicas() == 1, deadline=20)
+
+        path = tenant.path("pods", "orders-worker-b")
+        annotations = tenant.plane.request("GET", path)["metadata"]["annotations"]
+        assert "5" == annotations["controller.kubernetes.io/pod-deletion-cost"]
+
+
+async def test_a_secret_that_appears_and_rotates(
+    space: Space, start: Start, database_url: str, sql: asyncpg.Connection[Any]
+) -> None:
+    await enqueue(sql, 1)
+    space.resource(scaling=FAST)
+    async with start():
+        gone = ("False", "SecretNotFound")
+        await eventually(lambda: space.condition("DatabaseReachable") == gone, deadline=20)
+        assert space.deployment() is None
+        assert "SecretNotFound" in dict(space.events())
+        assert ("False", "SecretNotFound") == space.condition("Ready")
+
+        space.secret(database_url, key="WRONG")
+        missing = ("False", "SecretKeyMissing")
+        await eventually(lambda: space.condition("DatabaseReachable") == missing, deadline=20)
+        space.secret("mysql://user:hunter2@host/db")
+        invalid = ("False", "InvalidURL")
+        await eventually(lambda: space.condition("DatabaseReachable") == invalid, deadline=20)
+        space.secret(database_url)
+        await eventually(lambda: space.replicas() == 1, deadline=20)
+        assert "hunter2" not in str(space.get()) + str(space.events())
+
+
+async def test_a_lost_database_holds_the_fleet_and_is_said_and_forgotten(
+    tenant: Space, start: Start, sql: asyncpg.Connection[Any]
+) -> None:
+    await enqueue(sql, 25)
+    tenant.resource(scaling=FAST)
+    async with start():
+        await eventually(lambda: tenant.replicas() == 3, deadline=20)
+        await sql.execute("ALTER TABLE workflow_runs RENAME TO away")
+        missing = ("False", "SchemaMissing")
+        await eventually(lambda: tenant.condition("DatabaseReachable") == missing, deadline=20)
+        assert ("False", "DatabaseUnreachable") == tenant.condition("ScalingActive")
+        await asyncio.sleep(3)  # longer than the scale-in delay
+        assert 3 == tenant.replicas()
+        await sql.execute("ALTER TABLE away RENAME TO workflow_runs")
+        fine = ("True", "Reachable")
+        await eventually(lambda: tenant.condition("DatabaseReachable") == fine, deadline=20)
+
+
+async def test_the_older_of_two_resources_wins(
+    tenant: Space, start: Start, sql: asyncpg.Connection[Any]
+) -> None:
+    await enqueue(sql, 1)
+    tenant.resource(scaling=FAST)
+    await asyncio.sleep(1.1)  # creation times have whole seconds
+    tenant.resource("younger", namespaceId="orders", scaling=FAST)
+    async with start():
+        await eventually(lambda: tenant.replicas() == 1, deadline=20)
+        conflict = ("False", "Conflict")
+        await eventually(lambda: tenant.condition("Ready", "younger") == conflict, deadline=20)
+        tenant.delete("workflownamespaces", "orders", GROUP)
+        await eventually(lambda: tenant.deployment("younger-worker") is not None, deadline=20)
+
+
+async def test_pause_pin_and_resume(
+    tenant: Space, start: Start, sql: asyncpg.Connection[Any]
+) -> None:
+    await enqueue(sql, 25)
+    tenant.resource(scaling=FAST)
+    async with start():
+        await eventually(lambda: tenant.replicas() == 3, deadline=20)
+        tenant.patch({"paused": True})
+        await eventually(lambda: tenant.condition("Paused") == ("True", "Paused"))
+        tenant.scale(7)
+        await asyncio.sleep(2)
+        assert 7 == tenant.replicas()
+        tenant.patch({"paused": None, "replicas": 0})
+        await eventually(lambda: tenant.replicas() == 0)
+        assert ("False", "Pinned") == await eventually(lambda: tenant.condition("ScalingActive"))
+        tenant.patch({"replicas": None})
+        await eventually(lambda: tenant.replicas() == 3)
+
+
+async def test_an_external_autoscaler_is_left_alone(
+    tenant: Space, start: Start, sql: asyncpg.Connection[Any]
+) -> None:
+    await enqueue(sql, 25)
+    tenant.resource(scaling=FAST | {"mode": "External"})
+    async with start():
+        await eventually(lambda: tenant.replicas() == 1, deadline=20)
+        tenant.scale(6, manager="hpa")
+        await asyncio.sleep(2.5)
+        assert 6 == tenant.replicas()
+        tenant.patch({"worker": {"image": "registry.example.com/new:2"}})
+        await eventually(lambda: "new:2" in str(tenant.deployment()))
+        assert 6 == tenant.replicas()
+
+
+async def test_a_restart_in_the_middle_changes_nothing(
+    tenant: Space, start: Start, sql: asyncpg.Connection[Any]
+) -> None:
+    await enqueue(sql, 35)
+    tenant.resource(scaling=FAST | {"scaleInDelaySeconds": 60})
+    async with start():
+        await eventually(lambda: tenant.replicas() == 4, deadline=20)
+    before = tenant.deployment()
+    await sql.execute("UPDATE workflow_runs SET status = 'succeeded'")
+    async with start() as operator:
+        await eventually(lambda: operator.is_leader, deadline=20)
+        await eventually(lambda: tenant.get()["status"]["dueRuns"] == 0, deadline=40)
+        after = tenant.deployment()
+
+    assert before is not None
+    assert after is not None
+    assert before["metadata"]["generation"] == after["metadata"]["generation"]
+
+
+async def test_two_operators_hand_over_in_seconds(
+    tenant: Space, start: Start, sql: asyncpg.Connection[Any]
+) -> None:
+    tenant.resource(scaling=FAST)
+    async with start(), start() as standby:
+        await asyncio.sleep(1)
+        await eventually(lambda: tenant.replicas() == 0, deadline=20)
+        assert not standby.is_leader
+        assert standby.not_ready() is None
+    async with start() as first:
+        await eventually(lambda: first.is_leader, deadline=20)
+        async with start() as second:
+            await asyncio.sleep(0.5)
+            assert not second.is_leader
+
+
+async def test_troubles_of_pods_are_told(
+    tenant: Space, start: Start, sql: asyncpg.Connection[Any]
+) -> None:
+    await enqueue(sql, 5)
+    tenant.resource(scaling=FAST)
+    async with start():
+        await eventually(lambda: tenant.replicas() == 1, deadline=20)
+        tenant.pod("orders-worker-a")
+        waiting = {"name": "worker", "ready": False, "restartCount": 0, "image": "", "imageID": ""}
+        waiting["state"] = {"waiting": {"reason": "ImagePullBackOff"}}
+        not_ready = [{"type": "Ready", "status": "False"}]
+        status = {"conditions": not_ready, "containerStatuses": [waiting]}
+        tenant.pod_status("orders-worker-a", status)
+        failed = ("False", "ImagePullFailed")
+        await eventually(lambda: tenant.condition("WorkersAvailable") == failed)
+        await eventually(lambda: "ImagePullFailed" in dict(tenant.events()))
+
+
+async def test_series_of_a_deleted_resource_vanish(
+    tenant: Space, start: Start, sql: asyncpg.Connection[Any]
+) -> None:
+    from prometheus_client import generate_latest
+
+    tenant.resource(scaling=FAST)
+    async with start() as operator:
+        scrape = lambda: generate_latest(operator.metrics.registry).decode()  # noqa: E731
+        await eventually(lambda: 'workflow_namespace="orders"' in scrape(), deadline=20)
+        tenant.delete("workflownamespaces", "orders", GROUP)
+        await eventually(lambda: 'workflow_namespace="orders"' not in scrape())
+        assert "openworkflow_reconcile_total" in scrape()
