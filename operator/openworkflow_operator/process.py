@@ -111,7 +111,7 @@ class Operator:
             key = await self.queue.take()
             started = time.perf_counter()
             try:
-                await reconciler.reconcile(key)
+                again_after = await reconciler.reconcile(key)
             except ClusterError as error:
                 pause = self.queue.failed(key)
                 result = "refused" if 400 <= error.status < 500 else "failed"
@@ -121,7 +121,7 @@ class Operator:
                 result = "bug"
                 logger.exception("a fault of the operator itself, on %s", key)
             else:
-                self.queue.done(key)
+                self.queue.done(key, again_after)
                 result = "done"
             self.metrics.reconciles.labels(result).inc()
             self.metrics.reconcile_seconds.observe(time.perf_counter() - started)

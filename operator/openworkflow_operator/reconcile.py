@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 #: Reasons of which somebody should know that something is wrong.
 _GOOD_NEWS = frozenset({"Ready", "Reachable", "Following", "WithinLimits", "NotPaused"})
 
+#: How soon to look again for what a resource needs and nobody announces.
+SECRET_RETRY_SECONDS = 4.0
+
 Identity = tuple[object, ...]
 
 
@@ -69,18 +72,21 @@ class Reconciler:
         self._visited: dict[Key, _Visited] = {}
         self._rivals: dict[Identity, dict[Key, tuple[str, str]]] = {}
 
-    async def reconcile(self, key: Key) -> None:
-        """Visit the resource. Raises ClusterError where a later visit may succeed."""
+    async def reconcile(self, key: Key) -> float | None:
+        """Visit the resource; returns after how many seconds to do so again, if nothing else will.
+
+        Raises ClusterError where a later visit may succeed.
+        """
         raw = self._store.resource(key)
         if raw is None or "deletionTimestamp" in raw["metadata"]:
             self._forget(key)
-            return
+            return None
         try:
             resource = WorkflowNamespace.parse(raw)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             # Only an object from before the schema can be so; the next edit will be refused.
             logger.error("%s is not a WorkflowNamespace: %s", key, type(error).__name__)
-            return
+            return None
         visited = self._visited.setdefault(key, _Visited())
         observed = await self._observe(resource, visited)
         decided = plan(observed, visited.past, time.monotonic())
@@ -89,6 +95,8 @@ class Reconciler:
         await self._report(resource, visited, observed, decided, refused)
         if failure is not None:
             raise failure
+        # Nobody tells of a Secret that appears, since the operator may not watch Secrets.
+        return SECRET_RETRY_SECONDS if isinstance(observed.database, DatabaseProblem) else None
 
     def forget_all(self) -> None:
         """Another operator acts now."""

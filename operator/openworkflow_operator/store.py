@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from openworkflow_operator import kinds
 from openworkflow_operator.kinds import Kind
@@ -16,6 +16,9 @@ from openworkflow_operator.names import OWNER_LABEL, worker_name
 from openworkflow_operator.spec import Key
 
 Object = Mapping[str, Any]
+
+#: Deleted objects that are remembered as such, so that a late answer does not bring one back.
+MOST_GRAVES: Final = 10_000
 
 
 class Store:
@@ -25,12 +28,15 @@ class Store:
         self.on_change = on_change
         self._objects: dict[Kind, dict[Key, Object]] = defaultdict(dict)
         self._pods: dict[Key, set[Key]] = defaultdict(set)
+        self._gone: dict[str, None] = {}
 
     def put(self, kind: Kind, item: Object) -> None:
-        """Take in an object, unless a newer version of it is known."""
+        """Take in an object, unless it is older than what is known."""
         key = _key(item)
+        if item["metadata"].get("uid") in self._gone:
+            return  # the answer to a write that was overtaken by the deletion
         known = self._objects[kind].get(key)
-        if known is not None and not _is_newer(item, known):
+        if known is not None and (item == known or _is_older(item, known)):
             return
         self._objects[kind][key] = item
         if kind is kinds.POD:
@@ -41,6 +47,7 @@ class Store:
         """Forget an object that was deleted."""
         key = _key(item)
         if self._objects[kind].pop(key, None) is not None:
+            self._bury(item["metadata"].get("uid"))
             self._pods[_owner(kind, item)].discard(key)
             self.on_change(_owner(kind, item))
 
@@ -83,6 +90,12 @@ class Store:
         metadata = {**known["metadata"], "resourceVersion": version}
         self._objects[kinds.DEPLOYMENT][child] = {**known, "spec": spec, "metadata": metadata}
 
+    def _bury(self, uid: str | None) -> None:
+        if uid is not None:
+            self._gone[uid] = None
+            if len(self._gone) > MOST_GRAVES:
+                del self._gone[next(iter(self._gone))]
+
 
 def _key(item: Object) -> Key:
     metadata = item["metadata"]
@@ -98,11 +111,12 @@ def _owner(kind: Kind, item: Object) -> Key:
     return Key(key.namespace, labels.get(OWNER_LABEL, ""))
 
 
-def _is_newer(item: Object, known: Object) -> bool:
+def _is_older(item: Object, known: Object) -> bool:
+    """Whether the item is from before what is known. The same version may say more."""
     new, old = item["metadata"], known["metadata"]
     if new.get("uid") != old.get("uid"):
-        return True
+        return False
     try:
-        return int(new["resourceVersion"]) > int(old["resourceVersion"])
+        return int(new["resourceVersion"]) < int(old["resourceVersion"])
     except (KeyError, ValueError):
-        return True
+        return False

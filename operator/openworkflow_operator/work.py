@@ -22,6 +22,7 @@ class WorkQueue:
         self._active: set[Key] = set()
         self._again: set[Key] = set()
         self._failures: dict[Key, int] = {}
+        self._later: dict[Key, asyncio.TimerHandle] = {}
         self.last_done = time.monotonic()
         """When a visit last ended, on the monotonic clock."""
 
@@ -43,10 +44,14 @@ class WorkQueue:
         self._active.add(key)
         return key
 
-    def done(self, key: Key) -> None:
-        """The visit went well."""
+    def done(self, key: Key, again_after: float | None = None) -> None:
+        """The visit went well; visit again after so many seconds, if any are given."""
         self._failures.pop(key, None)
         self._release(key)
+        if again_after is not None and key not in self._later:
+            pause = again_after * random.uniform(0.8, 1.2)
+            loop = asyncio.get_running_loop()
+            self._later[key] = loop.call_later(pause, self._add_later, key)
 
     def failed(self, key: Key) -> float:
         """Visit again after a pause that grows with each failure; returns the pause in seconds."""
@@ -59,6 +64,10 @@ class WorkQueue:
         self._release(key)
         asyncio.get_running_loop().call_later(pause, self.add, key)
         return pause
+
+    def _add_later(self, key: Key) -> None:
+        self._later.pop(key, None)
+        self.add(key)
 
     def _release(self, key: Key) -> None:
         self.last_done = time.monotonic()
