@@ -78,8 +78,9 @@ async def call(
     if timeout is None:
         return await _call(fn, args, kwargs, is_async, threads)
     seconds = parse_duration(timeout).total_seconds()
+    limit = asyncio.timeout(seconds)
     try:
-        async with asyncio.timeout(seconds) as limit:
+        async with limit:
             return await _call(fn, args, kwargs, is_async, threads)
     except TimeoutError:
         if limit.expired():

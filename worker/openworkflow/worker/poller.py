@@ -110,7 +110,7 @@ class Poller:
 
     def resume_at(self, when: datetime) -> None:
         """A run was parked until `when`: be there in time."""
-        self._wake_in((when - self._clock.now()).total_seconds())
+        self.resume_in((when - self._clock.now()).total_seconds())
 
     async def run(self, listening: Callable[[], bool]) -> None:
         """Poll until canceled: soon after the last work, then backing off, and for due timers."""
@@ -131,9 +131,10 @@ class Poller:
         except BackendError:
             return  # the flushes report it
         if due is not None and due < horizon:
-            self._wake_in(due)
+            self.resume_in(due)
 
-    def _wake_in(self, delay: float) -> None:
+    def resume_in(self, delay: float) -> None:
+        """The same, so many seconds from now; later ones are left to the polls."""
         if delay < POLL_SECONDS:
             spread = random.uniform(0.0, TIMER_SPREAD_SECONDS)
             asyncio.get_running_loop().call_later(max(0.0, delay) + spread, self.wake)
