@@ -49,7 +49,7 @@ def as_backend_error(error: BaseException, dsn: Dsn) -> BackendError:
         return _from_server(error, dsn)
     if isinstance(error, ssl.SSLError):
         return BackendError(
-            f"the TLS certificate of PostgreSQL at {dsn.address} was refused ({_line(error)}); "
+            f"the TLS certificate of PostgreSQL at {dsn.address} was refused ({one_line(error)}); "
             "check sslrootcert in the database URL, and that the host name matches the certificate"
         )
     if isinstance(error, OSError):
@@ -57,8 +57,8 @@ def as_backend_error(error: BaseException, dsn: Dsn) -> BackendError:
     if isinstance(error, asyncpg.InterfaceError):
         return _from_driver(error, dsn)
     if isinstance(error, asyncpg.InternalClientError):
-        return ConnectionLost(f"the connection to PostgreSQL at {dsn} was lost: {_line(error)}")
-    return BackendError(f"PostgreSQL at {dsn}: {type(error).__name__}: {_line(error)}")
+        return ConnectionLost(f"the connection to PostgreSQL at {dsn} was lost: {one_line(error)}")
+    return BackendError(f"PostgreSQL at {dsn}: {type(error).__name__}: {one_line(error)}")
 
 
 def _from_network(error: OSError, dsn: Dsn) -> BackendError:
@@ -90,19 +90,19 @@ def _from_network(error: OSError, dsn: Dsn) -> BackendError:
             f"{at} refused the connection; check that it runs (pg_isready {_flags(dsn)}) "
             "and that host and port are right"
         )
-    return ConnectionLost(f"the connection to {at} was lost: {_line(error)}")
+    return ConnectionLost(f"the connection to {at} was lost: {one_line(error)}")
 
 
 def _from_driver(error: asyncpg.InterfaceError, dsn: Dsn) -> BackendError:
     if isinstance(error, ValueError):
-        return BackendError(f"PostgreSQL at {dsn} cannot store a value: {_line(error)}")
+        return BackendError(f"PostgreSQL at {dsn} cannot store a value: {one_line(error)}")
     if "closed" in str(error) or "released" in str(error):
-        return ConnectionLost(f"the connection to PostgreSQL at {dsn} was lost: {_line(error)}")
-    return BackendError(f"PostgreSQL at {dsn}: {_line(error)}")
+        return ConnectionLost(f"the connection to PostgreSQL at {dsn} was lost: {one_line(error)}")
+    return BackendError(f"PostgreSQL at {dsn}: {one_line(error)}")
 
 
 def _from_server(error: asyncpg.PostgresError, dsn: Dsn) -> BackendError:
-    state, text = error.sqlstate or "", _line(error)
+    state, text = error.sqlstate or "", one_line(error)
     at = f"PostgreSQL at {dsn.address} (database {dsn.database!r})"
     advice = _advice(error, state, text, dsn)
     if state[:2] in _TRANSIENT_CLASSES or state == _READ_ONLY:
@@ -143,5 +143,6 @@ def _flags(dsn: Dsn) -> str:
     return f"-h {host} -p {port}"
 
 
-def _line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """The message of an error, with PostgreSQL's detail and hint, without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__
