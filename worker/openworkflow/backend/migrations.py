@@ -175,7 +175,7 @@ async def _provide_uuids(connection: Connection) -> None:
     except (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedFileError) as error:
         raise BackendError(
             "PostgreSQL 12 needs the extension pgcrypto, and it could not be created: "
-            f"{one_line(error)}; let an administrator run CREATE EXTENSION pgcrypto in this database"
+            f"{one_line(error)}; let an administrator CREATE EXTENSION pgcrypto in this database"
         ) from error
 
 
