@@ -116,6 +116,24 @@ async def test_a_socket_that_is_not_there_is_named() -> None:
     assert "no Unix socket of PostgreSQL at /no/such/folder/.s.PGSQL.5432" in str(error)
 
 
+async def test_a_file_for_tls_that_is_not_there_is_named() -> None:
+    url = f"postgresql://me:{SECRET}@127.0.0.1:{_free_port()}/shop"
+
+    named = await _error(f"{url}?sslmode=verify-full&sslrootcert=/no/such.pem")
+    by_default = await _error(f"{url}?sslmode=verify-full")
+
+    assert "check sslrootcert in the database URL" in str(named)
+    assert "root certificate file" in str(by_default)
+
+
+async def test_no_server_of_the_wanted_kind_is_told(empty_database_url: str) -> None:
+    error = await _error(
+        _with(empty_database_url, query="target_session_attrs=standby&connect_timeout=1")
+    )
+
+    assert str(error).endswith("is standby")
+
+
 @pytest.mark.parametrize(
     ("state", "said", "advice"),
     [

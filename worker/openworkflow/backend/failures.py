@@ -56,6 +56,8 @@ def as_backend_error(error: BaseException, dsn: Dsn) -> BackendError:
         return _from_network(error, dsn)
     if isinstance(error, asyncpg.InterfaceError):
         return _from_driver(error, dsn)
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return ConnectionLost(f"no PostgreSQL at {dsn} is {dsn.target_session_attrs}")
     if isinstance(error, asyncpg.InternalClientError):
         return ConnectionLost(f"the connection to PostgreSQL at {dsn} was lost: {one_line(error)}")
     return BackendError(f"PostgreSQL at {dsn}: {type(error).__name__}: {one_line(error)}")
@@ -78,6 +80,11 @@ def _from_network(error: OSError, dsn: Dsn) -> BackendError:
             f"{at} did not answer within {dsn.connect_timeout:g} s; check host and port, "
             "firewalls, and that the server listens on that address (listen_addresses)"
         )
+    if codes & {errno.ENOENT, errno.EACCES} and not dsn.hosts[0][0].startswith("/"):
+        return BackendError(
+            f"a file for TLS with {at} cannot be read ({one_line(error)}); check "
+            f"{' and '.join(name for name, _ in dsn.tls)} in the database URL"
+        )
     if errno.ENOENT in codes:
         return ConnectionLost(
             f"there is no Unix socket of {at}; check that PostgreSQL runs and its "
@@ -94,6 +101,8 @@ def _from_network(error: OSError, dsn: Dsn) -> BackendError:
 
 
 def _from_driver(error: asyncpg.InterfaceError, dsn: Dsn) -> BackendError:
+    if isinstance(error, asyncpg.ClientConfigurationError):
+        return BackendError(f"PostgreSQL at {dsn} cannot be connected to: {one_line(error)}")
     if isinstance(error, ValueError):
         return BackendError(f"PostgreSQL at {dsn} cannot store a value: {one_line(error)}")
     if "closed" in str(error) or "released" in str(error):
