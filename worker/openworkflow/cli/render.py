@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,6 +14,8 @@ from rich.table import Table
 from openworkflow.client import RunDetails
 from openworkflow.core.workflow_run import WorkflowRun
 
+ID_WIDTH = 36
+PIPE_WIDTH = 400
 COLORS = {
     "pending": "yellow",
     "running": "cyan",
@@ -23,8 +26,8 @@ COLORS = {
 
 
 def console() -> Console:
-    """Standard output; colors only on a terminal."""
-    return Console(highlight=False, soft_wrap=True)
+    """Standard output; colors only on a terminal, and no line cut where nobody sees its edge."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def as_json(value: Any) -> None:
@@ -40,8 +43,9 @@ def status(value: str) -> str:
 def runs_table(runs: Iterable[WorkflowRun]) -> Table:
     """A line for each run."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("ID", "WORKFLOW", "STATUS", "CREATED", "DURATION", "WORKER"):
-        table.add_column(heading, no_wrap=True)
+    table.add_column("ID", min_width=ID_WIDTH, no_wrap=True)
+    for heading in ("WORKFLOW", "STATUS", "CREATED", "DURATION", "WORKER"):
+        table.add_column(heading, overflow="fold")
     for run in runs:
         table.add_row(
             str(run.id),

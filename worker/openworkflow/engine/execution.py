@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from contextvars import copy_context
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
 from openworkflow.backend.backend import ClaimedRun
@@ -40,6 +40,7 @@ from openworkflow.engine.outcome import (
     Parked,
     Released,
     Rescheduled,
+    after_error,
 )
 from openworkflow.engine.recorder import Recorder, StepCall
 from openworkflow.engine.step import Step, SyncStep
@@ -92,7 +93,7 @@ class Execution:
 
     async def run(self) -> Outcome:
         """Execute to an outcome; whatever user code raises becomes one."""
-        if self._stop is not None:
+        if self._stop:
             return self._stop
         self._task = asyncio.current_task()
         deadline = self._watch_deadline()
@@ -160,6 +161,7 @@ class Execution:
                     is_async=about.is_async,
                     threads=self._services.step_threads,
                     timeout=timeout,
+                    key=key,
                 )
                 return await self._record_success(step, value, about.codec)
             except Exception as error:
@@ -238,27 +240,18 @@ class Execution:
             return Failed(Failure.from_exception(error))
 
     def _raised(self, error: BaseException) -> Outcome:
-        """A step's own failure has had its retries; for anything else the run's policy decides."""
-        failure = Failure.from_exception(error)
-        attempt, policy = self.claim.attempts + 1, self._workflow.retry
-        if (
-            not isinstance(error, Exception)
-            or isinstance(error, OpenWorkflowError)
-            or hasattr(error, FROM_STEP)
-            or not policy.retries(error)
-            or policy.exhausted(attempt)
-        ):
-            return Failed(failure)
-        delay = policy.delay(attempt)
-        if self._past_deadline(self._journal.clock.now() + delay):
-            return Failed(failure)
-        return Rescheduled(failure, delay.total_seconds())
+        of_a_step = hasattr(error, FROM_STEP)
+        outcome = after_error(error, self._workflow.retry, self.claim.attempts + 1, of_a_step)
+        if isinstance(outcome, Rescheduled):
+            again = self._journal.clock.now() + timedelta(seconds=outcome.delay)
+            return Failed(outcome.failure) if self._past_deadline(again) else outcome
+        return outcome
 
     def _watch_deadline(self) -> asyncio.TimerHandle | None:
         deadline = self.claim.deadline_at
         if deadline is None:
             return None
-        error = DeadlineExceeded(f"the run did not end before its deadline, {deadline.isoformat()}")
+        error = DeadlineExceeded(f"the run did not end by its deadline, {deadline.isoformat()}")
         remaining = (deadline - self._journal.clock.now()).total_seconds()
         return asyncio.get_running_loop().call_later(
             max(0.0, remaining), self.interrupt, Failed(Failure.from_exception(error))
@@ -326,10 +319,12 @@ class Execution:
             or policy.exhausted(step.attempt)
             or self._past_deadline(retry_at)
         )
-        context = '{"final": true}' if final else None
-        at = None if final else retry_at
         await self._ended(
-            step, StepStatus.FAILED, error=failure.to_json(), context=context, resume_at=at
+            step,
+            StepStatus.FAILED,
+            error=failure.to_json(),
+            context='{"final": true}' if final else None,
+            resume_at=None if final else retry_at,
         )
         if final:
             raise step_error(failure, step.key, step.attempt)

@@ -1,7 +1,6 @@
 """The runs in progress of one worker: each from its claim to its recorded end."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Iterable
@@ -62,7 +61,6 @@ class Executor:
         self._namespace_id, self._session = backend.namespace_id, session
         self._registry, self._max_crashes = registry, max_crashes
         self._executions: dict[UUID, Execution] = {}
-        self._empty = asyncio.Event()
         self._draining = False
 
     def attach(self, tasks: asyncio.TaskGroup, poller: Poller, services: Services) -> None:
@@ -95,9 +93,9 @@ class Executor:
             logger.info("draining: %d runs in progress", len(self._executions))
         for execution in list(self._executions.values()):
             execution.drain()
-        await self._emptied(seconds)
+        await self._poller.emptied(seconds)
         self.interrupt_all(Released())
-        if not await self._emptied(HAND_BACK_SECONDS):
+        if not await self._poller.emptied(HAND_BACK_SECONDS):
             logger.warning("%d runs could not be handed back", len(self._executions))
 
     def interrupt_all(self, outcome: Outcome) -> None:
@@ -116,13 +114,6 @@ class Executor:
         """Stop a run that was canceled."""
         if (execution := self._executions.get(run_id)) is not None:
             execution.interrupt(Lost())
-
-    async def _emptied(self, seconds: float) -> bool:
-        if self._executions:
-            self._empty.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), seconds)
-        return not self._executions
 
     async def _start_known(self, runs: list[ClaimedRun]) -> None:
         """Runs that were claimed before may have steps to replay."""
@@ -161,8 +152,6 @@ class Executor:
             self._poller.forget(run)
             if self._executions.get(run.id) is execution:
                 del self._executions[run.id]
-            if not self._executions:
-                self._empty.set()
 
     async def _outcome(self, run: ClaimedRun, execution: Execution) -> Outcome:
         if run.crashes >= self._max_crashes:

@@ -5,6 +5,7 @@ claims come back full. Every flush of a hungry worker with free slots carries a 
 """
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -48,6 +49,7 @@ class Poller:
         self._in_flight = 0
         self._hungry = self._woken = self._found = self._stopped = False
         self._held: dict[UUID, int] = {}
+        self._changed = asyncio.Event()
         self.kick: Callable[[], None] = lambda: None
         """Makes the journal flush; set once the journal exists."""
 
@@ -74,6 +76,7 @@ class Poller:
             self._found = True
             self._metrics.claimed(Counter(r.workflow_name for r in claimed), len(claimed))
             self._start(claimed)
+        self._changed.set()
         if self._hungry:
             self.kick()
 
@@ -93,6 +96,16 @@ class Poller:
         """A run's end was written, or its claim lost."""
         if self._held.get(run.id) == run.claim_no:
             del self._held[run.id]
+        self._changed.set()
+
+    async def emptied(self, seconds: float) -> bool:
+        """Wait so long for all runs to be gone, those of a claim under way included."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._held or self._in_flight:
+                    self._changed.clear()
+                    await self._changed.wait()
+        return not self._held and not self._in_flight
 
     @property
     def used(self) -> int:
