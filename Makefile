@@ -10,7 +10,7 @@ STAMP := $(VENV)/.set-up
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: help setup check format test demo bench matrix verify clean
+.PHONY: help setup check format test demo bench matrix docs verify clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ bench: setup ## Measure this worker, a naive one and pgbench side by side
 
 matrix: setup ## The integration tests on PostgreSQL 12 and 18 (needs npm)
 	$(BIN)/python -m tests.matrix $(PYTEST_ARGS)
+
+docs: setup ## Write docs/cli.md by running every command it shows
+	$(BIN)/python -m tools.cli_docs
 
 verify: check test ## What has to hold before a commit
 

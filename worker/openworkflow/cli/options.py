@@ -29,14 +29,16 @@ class Database:
     listen_url: str | None
 
     @contextlib.asynccontextmanager
-    async def connect(self, *, migrate: bool = True) -> AsyncIterator[BackendPostgres]:
+    async def connect(
+        self, *, migrate: bool = True, application_name: str = "openworkflow-cli"
+    ) -> AsyncIterator[BackendPostgres]:
         """A backend for the length of a block."""
         backend = await BackendPostgres.connect(
             self.url,
             namespace_id=self.namespace,
             schema=self.schema,
             migrate=migrate,
-            application_name="openworkflow-cli",
+            application_name=application_name,
             listen_url=self.listen_url,
         )
         try:
@@ -69,7 +71,7 @@ def database(url: str | None, namespace: str | None, schema: str | None) -> Data
     if chosen is None:
         raise ConfigurationError(
             "which database? set DATABASE_URL or give --url, for example "
-            "postgresql://user:password@localhost:5432/database; `openworkflow dev` needs none"
+            "postgresql://user@localhost:5432/database; `openworkflow dev` needs none"
         )
     return Database(
         chosen, namespace or settings.namespace, schema or settings.schema, settings.listen_url

@@ -27,6 +27,7 @@ def runs() -> None:
 @runs.command("list")
 @click.option("--status", type=click.Choice([s.value for s in RunStatus]))
 @click.option("--workflow", help="Only runs of this workflow.")
+@click.option("--version", help="Only runs of this version.")
 @click.option("--worker", "worker_id", help="Only runs that this worker holds.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
 @click.option("--after", "cursor", help="Go on where the page before ended.")
@@ -35,6 +36,7 @@ def runs() -> None:
 def list_runs(
     status: str | None,
     workflow: str | None,
+    version: str | None,
     worker_id: str | None,
     limit: int,
     cursor: str | None,
@@ -45,7 +47,10 @@ def list_runs(
 ) -> None:
     """List runs, newest first."""
     wanted = RunFilter(
-        status=RunStatus(status) if status else None, workflow_name=workflow, worker_id=worker_id
+        status=RunStatus(status) if status else None,
+        workflow_name=workflow,
+        version=version,
+        worker_id=worker_id,
     )
     page = run_async(_list(database(url, namespace, schema), wanted, limit, cursor))
     if as_json:

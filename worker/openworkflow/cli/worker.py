@@ -52,7 +52,7 @@ async def serve(
 ) -> None:
     """Work until a signal comes."""
     workflows = load_workflows(target)
-    async with where.connect() as backend:
+    async with where.connect(application_name="openworkflow-worker") as backend:
         made = OpenWorkflow(backend).new_worker(
             workflows=workflows,
             concurrency=concurrency or settings.concurrency,

@@ -17,11 +17,12 @@ from typing import Any, NoReturn
 from openworkflow.backend.backend import ClaimedRun
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import (
+    BackendError,
     ConfigurationError,
     DeadlineExceeded,
     NonDeterminism,
     OpenWorkflowError,
-    StepTimeout,
+    SerializationError,
     Suspended,
 )
 from openworkflow.core.failure import Failure
@@ -300,7 +301,10 @@ class Execution:
         self._check_stopped()
         output = codec.encode(value, f"result of step {step.key!r}", self._services.payload_limit)
         replayed = as_replayed(codec, value, output)
-        await self._ended(step, StepStatus.SUCCEEDED, output=output)
+        try:
+            await self._ended(step, StepStatus.SUCCEEDED, output=output)
+        except BackendError as error:  # the database is there, and will not take this value
+            raise SerializationError(f"result of step {step.key!r}: {error}") from error
         return replayed
 
     async def _record_failure(
@@ -314,7 +318,7 @@ class Execution:
         failure = Failure.from_exception(error)
         retry_at = self._journal.clock.now() + policy.delay(step.attempt)
         final = (
-            (isinstance(error, OpenWorkflowError) and not isinstance(error, StepTimeout))
+            isinstance(error, SerializationError | ConfigurationError)
             or not policy.retries(error)
             or policy.exhausted(step.attempt)
             or self._past_deadline(retry_at)
