@@ -10,7 +10,7 @@ STAMP := $(VENV)/.set-up
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: help setup check format test demo bench bench-autoscaling matrix verify clean
+.PHONY: help setup check format test demo bench bench-autoscaling matrix docs verify clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ bench-autoscaling: setup ## Replay loads against the autoscaler and KEDA in virt
 
 matrix: setup ## The integration tests on PostgreSQL 12 and 18 (needs npm)
 	$(BIN)/python -m tests.matrix $(PYTEST_ARGS)
+
+docs: setup ## Write docs/cli.md by running every command it shows
+	$(BIN)/python -m tools.cli_docs
 
 verify: check test ## What has to hold before a commit
 

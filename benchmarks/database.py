@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 from collections.abc import Iterator, Mapping
@@ -100,7 +101,10 @@ class Bench:
         """CPU time of the server so far: its processes and those that have ended."""
         postmaster_pid = int((self.server.root / "data" / "postmaster.pid").read_text().split()[0])
         postmaster = psutil.Process(postmaster_pid)
-        times = [process.cpu_times() for process in postmaster.children()]
+        times = []
+        for process in postmaster.children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ends while we look
+                times.append(process.cpu_times())
         own = postmaster.cpu_times()
         ended = own.children_user + own.children_system
         return ended + sum(time.user + time.system for time in [own, *times])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.control_plane import describe_tier
 from tests.postgres import DatabaseServer, Source, choose_source, run_sync
 
 if TYPE_CHECKING:
@@ -59,6 +60,11 @@ def pytest_configure_node(node: pytest.Item) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if (source := config.stash.get(_SOURCE, None)) is not None:
         source.stop()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How much the tests of the operator could prove is part of their result."""
+    terminalreporter.write_line(f"operator: tested with {describe_tier()}")
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

@@ -99,6 +99,23 @@ class ControlPlane:
         return token
 
 
+    def kubeconfig(self, folder: Path, token: str) -> Path:
+        """A file by which another process connects with this token."""
+        cluster = {"server": self.url, "insecure-skip-tls-verify": True}
+        context = {"cluster": "tests", "user": "tests"}
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "tests", "cluster": cluster}],
+            "users": [{"name": "tests", "user": {"token": token}}],
+            "contexts": [{"name": "tests", "context": context}],
+            "current-context": "tests",
+        }
+        path = folder / "kubeconfig"
+        path.write_text(yaml.safe_dump(config))
+        return path
+
+
 class ApiRefusal(Exception):
     """The API server said no; `text` is its answer."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
     from openworkflow import Worker
@@ -20,7 +20,15 @@ StartWorker = Callable[..., Awaitable["Worker"]]
 LOOK_EVERY = 0.01
 
 
-async def eventually(predicate: Callable[[], T | Awaitable[T]], deadline: float = 10.0) -> T:
+@overload
+async def eventually(
+    predicate: Callable[[], Coroutine[Any, Any, T]], deadline: float = ...
+) -> T: ...
+@overload
+async def eventually(predicate: Callable[[], T], deadline: float = ...) -> T: ...
+
+
+async def eventually(predicate: Callable[[], Any], deadline: float = 10.0) -> Any:
     """Look until `predicate` (sync or async) is truthy and return what it gave.
 
     Fails after `deadline` seconds with the last value seen.
@@ -28,7 +36,7 @@ async def eventually(predicate: Callable[[], T | Awaitable[T]], deadline: float 
     give_up = time.monotonic() + deadline
     while True:
         seen = predicate()
-        value: T = await seen if inspect.isawaitable(seen) else seen
+        value = await seen if inspect.isawaitable(seen) else seen
         if value:
             return value
         if time.monotonic() > give_up:

@@ -84,6 +84,11 @@ class Space:
         found = self.deployment()
         return None if found is None else int(found["spec"]["replicas"])
 
+    def generation(self) -> int | None:
+        """How often the fleet's spec was changed."""
+        found = self.deployment()
+        return None if found is None else int(found["metadata"]["generation"])
+
     def scale(self, replicas: int, manager: str = "kubectl") -> None:
         """What `kubectl scale deployment` does."""
         path = self.path("deployments", "orders-worker/scale", "/apis/apps/v1")

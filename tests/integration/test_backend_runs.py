@@ -271,7 +271,7 @@ async def test_a_retried_run_starts_afresh_at_the_step_that_failed(
     final = step_of(
         run, "spent", status=StepStatus.FAILED, context='{"final": true}', error="{}", attempt=3
     )
-    await flush(session, steps=[step_of(run, "after-caught"), final])
+    await flush(session, steps=[step_of(run, "after-caught", duration=0.0), final])
     await flush(session, ends=[end_of(run, RunStatus.FAILED, error="{}", attempts=2)])
 
     retried = await backend.retry_workflow_run(run.id)

@@ -249,16 +249,22 @@ async def test_cancelling_reaches_running_code_and_pending_runs(
     await start_worker(endless, lease=timedelta(seconds=3))
     run = await ow.run_workflow(endless)
     await asyncio.wait_for(started.wait(), 20)
+    await eventually(lambda: _visibly_running(ow, run.id))
     await run.cancel()
     await run.cancel()  # idempotent
 
     with pytest.raises(WorkflowCanceled):
         await run.result(timeout=20)
     await asyncio.wait_for(heard.wait(), 20)
+    assert [] == [s for s in (await ow.get_run(run.id)).steps if s.status == "running"]
 
     delayed = await ow.run_workflow(endless, available_at="1d")
     await delayed.cancel()
     assert RunStatus.CANCELED is await delayed.status()
+
+
+async def _visibly_running(ow: OpenWorkflow, run_id: Any) -> bool:
+    return ["running"] == [s.status for s in (await ow.get_run(run_id)).steps]
 
 
 async def test_a_drain_lets_a_step_end_hands_back_and_spends_no_attempt(

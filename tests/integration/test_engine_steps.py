@@ -20,6 +20,7 @@ from openworkflow import (
     step,
     workflow,
 )
+from openworkflow.core.errors import BackendError
 from tests.helpers import StartWorker, eventually
 
 FAST = RetryPolicy(max_attempts=3, initial="1ms", max_delay="2ms")
@@ -150,6 +151,27 @@ async def test_an_error_outside_steps_follows_the_runs_own_policy(
 
     assert "kept" == await (await ow.run_workflow(unlucky)).result(timeout=20)
     assert 1 == calls.count("step")
+
+
+async def test_errors_of_this_library_raised_by_a_step_are_retried_too(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    """A step may enqueue another run, and meet a hiccup of the database."""
+    calls = []
+
+    async def hiccup() -> str:
+        calls.append(1)
+        if len(calls) == 1:
+            raise BackendError("the database is starting up")
+        return "through"
+
+    @workflow
+    async def patient(step: Step) -> str:
+        return await step.run("hiccup", hiccup, retry=FAST)
+
+    await start_worker(patient)
+
+    assert "through" == await (await ow.run_workflow(patient)).result(timeout=20)
 
 
 async def test_non_retryable_errors_spend_one_attempt(
@@ -305,7 +327,7 @@ async def test_decorated_functions_are_durable_inside_and_plain_outside(
     @workflow
     async def decorated(input: int) -> str:
         value = await fetch(input)
-        return await render(value)  # type: ignore[misc]
+        return await render(value)  # type: ignore[misc,no-any-return]
 
     await start_worker(decorated)
     run = await ow.run_workflow(decorated, 4)

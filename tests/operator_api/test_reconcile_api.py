@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import asyncpg
+import kopf
 import pytest
 from prometheus_client import generate_latest
 
+from openworkflow_operator import credentials
+from openworkflow_operator.handlers import watched_by_kopf
 from openworkflow_operator.process import Operator
+from tests.control_plane import OPERATOR_NAMESPACE
 from tests.helpers import eventually
-from tests.kubernetes_space import GROUP, Space
+from tests.kubernetes_space import GROUP, MERGE, Space
 
 Start = Callable[..., AbstractAsyncContextManager[Operator]]
 FAST = {"pollPeriodSeconds": 1, "scaleInDelaySeconds": 1, "activationLeadSeconds": 0}
@@ -179,6 +186,65 @@ async def test_a_secret_that_appears_and_rotates(
         assert "hunter2" not in str(space.get()) + str(space.events())
 
 
+async def test_a_rotated_url_rolls_the_fleet_and_other_changes_of_the_secret_do_not(
+    tenant: Space, start: Start, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credentials, "FRESH_SECONDS", 0.5)
+    tenant.resource(scaling=FAST)
+    async with start():
+        await eventually(lambda: tenant.replicas() == 0, deadline=20)
+        path = tenant.path("secrets", "orders-database")
+        labels = {"metadata": {"labels": {"touched": "yes"}}, "data": {"OTHER": "eA=="}}
+        tenant.plane.request("PATCH", path, labels, MERGE)
+        await asyncio.sleep(3)
+        assert 1 == tenant.generation()
+        tenant.secret(f"{database_url}?application_name=rotated")
+        await eventually(lambda: tenant.generation() == 2, deadline=20)
+
+
+async def test_kopf_watches_the_resources_and_writes_nothing_into_them(
+    tenant: Space, start: Start, sql: asyncpg.Connection[Any]
+) -> None:
+    token = tenant.plane.token(OPERATOR_NAMESPACE, "openworkflow-operator")
+
+    def login(**_: object) -> kopf.ConnectionInfo:
+        return kopf.ConnectionInfo(server=tenant.plane.url, token=token, insecure=True)
+
+    async with start(watched_by_kopf(login, lambda: None)) as operator:
+        await eventually(lambda: operator.is_leader, deadline=20)
+        await enqueue(sql, 15)
+        tenant.resource(scaling=FAST)
+        await eventually(lambda: tenant.replicas() == 2, deadline=20)
+        metadata = tenant.get()["metadata"]
+        assert not {"finalizers", "annotations"} & metadata.keys()
+        tenant.delete("workflownamespaces", "orders", GROUP)
+        await eventually(lambda: operator.store.resources() == [])
+
+
+async def test_the_command_runs_until_sigterm_and_gives_the_lease_back(
+    tenant: Space, sql: asyncpg.Connection[Any], tmp_path: Path
+) -> None:
+    await enqueue(sql, 15)
+    tenant.resource(scaling=FAST)
+    token = tenant.plane.token(OPERATOR_NAMESPACE, "openworkflow-operator")
+    settings = {"NAMESPACES": tenant.name, "NAMESPACE": OPERATOR_NAMESPACE, "PORT": "0"}
+    settings |= {"ALLOW_LOOPBACK": "true", "LEASE_SECONDS": "3", "IDENTITY": "the-process"}
+    environment = {f"OPENWORKFLOW_OPERATOR_{name}": value for name, value in settings.items()}
+    environment |= {"KUBECONFIG": str(tenant.plane.kubeconfig(tmp_path, token))}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "openworkflow_operator", env=os.environ | environment
+    )
+    try:
+        await eventually(lambda: tenant.replicas() == 2, deadline=40)
+    finally:
+        process.terminate()
+        code = await asyncio.wait_for(process.wait(), 15)
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases"
+    lease = tenant.plane.request("GET", f"{path}/openworkflow-operator")
+    assert 0 == code
+    assert "the-process" != lease["spec"].get("holderIdentity")
+
+
 async def test_a_lost_database_holds_the_fleet_and_is_said_and_forgotten(
     tenant: Space, start: Start, sql: asyncpg.Connection[Any]
 ) -> None:
@@ -226,7 +292,8 @@ async def test_pause_pin_and_resume(
         assert 7 == tenant.replicas()
         tenant.patch({"paused": None, "replicas": 0})
         await eventually(lambda: tenant.replicas() == 0)
-        assert ("False", "Pinned") == await eventually(lambda: tenant.condition("ScalingActive"))
+        pinned = ("False", "Pinned")
+        await eventually(lambda: tenant.condition("ScalingActive") == pinned)
         tenant.patch({"replicas": None})
         await eventually(lambda: tenant.replicas() == 3)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import NoReturn
@@ -182,6 +184,19 @@ def test_listening_needs_no_name_service(monkeypatch: pytest.MonkeyPatch) -> Non
 
     assert server.start() > 0
     server.stop()
+
+
+def test_a_client_that_comes_as_the_server_stops_leaves_nothing_open() -> None:
+    for _ in range(50):
+        server = HealthServer(
+            0, CollectorRegistry(), live=lambda: (True, ""), ready=lambda: (True, "")
+        )
+        port = server.start()
+        with socket.create_connection(("127.0.0.1", port)):
+            server.stop()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gc.collect()
 
 
 def test_after_stop_the_port_is_free_and_the_thread_gone() -> None:

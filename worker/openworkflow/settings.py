@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from typing import Any, get_args
 
 from openworkflow.core.errors import ConfigurationError
@@ -64,6 +65,15 @@ class Settings:
             if (text := env.get(variable, "").strip())
         }
         return cls(database_url=env.get("DATABASE_URL", "").strip() or None, **values)
+
+    def worker_options(self) -> dict[str, Any]:
+        """The options of Worker that the environment decides alone."""
+        return {
+            "lease": timedelta(seconds=self.lease_seconds),
+            "drain": timedelta(seconds=self.drain_seconds),
+            "payload_limit": self.payload_limit_bytes,
+            "max_crashes": self.max_crashes,
+        }
 
 
 _SERVICE_HOST = "_SERVICE_HOST"

@@ -49,16 +49,18 @@ def as_backend_error(error: BaseException, dsn: Dsn) -> BackendError:
         return _from_server(error, dsn)
     if isinstance(error, ssl.SSLError):
         return BackendError(
-            f"the TLS certificate of PostgreSQL at {dsn.address} was refused ({_line(error)}); "
+            f"the TLS certificate of PostgreSQL at {dsn.address} was refused ({one_line(error)}); "
             "check sslrootcert in the database URL, and that the host name matches the certificate"
         )
     if isinstance(error, OSError):
         return _from_network(error, dsn)
     if isinstance(error, asyncpg.InterfaceError):
         return _from_driver(error, dsn)
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return ConnectionLost(f"no PostgreSQL at {dsn} is {dsn.target_session_attrs}")
     if isinstance(error, asyncpg.InternalClientError):
-        return ConnectionLost(f"the connection to PostgreSQL at {dsn} was lost: {_line(error)}")
-    return BackendError(f"PostgreSQL at {dsn}: {type(error).__name__}: {_line(error)}")
+        return ConnectionLost(f"the connection to PostgreSQL at {dsn} was lost: {one_line(error)}")
+    return BackendError(f"PostgreSQL at {dsn}: {type(error).__name__}: {one_line(error)}")
 
 
 def _from_network(error: OSError, dsn: Dsn) -> BackendError:
@@ -78,6 +80,11 @@ def _from_network(error: OSError, dsn: Dsn) -> BackendError:
             f"{at} did not answer within {dsn.connect_timeout:g} s; check host and port, "
             "firewalls, and that the server listens on that address (listen_addresses)"
         )
+    if codes & {errno.ENOENT, errno.EACCES} and not dsn.hosts[0][0].startswith("/"):
+        return BackendError(
+            f"a file for TLS with {at} cannot be read ({one_line(error)}); check "
+            f"{' and '.join(name for name, _ in dsn.tls)} in the database URL"
+        )
     if errno.ENOENT in codes:
         return ConnectionLost(
             f"there is no Unix socket of {at}; check that PostgreSQL runs and its "
@@ -90,19 +97,21 @@ def _from_network(error: OSError, dsn: Dsn) -> BackendError:
             f"{at} refused the connection; check that it runs (pg_isready {_flags(dsn)}) "
             "and that host and port are right"
         )
-    return ConnectionLost(f"the connection to {at} was lost: {_line(error)}")
+    return ConnectionLost(f"the connection to {at} was lost: {one_line(error)}")
 
 
 def _from_driver(error: asyncpg.InterfaceError, dsn: Dsn) -> BackendError:
+    if isinstance(error, asyncpg.ClientConfigurationError):
+        return BackendError(f"PostgreSQL at {dsn} cannot be connected to: {one_line(error)}")
     if isinstance(error, ValueError):
-        return BackendError(f"PostgreSQL at {dsn} cannot store a value: {_line(error)}")
+        return BackendError(f"PostgreSQL at {dsn} cannot store a value: {one_line(error)}")
     if "closed" in str(error) or "released" in str(error):
-        return ConnectionLost(f"the connection to PostgreSQL at {dsn} was lost: {_line(error)}")
-    return BackendError(f"PostgreSQL at {dsn}: {_line(error)}")
+        return ConnectionLost(f"the connection to PostgreSQL at {dsn} was lost: {one_line(error)}")
+    return BackendError(f"PostgreSQL at {dsn}: {one_line(error)}")
 
 
 def _from_server(error: asyncpg.PostgresError, dsn: Dsn) -> BackendError:
-    state, text = error.sqlstate or "", _line(error)
+    state, text = error.sqlstate or "", one_line(error)
     at = f"PostgreSQL at {dsn.address} (database {dsn.database!r})"
     advice = _advice(error, state, text, dsn)
     if state[:2] in _TRANSIENT_CLASSES or state == _READ_ONLY:
@@ -143,5 +152,6 @@ def _flags(dsn: Dsn) -> str:
     return f"-h {host} -p {port}"
 
 
-def _line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """The message of an error, with PostgreSQL's detail and hint, without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__

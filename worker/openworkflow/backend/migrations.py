@@ -13,6 +13,7 @@ from typing import Any
 
 import asyncpg
 
+from openworkflow.backend.failures import one_line
 from openworkflow.backend.queries import quoted
 from openworkflow.core.errors import BackendError
 
@@ -86,7 +87,7 @@ async def migrate(connection: Connection, schema: str) -> list[Migration]:
         async with connection.transaction():
             role = await connection.fetchval("select current_user")
         raise BackendError(
-            f"role {role!r} may not create tables in schema {schema!r}: {error}; "
+            f"role {role!r} may not create tables in schema {schema!r}: {one_line(error)}; "
             f"let an administrator run GRANT CREATE, USAGE ON SCHEMA {quoted(schema)} "
             f"TO {quoted(role)}, or `openworkflow migrate` with a role that may"
         ) from error
@@ -104,8 +105,8 @@ async def _migrate_locked(connection: Connection, schema: str) -> list[Migration
     await connection.execute(f"set local search_path to {quoted(schema)}, public")
     if not applied:
         await _refuse_foreign_tables(connection, schema)
-        await _provide_uuids(connection)
         await connection.execute(_LEDGER)
+        await _provide_uuids(connection)
     for migration in missing:
         await connection.execute(migration.sql)
         await connection.execute(
@@ -174,7 +175,7 @@ async def _provide_uuids(connection: Connection) -> None:
     except (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedFileError) as error:
         raise BackendError(
             "PostgreSQL 12 needs the extension pgcrypto, and it could not be created: "
-            f"{error}; let an administrator run CREATE EXTENSION pgcrypto in this database"
+            f"{one_line(error)}; let an administrator CREATE EXTENSION pgcrypto in this database"
         ) from error
 
 

@@ -19,6 +19,7 @@ DEFAULT_CONNECT_TIMEOUT = 10.0
 """Seconds."""
 
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+SESSION_ATTRS = ("any", "primary", "standby", "read-write", "read-only", "prefer-standby")
 TLS_FILES = ("sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcrl")
 KNOWN_PARAMETERS = (
     "application_name",
@@ -117,7 +118,7 @@ def parse(url: str) -> Dsn:
         application_name=parameters.get("application_name"),
         connect_timeout=_number("connect_timeout", parameters, DEFAULT_CONNECT_TIMEOUT),
         options=parameters.get("options"),
-        target_session_attrs=parameters.get("target_session_attrs"),
+        target_session_attrs=_choice("target_session_attrs", parameters, SESSION_ATTRS),
     )
 
 

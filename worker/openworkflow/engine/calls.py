@@ -15,6 +15,7 @@ from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import StepTimeout
 from openworkflow.core.serialization import Codec, codec_for
 from openworkflow.core.workflow import current_run
+from openworkflow.telemetry.logs import log_context
 
 PLAIN = frozenset({type(None), bool, int, float, str})
 """Types whose values come back from JSON as they went in."""
@@ -69,17 +70,20 @@ async def call(
     is_async: bool,
     threads: Executor,
     timeout: Duration | None,
+    key: str,
 ) -> Any:
-    """Run one attempt of a step.
+    """Run one attempt of the step `key`, whose name is in the logs of what it calls.
 
     A thread cannot be stopped: after a timeout or a cancellation it is left to end, and what it
     returns is dropped. Raises StepTimeout, or whatever `fn` raises.
     """
+    log_context.set({**log_context.get({}), "step": key})
     if timeout is None:
         return await _call(fn, args, kwargs, is_async, threads)
     seconds = parse_duration(timeout).total_seconds()
+    limit = asyncio.timeout(seconds)
     try:
-        async with asyncio.timeout(seconds) as limit:
+        async with limit:
             return await _call(fn, args, kwargs, is_async, threads)
     except TimeoutError:
         if limit.expired():

@@ -11,18 +11,18 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from contextvars import copy_context
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, NoReturn
 
 from openworkflow.backend.backend import ClaimedRun
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import (
+    BackendError,
     ConfigurationError,
     DeadlineExceeded,
     NonDeterminism,
     OpenWorkflowError,
-    StepFailed,
-    StepTimeout,
+    SerializationError,
     Suspended,
 )
 from openworkflow.core.failure import Failure
@@ -31,7 +31,7 @@ from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.workflow import Workflow, current_run
 from openworkflow.engine.branches import Branches
 from openworkflow.engine.calls import as_replayed, call, callee
-from openworkflow.engine.history import History, Recorded
+from openworkflow.engine.history import FROM_STEP, History, Recorded, replayed, step_error
 from openworkflow.engine.journal import Journal
 from openworkflow.engine.outcome import (
     Completed,
@@ -41,16 +41,13 @@ from openworkflow.engine.outcome import (
     Parked,
     Released,
     Rescheduled,
+    after_error,
 )
 from openworkflow.engine.recorder import Recorder, StepCall
 from openworkflow.engine.step import Step, SyncStep
 from openworkflow.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
-
-STEP_NAME_LIMIT = 200
-FROM_STEP = "__openworkflow_step__"
-"""Set on an error raised by a step whose retries are spent: the run's own policy skips those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +69,13 @@ class Execution:
         "_draining",
         "_history",
         "_journal",
-        "_recorder",
         "_services",
         "_stop",
         "_sync",
         "_task",
         "_workflow",
         "claim",
+        "recorder",
     )
 
     def __init__(
@@ -92,23 +89,23 @@ class Execution:
         self._task: asyncio.Task[Any] | None = None
         self._sync: SyncStep | None = None
         self._stop: Outcome | None = None
-        self._recorder = Recorder(run, services.journal, self._lose)
+        self.recorder = Recorder(run, services.journal, self._lose)
         self._draining = False
 
     async def run(self) -> Outcome:
         """Execute to an outcome; whatever user code raises becomes one."""
-        if self._stop is not None:
+        if self._stop:
             return self._stop
         self._task = asyncio.current_task()
         deadline = self._watch_deadline()
         try:
             output = await self._call_workflow()
         except asyncio.CancelledError as error:
-            return self._stopped(error)
+            return self._stopped() or _reraise(error)
         except (Exception, BaseExceptionGroup, Suspended, SystemExit) as error:
-            return self._raised(error) if self._stop is None else self._stopped(error)
+            return self._stopped() or self._raised(error)
         else:
-            return self._returned(output) if self._stop is None else self._stop
+            return self._stopped() or self._returned(output)
         finally:
             if deadline is not None:
                 deadline.cancel()
@@ -121,7 +118,7 @@ class Execution:
             return
         self._stop = outcome
         if not isinstance(outcome, Lost):
-            self._recorder.close_announced("the run was interrupted")
+            self.recorder.close_announced("the run was interrupted")
         # From inside the function the caller raises Suspended instead: a task that cancels itself
         # would be cancelled at its next await, which may be the one that records the outcome.
         if self._task is not None and asyncio.current_task() is not self._task:
@@ -130,17 +127,8 @@ class Execution:
     def drain(self) -> None:
         """Let running steps end and be recorded, then hand the run back."""
         self._draining = True
-        if self._recorder.idle:
+        if self.recorder.idle:
             self.interrupt(Released())
-
-    def announce(self, older_than: float) -> None:
-        """See Recorder.announce."""
-        self._recorder.announce(older_than)
-
-    @property
-    def progress(self) -> bool:
-        """Whether this claim recorded a step."""
-        return self._recorder.progress
 
     async def run_step(
         self,
@@ -156,12 +144,12 @@ class Execution:
         recorded = self._request(key, StepKind.RUN)
         about = callee(fn)
         if recorded is not None and recorded.settled is not None:
-            return _replayed(key, recorded, about.codec)
+            return replayed(key, recorded.settled, about.codec)
         await self._branches.reach(key)
         failures = 0
         if recorded is not None:
             failures = recorded.failures
-            self._recorder.close(recorded.unfinished, "its worker died")
+            self.recorder.close(recorded.unfinished, "its worker died")
             await self._branches.wait_until(recorded.retry_at)
         while True:
             step = StepCall(key, failures + 1)
@@ -174,6 +162,7 @@ class Execution:
                     is_async=about.is_async,
                     threads=self._services.step_threads,
                     timeout=timeout,
+                    key=key,
                 )
                 return await self._record_success(step, value, about.codec)
             except Exception as error:
@@ -208,11 +197,11 @@ class Execution:
         else:
             await self._branches.reach(key)
             step, resume_at = StepCall(key, 1), ends()
-            await self._recorder.begin_sleep(step, resume_at)
+            await self.recorder.begin_sleep(step, resume_at)
         self._check_stopped()
         await self._branches.wait_until(resume_at)
         self._check_stopped()
-        self._recorder.end_sleep(step)
+        self.recorder.end_sleep(step)
 
     # -- the function ------------------------------------------------------------------------
 
@@ -233,11 +222,11 @@ class Execution:
             self._services.workflow_threads, context.run, workflow.invoke, arguments, sync
         )
 
-    def _stopped(self, error: BaseException) -> Outcome:
-        if self._stop is None:
-            raise error
-        while self._task is not None and self._task.cancelling():
-            self._task.uncancel()
+    def _stopped(self) -> Outcome | None:
+        """The outcome of an interruption, whose cancellation ends here."""
+        if self._stop is not None:
+            while self._task is not None and self._task.cancelling():
+                self._task.uncancel()
         return self._stop
 
     def _returned(self, value: Any) -> Outcome:
@@ -252,27 +241,18 @@ class Execution:
             return Failed(Failure.from_exception(error))
 
     def _raised(self, error: BaseException) -> Outcome:
-        """A step's own failure has had its retries; for anything else the run's policy decides."""
-        failure = Failure.from_exception(error)
-        attempt, policy = self.claim.attempts + 1, self._workflow.retry
-        if (
-            not isinstance(error, Exception)
-            or isinstance(error, OpenWorkflowError)
-            or hasattr(error, FROM_STEP)
-            or not policy.retries(error)
-            or policy.exhausted(attempt)
-        ):
-            return Failed(failure)
-        delay = policy.delay(attempt)
-        if self._past_deadline(self._journal.clock.now() + delay):
-            return Failed(failure)
-        return Rescheduled(failure, delay.total_seconds())
+        of_a_step = hasattr(error, FROM_STEP)
+        outcome = after_error(error, self._workflow.retry, self.claim.attempts + 1, of_a_step)
+        if isinstance(outcome, Rescheduled):
+            again = self._journal.clock.now() + timedelta(seconds=outcome.delay)
+            return Failed(outcome.failure) if self._past_deadline(again) else outcome
+        return outcome
 
     def _watch_deadline(self) -> asyncio.TimerHandle | None:
         deadline = self.claim.deadline_at
         if deadline is None:
             return None
-        error = DeadlineExceeded(f"the run did not end before its deadline, {deadline.isoformat()}")
+        error = DeadlineExceeded(f"the run did not end by its deadline, {deadline.isoformat()}")
         remaining = (deadline - self._journal.clock.now()).total_seconds()
         return asyncio.get_running_loop().call_later(
             max(0.0, remaining), self.interrupt, Failed(Failure.from_exception(error))
@@ -294,11 +274,6 @@ class Execution:
 
     def _key(self, name: str) -> str:
         self._check_stopped()
-        if not isinstance(name, str) or not 0 < len(name) <= STEP_NAME_LIMIT or "\0" in name:
-            raise ConfigurationError(
-                f"a step's name must be text of 1 to {STEP_NAME_LIMIT} characters without NUL, "
-                f"not {name!r:.80}"
-            )
         return self._history.key(name)
 
     def _request(self, key: str, kind: StepKind) -> Recorded | None:
@@ -316,17 +291,20 @@ class Execution:
             self.drain()
         self._check_stopped()
         self._branches.enter()
-        self._recorder.begin(step)
+        self.recorder.begin(step)
 
     def _leave(self, step: StepCall) -> None:
         self._branches.leave()
-        self._recorder.abandon(step)
+        self.recorder.abandon(step)
 
     async def _record_success(self, step: StepCall, value: Any, codec: Any) -> Any:
         self._check_stopped()
         output = codec.encode(value, f"result of step {step.key!r}", self._services.payload_limit)
         replayed = as_replayed(codec, value, output)
-        await self._ended(step, StepStatus.SUCCEEDED, output=output)
+        try:
+            await self._ended(step, StepStatus.SUCCEEDED, output=output)
+        except BackendError as error:  # the database is there, and will not take this value
+            raise SerializationError(f"result of step {step.key!r}: {error}") from error
         return replayed
 
     async def _record_failure(
@@ -340,23 +318,25 @@ class Execution:
         failure = Failure.from_exception(error)
         retry_at = self._journal.clock.now() + policy.delay(step.attempt)
         final = (
-            (isinstance(error, OpenWorkflowError) and not isinstance(error, StepTimeout))
+            isinstance(error, SerializationError | ConfigurationError)
             or not policy.retries(error)
             or policy.exhausted(step.attempt)
             or self._past_deadline(retry_at)
         )
-        context = '{"final": true}' if final else None
-        at = None if final else retry_at
         await self._ended(
-            step, StepStatus.FAILED, error=failure.to_json(), context=context, resume_at=at
+            step,
+            StepStatus.FAILED,
+            error=failure.to_json(),
+            context='{"final": true}' if final else None,
+            resume_at=None if final else retry_at,
         )
         if final:
-            raise _reraisable(failure, step.key, step.attempt)
+            raise step_error(failure, step.key, step.attempt)
         logger.info("step %s failed, attempt %d: %s", step.key, step.attempt, failure.message)
         return retry_at
 
     async def _ended(self, step: StepCall, status: StepStatus, **columns: Any) -> None:
-        seconds = await self._recorder.settle(step, status, **columns)
+        seconds = await self.recorder.settle(step, status, **columns)
         self._check_stopped()
         self._services.metrics.step_finished(self._workflow.name, status, seconds)
 
@@ -365,16 +345,5 @@ class Execution:
             raise Suspended
 
 
-def _replayed(key: str, recorded: Recorded, codec: Any) -> Any:
-    settled = recorded.settled
-    assert settled is not None
-    if settled.status is StepStatus.SUCCEEDED:
-        return codec.decode(settled.output)
-    raise _reraisable(Failure.from_json(settled.error or "{}"), key, settled.attempt)
-
-
-def _reraisable(failure: Failure, key: str, attempts: int) -> Exception:
-    error = failure.reraisable(key, attempts)
-    if not isinstance(error, StepFailed):
-        setattr(error, FROM_STEP, key)
-    return error
+def _reraise(error: BaseException) -> NoReturn:
+    raise error

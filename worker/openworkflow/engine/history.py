@@ -8,11 +8,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from openworkflow.backend.backend import RecordedStep
-from openworkflow.core.errors import NonDeterminism
+from openworkflow.core.errors import ConfigurationError, NonDeterminism
+from openworkflow.core.failure import Failure
+from openworkflow.core.serialization import Codec
 from openworkflow.core.step_attempt import StepKind, StepStatus
+
+NAME_LIMIT = 200
+"""Characters of a step's name."""
+FROM_STEP = "__openworkflow_step__"
+"""Marks an error raised by a step whose retries are spent: the run's own policy skips those."""
 
 
 @dataclass(slots=True)
@@ -62,7 +70,14 @@ class History:
         """Recorded keys the function has not asked for yet, in recorded order."""
 
     def key(self, name: str) -> str:
-        """The key of the next step called `name`."""
+        """The key of the next step called `name`. Raises ConfigurationError for an unfit name."""
+        if not 0 < len(name) <= NAME_LIMIT or any(
+            c == "\0" or "\ud800" <= c <= "\udfff" for c in name
+        ):
+            raise ConfigurationError(
+                f"a step's name must be text of 1 to {NAME_LIMIT} characters without NUL, "
+                f"not {name!r:.80}"
+            )
         key = name
         while key in self._requested:
             self._ordinals[name] += 1
@@ -102,3 +117,17 @@ class History:
 
 def _noun(kind: StepKind) -> str:
     return "sleep" if kind is StepKind.SLEEP else "step"
+
+
+def replayed(key: str, settled: RecordedStep, codec: Codec[Any]) -> Any:
+    """What the step returned; raises what it raised, in its own type where that is known."""
+    if settled.status is StepStatus.SUCCEEDED:
+        return codec.decode(settled.output)
+    raise step_error(Failure.from_json(settled.error or "{}"), key, settled.attempt)
+
+
+def step_error(failure: Failure, key: str, attempts: int) -> Exception:
+    """The error to raise in the workflow for a step whose retries are spent."""
+    error = failure.reraisable(key, attempts)
+    setattr(error, FROM_STEP, key)
+    return error

@@ -5,7 +5,9 @@ from datetime import datetime
 from typing import assert_never
 
 from openworkflow.backend.backend import ClaimedRun, RunEnd
+from openworkflow.core.errors import OpenWorkflowError
 from openworkflow.core.failure import Failure
+from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.workflow_run import RunStatus
 
 
@@ -49,6 +51,20 @@ class Lost:
 
 
 Outcome = Completed | Failed | Rescheduled | Parked | Released | Lost
+
+
+def after_error(
+    error: BaseException, policy: RetryPolicy, attempt: int, of_a_step: bool
+) -> Failed | Rescheduled:
+    """What an error that left the function means; `attempt` counts this execution, from 1.
+
+    A step's own error has had the step's retries; for anything else the run's policy decides.
+    """
+    failure = Failure.from_exception(error)
+    final = of_a_step or not isinstance(error, Exception) or isinstance(error, OpenWorkflowError)
+    if final or not policy.retries(error) or policy.exhausted(attempt):
+        return Failed(failure)
+    return Rescheduled(failure, policy.delay(attempt).total_seconds())
 
 
 def run_end(run: ClaimedRun, outcome: Outcome, *, progress: bool) -> RunEnd | None:

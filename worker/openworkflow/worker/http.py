@@ -46,8 +46,9 @@ class HealthServer:
     ) -> None:
         self._host, self._port, self._registry = host, port, registry
         self._probes = {"/livez": live, "/readyz": ready}
-        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self._runner = asyncio.Runner(loop_factory=asyncio.SelectorEventLoop)
         self._stopping = asyncio.Event()
+        self._conversations: set[asyncio.Task[None]] = set()
         self._thread: threading.Thread | None = None
 
     def start(self) -> int:
@@ -87,31 +88,53 @@ class HealthServer:
             runner.run(self._serve(listening))
 
     async def _serve(self, listening: socket.socket) -> None:
-        server = await asyncio.start_server(self._converse, sock=listening, limit=LONGEST_REQUEST)
+        # Not asyncio.start_server: when closed it forgets, open, what it accepted that moment.
+        self._loop.add_reader(listening, self._accept, listening)
         await self._stopping.wait()
-        server.close()
+        self._loop.remove_reader(listening)
+        listening.close()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, listening: socket.socket) -> None:
+        try:
+            client, _ = listening.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:  # out of files: without a pause this would be a busy loop
+            logger.warning("the health port could not take a client: %s", error)
+            self._loop.remove_reader(listening)
+            self._loop.call_later(1.0, self._loop.add_reader, listening, self._accept, listening)
+            return
+        client.setblocking(False)
+        conversation = self._loop.create_task(self._converse(client))
+        self._conversations.add(conversation)
+        conversation.add_done_callback(self._conversations.discard)
+        # Not in the task: one that is canceled before it began runs no `finally`.
+        conversation.add_done_callback(lambda _: client.close())
+
+    async def _converse(self, client: socket.socket) -> None:
         """One request, one answer: connections are not kept, a scrape comes every few seconds."""
         try:
             async with asyncio.timeout(CLIENT_SECONDS):
-                response = await self._response(reader)
-            writer.write(response.encode())
+                head = await self._read_head(client)
+            response = self._response(head).encode()
             async with asyncio.timeout(CLIENT_SECONDS):
-                await writer.drain()
-                writer.close()
-                await writer.wait_closed()
+                await self._loop.sock_sendall(client, response)
         except (TimeoutError, OSError, EOFError) as error:
             logger.debug("a client of the health port was let go: %r", error)
-        finally:
-            writer.transport.abort()
 
-    async def _response(self, reader: asyncio.StreamReader) -> "_Response":
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        except asyncio.LimitOverrunError:
+    async def _read_head(self, client: socket.socket) -> bytes:
+        head = b""
+        while b"\r\n\r\n" not in head and len(head) <= LONGEST_REQUEST:
+            chunk = await self._loop.sock_recv(client, 4096)
+            if not chunk:
+                raise EOFError
+            head += chunk
+        return head
+
+    def _response(self, head: bytes) -> "_Response":
+        if len(head) > LONGEST_REQUEST:
             return _Response(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        request, *headers = head.split("\r\n")
+        request, *headers = head.decode("latin-1").split("\r\n")
         method, _, rest = request.partition(" ")
         target, _, protocol = rest.partition(" ")
         if not protocol.startswith("HTTP/1."):
@@ -159,10 +182,13 @@ def _listen(host: str, port: int) -> socket.socket:
     # No look-up of the host's name, which http.server does and which may take many seconds.
     if host or not socket.has_dualstack_ipv6():
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    return socket.create_server(
-        ("", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True
-    )
+        listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    else:
+        listening = socket.create_server(
+            ("", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True
+        )
+    listening.setblocking(False)
+    return listening
 
 
 def _header(lines: list[str], name: str) -> str:

@@ -5,6 +5,7 @@ claims come back full. Every flush of a hungry worker with free slots carries a 
 """
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -48,6 +49,7 @@ class Poller:
         self._in_flight = 0
         self._hungry = self._woken = self._found = self._stopped = False
         self._held: dict[UUID, int] = {}
+        self._changed = asyncio.Event()
         self.kick: Callable[[], None] = lambda: None
         """Makes the journal flush; set once the journal exists."""
 
@@ -74,6 +76,7 @@ class Poller:
             self._found = True
             self._metrics.claimed(Counter(r.workflow_name for r in claimed), len(claimed))
             self._start(claimed)
+        self._changed.set()
         if self._hungry:
             self.kick()
 
@@ -93,6 +96,16 @@ class Poller:
         """A run's end was written, or its claim lost."""
         if self._held.get(run.id) == run.claim_no:
             del self._held[run.id]
+        self._changed.set()
+
+    async def emptied(self, seconds: float) -> bool:
+        """Wait so long for all runs to be gone, those of a claim under way included."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._held or self._in_flight:
+                    self._changed.clear()
+                    await self._changed.wait()
+        return not self._held and not self._in_flight
 
     @property
     def used(self) -> int:
@@ -110,7 +123,7 @@ class Poller:
 
     def resume_at(self, when: datetime) -> None:
         """A run was parked until `when`: be there in time."""
-        self._wake_in((when - self._clock.now()).total_seconds())
+        self.resume_in((when - self._clock.now()).total_seconds())
 
     async def run(self, listening: Callable[[], bool]) -> None:
         """Poll until canceled: soon after the last work, then backing off, and for due timers."""
@@ -131,9 +144,10 @@ class Poller:
         except BackendError:
             return  # the flushes report it
         if due is not None and due < horizon:
-            self._wake_in(due)
+            self.resume_in(due)
 
-    def _wake_in(self, delay: float) -> None:
+    def resume_in(self, delay: float) -> None:
+        """The same, so many seconds from now; later ones are left to the polls."""
         if delay < POLL_SECONDS:
             spread = random.uniform(0.0, TIMER_SPREAD_SECONDS)
             asyncio.get_running_loop().call_later(max(0.0, delay) + spread, self.wake)

@@ -15,54 +15,31 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
-from openworkflow.backend.backend import BackendPostgres, ClaimedRun, RecordedStep, WorkerSession
-from openworkflow.core.errors import BackendError, ConfigurationError, PoisonPill
-from openworkflow.core.failure import Failure
+from openworkflow.backend.backend import BackendPostgres, WorkerSession
+from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT
 from openworkflow.core.workflow import Registry, Workflow
-from openworkflow.engine.execution import Execution, Services
-from openworkflow.engine.history import History
+from openworkflow.engine.execution import Services
 from openworkflow.engine.journal import DatabaseClock, Journal
-from openworkflow.engine.outcome import (
-    Completed,
-    Failed,
-    Lost,
-    Outcome,
-    Parked,
-    Released,
-    Rescheduled,
-    run_end,
-)
-from openworkflow.telemetry.logs import log_context
+from openworkflow.engine.outcome import Released
 from openworkflow.telemetry.metrics import Metrics
+from openworkflow.worker.executor import Executor
 from openworkflow.worker.heartbeat import Heartbeat
 from openworkflow.worker.poller import Poller
 
 logger = logging.getLogger(__name__)
 
 LOOP_TICK_SECONDS = 0.25
-ANNOUNCE_SECONDS = 0.5
-"""A step function still running after this long gets its `running` row."""
-HAND_BACK_SECONDS = 5.0
-"""What is left of a drain for writing that the runs were handed back."""
-
+LIVE_SECONDS = 300.0
+"""Without a turn of the event loop for so long, the worker calls itself dead."""
 DEFAULT_COLLECTOR_THRESHOLD = 2000
 """Python 3.13's; older ones have less."""
 COLLECTOR_THRESHOLD = 50_000
 """Allocations between two collections."""
-
-OUTCOMES = {
-    Completed: "succeeded",
-    Failed: "failed",
-    Rescheduled: "retried",
-    Parked: "parked",
-    Released: "released",
-    Lost: "lost",
-}
 
 
 class Worker:
@@ -100,8 +77,8 @@ class Worker:
         self._payload_limit = payload_limit
         self.metrics = metrics or Metrics(backend.namespace_id)
         self.metrics.serve({workflow.name for workflow in self._registry})
-        self._executions: dict[UUID, Execution] = {}
-        self._draining, self._empty = asyncio.Event(), asyncio.Event()
+        self._executor: Executor | None = None
+        self._draining = asyncio.Event()
         self._started: asyncio.Future[None] | None = None
         self._main: asyncio.Task[None] | None = None
         self._last_tick = time.monotonic()
@@ -134,8 +111,8 @@ class Worker:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
         def on_signal() -> None:
-            if stop.is_set():
-                self._interrupt_all(Released())
+            if stop.is_set() and self._executor is not None:
+                self._executor.interrupt_all(Released())
             stop.set()
 
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -150,12 +127,12 @@ class Worker:
     @property
     def slots_used(self) -> int:
         """Runs in progress."""
-        return len(self._executions)
+        return 0 if self._executor is None else len(self._executor)
 
     def live(self) -> tuple[bool, str]:
         """For `/livez`: whether the event loop still turns; says nothing of the database."""
         age = time.monotonic() - self._last_tick
-        return age < 300, f"event loop last seen {age:.1f} s ago"
+        return age < LIVE_SECONDS, f"event loop last seen {age:.1f} s ago"
 
     def ready(self) -> tuple[bool, str]:
         """For `/readyz`: started, not draining, and the heartbeat reaches the database."""
@@ -175,23 +152,27 @@ class Worker:
             stack.enter_context(patient_collector())
             session = await stack.enter_async_context(self._session())
             listener = await stack.enter_async_context(self._backend.listen())
-            listener.on_work(self._on_work)
-            listener.on_canceled(self._on_canceled)
-            self._assemble(session, await self._backend.now())
+            executor = self._executor = Executor(
+                self._backend, session, self._registry, self._max_crashes
+            )
+            self._assemble(session, executor, await self._backend.now())
             stack.enter_context(self._threads())
+            listener.on_work(self._poller.wake)
+            listener.on_canceled(executor.cancel)
             self._heartbeat.start()
             stack.callback(self._heartbeat.stop)
             async with asyncio.TaskGroup() as tasks:
-                self._tasks = tasks
+                executor.attach(tasks, self._poller, self._services)
                 services = [
                     tasks.create_task(self._journal.run()),
                     tasks.create_task(self._poller.run(lambda: listener.healthy)),
-                    tasks.create_task(self._tick()),
+                    tasks.create_task(self._tick(executor)),
                 ]
                 assert self._started is not None
                 self._started.set_result(None)
                 await self._draining.wait()
-                await self._hand_back()
+                self._poller.stop()
+                await executor.drain(self._drain.total_seconds())
                 for service in services:
                     service.cancel()
 
@@ -212,10 +193,9 @@ class Worker:
             for threads in (self._services.step_threads, self._services.workflow_threads):
                 threads.shutdown(wait=False, cancel_futures=True)
 
-    def _assemble(self, session: WorkerSession, now: Any) -> None:
+    def _assemble(self, session: WorkerSession, executor: Executor, now: datetime) -> None:
         batch = max(1, self.concurrency // (4 if self.concurrency > 40 else 2))
         clock = DatabaseClock(now)
-        self._claim_session = session
         self._poller = Poller(
             self._backend,
             clock,
@@ -223,7 +203,7 @@ class Worker:
             keys=self._registry.keys(),
             slots=self.concurrency,
             batch=batch,
-            start=self._start,
+            start=executor.start,
         )
         self._journal = Journal(
             self._backend,
@@ -248,141 +228,19 @@ class Worker:
             self.worker_id,
             self._lease,
             held=self._poller.claims,
-            on_lost=self._on_lost,
+            on_lost=executor.lose,
             metrics=self.metrics,
         )
 
-    async def _tick(self) -> None:
+    async def _tick(self, executor: Executor) -> None:
         while True:
             self._last_tick = time.monotonic()
             self.metrics.slots(self._poller.used, self.concurrency)
-            for execution in list(self._executions.values()):
-                execution.announce(ANNOUNCE_SECONDS)
+            executor.announce()
             await asyncio.sleep(LOOP_TICK_SECONDS)
             self.metrics.event_loop_lag(
                 max(0.0, time.monotonic() - self._last_tick - LOOP_TICK_SECONDS)
             )
-
-    async def _hand_back(self) -> None:
-        """Let running steps end within the grace period, then release what is left."""
-        self._poller.stop()
-        if self._executions:
-            logger.info("draining: %d runs in progress", len(self._executions))
-        for execution in list(self._executions.values()):
-            execution.drain()
-        await self._emptied(self._drain.total_seconds())
-        self._interrupt_all(Released())
-        if not await self._emptied(HAND_BACK_SECONDS):
-            logger.warning("%d runs could not be handed back", len(self._executions))
-
-    async def _emptied(self, seconds: float) -> bool:
-        if self._executions:
-            self._empty.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), seconds)
-        return not self._executions
-
-    def _interrupt_all(self, outcome: Outcome) -> None:
-        for execution in list(self._executions.values()):
-            execution.interrupt(outcome)
-
-    # -- runs --------------------------------------------------------------------------------
-
-    def _start(self, claimed: list[ClaimedRun]) -> None:
-        known = [run for run in claimed if run.has_history]
-        for run in claimed:
-            self.metrics.schedule_to_start(
-                run.workflow_name, max(0.0, (run.claimed_at - run.due_at).total_seconds())
-            )
-            if not run.has_history:
-                self._tasks.create_task(self._execute(run, ()))
-        if known:
-            self._tasks.create_task(self._start_known(known))
-
-    async def _start_known(self, runs: list[ClaimedRun]) -> None:
-        """Runs that were claimed before may have steps to replay."""
-        while True:
-            try:
-                histories = await self._claim_session.load_histories([run.id for run in runs])
-                break
-            except BackendError as error:
-                self.metrics.database_error("history")
-                logger.warning("could not load the histories of %d runs: %s", len(runs), error)
-                await asyncio.sleep(1.0)
-        for run in runs:
-            self._tasks.create_task(self._execute(run, histories.get(run.id, ())))
-
-    async def _execute(self, run: ClaimedRun, steps: Iterable[RecordedStep]) -> None:
-        workflow = self._registry.get(run.workflow_name, run.version)
-        log_context.set(
-            {
-                "namespace_id": self._backend.namespace_id,
-                "workflow": run.workflow_name,
-                "run_id": run.id,
-                "attempt": run.attempts + 1,
-            }
-        )
-        execution = Execution(run, workflow, History(steps), self._services)
-        self._executions[run.id] = execution
-        started = time.perf_counter()
-        try:
-            outcome = await self._outcome(run, execution)
-            self._poller.release_slot()
-            await self._conclude(run, outcome, execution.progress, started)
-        finally:
-            if self._executions.get(run.id) is execution:
-                del self._executions[run.id]
-            self._poller.forget(run)
-            if not self._executions:
-                self._empty.set()
-
-    async def _outcome(self, run: ClaimedRun, execution: Execution) -> Outcome:
-        if run.crashes >= self._max_crashes:
-            return Failed(_poisoned(run))
-        try:
-            return await execution.run()
-        except Exception as error:  # a defect of ours: it may cost this run, not its neighbours
-            logger.exception("internal error while executing a run")
-            return Failed(Failure.from_exception(error))
-
-    async def _conclude(
-        self, run: ClaimedRun, outcome: Outcome, progress: bool, started: float
-    ) -> None:
-        end = run_end(run, outcome, progress=progress)
-        if end is not None:
-            try:
-                written = await self._journal.end(end)
-            except BackendError as error:
-                failure = Failure.from_exception(error)
-                end = run_end(run, Failed(failure), progress=progress)
-                assert end is not None
-                written, outcome = await self._journal.end(end), Failed(failure)
-            if not written:
-                outcome = Lost()
-        if isinstance(outcome, Parked):
-            self._poller.resume_at(outcome.resume_at)
-        if isinstance(outcome, Failed):
-            logger.warning("run failed: %s", outcome.failure.message)
-        if isinstance(outcome, Lost):
-            self.metrics.claim_lost(run.workflow_name)
-            logger.info("the claim was lost, or the run canceled: nothing more is recorded")
-        self.metrics.run_finished(
-            run.workflow_name, OUTCOMES[type(outcome)], time.perf_counter() - started
-        )
-
-    def _on_lost(self, lost: set[tuple[UUID, int]]) -> None:
-        for run_id, claim_no in lost:
-            execution = self._executions.get(run_id)
-            if execution is not None and execution.claim.claim_no == claim_no:
-                execution.interrupt(Lost())
-
-    def _on_canceled(self, run_id: UUID) -> None:
-        execution = self._executions.get(run_id)
-        if execution is not None:
-            execution.interrupt(Lost())
-
-    def _on_work(self) -> None:
-        self._poller.wake()
 
 
 @contextlib.contextmanager
@@ -399,17 +257,6 @@ def patient_collector() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
-
-
-def _poisoned(run: ClaimedRun) -> Failure:
-    return Failure.from_exception(
-        PoisonPill(
-            f"{run.crashes} workers died while they executed this run, and none recorded a step in "
-            "between; it is not given to another one. Look at the workers' last logs (out of "
-            "memory? a crash in native code?), then start it again: openworkflow runs retry "
-            f"{run.id}"
-        )
-    )
 
 
 def _check(what: str, value: float, least: float, most: float) -> None:

@@ -4,26 +4,22 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 from uuid import UUID
 
-from openworkflow.backend.backend import BackendPostgres, CreatedRun, NewRun, Page, RunFilter
+from openworkflow.backend.backend import BackendPostgres, CreatedRun, Page, RunFilter
 from openworkflow.backend.notifications import Listener
+from openworkflow.client.handle import RunDetails, RunHandle
+from openworkflow.client.request import Moment, Request
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import (
     ConfigurationError,
     ResultTimeout,
     RunNotFound,
-    WorkflowCanceled,
-    WorkflowFailed,
 )
-from openworkflow.core.failure import Failure
-from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, Codec, codec_for
-from openworkflow.core.step_attempt import StepAttempt
+from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, codec_for
 from openworkflow.core.workflow import Workflow
-from openworkflow.core.workflow_run import RunStatus, WorkflowRun
+from openworkflow.core.workflow_run import WorkflowRun
 from openworkflow.worker.worker import Worker
 
 if TYPE_CHECKING:
@@ -35,53 +31,6 @@ O = TypeVar("O")  # noqa: E741
 FIRST_POLL_SECONDS = 0.05
 POLL_SECONDS = 2.0
 """Under the wake-ups: the longest pause between two looks at a run."""
-KEY_LIMIT = 500
-
-
-@dataclass(frozen=True, slots=True)
-class RunDetails:
-    """A run and its step attempts in the order they began."""
-
-    run: WorkflowRun
-    steps: list[StepAttempt]
-
-
-class RunHandle(Generic[O]):
-    """A run that was started; `created` is False if its idempotency key had started it before."""
-
-    def __init__(
-        self, ow: "OpenWorkflow", run_id: UUID, codec: Codec[O], *, created: bool = False
-    ) -> None:
-        self.id, self.created = run_id, created
-        self._ow, self._codec = ow, codec
-
-    def __repr__(self) -> str:
-        return f"<run {self.id}>"
-
-    async def run(self) -> WorkflowRun:
-        """The row as it is now. Raises RunNotFound."""
-        return await self._ow.get_workflow_run(self.id)
-
-    async def status(self) -> RunStatus:
-        """Where the run stands. Raises RunNotFound."""
-        return (await self.run()).status
-
-    async def cancel(self) -> None:
-        """See OpenWorkflow.cancel."""
-        await self._ow.cancel(self.id)
-
-    async def result(self, timeout: Duration | None = None) -> O:
-        """Wait for the run to end, and return what its function returned.
-
-        Raises WorkflowFailed, WorkflowCanceled, RunNotFound, and ResultTimeout after `timeout`
-        (seconds, timedelta or text such as "30s"); the run goes on then.
-        """
-        run = await self._ow.wait(self.id, timeout)
-        if run.status is RunStatus.CANCELED:
-            raise WorkflowCanceled(run.id)
-        if run.status is RunStatus.FAILED:
-            raise WorkflowFailed(run.id, Failure.from_object(run.error))
-        return self._codec.validate_stored(run.output)
 
 
 class OpenWorkflow:
@@ -97,17 +46,43 @@ class OpenWorkflow:
         self._listener: Listener | None = None
         self._listening = asyncio.Lock()
 
+    @overload
     async def run_workflow(
         self,
-        workflow: Workflow[I, O] | str,
+        workflow: Workflow[Any, O],
         input: Any = None,
         *,
         version: str | None = None,
         idempotency_key: str | None = None,
-        available_at: datetime | Duration | None = None,
-        deadline: datetime | Duration | None = None,
+        available_at: Moment | None = None,
+        deadline: Moment | None = None,
         connection: "asyncpg.Connection[Any] | None" = None,
-    ) -> RunHandle[O]:
+    ) -> RunHandle[O]: ...
+
+    @overload
+    async def run_workflow(
+        self,
+        workflow: str,
+        input: Any = None,
+        *,
+        version: str | None = None,
+        idempotency_key: str | None = None,
+        available_at: Moment | None = None,
+        deadline: Moment | None = None,
+        connection: "asyncpg.Connection[Any] | None" = None,
+    ) -> RunHandle[Any]: ...
+
+    async def run_workflow(
+        self,
+        workflow: Workflow[Any, Any] | str,
+        input: Any = None,
+        *,
+        version: str | None = None,
+        idempotency_key: str | None = None,
+        available_at: Moment | None = None,
+        deadline: Moment | None = None,
+        connection: "asyncpg.Connection[Any] | None" = None,
+    ) -> RunHandle[Any]:
         """Start one run; it exists once this returns.
 
         A workflow whose code is elsewhere is given by name (and `version`). A second call with the
@@ -116,31 +91,56 @@ class OpenWorkflow:
         transaction, the run exists if and only if that transaction commits.
         Raises InputValidationError, ConfigurationError or BackendError, and then nothing is stored.
         """
-        runs = [self._new_run(workflow, input, version, idempotency_key, available_at, deadline)]
+        request = Request(workflow, version, available_at, deadline, self._payload_limit)
+        runs = [request.run(input, idempotency_key)]
         created = await self._backend.create_workflow_runs(runs, connection=connection)
         return self._handle(workflow, created[0])
 
+    @overload
     async def run_workflows(
         self,
-        workflow: Workflow[I, O] | str,
+        workflow: Workflow[Any, O],
         inputs: Sequence[Any],
         *,
         version: str | None = None,
         idempotency_keys: Sequence[str | None] | None = None,
-        available_at: datetime | Duration | None = None,
-        deadline: datetime | Duration | None = None,
+        available_at: Moment | None = None,
+        deadline: Moment | None = None,
         connection: "asyncpg.Connection[Any] | None" = None,
-    ) -> list[RunHandle[O]]:
+    ) -> list[RunHandle[O]]: ...
+
+    @overload
+    async def run_workflows(
+        self,
+        workflow: str,
+        inputs: Sequence[Any],
+        *,
+        version: str | None = None,
+        idempotency_keys: Sequence[str | None] | None = None,
+        available_at: Moment | None = None,
+        deadline: Moment | None = None,
+        connection: "asyncpg.Connection[Any] | None" = None,
+    ) -> list[RunHandle[Any]]: ...
+
+    async def run_workflows(
+        self,
+        workflow: Workflow[Any, Any] | str,
+        inputs: Sequence[Any],
+        *,
+        version: str | None = None,
+        idempotency_keys: Sequence[str | None] | None = None,
+        available_at: Moment | None = None,
+        deadline: Moment | None = None,
+        connection: "asyncpg.Connection[Any] | None" = None,
+    ) -> list[RunHandle[Any]]:
         """Start a run for each input, all or none; thousands in one call. See run_workflow."""
         keys = idempotency_keys or [None] * len(inputs)
         if len(keys) != len(inputs):
             raise ConfigurationError(
                 f"{len(inputs)} inputs need as many idempotency_keys, not {len(keys)}"
             )
-        runs = [
-            self._new_run(workflow, each, version, key, available_at, deadline)
-            for each, key in zip(inputs, keys, strict=True)
-        ]
+        request = Request(workflow, version, available_at, deadline, self._payload_limit)
+        runs = [request.run(each, key) for each, key in zip(inputs, keys, strict=True)]
         created = await self._backend.create_workflow_runs(runs, connection=connection)
         return [self._handle(workflow, each) for each in created]
 
@@ -229,89 +229,3 @@ class OpenWorkflow:
     def _handle(self, workflow: Workflow[I, O] | str, created: CreatedRun) -> RunHandle[O]:
         codec = codec_for(Any) if isinstance(workflow, str) else workflow.output_codec
         return RunHandle(self, created.id, codec, created=created.created)
-
-    def _new_run(
-        self,
-        workflow: Workflow[Any, Any] | str,
-        value: Any,
-        version: str | None,
-        key: str | None,
-        available_at: datetime | Duration | None,
-        deadline: datetime | Duration | None,
-    ) -> NewRun:
-        _check_text("idempotency_key", key, KEY_LIMIT)
-        at, delay = _moment("available_at", available_at)
-        if isinstance(workflow, Workflow):
-            name, version = workflow.name, workflow.version if version is None else version
-            deadline = workflow.deadline if deadline is None else deadline
-        else:
-            name = workflow
-        _check_text("workflow", name, 200)
-        _check_text("version", version, 200)
-        deadline_at, deadline_in = _moment("deadline", deadline)
-        _check_order(at, delay, deadline_at, deadline_in)
-        return NewRun(
-            workflow_name=name,
-            version=version,
-            input=self._encode(workflow, value),
-            idempotency_key=key,
-            available_at=at,
-            delay=delay,
-            deadline_at=deadline_at,
-            deadline=deadline_in,
-        )
-
-    def _encode(self, workflow: Workflow[Any, Any] | str, value: Any) -> str | None:
-        if isinstance(workflow, str):
-            return codec_for(Any).encode(value, "input", self._payload_limit)
-        if not workflow.takes_input:
-            if value is not None:
-                raise ConfigurationError(f"workflow {workflow.name!r} takes no input")
-            return None
-        codec = workflow.input_codec
-        return codec.encode(codec.validate(value, "input"), "input", self._payload_limit)
-
-
-def _check_text(what: str, text: str | None, limit: int) -> None:
-    if text is not None and (not 0 < len(text) <= limit or "\0" in text or not _is_unicode(text)):
-        raise ConfigurationError(
-            f"{what} must be text of 1 to {limit} characters without NUL, not {text!r:.80}"
-        )
-
-
-def _is_unicode(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _moment(
-    what: str, value: datetime | Duration | None
-) -> tuple[datetime | None, timedelta | None]:
-    """A point in time, or a length of time from now."""
-    if value is None:
-        return None, None
-    if isinstance(value, datetime):
-        if value.tzinfo is None:
-            raise ConfigurationError(f"{what} must carry a time zone, for example tzinfo=UTC")
-        return value, None
-    return None, parse_duration(value)
-
-
-def _check_order(
-    at: datetime | None,
-    delay: timedelta | None,
-    deadline_at: datetime | None,
-    deadline_in: timedelta | None,
-) -> None:
-    """Refuse a run whose deadline is over before it may start."""
-    if deadline_at is None and deadline_in is None:
-        return
-    now = datetime.now(UTC)  # only to compare two wishes; the database's clock decides later
-    try:
-        start = at or now + (delay or timedelta(0))
-        end = deadline_at or now + (deadline_in or timedelta(0))
-    except OverflowError:
-        raise ConfigurationError(
-            "available_at and deadline must lie before the year 9999"
-        ) from None
-    if end <= start:
-        raise ConfigurationError("the deadline must be later than available_at, and than now")

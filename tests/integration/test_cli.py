@@ -1,0 +1,271 @@
+"""The command line as people and scripts use it: real processes on a real database."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from openworkflow import OpenWorkflow, RunStatus, Step, workflow
+from tests.helpers import StartWorker, eventually
+
+WORKFLOWS = """
+from dataclasses import dataclass
+from openworkflow import RetryPolicy, Step, workflow
+
+@dataclass
+class Order:
+    id: int
+
+async def charge(order: Order) -> str:
+    if order.id < 0:
+        raise ValueError("no such order")
+    return f"receipt-{order.id}"
+
+@workflow
+async def ship(order: Order, step: Step) -> str:
+    return await step.run("charge", charge, order, retry=RetryPolicy(max_attempts=1))
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with a module of workflows."""
+    (tmp_path / "shop.py").write_text(WORKFLOWS)
+    return tmp_path
+
+
+async def start(project: Path, url: str | None, *args: str) -> asyncio.subprocess.Process:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("OPENWORKFLOW_")}
+    environment.pop("DATABASE_URL", None)
+    if url is not None:
+        environment["DATABASE_URL"] = url
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "openworkflow",
+        *args,
+        cwd=project,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def run(project: Path, url: str | None, *args: str) -> Done:
+    process = await start(project, url, *args)
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode is not None
+    assert "Traceback" not in err.decode()
+    return Done(process.returncode, out.decode(), err.decode())
+
+
+async def test_a_worker_serves_until_sigterm_and_exits_0(project: Path, database_url: str) -> None:
+    worker = await start(project, database_url, "worker", "shop", "--port", "0")
+    try:
+        done = await run(
+            project, database_url, "run", "shop:ship", "--input", '{"id": 7}', "--wait"
+        )
+        failed = await run(project, database_url, "run", "ship", "-i", '{"id": -1}', "--wait")
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        _, logs = await asyncio.wait_for(worker.communicate(), 60)
+
+    assert (0, '"receipt-7"\n') == (done.code, done.out)
+    assert 3 == failed.code
+    assert "no such order" in failed.err
+    assert 0 == worker.returncode
+    lines = [json.loads(line) for line in logs.decode().splitlines()]
+    assert any("stopped" in line["message"] for line in lines)
+
+
+async def test_runs_can_be_listed_shown_canceled_and_retried(
+    project: Path, database_url: str
+) -> None:
+    async def openworkflow(*args: str) -> Done:
+        return await run(project, database_url, *args)
+
+    run_id = (await openworkflow("run", "ship", "-i", '{"id": 1}', "--json")).json["id"]
+    listed = (await openworkflow("runs", "list", "--json")).json
+    assert [run_id] == [each["id"] for each in listed["runs"]]
+    assert run_id in (await openworkflow("runs", "list", "--status", "pending")).out
+    assert "no runs\n" == (await openworkflow("runs", "list", "--status", "failed")).out
+    assert {"id": 1} == (await openworkflow("runs", "show", run_id, "--json")).json["run"]["input"]
+    assert "ship" in (await openworkflow("runs", "show", run_id)).out
+
+    assert f"{run_id} is canceled\n" == (await openworkflow("runs", "cancel", run_id)).out
+    assert f"{run_id} is pending\n" == (await openworkflow("runs", "retry", run_id)).out
+    refused = await openworkflow("runs", "retry", run_id)
+    assert 1 == refused.code
+    assert "cannot be retried" in refused.err
+
+
+async def test_waiting_no_longer_than_asked_exits_4(project: Path, database_url: str) -> None:
+    done = await run(project, database_url, "run", "nobody", "--wait", "--timeout", "200ms")
+
+    assert 4 == done.code
+    assert "it goes on" in done.err
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["worker", "missing"], 1, "there is no module 'missing'"),
+        (["worker", "broken"], 1, "broken.py:1"),
+        (["worker", "empty"], 1, "empty holds no workflow"),
+        (["worker", "shop:nope"], 1, "the workflows of shop: ship"),
+        (["run", "shop:ship", "--input", '{"id": "x"}'], 1, "input.id"),
+        (["run", "ship", "--input", "{"], 2, "--input is not JSON"),
+        (["run", "ship", "--delay", "-5"], 2, "duration"),
+        (["runs", "show", "7"], 2, "not a run id"),
+        (["runs", "show", "01a20861-4896-7345-9be3-c894fef5bc1d"], 1, "there is no workflow run"),
+        (["migrate", "--namespace", "n" * 300], 1, "namespace_id"),
+    ],
+)
+async def test_a_mistake_gets_one_clear_line(
+    project: Path, database_url: str, args: list[str], code: int, message: str
+) -> None:
+    (project / "broken.py").write_text("def oops(:\n")
+    (project / "empty.py").write_text("")
+
+    done = await run(project, database_url, *args)
+
+    assert code == done.code
+    assert message in done.err
+    assert "" == done.out
+
+
+async def test_without_a_database_the_error_says_what_to_do(project: Path) -> None:
+    missing = await run(project, None, "runs", "list")
+    refused = await run(project, "postgresql://me:secret@127.0.0.1:1/db", "runs", "list")
+
+    assert (1, 1) == (missing.code, refused.code)
+    assert "set DATABASE_URL" in missing.err
+    assert "refused the connection" in refused.err
+    assert "secret" not in refused.err
+
+
+async def test_migrate_shows_the_sql_applies_it_and_says_so(
+    project: Path, empty_database_url: str
+) -> None:
+    async def migrate(*args: str) -> Done:
+        return await run(project, empty_database_url, "migrate", *args)
+
+    assert "CREATE TABLE workflow_runs" in (await migrate("--dry-run")).out
+    assert [None] == [m["applied_at"] for m in (await migrate("--status", "--json")).json]
+    assert "applied 0001 initial" in (await migrate()).out
+    assert {"applied": []} == (await migrate("--json")).json
+    assert "up to date" in (await migrate("--dry-run")).out
+
+
+async def test_doctor_is_content_with_a_healthy_database(project: Path, database_url: str) -> None:
+    done = await run(project, database_url, "doctor", "--json")
+
+    assert 0 == done.code
+    assert {"ok"} == {finding["level"] for finding in done.json}
+
+
+async def test_doctor_finds_what_is_broken_and_exits_3(
+    project: Path, ow: OpenWorkflow, database_url: str, empty_database_url: str
+) -> None:
+    late = await ow.run_workflow("nobody")
+    broken = await ow.run_workflow("broken")
+    connection = await asyncpg.connect(database_url)
+    await connection.execute(
+        "UPDATE workflow_runs SET available_at = now() - interval '1 h' WHERE id = $1", late.id
+    )
+    await connection.execute(
+        "UPDATE workflow_runs SET worker_id = 'ghost' WHERE id = $1", broken.id
+    )
+    await connection.close()
+
+    done = await run(project, database_url, "doctor", "--json")
+    empty = await run(project, empty_database_url, "doctor")
+
+    assert (3, 3) == (done.code, empty.code)
+    problems = {f["check"]: f["found"] for f in done.json if f["level"] == "problem"}
+    assert {"due runs", "tables"} == set(problems)
+    assert "only a running run has a worker" in problems["tables"]
+    assert "openworkflow migrate" in empty.out
+
+
+async def test_prune_deletes_old_finished_runs_with_their_steps(
+    project: Path, ow: OpenWorkflow, database_url: str, start_worker: StartWorker
+) -> None:
+    async def value() -> int:
+        return 1
+
+    @workflow
+    async def short(step: Step) -> int:
+        return await step.run("value", value)
+
+    await start_worker(short)
+    old, young = [await ow.run_workflow(short) for _ in range(2)]
+    for each in (old, young):
+        await each.result(timeout=20)
+    connection = await asyncpg.connect(database_url)
+    await connection.execute(
+        "UPDATE workflow_runs SET completed_at = now() - interval '31 d' WHERE id = $1", old.id
+    )
+
+    planned = await run(project, database_url, "prune", "--dry-run", "--json")
+    done = await run(project, database_url, "prune", "--batch", "1", "--json")
+
+    assert {"deleted": 0, "found": 1} == planned.json
+    assert {"deleted": 1, "found": 1} == done.json
+    assert 1 == await connection.fetchval("SELECT count(*) FROM step_attempts")
+    await connection.close()
+    assert RunStatus.SUCCEEDED is await young.status()
+
+
+async def test_init_writes_a_project_that_dev_serves(tmp_path: Path) -> None:
+    made = await run(tmp_path, None, "init", "shop")
+    again = await run(tmp_path, None, "init", "shop")
+    shop = tmp_path / "shop"
+    assert (0, 1) == (made.code, again.code)
+    assert "already has workflows.py" in again.err
+
+    dev = await start(shop, None, "dev", "workflows", "--data", str(tmp_path / "postgres"))
+    try:
+        url = await _url(dev)
+        started = await run(
+            shop, url, "run", "ship-order", "-i", '{"id": 1, "email": "a@b.c"}', "--json"
+        )
+        assert await eventually(lambda: _steps(shop, url, started.json["id"]), deadline=30)
+    finally:
+        dev.send_signal(signal.SIGINT)
+        await asyncio.wait_for(dev.communicate(), 60)
+    assert 0 == dev.returncode
+
+
+async def _url(dev: asyncio.subprocess.Process) -> str:
+    assert dev.stdout is not None
+    async with asyncio.timeout(60):
+        async for line in dev.stdout:
+            if b"DATABASE_URL='" in line:
+                return line.decode().split("'")[1]
+    raise AssertionError("dev ended without a word on its database")
+
+
+async def _steps(shop: Path, url: str, run_id: str) -> bool:
+    shown = (await run(shop, url, "runs", "show", run_id, "--json")).json
+    return {"charge", "pack", "notify"} <= {s["step_name"] for s in shown["steps"]}

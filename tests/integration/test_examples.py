@@ -1,0 +1,47 @@
+"""The examples do what their text says."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_example(name: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / name)],
+        env={**os.environ, **environment},
+        text=True,
+        capture_output=True,
+        timeout=100,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_hello_runs_its_workflow(database_url: str) -> None:
+    out = run_example("hello.py", DATABASE_URL=database_url)
+
+    assert "Hello, world!\nthe run returned: Hello, world!\n" == out
+
+
+def test_an_enqueue_in_the_callers_transaction_is_rolled_back_with_it(database_url: str) -> None:
+    out = run_example("transactional_enqueue.py", DATABASE_URL=database_url)
+
+    assert "committed, and the run returned: welcome, ada@example.com" in out
+    assert "rolled back: the address is taken" in out
+    assert "runs there are now more than before: 1\n" in out
+
+
+def test_the_demo_keeps_its_promises_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    # A short path: a Unix socket lives in it.
+    with tempfile.TemporaryDirectory() as folder:
+        out = run_example("demo.py", TMPDIR=folder)
+
+        assert "As promised." in out
+        assert "30 of 30 runs succeeded." in out
+        assert "SIGKILL" in out
+        assert [] == [path.name for path in Path(folder).glob("openworkflow-demo-*")]

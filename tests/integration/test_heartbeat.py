@@ -1,0 +1,254 @@
+"""Leases outlive blocked event loops, lost connections and a database that hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from openworkflow import BackendPostgres
+from openworkflow.backend.backend import ClaimRequest, Flush, HeartbeatSession, NewRun
+from openworkflow.telemetry.metrics import Metrics
+from openworkflow.worker.heartbeat import Heartbeat
+from tests.helpers import eventually
+
+Claim = tuple[UUID, int]
+Start = Callable[..., Heartbeat]
+
+WORKER = "here/1"
+LEASE = timedelta(seconds=1.5)
+
+
+@pytest.fixture
+async def claims(backend: BackendPostgres) -> list[Claim]:
+    """Two runs that the worker holds."""
+    await backend.create_workflow_runs([NewRun("bill"), NewRun("bill")])
+    session = await backend.open_session(connections=1)
+    flushed = await session.flush(Flush(WORKER, LEASE, claim=ClaimRequest(10, ["bill"], [""])))
+    await session.close()
+    return [(run.id, run.claim_no) for run in flushed.claimed]
+
+
+@pytest.fixture
+async def observer(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics("default")
+
+
+@pytest.fixture
+def lost() -> list[Claim]:
+    return []
+
+
+@pytest.fixture
+def start(
+    backend: BackendPostgres, claims: list[Claim], lost: list[Claim], metrics: Metrics
+) -> Iterator[Start]:
+    """Starts a heartbeat of `claims`; it is stopped at the end of the test."""
+    started: list[Heartbeat] = []
+
+    def begin(
+        held: Callable[[], list[Claim]] = lambda: list(claims),
+        on_lost: Callable[[set[Claim]], None] = lost.extend,
+    ) -> Heartbeat:
+        heartbeat = Heartbeat(backend, WORKER, LEASE, held=held, on_lost=on_lost, metrics=metrics)
+        heartbeat.start()
+        started.append(heartbeat)
+        return heartbeat
+
+    yield begin
+    for heartbeat in started:
+        heartbeat.stop()
+
+
+async def leased(observer: asyncpg.Connection) -> int:
+    """How many runs nobody else may claim now."""
+    count: int = await observer.fetchval(
+        "SELECT count(*) FROM workflow_runs WHERE status = 'running' AND available_at > now()"
+    )
+    return count
+
+
+async def expire(observer: asyncpg.Connection) -> None:
+    await observer.execute("UPDATE workflow_runs SET available_at = now() - interval '1 second'")
+
+
+def errors(metrics: Metrics) -> float:
+    return _sample(metrics, "openworkflow_database_errors_total", kind="heartbeat")
+
+
+def last_beat(metrics: Metrics) -> float:
+    return _sample(metrics, "openworkflow_heartbeat_last_timestamp_seconds")
+
+
+def _sample(metrics: Metrics, name: str, **labels: str) -> float:
+    value = metrics.registry.get_sample_value(name, {"namespace_id": "default", **labels})
+    assert value is not None
+    return value
+
+
+async def test_leases_are_kept_while_the_event_loop_is_blocked(
+    start: Start, observer: asyncpg.Connection
+) -> None:
+    """The very reason for a thread of its own."""
+    start()
+
+    time.sleep(2 * LEASE.total_seconds())  # noqa: ASYNC251 - what user code does to us
+
+    assert 2 == await leased(observer)
+
+
+async def test_the_first_beat_comes_at_once(start: Start, observer: asyncpg.Connection) -> None:
+    await expire(observer)
+
+    start()
+
+    await eventually(lambda: _two_leased(observer), deadline=LEASE.total_seconds() / 3)
+
+
+async def test_a_claim_that_is_gone_is_reported_in_the_event_loop_of_the_worker(
+    start: Start, backend: BackendPostgres, claims: list[Claim], observer: asyncpg.Connection
+) -> None:
+    reports: list[tuple[set[Claim], int]] = []
+    start(on_lost=lambda claims: reports.append((claims, threading.get_ident())))
+
+    await backend.cancel_workflow_run(claims[0][0])
+
+    await eventually(lambda: reports)
+    assert ({claims[0]}, threading.get_ident()) == reports[0]
+    assert 1 == await leased(observer)
+
+
+async def test_a_later_claim_of_the_same_worker_is_not_the_same_claim(
+    start: Start, lost: list[Claim], claims: list[Claim], observer: asyncpg.Connection
+) -> None:
+    await observer.execute("UPDATE workflow_runs SET claim_no = 2 WHERE id = $1", claims[0][0])
+
+    start()
+
+    await eventually(lambda: lost)
+    assert {claims[0]} == set(lost)
+
+
+async def test_leases_are_kept_over_a_lost_connection(
+    start: Start, observer: asyncpg.Connection, lost: list[Claim], metrics: Metrics
+) -> None:
+    start()
+    await eventually(lambda: last_beat(metrics) > 0)
+
+    await observer.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    await expire(observer)
+
+    await eventually(lambda: _two_leased(observer))
+    assert [] == lost
+
+
+async def test_a_database_that_hangs_costs_a_beat_and_not_the_heartbeat(
+    start: Start, observer: asyncpg.Connection, lost: list[Claim], metrics: Metrics
+) -> None:
+    start()
+
+    async with observer.transaction():
+        await observer.execute("LOCK TABLE workflow_runs IN ACCESS EXCLUSIVE MODE")
+        await eventually(lambda: errors(metrics) >= 2)
+    await expire(observer)
+
+    await eventually(lambda: _two_leased(observer))
+    assert [] == lost
+
+
+async def test_a_defect_in_a_beat_does_not_end_the_heartbeat(
+    start: Start,
+    claims: list[Claim],
+    observer: asyncpg.Connection,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answers = [RuntimeError("a defect")]
+
+    def held() -> list[Claim]:
+        if answers:
+            raise answers.pop()
+        return list(claims)
+
+    await expire(observer)
+    start(held)
+
+    await eventually(lambda: _two_leased(observer))
+    assert "a defect" in caplog.text
+
+
+async def test_a_worker_without_runs_beats_too(start: Start, metrics: Metrics) -> None:
+    """Its beat says that the database can be reached, which is what readiness asks."""
+    start(list)
+
+    await eventually(lambda: last_beat(metrics) > 0)
+
+
+async def test_the_age_grows_while_no_beat_arrives(
+    start: Start, monkeypatch: pytest.MonkeyPatch, metrics: Metrics
+) -> None:
+    async def refuse(*_: object) -> set[Claim]:
+        raise ConnectionError
+
+    monkeypatch.setattr(HeartbeatSession, "beat", refuse)
+    heartbeat = start()
+
+    await eventually(lambda: errors(metrics) >= 2)
+    assert heartbeat.age() > 0.1
+
+
+async def test_stop_is_prompt_even_while_the_database_hangs(
+    start: Start, observer: asyncpg.Connection, metrics: Metrics
+) -> None:
+    async with observer.transaction():
+        await observer.execute("LOCK TABLE workflow_runs IN ACCESS EXCLUSIVE MODE")
+        heartbeat = start()
+        await eventually(lambda: errors(metrics) >= 1)
+
+        began = time.monotonic()
+        await asyncio.to_thread(heartbeat.stop)
+
+    assert time.monotonic() - began < 1
+    assert [] == [t for t in threading.enumerate() if t.name.startswith("openworkflow heartbeat")]
+
+
+async def test_stop_disconnects_and_may_be_called_twice(
+    start: Start, observer: asyncpg.Connection, metrics: Metrics
+) -> None:
+    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    before = await observer.fetchval(others)
+    heartbeat = start()
+    await eventually(lambda: last_beat(metrics) > 0)
+
+    heartbeat.stop()
+    heartbeat.stop()
+
+    async def gone() -> bool:
+        return bool(await observer.fetchval(others) <= before)
+
+    await eventually(gone)
+
+
+async def test_a_heartbeat_that_was_never_started_can_be_stopped(
+    backend: BackendPostgres, metrics: Metrics
+) -> None:
+    Heartbeat(backend, WORKER, LEASE, held=list, on_lost=print, metrics=metrics).stop()
+
+
+async def _two_leased(observer: asyncpg.Connection) -> bool:
+    return 2 == await leased(observer)

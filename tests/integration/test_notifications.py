@@ -1,0 +1,229 @@
+"""Wake-ups: they come after commits, survive reconnects, and never come for what did not happen."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from openworkflow.backend.backend import BackendPostgres, NewRun
+from openworkflow.backend.notifications import Listener
+from tests.flushes import claim, end_of, flush
+from tests.helpers import eventually
+
+
+class Heard:
+    """Counts what a listener hears."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.work = 0
+        self.canceled: list[UUID] = []
+        listener.on_work(self._on_work)
+        listener.on_canceled(self.canceled.append)
+
+    def _on_work(self) -> None:
+        self.work += 1
+
+
+@pytest.fixture
+async def listener(backend: BackendPostgres) -> AsyncIterator[Listener]:
+    async with backend.listen() as listener:
+        yield listener
+
+
+async def _wake_ups_so_far(backend: BackendPostgres, heard: Heard) -> int:
+    """How many wake-ups came before one that is sent now."""
+    before = heard.work
+    await backend.create_workflow_runs([NewRun("sentinel")])
+    await eventually(lambda: heard.work > before)
+    return before
+
+
+def _loggers(connection: Any) -> int:
+    return len(connection._query_loggers)
+
+
+async def test_a_new_run_wakes_the_workers(backend: BackendPostgres, listener: Listener) -> None:
+    heard = Heard(listener)
+
+    await backend.create_workflow_runs([NewRun("a")])
+
+    assert listener.healthy
+    await eventually(lambda: heard.work == 1)
+
+
+async def test_a_run_of_another_namespace_wakes_nobody_here(
+    backend: BackendPostgres, listener: Listener, database_url: str
+) -> None:
+    heard = Heard(listener)
+    other = await BackendPostgres.connect(database_url, namespace_id="other")
+
+    await other.create_workflow_runs([NewRun("a")])
+
+    assert await _wake_ups_so_far(backend, heard) == 0
+    await other.stop()
+
+
+async def test_many_simultaneous_enqueues_share_a_few_wake_ups(
+    backend: BackendPostgres, listener: Listener
+) -> None:
+    heard = Heard(listener)
+
+    await asyncio.gather(*(backend.create_workflow_runs([NewRun("a")]) for _ in range(200)))
+
+    await eventually(lambda: heard.work)
+    assert await _wake_ups_so_far(backend, heard) < 100
+
+
+async def test_the_caller_s_commit_wakes_the_workers(
+    backend: BackendPostgres, listener: Listener, database_url: str
+) -> None:
+    heard = Heard(listener)
+    async with asyncpg.create_pool(database_url, min_size=1, max_size=1) as pool:
+        async with pool.acquire() as connection, connection.transaction():
+            async with connection.transaction():
+                await backend.create_workflow_runs([NewRun("a")], connection=connection)
+            before = heard.work
+
+        await eventually(lambda: heard.work == 1)
+
+        async with pool.acquire() as connection:
+            assert _loggers(connection) == 0
+    assert before == 0
+
+
+async def test_the_caller_s_rollback_wakes_nobody(
+    backend: BackendPostgres, listener: Listener, database_url: str
+) -> None:
+    heard = Heard(listener)
+    connection = await asyncpg.connect(database_url)
+    transaction = connection.transaction()
+    await transaction.start()
+    await backend.create_workflow_runs([NewRun("a")], connection=connection)
+    await transaction.rollback()
+
+    assert await _wake_ups_so_far(backend, heard) == 0
+    assert _loggers(connection) == 0
+    await connection.close()
+
+
+async def test_a_savepoint_rolled_back_in_a_transaction_that_commits_loses_no_wake_up(
+    backend: BackendPostgres, listener: Listener, database_url: str
+) -> None:
+    heard = Heard(listener)
+    connection = await asyncpg.connect(database_url)
+    async with connection.transaction():
+        await backend.create_workflow_runs([NewRun("a")], connection=connection)
+        savepoint = connection.transaction()
+        await savepoint.start()
+        await savepoint.rollback()
+
+    await eventually(lambda: heard.work)
+    await connection.close()
+
+
+async def test_a_connection_without_a_transaction_wakes_at_once(
+    backend: BackendPostgres, listener: Listener, database_url: str
+) -> None:
+    heard = Heard(listener)
+    connection = await asyncpg.connect(database_url)
+
+    await backend.create_workflow_runs([NewRun("a")], connection=connection)
+
+    await eventually(lambda: heard.work)
+    await connection.close()
+
+
+async def test_every_finished_run_of_a_large_flush_wakes_who_waits_for_it(
+    backend: BackendPostgres, listener: Listener
+) -> None:
+    """The ids of 500 runs do not fit into one notification."""
+    await backend.create_workflow_runs([NewRun("a")] * 500)
+    session = await backend.open_session(1)
+    runs = await claim(session, "a", limit=500)
+    waiting = [listener.on_finished(run.id) for run in runs]
+    await eventually(lambda: listener._hears_done)
+    waiting = [listener.on_finished(run.id) for run in runs]
+
+    await flush(session, ends=[end_of(run) for run in runs])
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(*waiting)
+    await eventually(lambda: not listener._waiting)
+    await session.close()
+
+
+async def test_a_canceled_run_is_heard_by_workers_and_by_who_waits(
+    backend: BackendPostgres, listener: Listener
+) -> None:
+    heard = Heard(listener)
+    (created,) = await backend.create_workflow_runs([NewRun("a")])
+    waiting = listener.on_finished(created.id)
+
+    await backend.cancel_workflow_run(created.id)
+
+    async with asyncio.timeout(10):
+        await waiting
+    await eventually(lambda: heard.canceled == [created.id])
+
+
+async def test_a_retried_run_wakes_the_workers(
+    backend: BackendPostgres, listener: Listener
+) -> None:
+    (created,) = await backend.create_workflow_runs([NewRun("a")])
+    await backend.cancel_workflow_run(created.id)
+    heard = Heard(listener)
+    await _wake_ups_so_far(backend, heard)
+    before = heard.work
+
+    await backend.retry_workflow_run(created.id)
+
+    await eventually(lambda: heard.work > before)
+
+
+async def test_a_lost_connection_comes_back_and_wakes_everybody_once(
+    backend: BackendPostgres, listener: Listener, database_url: str
+) -> None:
+    heard = Heard(listener)
+    waiting = listener.on_finished(UUID(int=1))
+    await eventually(lambda: listener._hears_done)
+    waiting = listener.on_finished(UUID(int=1))
+    connection = await asyncpg.connect(database_url)
+
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+    )
+
+    async with asyncio.timeout(10):
+        await waiting
+    await eventually(lambda: heard.work == 1)
+    assert listener.healthy
+    await backend.create_workflow_runs([NewRun("a")])
+    await eventually(lambda: heard.work == 2)
+    await connection.close()
+
+
+async def test_a_listener_that_cannot_connect_says_so_and_goes_on_trying(
+    backend: BackendPostgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries = 0
+
+    async def connect() -> object:
+        nonlocal tries
+        tries += 1
+        raise ConnectionRefusedError("nobody there")
+
+    async with Listener(backend._namespace, connect) as listener:
+        await eventually(lambda: tries >= 2)
+
+        assert not listener.healthy
+    assert "polling instead: nobody there" in caplog.text
+
+
+async def test_a_waiter_that_gives_up_is_forgotten(listener: Listener) -> None:
+    listener.on_finished(UUID(int=1)).cancel()
+
+    await eventually(lambda: not listener._waiting)

@@ -1,0 +1,185 @@
+"""Everything works behind PgBouncer in transaction mode, where no session state survives."""
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from openworkflow.backend.backend import BackendPostgres, ClaimRequest, NewRun, RunFilter
+from openworkflow.core.errors import BackendError
+from openworkflow.core.workflow_run import RunStatus
+from tests.flushes import LEASE, claim, end_of, flush, step_of
+from tests.helpers import eventually_sync
+
+PGBOUNCER = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
+
+pytestmark = pytest.mark.skipif(
+    not Path(PGBOUNCER).exists(), reason="pgbouncer is not installed (apt-get install pgbouncer)"
+)
+
+IGNORED = "jit,plan_cache_mode,enable_seqscan,enable_hashjoin,enable_mergejoin,enable_bitmapscan"
+
+
+@pytest.fixture(params=["refuses settings", "ignores settings"])
+def pooler_url(request: pytest.FixtureRequest, database_url: str, tmp_path: Path) -> Iterator[str]:
+    """PgBouncer in front of the test's database, as it comes and as people set it up."""
+    split = urlsplit(database_url)
+    if split.hostname is None:
+        pytest.skip("this PostgreSQL listens on a Unix socket only")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = tmp_path / "pgbouncer.ini"
+    ignored = f"ignore_startup_parameters = {IGNORED}" if "ignores" in request.param else ""
+    settings.write_text(
+        "[databases]\n"
+        f"* = host={split.hostname} port={split.port or 5432} "
+        f"user={split.username} password={split.password or 'unused'}\n"
+        "[pgbouncer]\n"
+        f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+        f"auth_type = any\npool_mode = transaction\ndefault_pool_size = 3\n{ignored}\n"
+    )
+    tmp_path.chmod(0o755)
+    settings.chmod(0o644)
+    as_nobody = ["-u", "nobody"] if os.geteuid() == 0 else []  # it refuses to run as root
+    process = subprocess.Popen(
+        [PGBOUNCER, "-q", *as_nobody, str(settings)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"postgresql://{split.username}@127.0.0.1:{port}{split.path}"
+    try:
+        eventually_sync(lambda: _answers(port))
+        yield url
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+async def pooled(pooler_url: str, database_url: str) -> AsyncIterator[BackendPostgres]:
+    backend = await BackendPostgres.connect(pooler_url, listen_url=database_url)
+    yield backend
+    await backend.stop()
+
+
+async def test_a_pooler_is_recognised(pooled: BackendPostgres, backend: BackendPostgres) -> None:
+    assert pooled.pooled
+    assert not backend.pooled
+
+
+async def test_a_run_lives_its_life_behind_a_pooler(pooled: BackendPostgres) -> None:
+    created = await pooled.create_workflow_runs(
+        [NewRun("a"), NewRun("a", idempotency_key="k"), NewRun("a", delay=LEASE)]
+    )
+    session = await pooled.open_session()
+    heartbeat = await pooled.open_heartbeat()
+
+    runs = await claim(session, "a")
+    held = await heartbeat.beat("host/1", LEASE, [(run.id, run.claim_no) for run in runs])
+    flushed = await flush(
+        session,
+        steps=[step_of(run, "s") for run in runs],
+        ends=[end_of(run) for run in runs],
+        claim=ClaimRequest(5, ["a"], [""]),
+    )
+    histories = await session.load_histories([run.id for run in runs])
+    await pooled.cancel_workflow_run(created[2].id)
+    await pooled.retry_workflow_run(created[2].id)
+
+    assert len(runs) == len(held) == len(flushed.steps) == len(flushed.ends) == 2
+    assert [1, 1] == [len(history) for history in histories.values()]
+    page = await pooled.list_workflow_runs(RunFilter(status=RunStatus.SUCCEEDED))
+    assert {run.id for run in page.runs} == flushed.ends
+    assert (await pooled.diagnostics()).violations == []
+    await heartbeat.close()
+    await session.close()
+
+
+async def test_a_refused_statement_leaves_the_connection_usable(pooled: BackendPostgres) -> None:
+    await pooled.create_workflow_runs([NewRun("a")])
+    session = await pooled.open_session(1)
+    (run,) = await claim(session, "a")
+
+    with pytest.raises(BackendError, match="json"):
+        await flush(session, steps=[step_of(run, "bad", output="{")])
+
+    assert (await flush(session, steps=[step_of(run, "good")])).steps
+    await session.close()
+
+
+async def test_many_clients_share_few_server_connections(pooled: BackendPostgres) -> None:
+    sessions = [await pooled.open_session(2) for _ in range(5)]
+
+    async def work(number: int) -> int:
+        await pooled.create_workflow_runs([NewRun("a")] * 10)
+        runs = await claim(sessions[number], "a", limit=10, worker=f"w/{number}")
+        flushed = await flush(sessions[number], ends=[end_of(run) for run in runs])
+        return len(flushed.ends)
+
+    async with asyncio.timeout(60):
+        ended = await asyncio.gather(*(work(number) for number in range(5)))
+
+    left = (await pooled.count_runs())[RunStatus.PENDING]
+    assert sum(ended) + left == 50
+    for session in sessions:
+        await session.close()
+
+
+async def test_wake_ups_come_over_the_direct_connection(pooled: BackendPostgres) -> None:
+    async with pooled.listen() as listener:
+        woken = asyncio.Event()
+        listener.on_work(woken.set)
+
+        await pooled.create_workflow_runs([NewRun("a")])
+
+        async with asyncio.timeout(10):
+            await woken.wait()
+
+
+async def test_without_a_direct_connection_one_warning_and_polling(
+    pooler_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = await BackendPostgres.connect(pooler_url)
+
+    async with backend.listen() as listener:
+        assert not listener.healthy
+
+    assert caplog.text.count("OPENWORKFLOW_LISTEN_URL") == 1
+    await backend.stop()
+
+
+async def test_transactional_enqueue_works_over_a_pooled_connection(
+    pooled: BackendPostgres, pooler_url: str
+) -> None:
+    connection = await asyncpg.connect(pooler_url, statement_cache_size=0)
+    async with connection.transaction():
+        (created,) = await pooled.create_workflow_runs([NewRun("a")], connection=connection)
+
+    assert await pooled.get_workflow_run(created.id) is not None
+    await connection.close()
+
+
+async def test_the_tables_are_made_through_a_pooler(
+    pooler_url: str, empty_database_url: str
+) -> None:
+    name = urlsplit(empty_database_url).path
+    url = urlsplit(pooler_url)._replace(path=name).geturl()
+
+    backends = await asyncio.gather(*(BackendPostgres.connect(url) for _ in range(5)))
+
+    assert await backends[0].create_workflow_runs([NewRun("a")])
+    for backend in backends:
+        await backend.stop()

@@ -1,0 +1,46 @@
+"""What the documentation says can be checked where a program can check it."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from openworkflow.settings import PREFIX, Settings
+from openworkflow.telemetry.metrics import catalogue
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, anchor in LINK.findall(page.read_text()):
+        if target.startswith("http"):
+            continue
+        linked = page.parent / target if target else page
+        assert linked.exists(), target
+        if anchor:
+            assert anchor in anchors(linked)
+
+
+def test_every_metric_is_documented_as_it_is() -> None:
+    rows = ["| metric | type | labels | |", "|---|---|---|---|"]
+    for metric in catalogue():
+        labels = ", ".join(f"`{label}`" for label in metric.labels if label != "namespace_id")
+        rows.append(f"| `{metric.name}` | {metric.type} | {labels} | {metric.help} |")
+
+    assert "\n".join(rows) in (ROOT / "docs" / "operations.md").read_text()
+
+
+def test_every_setting_is_documented() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    for field in fields(Settings):
+        variable = "DATABASE_URL" if field.name == "database_url" else PREFIX + field.name.upper()
+        assert f"| `{variable}` |" in text
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}

@@ -1,0 +1,146 @@
+"""Writes docs/cli.md by running every command on a PostgreSQL of its own.
+
+make docs
+"""
+
+import contextlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from openworkflow.embedded import EmbeddedPostgres
+
+OUT = Path(__file__).parents[1] / "docs" / "cli.md"
+INTRO = """# The command line
+
+Made by `make docs`, which runs every command shown; ids, times and folders differ each time.
+
+The database is `DATABASE_URL`, or `--url`. Errors are one line on stderr, without a traceback.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | an error; the line says what to do |
+| 2 | wrong usage |
+| 3 | `doctor` found a problem, or the run that was waited for failed or was canceled |
+| 4 | the run that was waited for has not ended in the time given; it goes on |
+"""
+ORDER = '{"id": 1, "email": "ann@example.com"}'
+
+
+class Session:
+    """A folder, a database, and what was run there."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder, self.text = folder, [INTRO]
+        self._url = url
+        programs = str(Path(sys.executable).parent)
+        self.env = {
+            **os.environ,
+            "DATABASE_URL": url,
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            "COLUMNS": "100",
+        }
+
+    def say(self, text: str) -> None:
+        """Prose."""
+        self.text.append(text)
+
+    def show(self, *args: str) -> str:
+        """Run `openworkflow` with these arguments, and show the command and its output."""
+        done = subprocess.run(
+            ["openworkflow", *args],
+            cwd=self.folder,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        output = self.clean(done.stdout)
+        code = f"# exit code {done.returncode}\n" if done.returncode else ""
+        command = shlex.join(["openworkflow", *args])
+        self.text.append(f"```console\n$ {command}\n{output}{code}```\n")
+        return done.stdout
+
+    def clean(self, output: str) -> str:
+        """Without this machine's folders."""
+        output = output.replace(self._url, "postgresql://…").replace(str(self.folder), "~/shop")
+        output = re.sub(r"\S*/\.s\.PGSQL\.\d+/", "localhost:5432/", output)
+        return "".join(line.rstrip() + "\n" for line in output.splitlines())
+
+    @contextlib.contextmanager
+    def worker(self) -> Iterator[None]:
+        """A worker for the length of a block."""
+        worker = subprocess.Popen(
+            ["openworkflow", "worker", "workflows", "--port", "0"],
+            cwd=self.folder,
+            env=self.env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            yield
+        finally:
+            worker.terminate()
+            worker.wait()
+
+
+def write(session: Session) -> None:
+    """Every command, in the order one meets them."""
+    session.show("--help")
+    session.say("## init\n\nWrites a first project.\n")
+    session.show("init")
+    session.say(
+        "## dev\n\nEmbedded PostgreSQL, a worker, and a new worker when the code changes.\n"
+    )
+    session.show("dev", "--help")
+    session.say(
+        "## migrate\n\nWorkers and clients migrate when they connect; this is for pipelines.\n"
+    )
+    for args in ((), ("--status",), ("--dry-run",)):
+        session.show("migrate", *args)
+    session.say("## worker\n\nServes workflows until SIGTERM, then drains.\n")
+    session.show("worker", "--help")
+    session.say("## run\n\nStarts a run. With `module:workflow` the input is checked first.\n")
+    run_id = session.show("run", "workflows:ship_order", "--input", ORDER).strip()
+    session.show("run", "workflows:ship_order", "--input", '{"id": "one"}')
+    session.show("run", "ship-order", "--wait", "--timeout", "1s")
+    session.say("## runs\n")
+    with session.worker():
+        time.sleep(3)  # long enough for the first steps, which the pictures show
+        session.show("runs", "list")
+        session.show("runs", "list", "--status", "failed", "--json")
+        session.show("runs", "show", run_id)
+        session.show("runs", "cancel", run_id)
+        session.show("runs", "retry", run_id)
+    session.show("runs", "list", "--help")
+    session.say(
+        "## prune\n\nRetention: deletes finished runs with their steps, in small batches.\n"
+    )
+    session.show("prune", "--older-than", "30d", "--dry-run")
+    session.show("prune", "--older-than", "0s", "--status", "failed", "--status", "succeeded")
+    session.say("## doctor\n\nIs everything as it should be? Changes nothing.\n")
+    session.show("doctor")
+
+
+def main() -> None:
+    """Write the page."""
+    with tempfile.TemporaryDirectory(prefix="openworkflow-docs-") as folder:
+        project = Path(folder) / "shop"
+        project.mkdir()
+        with EmbeddedPostgres(Path(folder) / "postgres") as url:
+            session = Session(project, url)
+            write(session)
+    OUT.write_text("\n".join(session.text), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The command `openworkflow`: one module a command, and what they share."""

@@ -1,0 +1,125 @@
+"""`openworkflow dev`: a database, a worker, and a new worker whenever the code changes."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from openworkflow.cli.options import run_async
+from openworkflow.cli.target import load_workflows
+from openworkflow.core.errors import ConfigurationError
+from openworkflow.embedded import EmbeddedPostgres, default_data_dir
+from openworkflow.settings import Settings
+
+KILL_SECONDS = 35
+"""A worker that has not drained by then is killed."""
+
+
+@click.command()
+@click.argument("target")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of the embedded database.")
+@click.option("--no-reload", is_flag=True, help="Do not watch for changes.")
+def dev(target: str, data: Path | None, no_reload: bool) -> None:
+    """Serve TARGET for development: embedded PostgreSQL, a worker, reload on change.
+
+    With DATABASE_URL set, that database is used instead of the embedded one.
+    """
+    settings = Settings.from_env()
+    names = ", ".join(w.name for w in load_workflows(target))
+    with contextlib.ExitStack() as stack:
+        url = settings.database_url
+        if url is None:
+            click.echo(f"PostgreSQL in {data or default_data_dir()}")
+            url = stack.enter_context(EmbeddedPostgres(data))
+        click.echo(f"workflows: {names}")
+        click.echo("in another terminal:")
+        click.echo(f"  export DATABASE_URL='{url}'")
+        click.echo("  openworkflow run NAME --input '{...}' --wait")
+        click.echo("  openworkflow runs list\n")
+        run_async(_serve(target, url, watch=not no_reload))
+
+
+async def _serve(target: str, url: str, *, watch: bool) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    changes = _changes(stop) if watch else None
+    while not stop.is_set():
+        child = await _start(target, url)
+        await _until_change(child, changes, stop)
+        await _drain(child)
+        if not stop.is_set():
+            click.echo("the code changed: starting a new worker")
+
+
+async def _start(target: str, url: str) -> asyncio.subprocess.Process:
+    environment = {
+        "OPENWORKFLOW_PORT": "0",
+        "OPENWORKFLOW_LOG_FORMAT": "human",
+        **os.environ,
+        "DATABASE_URL": url,
+    }
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "openworkflow", "worker", target, env=environment
+    )
+
+
+async def _until_change(
+    child: asyncio.subprocess.Process, changes: "asyncio.Queue[None] | None", stop: asyncio.Event
+) -> None:
+    """Until the code changes or we are told to stop. A worker that ends by itself waits for it."""
+    waits: list[asyncio.Future[Any]] = [
+        asyncio.ensure_future(stop.wait()),
+        asyncio.ensure_future(child.wait()),
+    ]
+    if changes is not None:
+        waits.append(asyncio.ensure_future(changes.get()))
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        if child.returncode is not None and not stop.is_set():
+            if changes is None:
+                stop.set()
+            else:
+                click.echo("the worker ended; waiting for the code to change", err=True)
+                await asyncio.wait([waits[0], waits[2]], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+async def _drain(child: asyncio.subprocess.Process) -> None:
+    if child.returncode is not None:
+        return
+    child.terminate()
+    try:
+        await asyncio.wait_for(child.wait(), KILL_SECONDS)
+    except TimeoutError:
+        child.kill()
+        await child.wait()
+
+
+def _changes(stop: asyncio.Event) -> "asyncio.Queue[None]":
+    try:
+        from watchfiles import PythonFilter, awatch
+    except ImportError:
+        raise ConfigurationError(
+            "to reload on change, install the dev extra: pip install 'openworkflow-fleet[dev]'; "
+            "or use --no-reload"
+        ) from None
+    changed: asyncio.Queue[None] = asyncio.Queue()
+
+    async def watch() -> None:
+        async for _ in awatch(Path.cwd(), watch_filter=PythonFilter(), stop_event=stop):
+            changed.put_nowait(None)
+
+    _watchers.add(asyncio.ensure_future(watch()))
+    return changed
+
+
+_watchers: set["asyncio.Future[None]"] = set()
+"""Held, or the loop would forget them."""

@@ -1,0 +1,184 @@
+"""`openworkflow doctor`: is everything as it should be, and if not, what to do."""
+
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import click
+
+from openworkflow.backend.backend import BackendPostgres
+from openworkflow.backend.diagnostics import Diagnostics
+from openworkflow.cli.options import Database, database, database_options, json_option, run_async
+from openworkflow.cli.render import as_json as print_json
+from openworkflow.cli.render import console
+from openworkflow.core.errors import BackendError
+
+PROBLEMS = 3
+SKEW_SECONDS = 5.0
+LATE_SECONDS = 60.0
+OLD_TRANSACTION_SECONDS = 600.0
+MARKS = {"ok": "[green]ok[/]     ", "warning": "[yellow]warning[/]", "problem": "[red]problem[/]"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    check: str
+    level: Literal["ok", "warning", "problem"]
+    found: str
+    advice: str = ""
+
+
+@click.command()
+@database_options
+@json_option
+def doctor(url: str | None, namespace: str | None, schema: str | None, as_json: bool) -> None:
+    """Check connection, version, permissions, schema, clocks, leases and the tables themselves.
+
+    Exits 3 if there is a problem. Changes nothing.
+    """
+    findings = run_async(_examine(database(url, namespace, schema)))
+    if as_json:
+        print_json(findings)
+    else:
+        for finding in findings:
+            console().print(f"{MARKS[finding.level]} {finding.check:<14} {finding.found}")
+            if finding.advice:
+                console().print(f"{'':23}[bold]{finding.advice}[/]")
+    if any(finding.level == "problem" for finding in findings):
+        sys.exit(PROBLEMS)
+
+
+async def _examine(where: Database) -> list[Finding]:
+    try:
+        async with where.connect(migrate=False) as backend:
+            return [finding async for finding in _findings(backend, where)]
+    except BackendError as error:
+        return [Finding("connection", "problem", str(error))]
+
+
+async def _findings(backend: BackendPostgres, where: Database) -> AsyncIterator[Finding]:
+    yield Finding("connection", "ok", str(backend.url))
+    missing = [s.migration.name for s in await backend.migration_states() if s.applied_at is None]
+    if missing:
+        yield Finding(
+            "schema", "problem", f"not applied: {', '.join(missing)}", "openworkflow migrate"
+        )
+        return
+    yield Finding("schema", "ok", f"{where.schema}, up to date")
+    for finding in judge(await backend.diagnostics()):
+        yield finding
+
+
+def judge(facts: Diagnostics) -> Iterator[Finding]:
+    """What the facts mean."""
+    yield Finding("version", "ok", f"PostgreSQL {facts.server_version}")
+    yield _pooler(facts)
+    yield _permissions(facts)
+    yield _indexes(facts)
+    yield _clock(facts)
+    yield _connections(facts)
+    yield _transactions(facts)
+    yield _leases(facts)
+    yield _due_runs(facts)
+    for violation in facts.violations:
+        yield Finding(
+            "tables",
+            "problem",
+            f"not true of {violation.rows} rows: {violation.invariant}",
+            f"somebody wrote to the tables by hand? see: openworkflow runs show {violation.run_id}",
+        )
+    if not facts.violations:
+        yield Finding("tables", "ok", "all invariants hold")
+
+
+def _pooler(facts: Diagnostics) -> Finding:
+    if not facts.pooled:
+        return Finding("wake-ups", "ok", "a direct connection: LISTEN works")
+    return Finding(
+        "wake-ups",
+        "warning",
+        "a pooler is in between: workers poll every second unless they can LISTEN",
+        "set OPENWORKFLOW_LISTEN_URL to a direct connection",
+    )
+
+
+def _permissions(facts: Diagnostics) -> Finding:
+    if facts.missing_privileges:
+        missing = ", ".join(facts.missing_privileges)
+        return Finding(
+            "permissions",
+            "problem",
+            f"role {facts.role} lacks {missing}",
+            "let an administrator GRANT them",
+        )
+    more = "" if facts.may_create else "; it may not create tables, so migrate with one that may"
+    return Finding("permissions", "ok", f"role {facts.role} may read and write{more}")
+
+
+def _indexes(facts: Diagnostics) -> Finding:
+    if facts.missing_indexes:
+        return Finding(
+            "indexes",
+            "problem",
+            f"missing or invalid: {', '.join(facts.missing_indexes)}",
+            "create them as in `openworkflow migrate --dry-run` of an empty schema",
+        )
+    return Finding("indexes", "ok", "all there")
+
+
+def _clock(facts: Diagnostics) -> Finding:
+    found = f"this machine's clock differs from the database's by {abs(facts.clock_skew):.3f} s"
+    if abs(facts.clock_skew) < SKEW_SECONDS:
+        return Finding("clock", "ok", found)
+    return Finding(
+        "clock", "warning", found, "check NTP; the database's clock decides, so runs are not hurt"
+    )
+
+
+def _connections(facts: Diagnostics) -> Finding:
+    found = f"{facts.used_connections} of {facts.max_connections} in use"
+    if facts.used_connections < 0.9 * facts.max_connections:
+        return Finding("connections", "ok", found)
+    return Finding(
+        "connections", "warning", found, "raise max_connections, or put PgBouncer in between"
+    )
+
+
+def _transactions(facts: Diagnostics) -> Finding:
+    found = f"the oldest transaction is {facts.oldest_transaction:.0f} s old"
+    if facts.oldest_transaction < OLD_TRANSACTION_SECONDS:
+        return Finding("transactions", "ok", found)
+    return Finding(
+        "transactions",
+        "warning",
+        f"{found}; it keeps dead rows alive, which slows claims",
+        "find it: SELECT * FROM pg_stat_activity ORDER BY xact_start",
+    )
+
+
+def _leases(facts: Diagnostics) -> Finding:
+    late = facts.oldest_expired_lease or 0.0
+    if late < LATE_SECONDS:
+        return Finding("leases", "ok", f"{facts.expired_leases} expired")
+    return Finding(
+        "leases",
+        "problem",
+        f"{facts.expired_leases} expired and not taken over, the oldest {late:.0f} s ago",
+        "no worker claims in this namespace: start one, or look at the workers' logs",
+    )
+
+
+def _due_runs(facts: Diagnostics) -> Finding:
+    late = facts.oldest_due_run or 0.0
+    if late < LATE_SECONDS:
+        return Finding("due runs", "ok", f"the oldest waits {late:.0f} s")
+    return Finding(
+        "due runs",
+        "problem",
+        f"the oldest has been due for {late:.0f} s",
+        "no worker serves its workflow and version, or they are all busy: "
+        "openworkflow runs list --status pending",
+    )

@@ -1,0 +1,61 @@
+"""The command line and its error boundary.
+
+Exit codes: 0 done; 1 an error, told in one line; 2 wrong usage; 3 `doctor` found problems, or the
+run that was waited for failed or was canceled; 4 it has not ended in the time given.
+"""
+
+import sys
+
+import click
+
+from openworkflow.cli.dev import dev
+from openworkflow.cli.doctor import doctor
+from openworkflow.cli.init import init
+from openworkflow.cli.migrate import migrate
+from openworkflow.cli.prune import prune
+from openworkflow.cli.run import run
+from openworkflow.cli.runs import runs
+from openworkflow.cli.worker import worker
+from openworkflow.core.errors import (
+    OpenWorkflowError,
+    ResultTimeout,
+    WorkflowCanceled,
+    WorkflowFailed,
+)
+from openworkflow.telemetry.logs import mask
+
+ERROR, RUN_FAILED, TIMED_OUT = 1, 3, 4
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="openworkflow-fleet", prog_name="openworkflow")
+def cli() -> None:
+    """Durable workflows on PostgreSQL.
+
+    The database is DATABASE_URL, or --url. Exit codes: 0 done, 1 error, 2 usage, 3 a problem was
+    found or the awaited run failed, 4 it has not ended in the time given.
+    """
+
+
+for _command in (dev, doctor, init, migrate, prune, run, runs, worker):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on stderr, without a traceback."""
+    try:
+        cli(standalone_mode=True)
+    except OpenWorkflowError as error:
+        click.echo(f"error: {mask(str(error))}", err=True)
+        sys.exit(_exit_code(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()  # `... | head` has seen enough
+        sys.exit(0)
+
+
+def _exit_code(error: OpenWorkflowError) -> int:
+    if isinstance(error, ResultTimeout):
+        return TIMED_OUT
+    return RUN_FAILED if isinstance(error, WorkflowFailed | WorkflowCanceled) else ERROR

@@ -1,0 +1,109 @@
+"""What commands share: which database, which namespace, and JSON for scripts."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+import click
+import uvloop
+
+from openworkflow.backend.backend import BackendPostgres
+from openworkflow.core.duration import parse_duration
+from openworkflow.core.errors import ConfigurationError
+from openworkflow.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """Where the command works."""
+
+    url: str
+    namespace: str
+    schema: str
+    listen_url: str | None
+
+    @contextlib.asynccontextmanager
+    async def connect(
+        self, *, migrate: bool = True, application_name: str = "openworkflow-cli"
+    ) -> AsyncIterator[BackendPostgres]:
+        """A backend for the length of a block."""
+        backend = await BackendPostgres.connect(
+            self.url,
+            namespace_id=self.namespace,
+            schema=self.schema,
+            migrate=migrate,
+            application_name=application_name,
+            listen_url=self.listen_url,
+        )
+        try:
+            yield backend
+        finally:
+            await backend.stop()
+
+
+def database_options(command: F) -> F:
+    """--url, --namespace and --schema; they win over the environment."""
+    for option in (
+        click.option("--schema", help="Schema of the tables. [default: public]"),
+        click.option("--namespace", "-n", help="Namespace of the runs. [default: default]"),
+        click.option("--url", help="Database URL. [default: DATABASE_URL]"),
+    ):
+        command = option(command)
+    return command
+
+
+def json_option(command: F) -> F:
+    """--json."""
+    option: Callable[[F], F] = click.option("--json", "as_json", is_flag=True, help="For scripts.")
+    return option(command)
+
+
+def database(url: str | None, namespace: str | None, schema: str | None) -> Database:
+    """The options, and the environment for what they leave open."""
+    settings = Settings.from_env()
+    chosen = url or settings.database_url
+    if chosen is None:
+        raise ConfigurationError(
+            "which database? set DATABASE_URL or give --url, for example "
+            "postgresql://user@localhost:5432/database; `openworkflow dev` needs none"
+        )
+    return Database(
+        chosen, namespace or settings.namespace, schema or settings.schema, settings.listen_url
+    )
+
+
+def run_async(operation: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine to its end."""
+    return uvloop.run(operation)
+
+
+class RunId(click.ParamType[UUID]):
+    """A run's id."""
+
+    name = "run-id"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> UUID:
+        """Refuse what is no UUID."""
+        try:
+            return UUID(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not a run id, such as 0197a5be-7b3c-7c1e-9d59-6d5e8b1c2f3a")
+
+
+class DurationText(click.ParamType[timedelta]):
+    """A length of time, such as 90s or 30d."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> timedelta:
+        """Refuse what is no duration."""
+        try:
+            return parse_duration(float(value) if str(value).isdigit() else value)
+        except ConfigurationError as error:
+            self.fail(str(error))

@@ -1,0 +1,140 @@
+"""Runs and steps for people, as tables, and for scripts, as JSON."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from openworkflow.client import RunDetails
+from openworkflow.core.workflow_run import WorkflowRun
+
+ID_WIDTH = 36
+PIPE_WIDTH = 400
+COLORS = {
+    "pending": "yellow",
+    "running": "cyan",
+    "succeeded": "green",
+    "failed": "red",
+    "canceled": "magenta",
+}
+
+
+def console() -> Console:
+    """Standard output; colors only on a terminal, and no line cut where nobody sees its edge."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+
+
+def as_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(value, default=_plain, ensure_ascii=False))
+
+
+def status(value: str) -> str:
+    """A status in its color."""
+    return f"[{COLORS.get(value, 'white')}]{value}[/]"
+
+
+def runs_table(runs: Iterable[WorkflowRun]) -> Table:
+    """A line for each run."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("ID", min_width=ID_WIDTH, no_wrap=True)
+    for heading in ("WORKFLOW", "STATUS", "CREATED", "DURATION", "WORKER"):
+        table.add_column(heading, overflow="fold")
+    for run in runs:
+        table.add_row(
+            str(run.id),
+            _versioned(run),
+            status(run.status),
+            when(run.created_at),
+            duration(run.started_at, run.completed_at),
+            run.worker_id or "",
+        )
+    return table
+
+
+def details(found: RunDetails) -> Iterable[Any]:
+    """A run and the timeline of its steps."""
+    run = found.run
+    facts = Table(box=None, pad_edge=False, show_header=False)
+    rows: list[tuple[str, str]] = [
+        ("id", str(run.id)),
+        ("workflow", _versioned(run)),
+        ("status", status(run.status)),
+        ("created", when(run.created_at)),
+        ("started", when(run.started_at)),
+        ("due again" if run.status == "pending" else "finished", _end(run)),
+        ("deadline", when(run.deadline_at)),
+        ("worker", run.worker_id or ""),
+        ("attempts, crashes", f"{run.attempts}, {run.crashes}"),
+        ("input", json.dumps(run.input, ensure_ascii=False)),
+        ("output", "" if run.output is None else json.dumps(run.output, ensure_ascii=False)),
+        ("error", _error(run.error)),
+    ]
+    for name, value in rows:
+        if value:
+            facts.add_row(f"[bold]{name}[/]", value)
+    yield facts
+    if found.steps:
+        yield ""
+        yield _timeline(found)
+
+
+def _timeline(found: RunDetails) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("STEP", "KIND", "ATTEMPT", "STATUS", "AFTER", "TOOK", "RESULT"):
+        table.add_column(heading, no_wrap=heading != "RESULT")
+    for each in found.steps:
+        result = _error(each.error) or (
+            "" if each.output is None else json.dumps(each.output, ensure_ascii=False)
+        )
+        table.add_row(
+            each.step_name,
+            each.kind,
+            str(each.attempt),
+            status(each.status),
+            duration(found.run.created_at, each.created_at),
+            duration(each.created_at, each.completed_at),
+            result if len(result) <= 60 else result[:59] + "…",
+        )
+    return table
+
+
+def when(moment: datetime | None) -> str:
+    """A time in the reader's zone, to the second."""
+    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def duration(start: datetime | None, end: datetime | None) -> str:
+    """The time between, in the unit that suits it."""
+    if start is None or end is None:
+        return ""
+    seconds = max(0.0, (end - start).total_seconds())
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 120 else str(timedelta(seconds=round(seconds)))
+
+
+def _versioned(run: WorkflowRun) -> str:
+    return run.workflow_name + (f" ({run.version})" if run.version else "")
+
+
+def _end(run: WorkflowRun) -> str:
+    return when(run.available_at if run.status == "pending" else run.completed_at)
+
+
+def _error(error: Any) -> str:
+    if not isinstance(error, dict):
+        return "" if error is None else str(error)
+    return f"{str(error.get('type', '')).rpartition(':')[2]}: {error.get('message', '')}"
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -1,0 +1,110 @@
+"""`openworkflow run`: start a run, and wait for it if asked."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from openworkflow.cli.options import (
+    Database,
+    DurationText,
+    database,
+    database_options,
+    json_option,
+    run_async,
+)
+from openworkflow.cli.render import as_json as print_json
+from openworkflow.cli.target import load_workflows
+from openworkflow.client import OpenWorkflow
+from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.workflow import Workflow
+
+
+@click.command()
+@click.argument("target")
+@click.option("--input", "-i", "text", help="The input as JSON.")
+@click.option("--version", help="Version, for a workflow given by name.")
+@click.option("--key", help="Idempotency key: the same one again within 24 h is the same run.")
+@click.option("--delay", type=DurationText(), help="Start so much later, such as 10m.")
+@click.option("--deadline", type=DurationText(), help="Fail the run if it takes longer.")
+@click.option("--wait", is_flag=True, help="Wait for the run to end, and print its result.")
+@click.option("--timeout", type=DurationText(), help="Wait no longer than this.")
+@database_options
+@json_option
+def run(
+    target: str,
+    text: str | None,
+    version: str | None,
+    key: str | None,
+    delay: timedelta | None,
+    deadline: timedelta | None,
+    wait: bool,
+    timeout: timedelta | None,
+    url: str | None,
+    namespace: str | None,
+    schema: str | None,
+    as_json: bool,
+) -> None:
+    """Start a run of TARGET: a workflow's name, or module:workflow, which checks the input."""
+    where = database(url, namespace, schema)
+    options = {
+        "input": _parse(text),
+        "version": version,
+        "idempotency_key": key,
+        "available_at": delay,
+        "deadline": deadline,
+    }
+    run_async(_run(where, _workflow(target), options, wait, timeout, as_json))
+
+
+async def _run(
+    where: Database,
+    workflow: Workflow[Any, Any] | str,
+    options: dict[str, Any],
+    wait: bool,
+    timeout: timedelta | None,
+    json_wanted: bool,
+) -> None:
+    async with where.connect() as backend:
+        ow = OpenWorkflow(backend)
+        handle = await ow.run_workflow(workflow, **options)
+        if not wait:
+            _print_started(handle.id, handle.created, json_wanted)
+            return
+        if not json_wanted:
+            click.echo(f"run {handle.id}", err=True)
+        await handle.result(timeout)
+        finished = await handle.run()
+        if json_wanted:
+            print_json(finished)
+        else:
+            click.echo(json.dumps(finished.output, ensure_ascii=False))
+
+
+def _print_started(run_id: Any, created: bool, json_wanted: bool) -> None:
+    if json_wanted:
+        print_json({"id": run_id, "created": created})
+    else:
+        click.echo(str(run_id))
+
+
+def _workflow(target: str) -> Workflow[Any, Any] | str:
+    if ":" not in target and not target.endswith(".py"):
+        return target
+    found = load_workflows(target)
+    if len(found) > 1:
+        names = ", ".join(w.fn.__name__ for w in found)
+        raise ConfigurationError(f"{target} holds several workflows, say which: {names}")
+    return found[0]
+
+
+def _parse(text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise click.UsageError(
+            f"--input is not JSON ({error}); in a shell, quote it: --input '{{\"id\": 1}}'"
+        ) from None

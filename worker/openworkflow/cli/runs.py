@@ -1,0 +1,119 @@
+"""`openworkflow runs`: look at runs, cancel them, retry them."""
+
+from typing import Any
+from uuid import UUID
+
+import click
+
+from openworkflow.backend.backend import Page, RunFilter
+from openworkflow.cli import render
+from openworkflow.cli.options import (
+    Database,
+    RunId,
+    database,
+    database_options,
+    json_option,
+    run_async,
+)
+from openworkflow.client import OpenWorkflow
+from openworkflow.core.workflow_run import RunStatus, WorkflowRun
+
+
+@click.group()
+def runs() -> None:
+    """Look at runs, cancel them, retry them."""
+
+
+@runs.command("list")
+@click.option("--status", type=click.Choice([s.value for s in RunStatus]))
+@click.option("--workflow", help="Only runs of this workflow.")
+@click.option("--version", help="Only runs of this version.")
+@click.option("--worker", "worker_id", help="Only runs that this worker holds.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@click.option("--after", "cursor", help="Go on where the page before ended.")
+@database_options
+@json_option
+def list_runs(
+    status: str | None,
+    workflow: str | None,
+    version: str | None,
+    worker_id: str | None,
+    limit: int,
+    cursor: str | None,
+    url: str | None,
+    namespace: str | None,
+    schema: str | None,
+    as_json: bool,
+) -> None:
+    """List runs, newest first."""
+    wanted = RunFilter(
+        status=RunStatus(status) if status else None,
+        workflow_name=workflow,
+        version=version,
+        worker_id=worker_id,
+    )
+    page = run_async(_list(database(url, namespace, schema), wanted, limit, cursor))
+    if as_json:
+        render.as_json({"runs": page.runs, "next": page.next_cursor})
+        return
+    if not page.runs:
+        click.echo("no runs")
+        return
+    render.console().print(render.runs_table(page.runs))
+    if page.next_cursor:
+        click.echo(f"\nmore: --after {page.next_cursor}")
+
+
+async def _list(where: Database, wanted: RunFilter, limit: int, cursor: str | None) -> Page:
+    async with where.connect() as backend:
+        return await OpenWorkflow(backend).list_runs(wanted, limit=limit, cursor=cursor)
+
+
+@runs.command()
+@click.argument("run_id", type=RunId())
+@database_options
+@json_option
+def show(
+    run_id: UUID, url: str | None, namespace: str | None, schema: str | None, as_json: bool
+) -> None:
+    """Show a run and the timeline of its steps."""
+    found = run_async(_with_client(database(url, namespace, schema), "get_run", run_id))
+    if as_json:
+        render.as_json(found)
+        return
+    for part in render.details(found):
+        render.console().print(part)
+
+
+@runs.command()
+@click.argument("run_id", type=RunId())
+@database_options
+@json_option
+def cancel(
+    run_id: UUID, url: str | None, namespace: str | None, schema: str | None, as_json: bool
+) -> None:
+    """Cancel a run that has not ended."""
+    _tell(run_async(_with_client(database(url, namespace, schema), "cancel", run_id)), as_json)
+
+
+@runs.command()
+@click.argument("run_id", type=RunId())
+@database_options
+@json_option
+def retry(
+    run_id: UUID, url: str | None, namespace: str | None, schema: str | None, as_json: bool
+) -> None:
+    """Start a failed or canceled run again, from the step that failed."""
+    _tell(run_async(_with_client(database(url, namespace, schema), "retry", run_id)), as_json)
+
+
+async def _with_client(where: Database, method: str, run_id: UUID) -> Any:
+    async with where.connect() as backend:
+        return await getattr(OpenWorkflow(backend), method)(run_id)
+
+
+def _tell(run: WorkflowRun, json_wanted: bool) -> None:
+    if json_wanted:
+        render.as_json(run)
+    else:
+        click.echo(f"{run.id} is {run.status}")

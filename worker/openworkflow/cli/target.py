@@ -1,0 +1,71 @@
+"""`module:attribute`, a module, or a file: what a command is to serve or run."""
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.workflow import Workflow, collect
+
+
+def load_workflows(target: str) -> list[Workflow[Any, Any]]:
+    """The workflows of `module`, `module:attribute` or `path/to/file.py`.
+
+    The current folder is importable. Raises ConfigurationError with the place of the mistake.
+    """
+    name, _, attribute = target.partition(":")
+    module = _load(name)
+    if not attribute:
+        found = collect(module)
+        if not found:
+            raise ConfigurationError(
+                f"{name} holds no workflow; decorate a function of it with @workflow"
+            )
+        return found
+    value: Any = module
+    for part in attribute.split("."):
+        value = getattr(value, part, None)
+    if not isinstance(value, Workflow):
+        known = ", ".join(w.fn.__name__ for w in collect(module)) or "none"
+        raise ConfigurationError(f"{target} is not a workflow; the workflows of {name}: {known}")
+    return [value]
+
+
+def _load(name: str) -> ModuleType:
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        if name.endswith(".py"):
+            return _load_file(Path(name))
+        return importlib.import_module(name)
+    except ConfigurationError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            raise ConfigurationError(
+                f"there is no module {name!r} here; run the command in the folder that holds it, "
+                "or give a file: path/to/file.py"
+            ) from None
+        raise _broken(name, error) from error
+    except (Exception, SystemExit) as error:
+        raise _broken(name, error) from error
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ConfigurationError(f"there is no file {path}")
+    sys.path.insert(0, str(path.parent.resolve()))
+    return importlib.import_module(path.stem)
+
+
+def _broken(name: str, error: BaseException) -> ConfigurationError:
+    if isinstance(error, SyntaxError):
+        where = f"{error.filename}:{error.lineno}"
+    else:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{last.filename}:{last.lineno}"
+    return ConfigurationError(f"cannot import {name}: {type(error).__name__}: {error} ({where})")

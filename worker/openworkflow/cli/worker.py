@@ -1,0 +1,79 @@
+"""`openworkflow worker`: serve workflows until told to stop."""
+
+import logging
+
+import click
+
+from openworkflow.backend.backend import BackendPostgres
+from openworkflow.cli.options import Database, database, database_options, run_async
+from openworkflow.cli.target import load_workflows
+from openworkflow.client import OpenWorkflow
+from openworkflow.settings import Settings
+from openworkflow.telemetry import logs
+from openworkflow.worker.http import HealthServer
+from openworkflow.worker.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+
+@click.command()
+@click.argument("target")
+@database_options
+@click.option("--concurrency", "-c", type=click.IntRange(1, 10_000), help="Runs at once.")
+@click.option("--port", type=click.IntRange(0, 65_535), help="Metrics and health; 0: any free one.")
+@click.option("--log-format", type=click.Choice(["auto", "json", "human"]))
+def worker(
+    target: str,
+    url: str | None,
+    namespace: str | None,
+    schema: str | None,
+    concurrency: int | None,
+    port: int | None,
+    log_format: str | None,
+) -> None:
+    """Serve the workflows of TARGET: a module, module:workflow, or a file.
+
+    SIGTERM or Ctrl-C drains: nothing new is claimed, running steps end within
+    OPENWORKFLOW_DRAIN_SECONDS, the rest is handed back. A second one cuts the drain short.
+    Without options the environment decides: DATABASE_URL, OPENWORKFLOW_NAMESPACE, and so on.
+    """
+    settings = Settings.from_env()
+    logs.configure(log_format or settings.log_format, settings.log_level)  # type: ignore[arg-type]
+    where = database(url, namespace, schema)
+    run_async(serve(target, where, settings, concurrency, port))
+
+
+async def serve(
+    target: str,
+    where: Database,
+    settings: Settings,
+    concurrency: int | None = None,
+    port: int | None = None,
+) -> None:
+    """Work until a signal comes."""
+    workflows = load_workflows(target)
+    async with where.connect(application_name="openworkflow-worker") as backend:
+        made = OpenWorkflow(backend).new_worker(
+            workflows=workflows,
+            concurrency=concurrency or settings.concurrency,
+            **settings.worker_options(),
+        )
+        _describe(made, backend, settings)
+        http = HealthServer(
+            settings.port if port is None else port,
+            made.metrics.registry,
+            live=made.live,
+            ready=made.ready,
+        )
+        logger.info("metrics and health on port %d", http.start())
+        try:
+            await made.run_until_signal()
+        finally:
+            http.stop()
+
+
+def _describe(made: Worker, backend: BackendPostgres, settings: Settings) -> None:
+    from openworkflow import __version__
+
+    made.metrics.build_info(__version__, settings.build_id)
+    logger.info("worker %s serves namespace %s", made.worker_id, backend.namespace_id)

