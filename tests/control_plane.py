@@ -98,7 +98,6 @@ class ControlPlane:
         token: str = answer["status"]["token"]
         return token
 
-
     def kubeconfig(self, folder: Path, token: str) -> Path:
         """A file by which another process connects with this token."""
         cluster = {"server": self.url, "insecure-skip-tls-verify": True}
@@ -139,6 +138,28 @@ def started() -> Iterator[ControlPlane]:
             process.kill()
             process.wait()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def has_controllers() -> bool:
+    """Whether Deployments can have pods here, and deleted owners lose their children."""
+    return is_available() and binary("kube-controller-manager") is not None
+
+
+@contextlib.contextmanager
+def controllers(plane: ControlPlane) -> Iterator[None]:
+    """The controllers that a fleet lives by, running during the block."""
+    config = plane.kubeconfig(plane.folder, _ADMIN_TOKEN)
+    names = "deployment-controller,replicaset-controller,garbage-collector-controller"
+    command = [binary("kube-controller-manager"), f"--kubeconfig={config}", "--leader-elect=false"]
+    command += [f"--controllers={names},resourcequota-controller", f"--secure-port={_free_port()}"]
+    command += ["--bind-address=127.0.0.1", f"--cert-dir={plane.folder / 'manager'}"]
+    processes: list[subprocess.Popen[bytes]] = []
+    _start(command, plane.folder / "manager.log", processes)
+    try:
+        yield
+    finally:
+        processes[0].kill()
+        processes[0].wait()
 
 
 def _start_etcd(folder: Path, processes: list[subprocess.Popen[bytes]]) -> str:

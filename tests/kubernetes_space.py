@@ -106,6 +106,12 @@ class Space:
         ready = {"conditions": [{"type": "Ready", "status": "True"}], "phase": "Running"}
         self.pod_status(name, ready)
 
+    def pods(self) -> list[str]:
+        """Names of the pods that are not being deleted."""
+        items = self.plane.request("GET", self.path("pods"))["items"]
+        alive = [item for item in items if "deletionTimestamp" not in item["metadata"]]
+        return sorted(item["metadata"]["name"] for item in alive)
+
     def pod_status(self, name: str, status: dict[str, Any]) -> None:
         """Report a pod's status as its kubelet would."""
         path = self.path("pods", f"{name}/status")

@@ -1,7 +1,7 @@
 """`openworkflow-operator`: runs until SIGTERM. Everything is set by environment variables.
 
-Exit codes: 0 stopped, 1 leadership was lost (restart it), 2 a setting cannot be used, 3 there is
-no way to the cluster.
+Exit codes: 0 stopped, 1 the Lease or the watch was lost (restart it), 2 a setting cannot be used,
+3 there is no way to the cluster.
 """
 
 from __future__ import annotations
@@ -49,9 +49,14 @@ async def _run(settings: Settings) -> int:
         sys.stderr.write(f"error: no cluster to connect to: {error}\n")
         return NO_CLUSTER
     async with ApiClient(configuration) as client:
-        running = asyncio.create_task(
-            Operator(client, settings).run(watched_by_kopf(_login, lambda: running.cancel()))
-        )
+        watch_ended = asyncio.Event()
+
+        def on_watch_end() -> None:
+            watch_ended.set()
+            running.cancel()
+
+        operator = Operator(client, settings)
+        running = asyncio.create_task(operator.run(watched_by_kopf(_login, on_watch_end)))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, running.cancel)
@@ -64,7 +69,7 @@ async def _run(settings: Settings) -> int:
                 raise
             logger.warning("the lease was lost")
             return LOST
-    return STOPPED
+        return LOST if watch_ended.is_set() else STOPPED
 
 
 async def _configuration() -> Configuration:

@@ -2,6 +2,9 @@
 
 Only its low-level event handler is used: kopf then writes nothing into the resources, no finalizer
 and no annotation. It swallows what a handler raises, so the handler may do no more than pass on.
+
+kopf has a thread and an event loop to itself: when it stops it cancels every task of its loop, and
+on the main thread it takes the signals too.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -33,7 +37,7 @@ def settings_of(operator: Operator) -> kopf.OperatorSettings:
     return settings
 
 
-def registry_of(operator: Operator, login: Login) -> kopf.OperatorRegistry:
+def registry_of(login: Login, pass_on: Callable[[Any], object]) -> kopf.OperatorRegistry:
     """The handlers; a registry of its own, so that two operators fit into one process."""
     registry = kopf.OperatorRegistry()
 
@@ -43,11 +47,7 @@ def registry_of(operator: Operator, login: Login) -> kopf.OperatorRegistry:
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     def heard(event: Any, **_: Any) -> None:
-        item = dict(event["object"])
-        if event["type"] == "DELETED":
-            operator.store.remove(WORKFLOW_NAMESPACE, item)
-        else:
-            operator.store.put(WORKFLOW_NAMESPACE, item)
+        pass_on(event)
 
     return registry
 
@@ -55,27 +55,43 @@ def registry_of(operator: Operator, login: Login) -> kopf.OperatorRegistry:
 def watched_by_kopf(
     login: Login, on_end: Callable[[], object]
 ) -> Callable[[Operator], contextlib.AbstractAsyncContextManager[None]]:
-    """A watch for `Operator.run`. kopf takes SIGTERM for itself; `on_end` hears that it ended."""
+    """A watch for `Operator.run`; `on_end` is called if kopf ends by itself."""
 
     @contextlib.asynccontextmanager
     async def watch(operator: Operator) -> AsyncIterator[None]:
-        namespaces = operator.settings.namespaces
-        stop = asyncio.Event()
-        task = asyncio.ensure_future(
-            kopf.operator(
-                registry=registry_of(operator, login),
-                settings=settings_of(operator),
-                clusterwide=not namespaces,
-                namespaces=list(namespaces),
-                stop_flag=stop,
-            )
-        )
-        task.add_done_callback(lambda _: on_end())
+        loop, stop = asyncio.get_running_loop(), threading.Event()
+
+        def pass_on(event: Any) -> None:
+            loop.call_soon_threadsafe(_take_in, operator, event["type"], dict(event["object"]))
+
+        def run() -> None:
+            namespaces = operator.settings.namespaces
+            try:
+                kopf.run(
+                    registry=registry_of(login, pass_on),
+                    settings=settings_of(operator),
+                    clusterwide=not namespaces,
+                    namespaces=list(namespaces),
+                    stop_flag=stop,
+                )
+            except Exception:
+                logger.exception("the watch of WorkflowNamespaces failed")
+            if not stop.is_set():
+                loop.call_soon_threadsafe(on_end)
+
+        thread = threading.Thread(target=run, name="kopf", daemon=True)
+        thread.start()
         try:
             yield
         finally:
             stop.set()
-            with contextlib.suppress(asyncio.CancelledError, TimeoutError):
-                await asyncio.wait_for(task, 5)
+            await asyncio.to_thread(thread.join, 5)
 
     return watch
+
+
+def _take_in(operator: Operator, change: str | None, item: dict[str, Any]) -> None:
+    if change == "DELETED":
+        operator.store.remove(WORKFLOW_NAMESPACE, item)
+    else:
+        operator.store.put(WORKFLOW_NAMESPACE, item)

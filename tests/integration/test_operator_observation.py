@@ -193,7 +193,7 @@ async def reason(url: str | Dsn, schema: str = "public", options: ConnectOptions
     try:
         target = url if isinstance(url, Dsn) else parse(url)
         database = await Database.connect(target, schema, options)
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         return diagnose(error).reason
     database.terminate()
     return "Reachable"
