@@ -6,6 +6,7 @@ migrates one template database and every test gets a copy of it, which is faster
 
 from __future__ import annotations
 
+import socket
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -112,6 +113,14 @@ def database_url(postgres: DatabaseServer, template_database: str) -> Iterator[s
     postgres.create_database(name, template=template_database)
     yield postgres.url(name)
     postgres.drop_database(name)
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port of this machine where nobody answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -212,7 +212,8 @@ class Cluster:
         text = await response.text(errors="replace")
         try:
             status = json.loads(text)
-            reason, message = status.get("reason", ""), status.get("message", "")
-        except ValueError:
-            reason, message = response.reason or "", text[:200]
-        raise ClusterError(response.status, reason, message)
+        except ValueError:  # a proxy's page
+            status = None
+        if not isinstance(status, dict):
+            raise ClusterError(response.status, response.reason or "", text[:200])
+        raise ClusterError(response.status, status.get("reason", ""), status.get("message", ""))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib.resources
 import json
-import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -273,13 +272,6 @@ async def test_two_resources_of_one_database_share_a_connection(database_url: st
 
 
 WORK_CHANNEL = Namespace("orders", "public").work_channel
-
-
-@pytest.fixture
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def target(url: str, namespace_id: str, poll: float, idle: bool = False) -> Target:
