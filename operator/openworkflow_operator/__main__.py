@@ -106,7 +106,7 @@ def _log(level: str) -> None:
             handler.setFormatter(_Json())
     logging.basicConfig(level=level, handlers=[handler])
     # kopf and asyncio say little that concerns whoever runs this.
-    logging.getLogger("kopf").setLevel(logging.WARNING)
+    logging.getLogger("kopf").setLevel(logging.ERROR)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import random
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -20,7 +21,7 @@ from openworkflow_operator.observation import DatabaseProblem, DatabaseReason
 from openworkflow_operator.spec import Key, WorkflowNamespace
 
 #: How old a reading may be while all is well, and while the database cannot be read.
-FRESH_SECONDS: Final = 30.0
+FRESH_SECONDS: Final = 60.0
 FRESH_SECONDS_IN_TROUBLE: Final = 3.0
 
 
@@ -58,6 +59,7 @@ class CredentialsReader:
         known = self._readings.get(resource.key)
         fresh = FRESH_SECONDS_IN_TROUBLE if in_trouble else FRESH_SECONDS
         now = time.monotonic()
+        fresh *= random.uniform(0.8, 1.0)  # so that not all are read at once
         if known is not None and known.source == source and now - known.at < fresh:
             return known.credentials
         value, problem = await self._value(resource)

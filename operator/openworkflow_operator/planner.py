@@ -76,14 +76,16 @@ def plan(observed: Observed, past: Recollection, now: float) -> Plan:
     if observed.conflict is not None or resource.paused:
         return Plan(was=replicas_of(live), next=replace(past, target=None))
     past = _decided(observed, past, now)
+    wanted = _wanted(observed)
     if live is None and observed.database_digest is None:
         # Pods could not start without their Secret; everything else can be there already.
-        applied = [(k, m) for k, m in _changes(observed, None) if k is not kinds.DEPLOYMENT]
-        return Plan(apply=applied, delete=_obsolete(observed), next=past)
+        others = {kind: m for kind, m in wanted.items() if kind is not kinds.DEPLOYMENT}
+        applied = _changes(observed, others, None)
+        return Plan(apply=applied, delete=_obsolete(observed, wanted), next=past)
     target = _target(observed, past)
     return Plan(
-        apply=_changes(observed, target),
-        delete=_obsolete(observed),
+        apply=_changes(observed, wanted, target),
+        delete=_obsolete(observed, wanted),
         deletion_costs=_deletion_costs(observed, target),
         scale_to=_scale(observed, target),
         was=replicas_of(live),
@@ -131,11 +133,16 @@ def _target(observed: Observed, past: Recollection) -> int | None:
     return None if resource.scaling.mode is ScalingMode.EXTERNAL else past.target
 
 
-def _changes(observed: Observed, target: int | None) -> list[tuple[Kind, Manifest]]:
+def _wanted(observed: Observed) -> dict[Kind, Manifest]:
     digest = observed.database_digest or _live_digest(observed.live.get(kinds.DEPLOYMENT))
-    objects = wanted_objects(observed.resource, digest, observed.service_monitors_exist)
+    return wanted_objects(observed.resource, digest, observed.service_monitors_exist)
+
+
+def _changes(
+    observed: Observed, wanted: Mapping[Kind, Manifest], target: int | None
+) -> list[tuple[Kind, Manifest]]:
     changed = []
-    for kind, manifest in objects.items():
+    for kind, manifest in wanted.items():
         live = observed.live.get(kind)
         if not has_drifted(manifest, live):
             continue
@@ -147,9 +154,8 @@ def _changes(observed: Observed, target: int | None) -> list[tuple[Kind, Manifes
     return changed
 
 
-def _obsolete(observed: Observed) -> list[tuple[Kind, str]]:
+def _obsolete(observed: Observed, wanted: Mapping[Kind, Manifest]) -> list[tuple[Kind, str]]:
     """Objects the resource no longer wants; only those that it owns."""
-    wanted = wanted_objects(observed.resource, None, observed.service_monitors_exist)
     return [
         (kind, live["metadata"]["name"])
         for kind, live in observed.live.items()

@@ -21,6 +21,8 @@ Truth = Literal["True", "False", "Unknown"]
 
 #: Numbers alone do not cost a write more often than this.
 REFRESH_SECONDS: Final = 30.0
+#: Nor does the time of the last observation alone; the metrics always have it.
+REFRESH_TIME_SECONDS: Final = 300.0
 
 _ADVICE: Final = {
     Trouble.IMAGE_PULL_FAILED: "the image cannot be pulled: check `worker.image` and its secrets",
@@ -101,11 +103,12 @@ def status_of(facts: Facts, now: datetime) -> dict[str, Any]:
 
 def worth_writing(status: Object, last: Object, seconds_since_write: float) -> bool:
     """Whether to write it: at once when it says something new, else only now and then."""
-    moving = {"dueRuns", "runningRuns", "lastObservationTime"}
-    if any(status.get(k) != last.get(k) for k in status.keys() | last.keys() if k not in moving):
+    changed = {k for k in status.keys() | last.keys() if status.get(k) != last.get(k)}
+    if changed - {"dueRuns", "runningRuns", "lastObservationTime"}:
         return True
-    stale = any(status.get(name) != last.get(name) for name in moving)
-    return stale and seconds_since_write >= REFRESH_SECONDS
+    if changed - {"lastObservationTime"}:
+        return seconds_since_write >= REFRESH_SECONDS
+    return bool(changed) and seconds_since_write >= REFRESH_TIME_SECONDS
 
 
 def news(status: Object, last: Object) -> list[Condition]:

@@ -138,6 +138,9 @@ def test_numbers_alone_wait_for_half_a_minute() -> None:
     assert not worth_writing(first, first, 1000)
     assert not worth_writing(moved, first, 29)
     assert worth_writing(moved, first, 30)
+    later = {**first, "lastObservationTime": "2030-01-01T00:01:00Z"}
+    assert not worth_writing(later, first, 299)
+    assert worth_writing(later, first, 300)
     assert worth_writing({**first, "readyReplicas": 0}, first, 0)
     assert worth_writing(first, {}, 0)
 
