@@ -4,7 +4,7 @@ import asyncio
 import functools
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ def _inspect(fn: Callable[..., Any]) -> Callee:
     return Callee(inspect.iscoroutinefunction(fn), codec_for(annotation))
 
 
-async def call(
+def call(
     fn: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -71,7 +71,7 @@ async def call(
     threads: Executor,
     timeout: Duration | None,
     key: str,
-) -> Any:
+) -> Coroutine[Any, Any, Any]:
     """Run one attempt of the step `key`, whose name is in the logs of what it calls.
 
     A thread cannot be stopped: after a timeout or a cancellation it is left to end, and what it
@@ -79,12 +79,16 @@ async def call(
     """
     log_context.set({**log_context.get({}), "step": key})
     if timeout is None:
-        return await _call(fn, args, kwargs, is_async, threads)
+        return _call(fn, args, kwargs, is_async, threads)
     seconds = parse_duration(timeout).total_seconds()
+    return _limited(_call(fn, args, kwargs, is_async, threads), seconds)
+
+
+async def _limited(attempt: Coroutine[Any, Any, Any], seconds: float) -> Any:
     limit = asyncio.timeout(seconds)
     try:
         async with limit:
-            return await _call(fn, args, kwargs, is_async, threads)
+            return await attempt
     except TimeoutError:
         if limit.expired():
             raise StepTimeout(f"the step did not end within {seconds:g} s") from None

@@ -4,7 +4,7 @@ A key is the step's name; the same name again in one run gets an ordinal (`name:
 call order, as in the TypeScript SDK.
 """
 
-from collections import defaultdict
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,6 +19,7 @@ from openworkflow.core.step_attempt import StepKind, StepStatus
 
 NAME_LIMIT = 200
 """Characters of a step's name."""
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 FROM_STEP = "__openworkflow_step__"
 """Marks an error raised by a step whose retries are spent: the run's own policy skips those."""
 
@@ -63,7 +64,7 @@ class History:
     def __init__(self, attempts: Iterable[RecordedStep] = ()) -> None:
         self._recorded: dict[str, Recorded] = {}
         self._requested: set[str] = set()
-        self._ordinals: defaultdict[str, int] = defaultdict(int)
+        self._ordinals: dict[str, int] = {}
         for attempt in attempts:
             self._recorded.setdefault(attempt.step_name, Recorded(attempt.kind)).add(attempt)
         self.unrequested: dict[str, None] = dict.fromkeys(self._recorded)
@@ -71,17 +72,15 @@ class History:
 
     def key(self, name: str) -> str:
         """The key of the next step called `name`. Raises ConfigurationError for an unfit name."""
-        if not 0 < len(name) <= NAME_LIMIT or any(
-            c == "\0" or "\ud800" <= c <= "\udfff" for c in name
-        ):
+        if not 0 < len(name) <= NAME_LIMIT or _UNSTORABLE.search(name):
             raise ConfigurationError(
                 f"a step's name must be text of 1 to {NAME_LIMIT} characters without NUL, "
                 f"not {name!r:.80}"
             )
         key = name
         while key in self._requested:
-            self._ordinals[name] += 1
-            key = f"{name}:{self._ordinals[name]}"
+            self._ordinals[name] = ordinal = self._ordinals.get(name, 0) + 1
+            key = f"{name}:{ordinal}"
         self._requested.add(key)
         return key
 

@@ -56,7 +56,7 @@ class Step:
         **kwargs: Any,
     ) -> T: ...
 
-    async def run(
+    def run(
         self,
         name: str,
         fn: Callable[..., Any],
@@ -65,7 +65,7 @@ class Step:
         retry: RetryPolicy | None = None,
         timeout: Duration | None = None,
         **kwargs: Any,
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """Call `fn(*args, **kwargs)` once and for all, and return its recorded result.
 
         A sync `fn` runs in a thread. A failed attempt is repeated as `retry` says (by default 10
@@ -73,7 +73,7 @@ class Step:
         text such as "30s") fails. When no attempt is left the last error is raised, in its own
         type where that type is known, else as StepFailed.
         """
-        return await self._execution.run_step(name, fn, args, kwargs, retry, timeout)
+        return self._execution.run_step(name, fn, args, kwargs, retry, timeout)
 
     async def sleep(self, name: str, duration: Duration) -> None:
         """Wait for `duration` (seconds, timedelta or text such as "24h"); costs no worker."""

@@ -18,6 +18,7 @@ from openworkflow.core.failure import Failure
 from openworkflow.core.workflow import Registry
 from openworkflow.engine.execution import Execution, Services
 from openworkflow.engine.history import History
+from openworkflow.engine.journal import Written
 from openworkflow.engine.outcome import (
     Completed,
     Failed,
@@ -174,8 +175,8 @@ class Executor:
             end = run_end(run, failed, progress=progress)
             return failed if end is not None and await self._end(end) else Lost()
 
-    async def _end(self, end: RunEnd) -> bool:
-        return await self._services.journal.end(end)
+    def _end(self, end: RunEnd) -> Written:
+        return self._services.journal.end(end)
 
     def _report(self, run: ClaimedRun, outcome: Outcome, seconds: float) -> None:
         self._metrics.run_finished(run.workflow_name, OUTCOMES[type(outcome)], seconds)
