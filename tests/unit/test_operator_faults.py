@@ -7,6 +7,7 @@ A mock answers here: it is good for faults, and proves nothing about Kubernetes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -103,7 +104,7 @@ async def test_an_expired_watch_leads_to_a_new_list_which_notices_what_is_gone(
         assert Key("shop", "orders") in heard
         assert {Key("shop", "b")} == set(store._objects[kinds.DEPLOYMENT])
     finally:
-        task.cancel()
+        await stop(task)
 
 
 async def test_a_kind_that_the_cluster_does_not_know_is_no_fault(
@@ -116,7 +117,7 @@ async def test_a_kind_that_the_cluster_does_not_know_is_no_fault(
         await asyncio.wait_for(informer.listed.wait(), 5)
         assert not informer.is_served
     finally:
-        task.cancel()
+        await stop(task)
 
 
 async def test_a_server_that_fails_is_asked_again(kmock: RawHandler, cluster: Cluster) -> None:
@@ -127,7 +128,7 @@ async def test_a_server_that_fails_is_asked_again(kmock: RawHandler, cluster: Cl
     try:
         await asyncio.wait_for(informer.listed.wait(), 10)
     finally:
-        task.cancel()
+        await stop(task)
 
 
 async def test_a_lease_that_somebody_took_first_is_waited_for(
@@ -206,6 +207,13 @@ def test_the_store_prefers_the_newer_and_never_revives_the_dead() -> None:
     store.put(kinds.DEPLOYMENT, deployment("orders-worker", 7))
     assert {} == store.owned(key)
     assert MOST_GRAVES > 500
+
+
+async def stop(task: asyncio.Task[None]) -> None:
+    """Cancel it and wait for its end, so that it leaves no connection behind."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 def lease(holder: str, version: int, renewed: str | None = None) -> dict[str, Any]:
