@@ -117,7 +117,7 @@ def write(session: Session) -> None:
     with session.worker():
         time.sleep(3)  # long enough for the first steps, which the pictures show
         session.show("runs", "list")
-        session.show("runs", "list", "--status", "failed", "--json")
+        session.show("runs", "list", "--status", "pending", "--json")
         session.show("runs", "show", run_id)
         session.show("runs", "cancel", run_id)
         session.show("runs", "retry", run_id)

@@ -1,6 +1,7 @@
 """The life of a run: replay, versions, deadlines, cancellation, drain, crashes, lost claims."""
 
 import asyncio
+import gc
 from datetime import timedelta
 from typing import Any
 
@@ -433,3 +434,26 @@ async def test_a_retried_run_goes_on_from_the_step_that_failed_it(
 
     assert "fixed" == await run.result(timeout=20)
     assert ["first", "second", "second"] == calls
+
+
+async def test_finished_runs_are_freed_without_the_garbage_collector(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    """A worker's memory is flat, and the collector has nothing to walk for."""
+
+    @workflow
+    async def short(step: Step) -> int:
+        return await step.run("value", value, 1)
+
+    await start_worker(short)
+    await (await ow.run_workflow(short)).result(timeout=20)
+    gc.collect()
+    gc.disable()
+    try:
+        for run in await ow.run_workflows(short, [None] * 100):
+            await run.result(timeout=20)
+        garbage = gc.collect()
+    finally:
+        gc.enable()
+
+    assert garbage < 100

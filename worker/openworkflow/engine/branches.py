@@ -49,6 +49,10 @@ class Branches:
         self._waits: dict[asyncio.Future[None], datetime] = {}
         self._blocked: dict[str, asyncio.Future[None]] = {}
 
+    def detach(self) -> None:
+        """Forget whom to call back: a finished run is then freed without the garbage collector."""
+        self._park = self._mismatch = _nobody
+
     def enter(self) -> None:
         """A step function starts."""
         self._active += 1
@@ -120,6 +124,10 @@ class Branches:
             self._loop.call_later(MISMATCH_SECONDS, self._check_mismatch, self._epoch)
         else:
             self._mismatch(list(self._blocked))
+
+
+def _nobody(_: object) -> None:
+    """The run is over."""
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

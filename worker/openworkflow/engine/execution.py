@@ -8,9 +8,7 @@ to do but wait, or when the claim is gone; whatever they do afterwards is not re
 import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import Executor
 from contextvars import copy_context
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
@@ -32,7 +30,6 @@ from openworkflow.core.workflow import Workflow, current_run
 from openworkflow.engine.branches import Branches
 from openworkflow.engine.calls import as_replayed, call, callee
 from openworkflow.engine.history import FROM_STEP, History, Recorded, replayed, step_error
-from openworkflow.engine.journal import Journal
 from openworkflow.engine.outcome import (
     Completed,
     Failed,
@@ -44,21 +41,10 @@ from openworkflow.engine.outcome import (
     after_error,
 )
 from openworkflow.engine.recorder import Recorder, StepCall
+from openworkflow.engine.services import Services
 from openworkflow.engine.step import Step, SyncStep
-from openworkflow.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What all executions of a worker share."""
-
-    journal: Journal
-    metrics: Metrics
-    step_threads: Executor
-    workflow_threads: Executor
-    payload_limit: int
 
 
 class Execution:
@@ -109,8 +95,7 @@ class Execution:
         finally:
             if deadline is not None:
                 deadline.cancel()
-            if self._sync is not None:
-                self._sync.interrupt()
+            self._detach()
 
     def interrupt(self, outcome: Outcome) -> None:
         """Stop the function where it is; the run ends with `outcome`, unless it already has one."""
@@ -191,9 +176,8 @@ class Execution:
         recorded = self._request(key, StepKind.SLEEP)
         if recorded is not None and recorded.settled is not None:
             return
-        if recorded is not None and recorded.sleeping is not None:
-            step = StepCall(key, 1, recorded.sleeping.id)
-            resume_at = recorded.sleeping.resume_at
+        if recorded is not None and (sleeping := recorded.sleeping) is not None:
+            step, resume_at = StepCall(key, 1, sleeping.id), sleeping.resume_at
         else:
             await self._branches.reach(key)
             step, resume_at = StepCall(key, 1), ends()
@@ -221,6 +205,13 @@ class Execution:
         return await loop.run_in_executor(
             self._services.workflow_threads, context.run, workflow.invoke, arguments, sync
         )
+
+    def _detach(self) -> None:
+        if self._sync is not None:
+            self._sync.interrupt()
+        self._task = None
+        self._branches.detach()
+        self.recorder.detach()
 
     def _stopped(self) -> Outcome | None:
         """The outcome of an interruption, whose cancellation ends here."""

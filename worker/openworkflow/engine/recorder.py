@@ -40,6 +40,10 @@ class Recorder:
         self.progress = False
         """Whether anything was recorded."""
 
+    def detach(self) -> None:
+        """See Branches.detach."""
+        self._lost = _nobody
+
     @property
     def idle(self) -> bool:
         """Whether no step function is running."""
@@ -136,3 +140,7 @@ class Recorder:
             resume_at=resume_at,
             update=update,
         )
+
+
+def _nobody() -> None:
+    """The run is over."""

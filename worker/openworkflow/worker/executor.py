@@ -16,7 +16,7 @@ from openworkflow.backend.backend import (
 from openworkflow.core.errors import BackendError, PoisonPill
 from openworkflow.core.failure import Failure
 from openworkflow.core.workflow import Registry
-from openworkflow.engine.execution import Execution, Services
+from openworkflow.engine.execution import Execution
 from openworkflow.engine.history import History
 from openworkflow.engine.journal import Written
 from openworkflow.engine.outcome import (
@@ -29,6 +29,7 @@ from openworkflow.engine.outcome import (
     Rescheduled,
     run_end,
 )
+from openworkflow.engine.services import Services
 from openworkflow.telemetry.logs import log_context
 from openworkflow.worker.poller import Poller
 

@@ -23,9 +23,9 @@ from openworkflow.backend.backend import BackendPostgres, WorkerSession
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT
 from openworkflow.core.workflow import Registry, Workflow
-from openworkflow.engine.execution import Services
 from openworkflow.engine.journal import DatabaseClock, Journal
 from openworkflow.engine.outcome import Released
+from openworkflow.engine.services import Services
 from openworkflow.telemetry.metrics import Metrics
 from openworkflow.worker.executor import Executor
 from openworkflow.worker.heartbeat import Heartbeat
