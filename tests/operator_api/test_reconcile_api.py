@@ -108,7 +108,7 @@ async def test_what_a_human_scaled_or_edited_or_deleted_is_put_right(
     await enqueue(sql, 35)
     tenant.resource(scaling=FAST)
     async with start():
-        await eventually(lambda: tenant.replicas() == 4, deadline=20)
+        await eventually(lambda: "ScaledUp" in dict(tenant.events()), deadline=20)
         tenant.scale(9)
         await eventually(lambda: tenant.replicas() == 4)
         await eventually(lambda: "ReplicasReverted" in dict(tenant.events()))
