@@ -269,13 +269,15 @@ async def test_the_older_of_two_resources_wins(
     await enqueue(sql, 1)
     tenant.resource(scaling=FAST)
     await asyncio.sleep(1.1)  # creation times have whole seconds
-    tenant.resource("younger", namespaceId="orders", scaling=FAST)
-    async with start():
+    tenant.resource("a-younger", namespaceId="orders", scaling=FAST)
+    async with start(workers=1):  # which visits them in the order of their names
         await eventually(lambda: tenant.replicas() == 1, deadline=20)
         conflict = ("False", "Conflict")
-        await eventually(lambda: tenant.condition("Ready", "younger") == conflict, deadline=20)
+        await eventually(lambda: tenant.condition("Ready", "a-younger") == conflict, deadline=20)
+        accounts = tenant.plane.request("GET", tenant.path("serviceaccounts"))["items"]
+        assert ["orders-worker"] == [account["metadata"]["name"] for account in accounts]
         tenant.delete("workflownamespaces", "orders", GROUP)
-        await eventually(lambda: tenant.deployment("younger-worker") is not None, deadline=20)
+        await eventually(lambda: tenant.deployment("a-younger-worker") is not None, deadline=20)
 
 
 async def test_pause_pin_and_resume(
