@@ -31,7 +31,7 @@ from openworkflow_operator.work import WorkQueue
 
 logger = logging.getLogger(__name__)
 
-#: Without a completed full visit for this long the process counts as dead.
+#: Without a completed full visit, or the end of a single one, for this long it counts as dead.
 STALLED_SECONDS: Final = 300.0
 
 
@@ -50,7 +50,7 @@ class Operator:
             settings.identity,
             settings.lease_seconds,
         )
-        self._resynced_at = time.monotonic()
+        self._resynced_at = self._led_at = time.monotonic()
         self.port = 0
 
     @property
@@ -79,9 +79,16 @@ class Operator:
 
     def not_live(self) -> str | None:
         """What proves that this process no longer works, not only that it runs."""
-        silent = time.monotonic() - self._resynced_at
-        if silent > STALLED_SECONDS:
+        now, allowed = time.monotonic(), max(STALLED_SECONDS, 3 * self.settings.resync_seconds)
+        if (silent := now - self._resynced_at) > allowed:
             return f"the last full visit ended {silent:.0f} s ago"
+        if not self.is_leader:
+            return None
+        if (lasts := self.queue.longest_visit()) > allowed:
+            return f"a visit has gone on for {lasts:.0f} s"
+        idle = now - max(self.queue.last_done, self._led_at)
+        if self.store.resources() and idle > allowed:
+            return f"no visit has ended for {idle:.0f} s"
         return None
 
     def not_ready(self) -> str | None:
@@ -95,6 +102,7 @@ class Operator:
             await informer.listed.wait()
         async with self._leadership.held():
             self.metrics.leader.set(1)
+            self._led_at = time.monotonic()
             options = ConnectOptions(self.settings.ca_file or None, self.settings.allow_loopback)
             async with (
                 Observatory(self.queue.add, options, self._count_look) as observatory,
