@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -19,13 +20,17 @@ from typing import Any, Final, Self
 
 import asyncpg
 
-from openworkflow_operator.diagnosis import SchemaMissing, SchemaTooNew
+from openworkflow_operator.bounded import AnswerTooLarge, BoundedLoop
+from openworkflow_operator.diagnosis import SchemaMissing, SchemaTooNew, UnusableAnswer
 from openworkflow_operator.dsn import Dsn, TlsMode, check_address, tls_context
 from openworkflow_operator.observation import Observation
 from openworkflow_operator.scaling import Demand
 
 CONNECT_SECONDS: Final = 5.0
 LOOK_SECONDS: Final = 5.0
+#: What a server may send for one look, or while connecting. 500 namespaces with 20 busy pods each
+#: answer with less than a megabyte.
+MOST_BYTES: Final = 4 * 2**20
 #: The newest migration of `workflow_runs` whose meaning this operator knows.
 KNOWN_SCHEMA_VERSION: Final = 1
 
@@ -58,8 +63,10 @@ class ConnectOptions:
 class Database:
     """A connection that looks at one schema. Not to be used concurrently."""
 
-    def __init__(self, connection: asyncpg.Connection[Any], schema: str) -> None:
-        self._connection, self._schema = connection, schema
+    def __init__(
+        self, connection: asyncpg.Connection[Any], schema: str, budget: BoundedLoop
+    ) -> None:
+        self._connection, self._schema, self._budget = connection, schema, budget
         self._listening: dict[str, Callable[..., None]] = {}
 
     @classmethod
@@ -69,16 +76,21 @@ class Database:
         Raises what `diagnosis.diagnose` understands: OSError, TimeoutError, asyncpg's errors,
         InvalidUrl, SchemaMissing and SchemaTooNew.
         """
-        async with asyncio.timeout(CONNECT_SECONDS * len(dsn.hosts) + LOOK_SECONDS):
-            if not options.allow_loopback:
-                await _check_addresses(dsn)
-            self = cls(await _connect(dsn, options), schema)
-            try:
-                await self._check_version()
-            except BaseException:
-                self.terminate()
-                raise
-            return self
+        budget = BoundedLoop(MOST_BYTES)
+        try:
+            async with _limited(budget, CONNECT_SECONDS * len(dsn.hosts) + LOOK_SECONDS):
+                if not options.allow_loopback:
+                    await _check_addresses(dsn)
+                self = cls(await _connect(dsn, options, budget), schema, budget)
+                try:
+                    await self._check_version()
+                except BaseException:
+                    self.terminate()
+                    raise
+        except BaseException:
+            budget.abort()
+            raise
+        return self
 
     @property
     def is_closed(self) -> bool:
@@ -88,7 +100,7 @@ class Database:
     async def look(self, questions: Sequence[Question], serial: int) -> dict[str, Observation]:
         """Answer all questions with one statement, by namespace id."""
         statement = _statement("observation.sql", self._schema)
-        async with asyncio.timeout(LOOK_SECONDS):
+        async with _limited(self._budget, LOOK_SECONDS):
             rows = await self._read(
                 statement,
                 [question.namespace_id for question in questions],
@@ -106,7 +118,7 @@ class Database:
     async def listen(self, namespace_ids: Sequence[str], on_work: Callable[[], None]) -> None:
         """Hear of new work in exactly these namespaces from now on."""
         wanted = {_work_channel(self._schema, namespace_id) for namespace_id in namespace_ids}
-        async with asyncio.timeout(LOOK_SECONDS):
+        async with _limited(self._budget, LOOK_SECONDS):
             for channel in self._listening.keys() - wanted:
                 await self._connection.remove_listener(channel, self._listening.pop(channel))
             for channel in wanted - self._listening.keys():
@@ -116,6 +128,7 @@ class Database:
     def terminate(self) -> None:
         """Close at once, without asking the server."""
         self._connection.terminate()
+        self._budget.abort()
 
     async def _read(self, statement: str, *arguments: object) -> list[Any]:
         try:
@@ -133,29 +146,62 @@ class Database:
             return  # a role that may only count runs; the look itself tells whether it can
         except asyncpg.UndefinedTableError:
             raise SchemaMissing from None
-        version = rows[0]["version"]
+        version = rows[0]["version"] if rows else None
         if version is None:
             raise SchemaMissing
+        if not isinstance(version, int):
+            raise UnusableAnswer
         if version > KNOWN_SCHEMA_VERSION:
             raise SchemaTooNew
 
 
 def _observation(row: Any, question: Question, now: datetime, serial: int) -> Observation:
-    mean_age = row["mean_running_age"]
+    """The answer, of which nothing is taken for granted: the server may be hostile."""
+    mean_age, next_wake = row["mean_running_age"], row["next_wake_seconds"]
+    due, running = _count(row["due"]), _count(row["running"])
     demand = Demand(
-        due=row["due"],
-        oldest_due_age=max(0.0, row["oldest_due_age"]),
-        running=row["running"],
-        saturated=row["due"] >= question.due_limit or row["running"] >= question.running_limit,
-        waking=row["waking"],
+        due=due,
+        oldest_due_age=_seconds(row["oldest_due_age"]),
+        running=running,
+        saturated=due >= question.due_limit or running >= question.running_limit,
+        waking=_count(row["waking"]),
         # Runs in progress are on average half done, or more where durations vary.
-        service_seconds=None if mean_age is None else max(0.0, 2 * mean_age),
+        service_seconds=None if mean_age is None else 2 * _seconds(mean_age),
     )
-    busy: dict[str, int] = json.loads(row["by_pod"])
-    return Observation(demand, now, serial, busy, row["next_wake_seconds"])
+    by_pod = json.loads(row["by_pod"])
+    if not isinstance(by_pod, dict):
+        raise UnusableAnswer
+    busy = {pod: _count(runs) for pod, runs in by_pod.items()}
+    wake = None if next_wake is None else _seconds(next_wake)
+    return Observation(demand, now, serial, busy, wake)
 
 
-async def _connect(dsn: Dsn, options: ConnectOptions) -> Any:
+def _count(value: object) -> int:
+    if not isinstance(value, int) or not 0 <= value < 2**31:
+        raise UnusableAnswer
+    return value
+
+
+def _seconds(value: object) -> float:
+    if not isinstance(value, float) or not math.isfinite(value):
+        raise UnusableAnswer
+    return max(0.0, value)
+
+
+@contextlib.asynccontextmanager
+async def _limited(budget: BoundedLoop, seconds: float) -> AsyncIterator[None]:
+    """Give the server this much time, and the bytes of one answer."""
+    budget.reset()
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except Exception as error:
+        if budget.exceeded:
+            raise AnswerTooLarge from error
+        raise
+
+
+async def _connect(dsn: Dsn, options: ConnectOptions, budget: BoundedLoop) -> Any:
     context = tls_context(dsn.tls, options.ca_file)
     arguments: dict[str, Any] = {
         "host": list(dsn.hosts),
@@ -165,6 +211,7 @@ async def _connect(dsn: Dsn, options: ConnectOptions) -> Any:
         "password": dsn.password,
         "database": dsn.database,
         "timeout": CONNECT_SECONDS,
+        "loop": budget,
         "statement_cache_size": 0,
         "server_settings": {"application_name": "openworkflow-operator"},
     }

@@ -13,6 +13,7 @@ from typing import Final
 
 import asyncpg
 
+from openworkflow_operator.bounded import AnswerTooLarge
 from openworkflow_operator.dsn import InvalidUrl
 from openworkflow_operator.observation import DatabaseProblem, DatabaseReason
 
@@ -23,6 +24,10 @@ class SchemaTooNew(Exception):
 
 class SchemaMissing(Exception):
     """The tables are not there."""
+
+
+class UnusableAnswer(Exception):
+    """The server answered something else than was asked for."""
 
 
 _ADVICE: Final = {
@@ -71,6 +76,8 @@ def _reason(error: BaseException) -> DatabaseReason:
             return DatabaseReason.SCHEMA_TOO_NEW
         case SchemaMissing():
             return DatabaseReason.SCHEMA_MISSING
+        case AnswerTooLarge():
+            return DatabaseReason.QUERY_FAILED
         case asyncpg.PostgresError():
             return _of_state(error.sqlstate or "")
         case ssl.SSLError():
