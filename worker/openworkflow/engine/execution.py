@@ -223,10 +223,10 @@ class Execution:
     def _returned(self, value: Any) -> Outcome:
         if self._history.unrequested:
             return Failed(Failure.from_exception(self._history.mismatch([])))
-        what = f"result of workflow {self._workflow.name!r}"
+        workflow, limit = self._workflow, self._services.payload_limit
         try:
             return Completed(
-                self._workflow.output_codec.encode(value, what, self._services.payload_limit)
+                workflow.output_codec.encode(value, "result of workflow", limit, name=workflow.name)
             )
         except OpenWorkflowError as error:
             return Failed(Failure.from_exception(error))
@@ -290,10 +290,10 @@ class Execution:
 
     async def _record_success(self, step: StepCall, value: Any, codec: Any) -> Any:
         self._check_stopped()
-        output = codec.encode(value, f"result of step {step.key!r}", self._services.payload_limit)
+        output = codec.encode(value, "result of step", self._services.payload_limit, name=step.key)
         replayed = as_replayed(codec, value, output)
         try:
-            await self._ended(step, StepStatus.SUCCEEDED, output=output)
+            self._settle(step, StepStatus.SUCCEEDED, await self.recorder.succeeded(step, output))
         except BackendError as error:  # the database is there, and will not take this value
             raise SerializationError(f"result of step {step.key!r}: {error}") from error
         return replayed
@@ -314,22 +314,23 @@ class Execution:
             or policy.exhausted(step.attempt)
             or self._past_deadline(retry_at)
         )
-        await self._ended(
+        held = await self.recorder.ended(
             step,
             StepStatus.FAILED,
             error=failure.to_json(),
             context='{"final": true}' if final else None,
             resume_at=None if final else retry_at,
         )
+        self._settle(step, StepStatus.FAILED, held)
         if final:
             raise step_error(failure, step.key, step.attempt)
         logger.info("step %s failed, attempt %d: %s", step.key, step.attempt, failure.message)
         return retry_at
 
-    async def _ended(self, step: StepCall, status: StepStatus, **columns: Any) -> None:
-        seconds = await self.recorder.settle(step, status, **columns)
+    def _settle(self, step: StepCall, status: StepStatus, held: bool) -> None:
+        self.recorder.settle(held)
         self._check_stopped()
-        self._services.metrics.step_finished(self._workflow.name, status, seconds)
+        self._services.metrics.step_finished(self._workflow.name, status, step.seconds)
 
     def _check_stopped(self) -> None:
         if self._stop is not None:

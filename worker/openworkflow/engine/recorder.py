@@ -1,12 +1,12 @@
 """The step attempts that one claim of a run records: how they begin, end, or are cut short."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 from time import perf_counter
 from typing import Any
 from uuid import UUID
 
-from openworkflow.backend.backend import ClaimedRun, StepWrite
+from openworkflow.backend.records import ClaimedRun, StepSuccess, StepWrite
 from openworkflow.core.failure import Failure
 from openworkflow.core.ids import uuid7
 from openworkflow.core.step_attempt import StepKind, StepStatus
@@ -14,14 +14,15 @@ from openworkflow.engine.journal import Journal, Written
 
 
 class StepCall:
-    """An attempt in progress; `announced` once its `running` row was sent."""
+    """An attempt in progress; `announced` once its `running` row was sent, `seconds` at its end."""
 
-    __slots__ = ("announced", "attempt", "id", "key", "started")
+    __slots__ = ("announced", "attempt", "id", "key", "seconds", "started")
 
     def __init__(self, key: str, attempt: int, row: UUID | None = None) -> None:
         self.id = row or uuid7()
         self.key, self.attempt = key, attempt
         self.started = perf_counter()
+        self.seconds = 0.0
         self.announced: Written | None = None
 
 
@@ -62,30 +63,46 @@ class Recorder:
         now = perf_counter()
         for call in self._calls:
             if call.announced is None and now - call.started > older_than:
-                call.announced = self._journal.record(self._write(call, StepStatus.RUNNING))
+                call.announced = self._journal.write(self._write(call, StepStatus.RUNNING))
 
-    async def settle(self, call: StepCall, status: StepStatus, **columns: Any) -> float:
-        """Record how an attempt ended, durably; returns its seconds."""
+    def succeeded(self, call: StepCall, output: str | None) -> Awaitable[bool]:
+        """Record a success; resolves, once that is durable, to whether the claim still held."""
+        if call.announced is not None or call.attempt > 1:
+            return self.ended(call, StepStatus.SUCCEEDED, output=output)
+        del self._calls[call]
+        call.seconds = perf_counter() - call.started
+        claim = self._claim
+        return self._journal.write(
+            StepSuccess(call.id, claim.id, claim.claim_no, call.key, output, call.seconds)
+        )
+
+    async def ended(self, call: StepCall, status: StepStatus, **columns: Any) -> bool:
+        """The same for any end of an attempt."""
         del self._calls[call]  # from here on nobody else writes to its row
+        call.seconds = perf_counter() - call.started
         update = call.announced is not None
         if call.announced is not None:
             await call.announced
-        write = self._write(call, status, update=update, **columns)
-        await self._durable(write)
-        return write.duration
+        return await self._journal.write(self._write(call, status, update=update, **columns))
+
+    def settle(self, held: bool) -> None:
+        """Take the answer of what was recorded."""
+        if held:
+            self.progress = True
+        else:
+            self._lost()
 
     async def begin_sleep(self, call: StepCall, resume_at: datetime) -> None:
         """Record, durably, that the run sleeps until `resume_at`."""
-        await self._durable(
-            self._write(call, StepStatus.RUNNING, kind=StepKind.SLEEP, resume_at=resume_at)
-        )
+        write = self._write(call, StepStatus.RUNNING, kind=StepKind.SLEEP, resume_at=resume_at)
+        self.settle(await self._journal.write(write))
 
     def end_sleep(self, call: StepCall) -> None:
         """Record that a sleep has ended.
 
         Nobody waits for it: the row already says when, which is all a replay needs.
         """
-        self._journal.record(
+        self._journal.write(
             self._write(call, StepStatus.SUCCEEDED, kind=StepKind.SLEEP, update=True)
         )
 
@@ -93,7 +110,7 @@ class Recorder:
         """End the rows of attempts that were cut short; they do not count as failures."""
         for row in rows:
             failure = Failure(type="Interrupted", message=f"the attempt was cut short: {why}")
-            self._journal.record(
+            self._journal.write(
                 self._write(
                     StepCall("", 1, row),
                     StepStatus.FAILED,
@@ -106,12 +123,6 @@ class Recorder:
     def close_announced(self, why: str) -> None:
         """The same for what this execution announced and will not end."""
         self.close([call.id for call in self._calls if call.announced is not None], why)
-
-    async def _durable(self, write: StepWrite) -> None:
-        if await self._journal.record(write):
-            self.progress = True
-        else:
-            self._lost()
 
     def _write(
         self,

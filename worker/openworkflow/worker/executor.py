@@ -10,7 +10,6 @@ from openworkflow.backend.backend import (
     BackendPostgres,
     ClaimedRun,
     RecordedStep,
-    RunEnd,
     WorkerSession,
 )
 from openworkflow.core.errors import BackendError, PoisonPill
@@ -18,7 +17,6 @@ from openworkflow.core.failure import Failure
 from openworkflow.core.workflow import Registry
 from openworkflow.engine.execution import Execution
 from openworkflow.engine.history import History
-from openworkflow.engine.journal import Written
 from openworkflow.engine.outcome import (
     Completed,
     Failed,
@@ -170,14 +168,12 @@ class Executor:
         if end is None:
             return outcome
         try:
-            return outcome if await self._end(end) else Lost()
+            return outcome if await self._services.journal.write(end) else Lost()
         except BackendError as error:  # PostgreSQL refuses the result itself
             failed = Failed(Failure.from_exception(error))
             end = run_end(run, failed, progress=progress)
-            return failed if end is not None and await self._end(end) else Lost()
-
-    def _end(self, end: RunEnd) -> Written:
-        return self._services.journal.end(end)
+            held = end is not None and await self._services.journal.write(end)
+            return failed if held else Lost()
 
     def _report(self, run: ClaimedRun, outcome: Outcome, seconds: float) -> None:
         self._metrics.run_finished(run.workflow_name, OUTCOMES[type(outcome)], seconds)
