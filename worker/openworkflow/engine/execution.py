@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 from openworkflow.backend.backend import ClaimedRun
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import (
-    BackendError,
     ConfigurationError,
     DeadlineExceeded,
     NonDeterminism,
@@ -137,18 +136,13 @@ class Execution:
             self.recorder.close(recorded.unfinished, "its worker died")
             await self._branches.wait_until(recorded.retry_at)
         while True:
+            if not self.recorder.settled:
+                await self.recorder.durable()
             step = StepCall(key, failures + 1)
             self._enter(step)
             try:
-                value = await call(
-                    fn,
-                    args,
-                    kwargs,
-                    is_async=about.is_async,
-                    threads=self._services.step_threads,
-                    timeout=timeout,
-                    key=key,
-                )
+                threads = self._services.step_threads
+                value = await call(fn, args, kwargs, about.is_async, threads, timeout, key)
                 return await self._record_success(step, value, about.codec)
             except Exception as error:
                 retry_at = await self._record_failure(step, error, retry or DEFAULT_STEP_RETRY)
@@ -180,6 +174,8 @@ class Execution:
             step, resume_at = StepCall(key, 1, sleeping.id), sleeping.resume_at
         else:
             await self._branches.reach(key)
+            await self.recorder.durable()
+            self._check_stopped()
             step, resume_at = StepCall(key, 1), ends()
             await self.recorder.begin_sleep(step, resume_at)
         self._check_stopped()
@@ -292,10 +288,14 @@ class Execution:
         self._check_stopped()
         output = codec.encode(value, "result of step", self._services.payload_limit, name=step.key)
         replayed = as_replayed(codec, value, output)
-        try:
-            self._settle(step, StepStatus.SUCCEEDED, await self.recorder.succeeded(step, output))
-        except BackendError as error:  # the database is there, and will not take this value
-            raise SerializationError(f"result of step {step.key!r}: {error}") from error
+        if step.announced is None and step.attempt == 1:
+            self.recorder.succeeded(step, output)
+        else:
+            await self.recorder.ended(step, StepStatus.SUCCEEDED, output=output)
+            self._check_stopped()
+        self._services.metrics.step_finished(
+            self._workflow.name, StepStatus.SUCCEEDED, step.seconds
+        )
         return replayed
 
     async def _record_failure(
@@ -314,23 +314,19 @@ class Execution:
             or policy.exhausted(step.attempt)
             or self._past_deadline(retry_at)
         )
-        held = await self.recorder.ended(
+        await self.recorder.ended(
             step,
             StepStatus.FAILED,
             error=failure.to_json(),
             context='{"final": true}' if final else None,
             resume_at=None if final else retry_at,
         )
-        self._settle(step, StepStatus.FAILED, held)
+        self._check_stopped()
+        self._services.metrics.step_finished(self._workflow.name, StepStatus.FAILED, step.seconds)
         if final:
             raise step_error(failure, step.key, step.attempt)
         logger.info("step %s failed, attempt %d: %s", step.key, step.attempt, failure.message)
         return retry_at
-
-    def _settle(self, step: StepCall, status: StepStatus, held: bool) -> None:
-        self.recorder.settle(held)
-        self._check_stopped()
-        self._services.metrics.step_finished(self._workflow.name, status, step.seconds)
 
     def _check_stopped(self) -> None:
         if self._stop is not None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from openworkflow.backend.backend import BackendPostgres, ConnectionLost, WorkerSession
@@ -93,6 +93,11 @@ class Lane:
     def __init__(self, rows: list[Any], waiters: list[Written]) -> None:
         self.rows, self.waiters = rows, waiters
 
+    def add(self, row: Write, waiter: Written) -> None:
+        """Append one."""
+        self.rows.append(row)
+        self.waiters.append(waiter)
+
     def take(self, limit: int) -> "Lane":
         """Remove and return the first ones."""
         taken = Lane(self.rows[:limit], self.waiters[:limit])
@@ -101,6 +106,16 @@ class Lane:
 
 
 KINDS: tuple[type[Write], ...] = (StepSuccess, StepWrite, Completion, RunEnd)
+"""In the order in which they are sent one by one: a run's end after its steps."""
+
+
+class Final(NamedTuple):
+    """The last step of a run and its end."""
+
+    step: StepSuccess
+    recorded: Written
+    end: Completion | RunEnd
+    ended: Written
 
 
 @dataclass(slots=True)
@@ -115,32 +130,33 @@ class Batch:
 
     def rows(self, kind: type[Any]) -> list[Any]:
         """The writes of one kind."""
-        return self.lanes[kind].rows if kind in self.lanes else []
+        lane = self.lanes.get(kind)
+        return lane.rows if lane is not None else []
 
     def settle(self, lost: Set[UUID]) -> None:
         """Tell each waiter whether its claim still held."""
-        for lane in self.lanes.values():
-            for row, written in zip(lane.rows, lane.waiters, strict=True):
-                written.settle(not lost or row[0] not in lost)
+        for row, written in self:
+            written.settle(not lost or row[0] not in lost)
 
     def abandon(self) -> None:
         """Nobody will send this any more: to its waiters that is a lost claim."""
-        for lane in self.lanes.values():
-            for written in lane.waiters:
-                written.settle(False)
+        for _, written in self:
+            written.settle(False)
 
     def refuse(self, error: BackendError) -> None:
         """The database will not take this."""
+        for _, written in self:
+            if not written.done():
+                written.set_exception(error)
+
+    def __iter__(self) -> Iterator[tuple[Write, Written]]:
         for lane in self.lanes.values():
-            for written in lane.waiters:
-                if not written.done():
-                    written.set_exception(error)
+            yield from zip(lane.rows, lane.waiters, strict=True)
 
     def split(self) -> Iterator["Batch"]:
         """One batch for each write."""
-        for kind, lane in self.lanes.items():
-            for row, written in zip(lane.rows, lane.waiters, strict=True):
-                yield Batch({kind: Lane([row], [written])})
+        for row, written in self:
+            yield Batch({type(row): Lane([row], [written])})
 
 
 class Journal:
@@ -165,14 +181,27 @@ class Journal:
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._uncertain_claims = False
+        self._finals: list[Final] = []
+        self.newest: Written | None = None
+        """The last write, while it is still here and the usual success of a step."""
 
     def write(self, row: Write) -> Written:
         """Have it written; resolves once that is durable, to False if the claim was lost."""
         written = Written(loop=self._loop)
-        lane = self._lanes[type(row)]
-        lane.rows.append(row)
-        lane.waiters.append(written)
+        self._lanes[type(row)].add(row, written)
+        self.newest = written if type(row) is StepSuccess else None
         self._wake.set()
+        return written
+
+    def write_with_newest(self, end: Completion | RunEnd) -> Written:
+        """The same for an end that is to travel with the step before it, the newest write.
+
+        Were they in two flushes, the end could overtake the step, which would then be refused.
+        """
+        steps = self._lanes[StepSuccess]
+        written = Written(loop=self._loop)
+        self._finals.append(Final(steps.rows.pop(), steps.waiters.pop(), end, written))
+        self.newest = None
         return written
 
     def kick(self) -> None:
@@ -202,7 +231,14 @@ class Journal:
                 batch.abandon()  # no effect on what was settled
 
     def _gather(self, limit: int) -> Batch:
-        return Batch({kind: lane.take(limit) for kind, lane in self._lanes.items() if lane.rows})
+        """Up to `limit` writes of each kind."""
+        self.newest = None
+        batch = Batch({kind: lane.take(limit) for kind, lane in self._lanes.items()})
+        for final in self._finals[:limit]:
+            batch.lanes[StepSuccess].add(final.step, final.recorded)
+            batch.lanes[type(final.end)].add(final.end, final.ended)
+        del self._finals[:limit]
+        return batch
 
     async def _send(self, batch: Batch) -> None:
         claimed: list[ClaimedRun] = []
@@ -268,5 +304,12 @@ class Journal:
             batch.refuse(error)
             return
         logger.warning("the database refused a flush, sending its writes one by one: %s", error)
+        incomplete: set[UUID] = set()
         for single in batch.split():
+            ((row, written),) = single
+            if row.run_id in incomplete:
+                single.refuse(error)  # a run does not end without its last step
+                continue
             await self._send(single)
+            if written.exception() is not None:
+                incomplete.add(row.run_id)

@@ -12,7 +12,7 @@ from openworkflow.backend.backend import (
     RecordedStep,
     WorkerSession,
 )
-from openworkflow.core.errors import BackendError, PoisonPill
+from openworkflow.core.errors import BackendError, PoisonPill, SerializationError
 from openworkflow.core.failure import Failure
 from openworkflow.core.workflow import Registry
 from openworkflow.engine.execution import Execution
@@ -27,6 +27,7 @@ from openworkflow.engine.outcome import (
     Rescheduled,
     run_end,
 )
+from openworkflow.engine.recorder import Recorder
 from openworkflow.engine.services import Services
 from openworkflow.telemetry.logs import log_context
 from openworkflow.worker.poller import Poller
@@ -146,7 +147,7 @@ class Executor:
         try:
             outcome = await self._outcome(run, execution)
             self._poller.release_slot()
-            outcome = await self._record(run, outcome, execution.recorder.progress)
+            outcome = await self._record(run, outcome, execution.recorder)
             self._report(run, outcome, time.perf_counter() - started)
         finally:
             self._poller.forget(run)
@@ -162,18 +163,18 @@ class Executor:
             logger.exception("internal error while executing a run")
             return Failed(Failure.from_exception(error))
 
-    async def _record(self, run: ClaimedRun, outcome: Outcome, progress: bool) -> Outcome:
+    async def _record(self, run: ClaimedRun, outcome: Outcome, recorder: Recorder) -> Outcome:
         """Write the end; returns what became of it."""
-        end = run_end(run, outcome, progress=progress)
-        if end is None:
-            return outcome
         try:
-            return outcome if await self._services.journal.write(end) else Lost()
-        except BackendError as error:  # PostgreSQL refuses the result itself
-            failed = Failed(Failure.from_exception(error))
-            end = run_end(run, failed, progress=progress)
-            held = end is not None and await self._services.journal.write(end)
-            return failed if held else Lost()
+            return outcome if await self._end(run, outcome, recorder) else Lost()
+        except (BackendError, SerializationError) as error:
+            # PostgreSQL refuses a result: the run's own, or that of its last step.
+            failed = Failed(Failure.from_exception(await _cause(error, recorder)))
+            return failed if await self._end(run, failed, recorder) else Lost()
+
+    async def _end(self, run: ClaimedRun, outcome: Outcome, recorder: Recorder) -> bool:
+        end = run_end(run, outcome, progress=recorder.progress or not recorder.settled)
+        return end is not None and await recorder.end(end)
 
     def _report(self, run: ClaimedRun, outcome: Outcome, seconds: float) -> None:
         self._metrics.run_finished(run.workflow_name, OUTCOMES[type(outcome)], seconds)
@@ -188,6 +189,15 @@ class Executor:
             case Lost():
                 self._metrics.claim_lost(run.workflow_name)
                 logger.info("run canceled, or claimed by another worker: nothing more is recorded")
+
+
+async def _cause(error: Exception, recorder: Recorder) -> Exception:
+    """The step's refusal, where that is why the end was refused."""
+    try:
+        await recorder.durable()
+    except SerializationError as refused:
+        return refused
+    return error
 
 
 def _poisoned(run: ClaimedRun) -> Failure:
