@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
+from time import perf_counter
 from typing import Any, NoReturn
 
 from openworkflow.backend.backend import ClaimedRun
@@ -61,6 +62,7 @@ class Execution:
         "_workflow",
         "claim",
         "recorder",
+        "started",
     )
 
     def __init__(
@@ -76,6 +78,7 @@ class Execution:
         self._stop: Outcome | None = None
         self.recorder = Recorder(run, services.journal, self._lose)
         self._draining = False
+        self.started = perf_counter()
 
     async def run(self) -> Outcome:
         """Execute to an outcome; whatever user code raises becomes one."""

@@ -84,7 +84,10 @@ class Executor:
 
     def announce(self) -> None:
         """Make steps visible that have been running for a while."""
-        for execution in self._executions.values():
+        young = time.perf_counter() - ANNOUNCE_SECONDS
+        for execution in self._executions.values():  # the oldest first
+            if execution.started > young:
+                break
             execution.recorder.announce(ANNOUNCE_SECONDS)
 
     async def drain(self, seconds: float) -> None:
@@ -138,7 +141,6 @@ class Executor:
                 "attempt": run.attempts + 1,
             }
         )
-        started = time.perf_counter()
         workflow = self._registry.get(run.workflow_name, run.version)
         execution = Execution(run, workflow, History(steps), self._services)
         self._executions[run.id] = execution
@@ -148,7 +150,7 @@ class Executor:
             outcome = await self._outcome(run, execution)
             self._poller.release_slot()
             outcome = await self._record(run, outcome, execution.recorder)
-            self._report(run, outcome, time.perf_counter() - started)
+            self._report(run, outcome, time.perf_counter() - execution.started)
         finally:
             self._poller.forget(run)
             if self._executions.get(run.id) is execution:
