@@ -1,7 +1,7 @@
-"""One connection to one tenant database: a bounded, read-only look, and wake-ups by NOTIFY.
+"""One connection to one tenant database: a bounded, read-only look, wake-ups by NOTIFY, pruning.
 
-Each look is a transaction of its own with its limits set inside it, so it works through PgBouncer
-in transaction mode too; there NOTIFY is not heard, and polling remains.
+Each statement is a transaction of its own with its limits set inside it, so it works through
+PgBouncer in transaction mode too; there NOTIFY is not heard, and polling remains.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 from typing import Any, Final, Self
+from uuid import UUID
 
 import asyncpg
 
@@ -28,16 +29,21 @@ from openworkflow_operator.scaling import Demand
 
 CONNECT_SECONDS: Final = 5.0
 LOOK_SECONDS: Final = 5.0
+PRUNE_SECONDS: Final = 40.0
 #: What a server may send for one look, or while connecting. 500 namespaces with 20 busy pods each
 #: answer with less than a megabyte.
 MOST_BYTES: Final = 4 * 2**20
 #: The newest migration of `workflow_runs` whose meaning this operator knows.
 KNOWN_SCHEMA_VERSION: Final = 1
 
-_LIMITS: Final = (
+_READ: Final = (
     "BEGIN READ ONLY; SET LOCAL statement_timeout = 3000; SET LOCAL lock_timeout = 1000; "
     # The indexes bound the look; fresh or missing statistics must not choose a scan of the table.
     "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off"
+)
+_WRITE: Final = (
+    "BEGIN; SET LOCAL statement_timeout = 30000; SET LOCAL lock_timeout = 1000; "
+    "SET LOCAL enable_seqscan = off; SET LOCAL jit = off"
 )
 
 
@@ -49,6 +55,25 @@ class Question:
     due_limit: int
     running_limit: int
     lead_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How long the finished runs of one status of one namespace are kept."""
+
+    namespace_id: str
+    status: str
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """A page that was gone through."""
+
+    last: UUID | None
+    """Where the next page begins; None after the last one."""
+    deleted: Mapping[str, int]
+    """Runs by namespace id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +155,43 @@ class Database:
         self._connection.terminate()
         self._budget.abort()
 
+    async def prune(self, kept: Sequence[Kept], after: UUID, page: int) -> Pruned:
+        """Delete what is old on the page of the table that follows this id."""
+        statement = _statement("prune.sql", self._schema)
+        async with _limited(self._budget, PRUNE_SECONDS):
+            rows = await self._transaction(
+                _WRITE,
+                "COMMIT",
+                statement,
+                [each.namespace_id for each in kept],
+                [each.status for each in kept],
+                [float(each.seconds) for each in kept],
+                after,
+                page,
+            )
+        last, deleted = rows[0]["last_id"], _counts(rows[0]["deleted"])
+        if _count(rows[0]["looked_at"]) < page:
+            last = None
+        elif not isinstance(last, UUID) or last <= after:
+            raise UnusableAnswer
+        return Pruned(last, deleted)
+
     async def _read(self, statement: str, *arguments: object) -> list[Any]:
+        return await self._transaction(_READ, "ROLLBACK", statement, *arguments)
+
+    async def _transaction(
+        self, begin: str, end: str, statement: str, *arguments: object
+    ) -> list[Any]:
         try:
-            await self._connection.execute(_LIMITS)
-            return list(await self._connection.fetch(statement, *arguments))
-        finally:
+            await self._connection.execute(begin)
+            rows = list(await self._connection.fetch(statement, *arguments))
+        except asyncpg.PostgresError:
+            # Only after an answer: a server that gave none would not answer this either.
             if not self._connection.is_closed():
                 await self._connection.execute("ROLLBACK")
+            raise
+        await self._connection.execute(end)
+        return rows
 
     async def _check_version(self) -> None:
         statement = _statement("schema_version.sql", self._schema)
@@ -168,12 +223,15 @@ def _observation(row: Any, question: Question, now: datetime, serial: int) -> Ob
         # Runs in progress are on average half done, or more where durations vary.
         service_seconds=None if mean_age is None else 2 * _seconds(mean_age),
     )
-    by_pod = json.loads(row["by_pod"])
-    if not isinstance(by_pod, dict):
-        raise UnusableAnswer
-    busy = {pod: _count(runs) for pod, runs in by_pod.items()}
     wake = None if next_wake is None else _seconds(next_wake)
-    return Observation(demand, now, serial, busy, wake)
+    return Observation(demand, now, serial, _counts(row["by_pod"]), wake)
+
+
+def _counts(text: str) -> dict[str, int]:
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise UnusableAnswer
+    return {name: _count(value) for name, value in found.items()}
 
 
 def _count(value: object) -> int:

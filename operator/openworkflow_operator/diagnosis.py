@@ -62,12 +62,21 @@ _BY_STATE: Final = {
 }
 
 
-def diagnose(error: BaseException) -> DatabaseProblem:
+#: Where advice on deleting differs from that on reading.
+_PRUNING_ADVICE: Final = {
+    DatabaseReason.PERMISSION_DENIED: "the role may not delete runs: grant SELECT, UPDATE and "
+    "DELETE on `workflow_runs`",
+    DatabaseReason.QUERY_FAILED: "the finished runs could not be deleted",
+}
+
+
+def diagnose(error: BaseException, pruning: bool = False) -> DatabaseProblem:
     """The reason of the condition, and what to do about it."""
     if isinstance(error, InvalidUrl):
         return DatabaseProblem(DatabaseReason.INVALID_URL, str(error))
     reason = _reason(error)
-    return DatabaseProblem(reason, _ADVICE[reason])
+    advice = _ADVICE | _PRUNING_ADVICE if pruning else _ADVICE
+    return DatabaseProblem(reason, advice[reason])
 
 
 def _reason(error: BaseException) -> DatabaseReason:

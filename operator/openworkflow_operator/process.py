@@ -25,7 +25,9 @@ from openworkflow_operator.metrics import Metrics
 from openworkflow_operator.names import MANAGED_BY, OWNER_LABEL
 from openworkflow_operator.observatory import Look, Observatory
 from openworkflow_operator.reconcile import Reconciler
+from openworkflow_operator.retention import Pruner, Rest
 from openworkflow_operator.settings import Settings
+from openworkflow_operator.spec import Key
 from openworkflow_operator.store import Store
 from openworkflow_operator.work import WorkQueue
 
@@ -51,7 +53,7 @@ class Operator:
             settings.lease_seconds,
         )
         self._resynced_at = self._led_at = time.monotonic()
-        self.port = 0
+        self.port, self.rest = 0, Rest()
 
     @property
     def is_leader(self) -> bool:
@@ -106,9 +108,10 @@ class Operator:
             options = ConnectOptions(self.settings.ca_file or None, self.settings.allow_loopback)
             async with (
                 Observatory(self.queue.add, options, self._count_look) as observatory,
+                self._pruner(options) as pruner,
                 asyncio.TaskGroup() as workers,
             ):
-                reconciler = self._reconciler(observatory)
+                reconciler = self._reconciler(observatory, pruner)
                 for key in self.store.resources():
                     self.queue.add(key)
                 for _ in range(self.settings.workers):
@@ -159,11 +162,21 @@ class Operator:
                 if error.status != 404:
                     raise
 
-    def _reconciler(self, observatory: Observatory) -> Reconciler:
+    def _pruner(self, options: ConnectOptions) -> Pruner:
+        def deleted(key: Key, runs: int) -> None:
+            self.metrics.pruned_runs.labels(*key).inc(runs)
+
+        def failed(reason: str) -> None:
+            self.metrics.prune_errors.labels(reason).inc()
+
+        return Pruner(self.queue.add, deleted, failed, options, self.rest)
+
+    def _reconciler(self, observatory: Observatory, pruner: Pruner) -> Reconciler:
         return Reconciler(
             self.cluster,
             self.store,
             observatory,
+            pruner,
             self.metrics,
             self.queue.add,
             self.settings.max_replicas,

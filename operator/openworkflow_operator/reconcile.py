@@ -25,6 +25,7 @@ from openworkflow_operator.observatory import Observatory, Target
 from openworkflow_operator.planner import Observed, Plan, Recollection, plan, policy_of
 from openworkflow_operator.pods import Pod, Trouble, refusal_reason, replicas_of
 from openworkflow_operator.recorder import Recorder
+from openworkflow_operator.retention import Pruner, Retention
 from openworkflow_operator.rivals import Identity, Rivals
 from openworkflow_operator.scaling import MOST_COUNTED, observation_cap
 from openworkflow_operator.spec import Key, WorkflowNamespace
@@ -34,7 +35,7 @@ from openworkflow_operator.store import Store
 logger = logging.getLogger(__name__)
 
 #: Reasons of which somebody should know that something is wrong.
-_GOOD_NEWS = frozenset({"Ready", "Reachable", "Following", "WithinLimits", "NotPaused"})
+_GOOD_NEWS = frozenset({"Ready", "Reachable", "Following", "WithinLimits", "NotPaused", "Pruning"})
 
 #: How soon to look again for what a resource needs and nobody announces.
 SECRET_RETRY_SECONDS = 4.0
@@ -58,12 +59,14 @@ class Reconciler:
         cluster: Cluster,
         store: Store,
         observatory: Observatory,
+        pruner: Pruner,
         metrics: Metrics,
         enqueue: Callable[[Key], None],
         replicas_limit: int = 1000,
         service_monitors_exist: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._cluster, self._store, self._observatory = cluster, store, observatory
+        self._cluster, self._store = cluster, store
+        self._observatory, self._pruner = observatory, pruner
         self._metrics, self._enqueue = metrics, enqueue
         self._replicas_limit = replicas_limit
         self._service_monitors_exist = service_monitors_exist
@@ -101,6 +104,7 @@ class Reconciler:
     def _forget(self, key: Key) -> None:
         self._visited.pop(key, None)
         self._observatory.forget(key)
+        self._pruner.forget(key)
         self._credentials.forget(key)
         self._metrics.forget(key)
         self._rivals.withdraw(key)
@@ -112,6 +116,7 @@ class Reconciler:
         credentials = await self._credentials.read(resource, in_trouble)
         conflict = await self._conflict(resource, credentials)
         database = self._look(resource, credentials, visited, conflict)
+        self._retain(resource, credentials, conflict)
         now = datetime.now(UTC)
         return Observed(
             resource=resource,
@@ -150,6 +155,17 @@ class Reconciler:
         schema = resource.database.schema
         self._observatory.watch(key, Target(credentials.dsn, schema, question, period, idle))
         return self._observatory.view(key)
+
+    def _retain(
+        self, resource: WorkflowNamespace, credentials: Credentials, conflict: Key | None
+    ) -> None:
+        """Keep the pruner informed of what to delete."""
+        dsn, seconds = credentials.dsn, resource.retention_seconds
+        if dsn is None or not seconds or resource.paused or conflict is not None:
+            self._pruner.forget(resource.key)
+            return
+        where = (dsn, resource.database.schema, resource.namespace_id)
+        self._pruner.keep(resource.key, Retention(*where, seconds))
 
     async def _conflict(self, resource: WorkflowNamespace, credentials: Credentials) -> Key | None:
         """The older resource with the same database, schema and namespace id."""
@@ -221,6 +237,7 @@ class Reconciler:
         facts = Facts(
             resource=resource,
             database=observed.database,
+            pruning=self._pruner.last(resource.key),
             deployment=deployment,
             pods=observed.pods,
             desired=replicas_of(deployment),

@@ -55,6 +55,9 @@ class FakeServer:
         client, _ = self._listening.accept()
         with client, contextlib.suppress(OSError):
             if self._is_silent:
+                if self._greeting:
+                    self._packet(client)
+                    client.sendall(self._greeting)
                 while client.recv(4096):
                     pass
             elif self._packet(client)[:4] == struct.pack("!i", SSL_REQUEST):
@@ -115,9 +118,13 @@ async def test_a_connection_that_asyncpg_forgets_is_closed(certificate: Path) ->
         await asyncio.sleep(0)
 
 
-async def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("greeting", [b"", WELCOME], ids=["at the login", "as an answer"])
+async def test_a_server_that_says_nothing_is_given_up(
+    greeting: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(database, "CONNECT_SECONDS", 0.2)
-    with FakeServer(b"", None, is_silent=True) as server:
+    monkeypatch.setattr(database, "LOOK_SECONDS", 0.2)
+    with FakeServer(greeting, None, is_silent=True) as server:
         with pytest.raises(TimeoutError) as given_up:
             await Database.connect(server.dsn(TlsMode.DISABLE), "public", LOCAL)
         assert "TimedOut" == diagnose(given_up.value).reason
