@@ -59,12 +59,11 @@ async def drain_ours(workload: Workload, url: str, runs: int) -> float:
     observer = await asyncpg.connect(url, server_settings={"enable_seqscan": "off"})
     countdown = ours.Countdown(runs)
     served = [ours.make_workflow(workload, countdown)]
-    async with ours.connected(url) as client:
-        async with ours.serving(client, served):
-            started = time.perf_counter()
-            await countdown.wait()
-            await ours.until_all_recorded(observer)
-            seconds = time.perf_counter() - started
+    async with ours.connected(url) as client, ours.serving(client, served):
+        started = time.perf_counter()
+        await countdown.wait()
+        await ours.until_all_recorded(observer)
+        seconds = time.perf_counter() - started
     await observer.close()
     return seconds
 

@@ -63,7 +63,10 @@ class Metrics(Collector):
         self.registry = CollectorRegistry()
         self.registry.register(self)
         self._fleets: dict[Key, FleetReport] = {}
-        make: dict[str, Any] = {"registry": self.registry}
+        self._add_fleets(registry=self.registry)
+        self._add_work(registry=self.registry)
+
+    def _add_fleets(self, **make: Any) -> None:
         self.scale_operations = Counter(
             "openworkflow_scale_operations",
             "Changes of the number of worker pods.",
@@ -79,6 +82,8 @@ class Metrics(Collector):
         self.prune_errors = Counter(
             "openworkflow_prune_errors", "Deletions that failed, by reason.", ["reason"], **make
         )
+
+    def _add_work(self, **make: Any) -> None:
         self.reconciles = Counter(
             "openworkflow_reconcile", "Visits of a resource by result.", ["result"], **make
         )
