@@ -148,7 +148,8 @@ class Database:
                 await self._connection.remove_listener(channel, self._listening.pop(channel))
             for channel in wanted - self._listening.keys():
                 self._listening[channel] = _heard(on_work)
-                await self._connection.add_listener(channel, self._listening[channel])
+                with contextlib.suppress(asyncpg.PostgresError):  # a standby; polling remains
+                    await self._connection.add_listener(channel, self._listening[channel])
 
     def terminate(self) -> None:
         """Close at once, without asking the server."""
