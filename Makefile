@@ -10,7 +10,7 @@ STAMP := $(VENV)/.set-up
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: help setup check format test demo bench bench-autoscaling matrix docs verify clean
+.PHONY: help setup check format test demo bench bench-autoscaling envtest matrix docs verify clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ bench: setup ## Measure this worker, a naive one and pgbench side by side
 
 bench-autoscaling: setup ## Replay loads against the autoscaler and KEDA in virtual time
 	$(BIN)/python -m benchmarks.autoscaling.run --write
+
+envtest: setup ## Say which Kubernetes programs the operator's tests find, and how to provide them
+	@$(BIN)/python -m tests.control_plane
 
 matrix: setup ## The integration tests on PostgreSQL 12 and 18 (needs npm)
 	$(BIN)/python -m tests.matrix $(PYTEST_ARGS)
