@@ -10,10 +10,10 @@ STAMP := $(VENV)/.set-up
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: help setup check format test demo bench matrix docs verify clean
+.PHONY: help setup check format test demo bench bench-autoscaling matrix docs verify clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Make .venv and install the package with its dev and test extras
 
@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml
 		{ echo "error: Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
 		{ echo "error: the venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,operator,test]'
 	@touch $(STAMP)
 
 check: setup ## Lint, formatting, types and the import contracts
@@ -43,6 +43,9 @@ demo: setup ## See workflows run, a worker killed, and every run finish
 
 bench: setup ## Measure this worker, a naive one and pgbench side by side
 	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
+
+bench-autoscaling: setup ## Replay loads against the autoscaler and KEDA in virtual time
+	$(BIN)/python -m benchmarks.autoscaling.run --write
 
 matrix: setup ## The integration tests on PostgreSQL 12 and 18 (needs npm)
 	$(BIN)/python -m tests.matrix $(PYTEST_ARGS)

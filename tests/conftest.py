@@ -6,6 +6,7 @@ migrates one template database and every test gets a copy of it, which is faster
 
 from __future__ import annotations
 
+import socket
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.control_plane import describe_tier
 from tests.postgres import DatabaseServer, Source, choose_source, run_sync
 
 if TYPE_CHECKING:
@@ -61,6 +63,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         source.stop()
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How much the tests of the operator could prove is part of their result."""
+    terminalreporter.write_line(f"operator: tested with {describe_tier()}")
+
+
 def pytest_report_header(config: pytest.Config) -> str | None:
     source = config.stash.get(_SOURCE, None)
     return None if source is None else f"postgresql: {source.describe()}"
@@ -106,6 +113,14 @@ def database_url(postgres: DatabaseServer, template_database: str) -> Iterator[s
     postgres.create_database(name, template=template_database)
     yield postgres.url(name)
     postgres.drop_database(name)
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port of this machine where nobody answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

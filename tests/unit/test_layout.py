@@ -11,7 +11,7 @@ from pathlib import Path
 import openworkflow
 
 ROOT = Path(__file__).parents[2]
-SOURCES = sorted((ROOT / "worker").rglob("*.py"))
+SOURCES = sorted([*(ROOT / "worker").rglob("*.py"), *(ROOT / "operator").rglob("*.py")])
 LONGEST_MODULE = 350
 LONGEST_FUNCTION = 40
 

@@ -1,0 +1,97 @@
+"""The watch of WorkflowNamespaces by kopf.
+
+Only its low-level event handler is used: kopf then writes nothing into the resources, no finalizer
+and no annotation. It swallows what a handler raises, so the handler may do no more than pass on.
+
+kopf has a thread and an event loop to itself: when it stops it cancels every task of its loop, and
+on the main thread it takes the signals too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import kopf
+
+from openworkflow_operator.kinds import WORKFLOW_NAMESPACE
+from openworkflow_operator.names import GROUP, PLURAL, VERSION
+from openworkflow_operator.process import Operator
+
+logger = logging.getLogger(__name__)
+
+Login = Callable[..., kopf.ConnectionInfo | None]
+
+
+def settings_of(operator: Operator) -> kopf.OperatorSettings:
+    """kopf as it is used here: no peering (a Lease decides), no Events, no scan of the cluster."""
+    settings = kopf.OperatorSettings()
+    settings.peering.standalone = True
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.watching.server_timeout = 240
+    return settings
+
+
+def registry_of(login: Login, pass_on: Callable[[Any], object]) -> kopf.OperatorRegistry:
+    """The handlers; a registry of its own, so that two operators fit into one process."""
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    def connect(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return login(**kwargs)
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+    def heard(event: Any, **_: Any) -> None:
+        pass_on(event)
+
+    return registry
+
+
+def watched_by_kopf(
+    login: Login, on_end: Callable[[], object]
+) -> Callable[[Operator], contextlib.AbstractAsyncContextManager[None]]:
+    """A watch for `Operator.run`; `on_end` is called if kopf ends by itself."""
+
+    @contextlib.asynccontextmanager
+    async def watch(operator: Operator) -> AsyncIterator[None]:
+        loop, stop = asyncio.get_running_loop(), threading.Event()
+
+        def pass_on(event: Any) -> None:
+            loop.call_soon_threadsafe(_take_in, operator, event["type"], dict(event["object"]))
+
+        def run() -> None:
+            namespaces = operator.settings.namespaces
+            try:
+                kopf.run(
+                    registry=registry_of(login, pass_on),
+                    settings=settings_of(operator),
+                    clusterwide=not namespaces,
+                    namespaces=list(namespaces),
+                    stop_flag=stop,
+                )
+            except Exception:
+                logger.exception("the watch of WorkflowNamespaces failed")
+            if not stop.is_set():
+                loop.call_soon_threadsafe(on_end)
+
+        thread = threading.Thread(target=run, name="kopf", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            await asyncio.to_thread(thread.join, 5)
+
+    return watch
+
+
+def _take_in(operator: Operator, change: str | None, item: dict[str, Any]) -> None:
+    if change == "DELETED":
+        operator.store.remove(WORKFLOW_NAMESPACE, item)
+    else:
+        operator.store.put(WORKFLOW_NAMESPACE, item)

@@ -1,0 +1,212 @@
+"""The operator's process: watches feed a queue, the leader works it off, health tells of it.
+
+watches ──> store ──> queue ──> reconcile          only the leader takes from the queue;
+resync  ──────────────^  ^── looks at databases    a standby keeps its store warm
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+
+from kubernetes.aio.client import ApiClient
+
+from openworkflow_operator import health, kinds
+from openworkflow_operator.cluster import Cluster, ClusterError
+from openworkflow_operator.database import ConnectOptions
+from openworkflow_operator.informer import Informer
+from openworkflow_operator.leadership import Leadership
+from openworkflow_operator.metrics import Metrics
+from openworkflow_operator.names import MANAGED_BY, OWNER_LABEL
+from openworkflow_operator.observatory import Look, Observatory
+from openworkflow_operator.reconcile import Reconciler
+from openworkflow_operator.retention import Pruner, Rest
+from openworkflow_operator.settings import Settings
+from openworkflow_operator.spec import Key
+from openworkflow_operator.store import Store
+from openworkflow_operator.work import WorkQueue
+
+logger = logging.getLogger(__name__)
+
+#: Without a completed full visit, or the end of a single one, for this long it counts as dead.
+STALLED_SECONDS: Final = 300.0
+
+
+class Operator:
+    """Everything of one process. `run` ends when it is cancelled or leadership is lost."""
+
+    def __init__(self, client: ApiClient, settings: Settings) -> None:
+        self.settings, self.metrics, self.queue = settings, Metrics(), WorkQueue()
+        self.store = Store(self.queue.add)
+        self.cluster = Cluster(client, self._count_call)
+        self._informers = list(self._make_informers())
+        self._leadership = Leadership(
+            self.cluster,
+            settings.namespace,
+            MANAGED_BY,
+            settings.identity,
+            settings.lease_seconds,
+        )
+        self._resynced_at = self._led_at = time.monotonic()
+        self.port, self.rest = 0, Rest()
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this process acts."""
+        return self._leadership.is_leader
+
+    async def run(self, watch: Watch | None = None) -> None:
+        """Work until cancelled. `watch` feeds WorkflowNamespaces to the store while it is open.
+
+        Raises LeadershipLost, in an ExceptionGroup, when another operator may act.
+        """
+        registry = self.metrics.registry
+        watched = contextlib.nullcontext() if watch is None else watch(self)
+        async with (
+            health.served(self.settings.port, registry, self.not_live, self.not_ready) as port,
+            asyncio.TaskGroup() as tasks,
+        ):
+            self.port = port
+            for informer in self._informers:
+                is_watched = watch is not None and informer.kind is kinds.WORKFLOW_NAMESPACE
+                tasks.create_task(informer.run(watch=not is_watched), name="informer")
+            tasks.create_task(self._resync_forever(), name="resync")
+            async with watched:
+                await self._lead()
+
+    def not_live(self) -> str | None:
+        """What proves that this process no longer works, not only that it runs."""
+        now, allowed = time.monotonic(), max(STALLED_SECONDS, 3 * self.settings.resync_seconds)
+        if (silent := now - self._resynced_at) > allowed:
+            return f"the last full visit ended {silent:.0f} s ago"
+        if not self.is_leader:
+            return None
+        if (lasts := self.queue.longest_visit()) > allowed:
+            return f"a visit has gone on for {lasts:.0f} s"
+        idle = now - max(self.queue.last_done, self._led_at)
+        if self.store.resources() and idle > allowed:
+            return f"no visit has ended for {idle:.0f} s"
+        return None
+
+    def not_ready(self) -> str | None:
+        """What is missing before this process could act."""
+        if any(not informer.listed.is_set() for informer in self._informers):
+            return "the cluster was not listed yet"
+        return None
+
+    async def _lead(self) -> None:
+        for informer in self._informers:
+            await informer.listed.wait()
+        async with self._leadership.held():
+            self.metrics.leader.set(1)
+            self._led_at = time.monotonic()
+            options = ConnectOptions(self.settings.ca_file or None, self.settings.allow_loopback)
+            async with (
+                Observatory(self.queue.add, options, self._count_look) as observatory,
+                self._pruner(options) as pruner,
+                asyncio.TaskGroup() as workers,
+            ):
+                reconciler = self._reconciler(observatory, pruner)
+                for key in self.store.resources():
+                    self.queue.add(key)
+                for _ in range(self.settings.workers):
+                    workers.create_task(self._work(reconciler, observatory), name="worker")
+
+    async def _work(self, reconciler: Reconciler, observatory: Observatory) -> None:
+        while True:
+            key = await self.queue.take()
+            started = time.perf_counter()
+            try:
+                again_after = await reconciler.reconcile(key)
+            except ClusterError as error:
+                pause = self.queue.failed(key)
+                result = "refused" if 400 <= error.status < 500 else "failed"
+                logger.warning("%s is visited again in %.1f s: %s", key, pause, error)
+            except Exception:
+                self.queue.failed(key)
+                result = "bug"
+                logger.exception("a fault of the operator itself, on %s", key)
+            else:
+                self.queue.done(key, again_after)
+                result = "done"
+            self.metrics.reconciles.labels(result).inc()
+            self.metrics.reconcile_seconds.observe(time.perf_counter() - started)
+            self.metrics.queue_depth.set(len(self.queue))
+            self.metrics.connections.set(observatory.connections)
+
+    async def _resync_forever(self) -> None:
+        """Correct the store by full lists, so that no lost event and no dead watch matters long."""
+        while True:
+            await asyncio.sleep(self.settings.resync_seconds)
+            try:
+                await self.relist()
+            except ClusterError as error:
+                logger.warning("the full visit has to wait: %s", error)
+                continue
+            for key in self.store.resources():
+                self.queue.add(key)
+            self._resynced_at = time.monotonic()
+            self.metrics.last_resync.set_to_current_time()
+
+    async def relist(self) -> None:
+        """Take in full lists of everything."""
+        for informer in self._informers:
+            try:
+                await informer.relist()
+            except ClusterError as error:
+                if error.status != 404:
+                    raise
+
+    def _pruner(self, options: ConnectOptions) -> Pruner:
+        def deleted(key: Key, runs: int) -> None:
+            self.metrics.pruned_runs.labels(*key).inc(runs)
+
+        def failed(reason: str) -> None:
+            self.metrics.prune_errors.labels(reason).inc()
+
+        return Pruner(self.queue.add, deleted, failed, options, self.rest)
+
+    def _reconciler(self, observatory: Observatory, pruner: Pruner) -> Reconciler:
+        return Reconciler(
+            self.cluster,
+            self.store,
+            observatory,
+            pruner,
+            self.metrics,
+            self.queue.add,
+            self.settings.max_replicas,
+            self._service_monitors_exist,
+        )
+
+    def _make_informers(self) -> Sequence[Informer]:
+        namespaces: Sequence[str | None] = self.settings.namespaces or (None,)
+        watched: list[tuple[kinds.Kind, str | None]] = [(kinds.WORKFLOW_NAMESPACE, None)]
+        watched += [(kind, OWNER_LABEL) for kind in (*kinds.OWNED, kinds.POD)]
+        self._service_monitors: list[Informer] = []
+        informers = []
+        for kind, selector in watched:
+            for namespace in namespaces:
+                informer = Informer(self.cluster, self.store, kind, namespace, selector)
+                informers.append(informer)
+                if kind is kinds.SERVICE_MONITOR:
+                    self._service_monitors.append(informer)
+        return informers
+
+    def _service_monitors_exist(self) -> bool:
+        return any(informer.is_served for informer in self._service_monitors)
+
+    def _count_call(self, verb: str, status: int) -> None:
+        self.metrics.api_calls.labels(verb, str(status or "none")).inc()
+
+    def _count_look(self, look: Look) -> None:
+        self.metrics.observation_seconds.observe(look.seconds)
+        if look.reason is not None:
+            self.metrics.observation_errors.labels(look.reason).inc()
+
+
+Watch = Callable[[Operator], AbstractAsyncContextManager[None]]

@@ -1,0 +1,325 @@
+"""One visit of one resource: observe → plan → apply → report.
+
+Level-triggered: it does not matter what led to the visit. Whatever fails is tried again, later and
+later; nothing is remembered that a new operator could not find out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from openworkflow_operator import kinds
+from openworkflow_operator.cluster import Cluster, ClusterError
+from openworkflow_operator.credentials import Credentials, CredentialsReader
+from openworkflow_operator.database import Question
+from openworkflow_operator.metrics import FleetReport, Metrics
+from openworkflow_operator.names import DELETION_COST_ANNOTATION, worker_name
+from openworkflow_operator.observation import DatabaseProblem, DatabaseView, Observation
+from openworkflow_operator.observatory import Observatory, Target
+from openworkflow_operator.planner import Observed, Plan, Recollection, plan, policy_of
+from openworkflow_operator.pods import Pod, Trouble, refusal_reason, replicas_of
+from openworkflow_operator.recorder import Recorder
+from openworkflow_operator.retention import Pruner, Retention
+from openworkflow_operator.rivals import Identity, Rivals
+from openworkflow_operator.scaling import MOST_COUNTED, observation_cap
+from openworkflow_operator.spec import Key, WorkflowNamespace
+from openworkflow_operator.status import Facts, news, status_of, worth_writing
+from openworkflow_operator.store import Store
+
+logger = logging.getLogger(__name__)
+
+#: Reasons of which somebody should know that something is wrong.
+_GOOD_NEWS = frozenset({"Ready", "Reachable", "Following", "WithinLimits", "NotPaused", "Pruning"})
+
+#: How soon to look again for what a resource needs and nobody announces.
+SECRET_RETRY_SECONDS = 4.0
+#: How many Secrets to read at once when it must be known who is the oldest.
+SECRETS_AT_ONCE = 8
+
+
+@dataclass(slots=True)
+class _Visited:
+    """What is remembered of a resource between visits."""
+
+    past: Recollection = field(default_factory=Recollection)
+    written_at: float = 0.0
+
+
+class Reconciler:
+    """Makes the cluster as the resources want it."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        store: Store,
+        observatory: Observatory,
+        pruner: Pruner,
+        metrics: Metrics,
+        enqueue: Callable[[Key], None],
+        replicas_limit: int = 1000,
+        service_monitors_exist: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._cluster, self._store = cluster, store
+        self._observatory, self._pruner = observatory, pruner
+        self._metrics, self._enqueue = metrics, enqueue
+        self._replicas_limit = replicas_limit
+        self._service_monitors_exist = service_monitors_exist
+        self._credentials = CredentialsReader(cluster)
+        self._recorder = Recorder(cluster)
+        self._visited: dict[Key, _Visited] = {}
+        self._rivals = Rivals(enqueue)
+        self._census = asyncio.Lock()
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Visit the resource; returns after how many seconds to do so again, if nothing else will.
+
+        Raises ClusterError where a later visit may succeed.
+        """
+        resource = _parsed(self._store.resource(key))
+        if resource is None:
+            self._forget(key)
+            return None
+        visited = self._visited.setdefault(key, _Visited())
+        observed = await self._observe(resource, visited)
+        decided = plan(observed, visited.past, time.monotonic())
+        visited.past = decided.next
+        refused, failure = await self._apply(resource, decided)
+        await self._report(resource, visited, observed, decided, refused)
+        if failure is not None:
+            raise failure
+        # Nobody tells of a Secret that appears, since the operator may not watch Secrets.
+        return SECRET_RETRY_SECONDS if isinstance(observed.database, DatabaseProblem) else None
+
+    def forget_all(self) -> None:
+        """Another operator acts now."""
+        for key in list(self._visited):
+            self._forget(key)
+
+    def _forget(self, key: Key) -> None:
+        self._visited.pop(key, None)
+        self._observatory.forget(key)
+        self._pruner.forget(key)
+        self._credentials.forget(key)
+        self._metrics.forget(key)
+        self._rivals.withdraw(key)
+
+    async def _observe(self, resource: WorkflowNamespace, visited: _Visited) -> Observed:
+        key = resource.key
+        view = self._observatory.view(key)
+        in_trouble = view is None or isinstance(view, DatabaseProblem)
+        credentials = await self._credentials.read(resource, in_trouble)
+        conflict = await self._conflict(resource, credentials)
+        database = self._look(resource, credentials, visited, conflict)
+        self._retain(resource, credentials, conflict)
+        now = datetime.now(UTC)
+        return Observed(
+            resource=resource,
+            live=self._store.owned(key),
+            pods=[Pod.parse(pod, now) for pod in self._store.pods(key)],
+            database=database,
+            database_digest=credentials.digest,
+            service_monitors_exist=self._service_monitors_exist(),
+            conflict=conflict,
+            replicas_limit=self._replicas_limit,
+        )
+
+    def _look(
+        self,
+        resource: WorkflowNamespace,
+        credentials: Credentials,
+        visited: _Visited,
+        conflict: Key | None,
+    ) -> DatabaseView | None:
+        """Keep the observatory informed of what to look at; returns what it last saw."""
+        key = resource.key
+        if credentials.dsn is None or conflict is not None:
+            self._observatory.forget(key)
+            return credentials.problem
+        policy = policy_of(resource, self._replicas_limit)
+        seconds = visited.past.memory.service_seconds
+        slots = policy.max_replicas * policy.concurrency
+        question = Question(
+            namespace_id=resource.namespace_id,
+            due_limit=observation_cap(policy, seconds),
+            running_limit=min(2 * slots + 1, 4 * MOST_COUNTED),
+            lead_seconds=resource.scaling.activation_lead_seconds,
+        )
+        period = resource.scaling.poll_period_seconds
+        idle = visited.past.target == 0
+        schema = resource.database.schema
+        self._observatory.watch(key, Target(credentials.dsn, schema, question, period, idle))
+        return self._observatory.view(key)
+
+    def _retain(
+        self, resource: WorkflowNamespace, credentials: Credentials, conflict: Key | None
+    ) -> None:
+        """Keep the pruner informed of what to delete."""
+        dsn, seconds = credentials.dsn, resource.retention_seconds
+        if dsn is None or not seconds or resource.paused or conflict is not None:
+            self._pruner.forget(resource.key)
+            return
+        where = (dsn, resource.database.schema, resource.namespace_id)
+        self._pruner.keep(resource.key, Retention(*where, seconds))
+
+    async def _conflict(self, resource: WorkflowNamespace, credentials: Credentials) -> Key | None:
+        """The older resource with the same database, schema and namespace id."""
+        if not self._rivals.knows(resource.key):
+            # An older one may be visited later; until all are known, nobody can tell who acts.
+            async with self._census:
+                elders = self._unknown_elders(resource)
+                for first in range(0, len(elders), SECRETS_AT_ONCE):
+                    some = elders[first : first + SECRETS_AT_ONCE]
+                    await asyncio.gather(*map(self._take_claim, some))
+        self._rivals.claim(resource, _identity(resource, credentials))
+        return self._rivals.winner(resource.key)
+
+    def _unknown_elders(self, resource: WorkflowNamespace) -> list[WorkflowNamespace]:
+        unknown = (key for key in self._store.resources() if not self._rivals.knows(key))
+        elders = (_parsed(self._store.resource(key)) for key in unknown)
+        return [elder for elder in elders if elder is not None and elder.rank < resource.rank]
+
+    async def _take_claim(self, resource: WorkflowNamespace) -> None:
+        credentials = await self._credentials.read(resource, False)
+        if self._store.resource(resource.key) is not None:  # not deleted in the meantime
+            self._rivals.claim(resource, _identity(resource, credentials))
+
+    async def _apply(
+        self, resource: WorkflowNamespace, decided: Plan
+    ) -> tuple[Trouble | None, ClusterError | None]:
+        """Carry out the plan; a refused object must not keep the others from being made."""
+        refused: Trouble | None = None
+        failure: ClusterError | None = None
+        namespace, name = resource.key.namespace, worker_name(resource.key.name)
+        for kind, manifest in decided.apply:
+            try:
+                self._store.put(kind, await self._cluster.apply(kind, manifest))
+            except ClusterError as error:
+                failure = error
+                if error.status in (400, 403, 422):
+                    refused = refusal_reason(error.message)
+                logger.warning("%s of %s was not applied: %s", kind.name, resource.key, error)
+        for kind, obsolete in decided.delete:
+            await self._cluster.delete(kind, namespace, obsolete)
+        for pod, cost in decided.deletion_costs.items():
+            try:
+                annotation = {DELETION_COST_ANNOTATION: str(cost)}
+                await self._cluster.annotate(kinds.POD, namespace, pod, annotation)
+            except ClusterError as error:
+                if error.status != 404:
+                    raise
+        if decided.scale_to is not None and kinds.DEPLOYMENT in self._store.owned(resource.key):
+            scale = await self._cluster.scale(namespace, name, decided.scale_to)
+            self._store.scaled(resource.key, scale)
+            self._count(resource.key, decided)
+        return refused, failure
+
+    def _count(self, key: Key, decided: Plan) -> None:
+        if decided.scale_to is not None and decided.scale_to != decided.was:
+            direction = "up" if decided.scale_to > decided.was else "down"
+            self._metrics.scale_operations.labels(*key, direction).inc()
+
+    async def _report(
+        self,
+        resource: WorkflowNamespace,
+        visited: _Visited,
+        observed: Observed,
+        decided: Plan,
+        refused: Trouble | None,
+    ) -> None:
+        deployment = self._store.owned(resource.key).get(kinds.DEPLOYMENT)
+        scaled = decided.scale_to is not None and decided.scale_to != decided.was
+        facts = Facts(
+            resource=resource,
+            database=observed.database,
+            pruning=self._pruner.last(resource.key),
+            deployment=deployment,
+            pods=observed.pods,
+            desired=replicas_of(deployment),
+            limit=decided.next.limit,
+            refused=refused,
+            conflict=observed.conflict,
+            scaled=scaled,
+        )
+        status = status_of(facts, datetime.now(UTC))
+        self._metrics.report(resource.key, _fleet_report(facts, decided, status))
+        if worth_writing(status, resource.status, time.monotonic() - visited.written_at):
+            await self._write(resource, status)
+            visited.written_at = time.monotonic()
+        await self._tell(resource, decided, status, scaled)
+
+    async def _write(self, resource: WorkflowNamespace, status: dict[str, Any]) -> None:
+        try:
+            written = await self._cluster.write_status(resource.key, status)
+        except ClusterError as error:
+            if error.status != 404:  # deleted in the meantime
+                raise
+        else:
+            self._store.put(kinds.WORKFLOW_NAMESPACE, written)
+
+    async def _tell(
+        self,
+        resource: WorkflowNamespace,
+        decided: Plan,
+        status: dict[str, Any],
+        scaled: bool,
+    ) -> None:
+        tell = self._recorder.tell
+        for condition in news(status, resource.status):
+            kind: Literal["Normal", "Warning"]
+            kind = "Normal" if condition.reason in _GOOD_NEWS else "Warning"
+            await tell(resource, kind, condition.reason, condition.message)
+        if decided.reverted:
+            message = f"the number of workers was changed by hand; it is {decided.scale_to} again"
+            await tell(resource, "Warning", "ReplicasReverted", message)
+        elif scaled:
+            direction = "ScaledUp" if (decided.scale_to or 0) > decided.was else "ScaledDown"
+            message = f"from {decided.was} to {decided.scale_to} workers"
+            await tell(resource, "Normal", direction, message)
+
+
+def _parsed(raw: Mapping[str, Any] | None) -> WorkflowNamespace | None:
+    """The resource; None when it is deleted, or from before the schema."""
+    if raw is None or "deletionTimestamp" in raw["metadata"]:
+        return None
+    try:
+        return WorkflowNamespace.parse(raw)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        # The next edit of such an object will be refused.
+        name = raw["metadata"].get("name")
+        logger.error("%s is not a WorkflowNamespace: %s", name, type(error).__name__)
+        return None
+
+
+def _identity(resource: WorkflowNamespace, credentials: Credentials) -> Identity | None:
+    dsn = credentials.dsn
+    return None if dsn is None else (dsn.place, resource.database.schema, resource.namespace_id)
+
+
+def _fleet_report(facts: Facts, decided: Plan, status: dict[str, Any]) -> FleetReport:
+    resource = facts.resource
+    report: dict[str, Any] = {
+        "namespace_id": resource.namespace_id,
+        "desired": facts.desired,
+        "wanted": decided.next.wanted,
+        "ready": sum(1 for pod in facts.pods if pod.ready and not pod.terminating),
+        "maximum": resource.scaling.max_replicas,
+        "target_latency": resource.scaling.target_latency_seconds,
+        "conditions": {c["type"]: c["status"] for c in status["conditions"]},
+    }
+    if isinstance(facts.database, Observation):
+        demand = facts.database.demand
+        report |= {
+            "due": demand.due,
+            "running": demand.running,
+            "waking": demand.waking,
+            "oldest_due_age": demand.oldest_due_age,
+            "last_observation": facts.database.at.timestamp(),
+            "next_wake": facts.database.next_wake_seconds,
+        }
+    return FleetReport(**report)

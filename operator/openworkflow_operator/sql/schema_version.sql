@@ -1,0 +1,3 @@
+-- Which migration the schema has reached.
+SELECT max(version) AS version
+FROM {schema}.openworkflow_migrations

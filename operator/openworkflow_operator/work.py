@@ -1,0 +1,81 @@
+"""Which resources are to be visited: each at most once at a time, failures later and later."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import Final
+
+from openworkflow_operator.spec import Key
+
+FIRST_BACKOFF_SECONDS: Final = 0.5
+LONGEST_BACKOFF_SECONDS: Final = 60.0
+
+
+class WorkQueue:
+    """Adding is idempotent; what is added during its visit is visited again after it."""
+
+    def __init__(self) -> None:
+        self._ready: asyncio.Queue[Key] = asyncio.Queue()
+        self._waiting: set[Key] = set()
+        self._active: dict[Key, float] = {}
+        self._again: set[Key] = set()
+        self._failures: dict[Key, int] = {}
+        self._later: dict[Key, asyncio.TimerHandle] = {}
+        self.last_done = time.monotonic()
+        """When a visit last ended, well or not, on the monotonic clock."""
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._again)
+
+    def longest_visit(self) -> float:
+        """For how many seconds the longest visit under way has gone on."""
+        return time.monotonic() - min(self._active.values(), default=time.monotonic())
+
+    def add(self, key: Key) -> None:
+        """Visit the resource soon."""
+        if key in self._active:
+            self._again.add(key)
+        elif key not in self._waiting:
+            self._waiting.add(key)
+            self._ready.put_nowait(key)
+
+    async def take(self) -> Key:
+        """The next resource to visit; `done` or `failed` must follow."""
+        key = await self._ready.get()
+        self._waiting.discard(key)
+        self._active[key] = time.monotonic()
+        return key
+
+    def done(self, key: Key, again_after: float | None = None) -> None:
+        """The visit went well; visit again after so many seconds, if any are given."""
+        self._failures.pop(key, None)
+        self._release(key)
+        if again_after is not None and key not in self._later:
+            pause = again_after * random.uniform(0.8, 1.2)
+            loop = asyncio.get_running_loop()
+            self._later[key] = loop.call_later(pause, self._add_later, key)
+
+    def failed(self, key: Key) -> float:
+        """Visit again after a pause that grows with each failure; returns the pause in seconds."""
+        count = self._failures[key] = self._failures.get(key, 0) + 1
+        longest: float = min(
+            LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(count - 1, 10)
+        )
+        pause = longest * random.uniform(0.5, 1.0)
+        self._again.discard(key)
+        self._release(key)
+        asyncio.get_running_loop().call_later(pause, self.add, key)
+        return pause
+
+    def _add_later(self, key: Key) -> None:
+        self._later.pop(key, None)
+        self.add(key)
+
+    def _release(self, key: Key) -> None:
+        self.last_done = time.monotonic()
+        self._active.pop(key, None)
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)

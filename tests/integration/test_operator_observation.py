@@ -1,0 +1,306 @@
+"""What the operator reads of a real database, what it costs, and what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.resources
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from openworkflow.backend.namespace import Namespace
+from openworkflow_operator.database import (
+    KNOWN_SCHEMA_VERSION,
+    ConnectOptions,
+    Database,
+    Question,
+    _statement,
+)
+from openworkflow_operator.diagnosis import diagnose
+from openworkflow_operator.dsn import Dsn, TlsMode, parse
+from openworkflow_operator.observation import DatabaseProblem, Observation
+from openworkflow_operator.observatory import Look, Observatory, Target
+from openworkflow_operator.spec import Key
+from tests.helpers import eventually
+
+LOCAL = ConnectOptions(allow_loopback=True)
+KEY = Key("shop", "orders")
+
+
+@pytest.fixture
+async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = await Database.connect(parse(database_url), "public", LOCAL)
+    yield database
+    database.terminate()
+
+
+def question(namespace_id: str = "orders", limit: int = 100, lead: float = 20) -> Question:
+    return Question(namespace_id, limit, limit, lead)
+
+
+async def insert(sql: asyncpg.Connection[Any], count: int = 1, **columns: str) -> None:
+    """Insert runs; the columns are SQL."""
+    values = {"workflow_name": "'w'", "namespace_id": "'orders'", "status": "'pending'"}
+    values |= {"available_at": "now() - interval '1 second'"} | columns
+    await sql.execute(
+        f"INSERT INTO workflow_runs ({', '.join(values)}) "
+        f"SELECT {', '.join(values.values())} FROM generate_series(1, {count})"
+    )
+
+
+async def look(database: Database, *questions: Question) -> Observation:
+    found = await database.look(questions or [question()], serial=1)
+    return found["orders"]
+
+
+async def test_an_empty_namespace_is_seen_as_empty(database: Database) -> None:
+    seen = await look(database)
+
+    assert (0, 0, 0, 0.0) == (
+        seen.demand.due,
+        seen.demand.running,
+        seen.demand.waking,
+        seen.demand.oldest_due_age,
+    )
+    assert seen.demand.service_seconds is None
+    assert not seen.demand.saturated
+
+
+async def test_due_waking_and_sleeping_runs_are_told_apart(
+    database: Database, sql: asyncpg.Connection[Any]
+) -> None:
+    await insert(sql, 3, available_at="now() - interval '60 seconds'")
+    await insert(sql, 2, available_at="now() + interval '10 seconds'")
+    await insert(sql, 4, available_at="now() + interval '1 hour'")
+    await insert(sql, 5, available_at="'infinity'")
+    await insert(sql, 6, namespace_id="'other'")
+    await insert(sql, 7, status="'succeeded'")
+
+    seen = await look(database)
+
+    assert (3, 2) == (seen.demand.due, seen.demand.waking)
+    assert 60 <= seen.demand.oldest_due_age < 70
+    assert seen.next_wake_seconds is not None
+    assert 5 < seen.next_wake_seconds <= 10
+
+
+async def test_running_runs_are_counted_by_pod_those_of_dead_workers_too(
+    database: Database, sql: asyncpg.Connection[Any]
+) -> None:
+    lease = "now() + interval '30 seconds'"
+    running = {"status": "'running'", "claim_no": "1", "started_at": "now() - interval '4 s'"}
+    await insert(sql, 3, worker_id="'pod-a/0a1b2c3d'", available_at=lease, **running)
+    await insert(sql, 1, worker_id="'pod-a/ffffffff'", available_at=lease, **running)
+    await insert(sql, 2, worker_id="'pod-b/0a1b2c3d'", **running)
+
+    seen = await look(database)
+
+    assert {"pod-a": 4, "pod-b": 2} == seen.busy
+    assert 6 == seen.demand.running
+    assert seen.demand.service_seconds == pytest.approx(8, abs=1)
+
+
+async def test_runs_that_slept_say_nothing_about_the_service_time(
+    database: Database, sql: asyncpg.Connection[Any]
+) -> None:
+    slept = {"status": "'running'", "claim_no": "2", "started_at": "now() - interval '1 day'"}
+    await insert(sql, 3, worker_id="'a/1'", **slept)
+
+    assert (await look(database)).demand.service_seconds is None
+
+
+async def test_counts_stop_at_their_limit_and_say_so(
+    database: Database, sql: asyncpg.Connection[Any]
+) -> None:
+    await insert(sql, 500)
+
+    seen = await look(database, question(limit=100))
+
+    assert (100, True) == (seen.demand.due, seen.demand.saturated)
+
+
+async def test_all_namespaces_are_answered_at_once_absurd_times_included(
+    database: Database, sql: asyncpg.Connection[Any]
+) -> None:
+    await insert(sql, 1, available_at="'-infinity'")
+    await insert(sql, 2, namespace_id="'b'")
+    asked = [question(), question("b"), question("nothing there")]
+
+    seen = await database.look(asked, serial=5)
+
+    assert [1, 2, 0] == [seen[q.namespace_id].demand.due for q in asked]
+    assert {5} == {view.serial for view in seen.values()}
+
+
+async def test_a_long_backlog_costs_what_a_short_one_does(
+    database: Database, sql: asyncpg.Connection[Any]
+) -> None:
+    """Buffers, not time: they do not depend on the machine."""
+    await insert(sql, 300)
+    short = await buffers(sql)
+    await insert(sql, 60_000)
+    await insert(sql, 20_000, available_at="now() + interval '1 day'")
+    await insert(sql, 20_000, namespace_id="'other'")
+
+    assert await buffers(sql) <= 2 * short + 50
+
+
+async def buffers(sql: asyncpg.Connection[Any]) -> int:
+    await sql.execute("VACUUM ANALYZE workflow_runs")
+    statement = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + _statement("observation.sql", "public")
+    async with sql.transaction():
+        await sql.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+        plan = json.loads(await sql.fetchval(statement, ["orders"], [200], [200], [20.0]))
+    total = plan[0]["Plan"]
+    return int(total["Shared Hit Blocks"] + total["Shared Read Blocks"])
+
+
+async def test_a_role_that_may_read_four_columns_is_enough(
+    database_url: str, sql: asyncpg.Connection[Any]
+) -> None:
+    await sql.execute("""
+        DO $$ BEGIN CREATE ROLE observer LOGIN PASSWORD 'p'; EXCEPTION WHEN OTHERS THEN END $$;
+        GRANT SELECT (namespace_id, status, available_at, worker_id, started_at, claim_no)
+          ON workflow_runs TO observer""")
+    await insert(sql, 2)
+    own = parse(database_url)
+    as_observer = Dsn(own.hosts, own.ports, own.database, "observer", "p", own.tls)
+
+    database = await Database.connect(as_observer, "public", LOCAL)
+    try:
+        assert 2 == (await look(database)).demand.due
+    finally:
+        database.terminate()
+
+
+async def test_the_session_cannot_write(database: Database) -> None:
+    with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+        await database._read("DELETE FROM workflow_runs")
+
+
+async def reason(url: str | Dsn, schema: str = "public", options: ConnectOptions = LOCAL) -> str:
+    try:
+        target = url if isinstance(url, Dsn) else parse(url)
+        database = await Database.connect(target, schema, options)
+    except Exception as error:
+        return diagnose(error).reason
+    database.terminate()
+    return "Reachable"
+
+
+async def test_what_goes_wrong_has_its_reason(
+    database_url: str, empty_database_url: str, sql: asyncpg.Connection[Any], unused_port: int
+) -> None:
+    own = parse(database_url)
+    changed = Dsn(own.hosts, own.ports, "no such database", own.user, own.password, own.tls)
+
+    assert "Reachable" == await reason(own)
+    assert "DatabaseNotFound" == await reason(changed)
+    assert "SchemaMissing" == await reason(empty_database_url)
+    assert "SchemaMissing" == await reason(own, schema="elsewhere")
+    assert "Unreachable" == await reason(f"postgresql://u:p@127.0.0.1:{unused_port}/d")
+    assert "Unreachable" == await reason("postgresql://u:p@no-such-host.invalid/d")
+    assert "InvalidURL" == await reason("postgresql://u:p@localhost/d", options=ConnectOptions())
+    full = Dsn(own.hosts, own.ports, own.database, own.user, own.password, TlsMode.VERIFY_FULL)
+    assert "TLSFailed" == await reason(full)
+    newer = f"INSERT INTO openworkflow_migrations VALUES ({KNOWN_SCHEMA_VERSION + 1}, 'later')"
+    await sql.execute(newer)
+    assert "SchemaTooNew" == await reason(own)
+
+
+def test_the_known_version_is_the_newest_migration_of_the_worker() -> None:
+    folder = importlib.resources.files("openworkflow.backend") / "sql" / "migrations"
+    newest = max(int(file.name[:4]) for file in folder.iterdir() if file.name.endswith(".sql"))
+
+    assert newest == KNOWN_SCHEMA_VERSION
+
+
+async def test_a_notify_wakes_the_operator_in_much_less_than_a_poll(
+    database_url: str, sql: asyncpg.Connection[Any]
+) -> None:
+    async with Watching(database_url, poll=60, idle=True) as seen:
+        await eventually(lambda: seen.view() is not None)
+        await asyncio.sleep(0.5)  # past the shortest pause, into the long one
+        async with asyncio.timeout(1):
+            await insert(sql, 3)
+            await sql.execute("SELECT pg_notify($1, '')", WORK_CHANNEL)
+            await eventually(lambda: seen.due() == 3)
+
+
+async def test_a_database_that_comes_back_is_read_again(
+    database_url: str, sql: asyncpg.Connection[Any]
+) -> None:
+    async with Watching(database_url, poll=0.3) as seen:
+        await eventually(lambda: seen.due() == 0)
+        await sql.execute("ALTER TABLE workflow_runs RENAME TO away")
+        await eventually(lambda: seen.reason() == "SchemaMissing")
+        await sql.execute("ALTER TABLE away RENAME TO workflow_runs")
+        await insert(sql, 2)
+        await eventually(lambda: seen.due() == 2)
+        assert "SchemaMissing" in {look.reason for look in seen.looks}
+
+
+async def test_a_statement_that_hangs_is_given_up(
+    database_url: str, sql: asyncpg.Connection[Any]
+) -> None:
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE workflow_runs")
+        async with Watching(database_url, poll=0.3) as seen:
+            await eventually(lambda: seen.reason() is not None)
+            assert "TimedOut" == seen.reason()
+
+
+async def test_two_resources_of_one_database_share_a_connection(database_url: str) -> None:
+    async with Watching(database_url, poll=0.3) as seen:
+        seen.observatory.watch(Key("shop", "b"), target(database_url, "b", poll=0.3))
+        await eventually(lambda: seen.observatory.view(Key("shop", "b")) is not None)
+
+        assert 1 == seen.observatory.connections
+        seen.observatory.forget(Key("shop", "b"))
+        seen.observatory.forget(KEY)
+        assert 0 == seen.observatory.connections
+
+
+WORK_CHANNEL = Namespace("orders", "public").work_channel
+
+
+def target(url: str, namespace_id: str, poll: float, idle: bool = False) -> Target:
+    return Target(parse(url), "public", question(namespace_id), poll, idle)
+
+
+class Watching:
+    """An observatory that looks at the namespace `orders`."""
+
+    def __init__(self, url: str, poll: float, idle: bool = False) -> None:
+        self.looks: list[Look] = []
+        self.observatory = Observatory(lambda _: None, LOCAL, self.looks.append)
+        self._target = target(url, "orders", poll, idle)
+
+    async def __aenter__(self) -> Watching:
+        self.observatory.watch(KEY, self._target)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.observatory.__aexit__()
+        await asyncio.sleep(0)
+
+    def view(self) -> object:
+        return self.observatory.view(KEY)
+
+    def due(self) -> int | None:
+        view = self.observatory.view(KEY)
+        return view.demand.due if isinstance(view, Observation) else None
+
+    def reason(self) -> str | None:
+        view = self.observatory.view(KEY)
+        return view.reason if isinstance(view, DatabaseProblem) else None

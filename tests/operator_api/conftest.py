@@ -1,0 +1,104 @@
+"""A real API server once, a namespace for each test, and the operator under its shipped Role."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from kubernetes.aio.client import ApiClient, Configuration
+
+from openworkflow_operator.process import Operator
+from openworkflow_operator.settings import Settings
+from tests.control_plane import OPERATOR_NAMESPACE, ControlPlane, is_available, started
+from tests.kubernetes_space import Space
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    absent = pytest.mark.skip(reason="needs kube-apiserver and etcd; set KUBEBUILDER_ASSETS")
+    for item in items:
+        if HERE in item.path.parents:
+            # One API server for all of them, whatever xdist does with other tests.
+            item.add_marker(pytest.mark.xdist_group("operator_api"))
+            if not is_available():
+                item.add_marker(absent)
+
+
+@pytest.fixture(scope="session")
+def plane() -> Iterator[ControlPlane]:
+    """The API server of this session."""
+    with started() as plane:
+        yield plane
+
+
+@pytest.fixture
+def space(plane: ControlPlane) -> Space:
+    """A namespace of the test's own."""
+    name = f"test-{uuid.uuid4().hex[:10]}"
+    plane.create_namespace(name)
+    return Space(plane, name)
+
+
+@pytest.fixture
+async def client(plane: ControlPlane) -> AsyncIterator[ApiClient]:
+    """A client with exactly the operator's permissions."""
+    configuration = Configuration(host=plane.url)
+    configuration.verify_ssl = False
+    token = plane.token(OPERATOR_NAMESPACE, "openworkflow-operator")
+    configuration.api_key = {"BearerToken": f"Bearer {token}"}
+    async with ApiClient(configuration) as client:
+        yield client
+
+
+@pytest.fixture
+async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """A connection to the database of the test."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def tenant(space: Space, database_url: str) -> Space:
+    """A namespace with the Secret of the test's database."""
+    space.secret(database_url)
+    return space
+
+
+Start = Callable[..., contextlib.AbstractAsyncContextManager[Operator]]
+
+
+@pytest.fixture
+def start(client: ApiClient, space: Space) -> Start:
+    """Start an operator for the test's namespace; it is stopped gracefully after the block."""
+
+    @contextlib.asynccontextmanager
+    async def start(watch: object = None, **settings: object) -> AsyncIterator[Operator]:
+        defaults = {
+            "namespaces": (space.name,),
+            # The Lease has one name, so each test has it in a place of its own.
+            "namespace": OPERATOR_NAMESPACE,
+            "identity": f"{os.getpid()}-{uuid.uuid4().hex[:6]}",
+            "lease_seconds": 3.0,
+            "resync_seconds": 60.0,
+            "port": 0,
+            "allow_loopback": True,
+        }
+        operator = Operator(client, Settings(**(defaults | settings)))  # type: ignore[arg-type]
+        task = asyncio.create_task(operator.run(watch))  # type: ignore[arg-type]
+        try:
+            yield operator
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    return start
