@@ -26,7 +26,9 @@ COPY requirements/worker.txt /requirements.txt
 RUN python -m venv /opt/openworkflow \
     && pip install --no-cache-dir --only-binary :all: --require-hashes -r /requirements.txt
 COPY --from=wheel /wheels /wheels
-RUN pip install --no-cache-dir --no-deps --no-index /wheels/*.whl && pip check
+# Python before 3.12 puts setuptools into every environment.
+RUN pip install --no-cache-dir --no-deps --no-index /wheels/*.whl && pip check \
+    && pip uninstall --yes --quiet setuptools
 
 FROM base AS operator-environment
 COPY requirements/operator.txt /requirements.txt
@@ -35,7 +37,7 @@ RUN python -m venv /opt/openworkflow \
 COPY --from=wheel /wheels /wheels
 # Users install into the worker, nobody into the operator: pip goes.
 RUN pip install --no-cache-dir --no-deps --no-index /wheels/*.whl && pip check \
-    && pip uninstall --yes --quiet pip
+    && pip uninstall --yes --quiet setuptools pip
 
 FROM base AS worker
 ARG VERSION=0.1.0
