@@ -8,6 +8,9 @@ FROM ${BASE_IMAGE} AS base
 ENV PATH=/opt/openworkflow/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
+# Not root, and known by name to what asks for the user's.
+RUN echo 'openworkflow:x:10001:10001::/app:/usr/sbin/nologin' >> /etc/passwd \
+    && echo 'openworkflow:x:10001:' >> /etc/group
 
 # Builds the wheel, with hashed tools that no later stage holds.
 FROM base AS wheel
