@@ -32,7 +32,18 @@ from openworkflow_operator.store import Store
 logger = logging.getLogger(__name__)
 
 #: Reasons of which somebody should know that something is wrong.
-_GOOD_NEWS = frozenset({"Ready", "Reachable", "Following", "WithinLimits", "NotPaused"})
+_GOOD_NEWS = frozenset(
+    {
+        "Following",
+        "NotPaused",
+        "Reachable",
+        "Ready",
+        "ScaledToZero",
+        "WithinLimits",
+        "WorkersReady",
+        "WorkersStarting",
+    }
+)
 
 #: How soon to look again for what a resource needs and nobody announces.
 SECRET_RETRY_SECONDS = 4.0
