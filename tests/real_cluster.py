@@ -62,18 +62,22 @@ class RealCluster:
 
 
 def named() -> RealCluster | None:
-    """The cluster that the environment names, if it does. Raises KeyError for half a setting."""
-    if not os.environ.get(f"{PREFIX}KUBECONFIG"):
+    """The cluster that the environment names, if it does. Raises RuntimeError for half of it."""
+    names = [PREFIX + n for n in ("KUBECONFIG", "OPERATOR_IMAGE", "WORKER_IMAGE", "DATABASE_URL")]
+    if not os.environ.get(names[0]):
         return None
-    names = ("KUBECONFIG", "OPERATOR_IMAGE", "WORKER_IMAGE", "DATABASE_URL")
-    return RealCluster(*(os.environ[PREFIX + name] for name in names))
+    if missing := [name for name in names if not os.environ.get(name)]:
+        raise RuntimeError(f"{names[0]} is set, so {', '.join(missing)} must be too")
+    return RealCluster(*(os.environ[name] for name in names))
 
 
 def describe() -> str:
     """Whether real pods were part of what was tested."""
-    if named() is None:
+    if not os.environ.get(f"{PREFIX}KUBECONFIG"):
         return f"end to end: NOT TESTED with real pods; set {PREFIX}KUBECONFIG and run `make e2e`"
-    return "end to end: a cluster is named; `make e2e` tests it with real pods"
+    if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+        return "end to end: NOT TESTED in parallel with other tests; run `make e2e`"
+    return "end to end: with real pods, where tests/e2e was part of the run"
 
 
 @dataclass(slots=True)

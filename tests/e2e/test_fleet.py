@@ -39,8 +39,10 @@ async def test_fifty_runs_bring_a_fleet_up_from_zero_and_its_end_back_down(
         runs = await enqueue(tenant, 50, charging_seconds=2)
         await tenant.until(lambda: tenant.count("status = 'running'") >= 5, "runs are running")
         await tenant.until(
-            lambda: int(tenant.printed()["WORKERS"]) == fleet.seen[-1][2] >= 2
-            and int(tenant.printed()["DESIRED"]) == fleet.seen[-1][1],
+            lambda: (
+                int(tenant.printed()["WORKERS"]) == fleet.seen[-1][2] >= 2
+                and int(tenant.printed()["DESIRED"]) == fleet.seen[-1][1]
+            ),
             "kubectl get wfns shows the fleet as it is",
         )
         results = [await run.result(timeout="90s") for run in runs]
@@ -52,8 +54,10 @@ async def test_fifty_runs_bring_a_fleet_up_from_zero_and_its_end_back_down(
     report("to zero after the last run", fleet.seen[-1][0] - ended)
     await tenant.until(lambda: not tenant.pods(), "the pods are gone")
     await tenant.until(
-        lambda: {"READY": "True", "WORKERS": "0", "DESIRED": "0", "DUE": "0", "RUNNING": "0"}.items()
-        <= tenant.printed().items(),
+        lambda: (
+            {"READY": "True", "WORKERS": "0", "DESIRED": "0", "DUE": "0", "RUNNING": "0"}.items()
+            <= tenant.printed().items()
+        ),
         "kubectl get wfns shows an empty fleet",
     )
 
@@ -106,9 +110,7 @@ async def test_runs_survive_the_sigkill_of_their_worker(
     tenant: Tenant, kill: Callable[[Any, str], None], report: Report
 ) -> None:
     lease = {"name": "OPENWORKFLOW_LEASE_SECONDS", "value": "5"}
-    tenant.declare(
-        scaling={**QUICK, "maxReplicas": 2}, worker={"concurrency": 5, "env": [lease]}
-    )
+    tenant.declare(scaling={**QUICK, "maxReplicas": 2}, worker={"concurrency": 5, "env": [lease]})
     runs = await enqueue(tenant, 40, charging_seconds=1.5)
     await tenant.until(lambda: len(steps(tenant)) >= 10, "some steps are recorded")
     before = steps(tenant)
