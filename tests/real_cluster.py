@@ -71,11 +71,11 @@ def named() -> RealCluster | None:
     return RealCluster(*(os.environ[name] for name in names))
 
 
-def describe() -> str:
+def describe(parallel: bool) -> str:
     """Whether real pods were part of what was tested."""
     if not os.environ.get(f"{PREFIX}KUBECONFIG"):
         return f"end to end: NOT TESTED with real pods; set {PREFIX}KUBECONFIG and run `make e2e`"
-    if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    if parallel:
         return "end to end: NOT TESTED in parallel with other tests; run `make e2e`"
     return "end to end: with real pods, where tests/e2e was part of the run"
 
