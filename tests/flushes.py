@@ -15,6 +15,7 @@ from openworkflow.backend.backend import (
     StepWrite,
     WorkerSession,
 )
+from openworkflow.backend.records import Completion, StepSuccess
 from openworkflow.core.ids import uuid7
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.workflow_run import RunStatus
@@ -32,10 +33,14 @@ async def flush(
     steps: list[StepWrite] | None = None,
     ends: list[RunEnd] | None = None,
     claim: ClaimRequest | None = None,
+    successes: list[StepSuccess] | None = None,
+    completions: list[Completion] | None = None,
     worker: str = "host/1",
     lease: timedelta = LEASE,
 ) -> Flushed:
-    return await session.flush(Flush(worker, lease, steps or [], ends or [], claim))
+    return await session.flush(
+        Flush(worker, lease, steps or [], ends or [], claim, successes or [], completions or [])
+    )
 
 
 async def claim(
@@ -67,6 +72,14 @@ def step_of(run: ClaimedRun, name: str, **columns: Any) -> StepWrite:
         "update": False,
     }
     return StepWrite(**(values | columns))
+
+
+def success_of(run: ClaimedRun, name: str, output: str | None = "1") -> StepSuccess:
+    return StepSuccess(uuid7(), run.id, run.claim_no, name, output, 0.001)
+
+
+def completion_of(run: ClaimedRun, output: str | None = None) -> Completion:
+    return Completion(run.id, run.claim_no, output)
 
 
 def end_of(run: ClaimedRun, status: RunStatus = RunStatus.SUCCEEDED, **columns: Any) -> RunEnd:

@@ -1,7 +1,7 @@
-"""One connection to one tenant database: a bounded, read-only look, and wake-ups by NOTIFY.
+"""One connection to one tenant database: a bounded, read-only look, wake-ups by NOTIFY, pruning.
 
-Each look is a transaction of its own with its limits set inside it, so it works through PgBouncer
-in transaction mode too; there NOTIFY is not heard, and polling remains.
+Each statement is a transaction of its own with its limits set inside it, so it works through
+PgBouncer in transaction mode too; there NOTIFY is not heard, and polling remains.
 """
 
 from __future__ import annotations
@@ -10,29 +10,40 @@ import asyncio
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 from typing import Any, Final, Self
+from uuid import UUID
 
 import asyncpg
 
-from openworkflow_operator.diagnosis import SchemaMissing, SchemaTooNew
+from openworkflow_operator.bounded import AnswerTooLarge, BoundedLoop
+from openworkflow_operator.diagnosis import SchemaMissing, SchemaTooNew, UnusableAnswer
 from openworkflow_operator.dsn import Dsn, TlsMode, check_address, tls_context
 from openworkflow_operator.observation import Observation
 from openworkflow_operator.scaling import Demand
 
 CONNECT_SECONDS: Final = 5.0
 LOOK_SECONDS: Final = 5.0
+PRUNE_SECONDS: Final = 40.0
+#: What a server may send for one look, or while connecting. 500 namespaces with 20 busy pods each
+#: answer with less than a megabyte.
+MOST_BYTES: Final = 4 * 2**20
 #: The newest migration of `workflow_runs` whose meaning this operator knows.
 KNOWN_SCHEMA_VERSION: Final = 1
 
-_LIMITS: Final = (
+_READ: Final = (
     "BEGIN READ ONLY; SET LOCAL statement_timeout = 3000; SET LOCAL lock_timeout = 1000; "
     # The indexes bound the look; fresh or missing statistics must not choose a scan of the table.
     "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off"
+)
+_WRITE: Final = (
+    "BEGIN; SET LOCAL statement_timeout = 30000; SET LOCAL lock_timeout = 1000; "
+    "SET LOCAL enable_seqscan = off; SET LOCAL jit = off"
 )
 
 
@@ -47,6 +58,25 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """How long the finished runs of one status of one namespace are kept."""
+
+    namespace_id: str
+    status: str
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """A page that was gone through."""
+
+    last: UUID | None
+    """Where the next page begins; None after the last one."""
+    deleted: Mapping[str, int]
+    """Runs by namespace id."""
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectOptions:
     """The operator's own say about connections to tenants."""
 
@@ -58,8 +88,10 @@ class ConnectOptions:
 class Database:
     """A connection that looks at one schema. Not to be used concurrently."""
 
-    def __init__(self, connection: asyncpg.Connection[Any], schema: str) -> None:
-        self._connection, self._schema = connection, schema
+    def __init__(
+        self, connection: asyncpg.Connection[Any], schema: str, budget: BoundedLoop
+    ) -> None:
+        self._connection, self._schema, self._budget = connection, schema, budget
         self._listening: dict[str, Callable[..., None]] = {}
 
     @classmethod
@@ -69,16 +101,21 @@ class Database:
         Raises what `diagnosis.diagnose` understands: OSError, TimeoutError, asyncpg's errors,
         InvalidUrl, SchemaMissing and SchemaTooNew.
         """
-        async with asyncio.timeout(CONNECT_SECONDS * len(dsn.hosts) + LOOK_SECONDS):
-            if not options.allow_loopback:
-                await _check_addresses(dsn)
-            self = cls(await _connect(dsn, options), schema)
-            try:
-                await self._check_version()
-            except BaseException:
-                self.terminate()
-                raise
-            return self
+        budget = BoundedLoop(MOST_BYTES)
+        try:
+            async with _limited(budget, CONNECT_SECONDS * len(dsn.hosts) + LOOK_SECONDS):
+                if not options.allow_loopback:
+                    await _check_addresses(dsn)
+                self = cls(await _connect(dsn, options, budget), schema, budget)
+                try:
+                    await self._check_version()
+                except BaseException:
+                    self.terminate()
+                    raise
+        except BaseException:
+            budget.abort()
+            raise
+        return self
 
     @property
     def is_closed(self) -> bool:
@@ -88,7 +125,7 @@ class Database:
     async def look(self, questions: Sequence[Question], serial: int) -> dict[str, Observation]:
         """Answer all questions with one statement, by namespace id."""
         statement = _statement("observation.sql", self._schema)
-        async with asyncio.timeout(LOOK_SECONDS):
+        async with _limited(self._budget, LOOK_SECONDS):
             rows = await self._read(
                 statement,
                 [question.namespace_id for question in questions],
@@ -106,7 +143,7 @@ class Database:
     async def listen(self, namespace_ids: Sequence[str], on_work: Callable[[], None]) -> None:
         """Hear of new work in exactly these namespaces from now on."""
         wanted = {_work_channel(self._schema, namespace_id) for namespace_id in namespace_ids}
-        async with asyncio.timeout(LOOK_SECONDS):
+        async with _limited(self._budget, LOOK_SECONDS):
             for channel in self._listening.keys() - wanted:
                 await self._connection.remove_listener(channel, self._listening.pop(channel))
             for channel in wanted - self._listening.keys():
@@ -116,14 +153,45 @@ class Database:
     def terminate(self) -> None:
         """Close at once, without asking the server."""
         self._connection.terminate()
+        self._budget.abort()
+
+    async def prune(self, kept: Sequence[Kept], after: UUID, page: int) -> Pruned:
+        """Delete what is old on the page of the table that follows this id."""
+        statement = _statement("prune.sql", self._schema)
+        async with _limited(self._budget, PRUNE_SECONDS):
+            rows = await self._transaction(
+                _WRITE,
+                "COMMIT",
+                statement,
+                [each.namespace_id for each in kept],
+                [each.status for each in kept],
+                [float(each.seconds) for each in kept],
+                after,
+                page,
+            )
+        last, deleted = rows[0]["last_id"], _counts(rows[0]["deleted"])
+        if _count(rows[0]["looked_at"]) < page:
+            last = None
+        elif not isinstance(last, UUID) or last <= after:
+            raise UnusableAnswer
+        return Pruned(last, deleted)
 
     async def _read(self, statement: str, *arguments: object) -> list[Any]:
+        return await self._transaction(_READ, "ROLLBACK", statement, *arguments)
+
+    async def _transaction(
+        self, begin: str, end: str, statement: str, *arguments: object
+    ) -> list[Any]:
         try:
-            await self._connection.execute(_LIMITS)
-            return list(await self._connection.fetch(statement, *arguments))
-        finally:
+            await self._connection.execute(begin)
+            rows = list(await self._connection.fetch(statement, *arguments))
+        except asyncpg.PostgresError:
+            # Only after an answer: a server that gave none would not answer this either.
             if not self._connection.is_closed():
                 await self._connection.execute("ROLLBACK")
+            raise
+        await self._connection.execute(end)
+        return rows
 
     async def _check_version(self) -> None:
         statement = _statement("schema_version.sql", self._schema)
@@ -133,29 +201,65 @@ class Database:
             return  # a role that may only count runs; the look itself tells whether it can
         except asyncpg.UndefinedTableError:
             raise SchemaMissing from None
-        version = rows[0]["version"]
+        version = rows[0]["version"] if rows else None
         if version is None:
             raise SchemaMissing
+        if not isinstance(version, int):
+            raise UnusableAnswer
         if version > KNOWN_SCHEMA_VERSION:
             raise SchemaTooNew
 
 
 def _observation(row: Any, question: Question, now: datetime, serial: int) -> Observation:
-    mean_age = row["mean_running_age"]
+    """The answer, of which nothing is taken for granted: the server may be hostile."""
+    mean_age, next_wake = row["mean_running_age"], row["next_wake_seconds"]
+    due, running = _count(row["due"]), _count(row["running"])
     demand = Demand(
-        due=row["due"],
-        oldest_due_age=max(0.0, row["oldest_due_age"]),
-        running=row["running"],
-        saturated=row["due"] >= question.due_limit or row["running"] >= question.running_limit,
-        waking=row["waking"],
+        due=due,
+        oldest_due_age=_seconds(row["oldest_due_age"]),
+        running=running,
+        saturated=due >= question.due_limit or running >= question.running_limit,
+        waking=_count(row["waking"]),
         # Runs in progress are on average half done, or more where durations vary.
-        service_seconds=None if mean_age is None else max(0.0, 2 * mean_age),
+        service_seconds=None if mean_age is None else 2 * _seconds(mean_age),
     )
-    busy: dict[str, int] = json.loads(row["by_pod"])
-    return Observation(demand, now, serial, busy, row["next_wake_seconds"])
+    wake = None if next_wake is None else _seconds(next_wake)
+    return Observation(demand, now, serial, _counts(row["by_pod"]), wake)
 
 
-async def _connect(dsn: Dsn, options: ConnectOptions) -> Any:
+def _counts(text: str) -> dict[str, int]:
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise UnusableAnswer
+    return {name: _count(value) for name, value in found.items()}
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or not 0 <= value < 2**31:
+        raise UnusableAnswer
+    return value
+
+
+def _seconds(value: object) -> float:
+    if not isinstance(value, float) or not math.isfinite(value):
+        raise UnusableAnswer
+    return max(0.0, value)
+
+
+@contextlib.asynccontextmanager
+async def _limited(budget: BoundedLoop, seconds: float) -> AsyncIterator[None]:
+    """Give the server this much time, and the bytes of one answer."""
+    budget.reset()
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except Exception as error:
+        if budget.exceeded:
+            raise AnswerTooLarge from error
+        raise
+
+
+async def _connect(dsn: Dsn, options: ConnectOptions, budget: BoundedLoop) -> Any:
     context = tls_context(dsn.tls, options.ca_file)
     arguments: dict[str, Any] = {
         "host": list(dsn.hosts),
@@ -165,6 +269,7 @@ async def _connect(dsn: Dsn, options: ConnectOptions) -> Any:
         "password": dsn.password,
         "database": dsn.database,
         "timeout": CONNECT_SECONDS,
+        "loop": budget,
         "statement_cache_size": 0,
         "server_settings": {"application_name": "openworkflow-operator"},
     }

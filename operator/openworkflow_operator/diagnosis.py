@@ -13,6 +13,7 @@ from typing import Final
 
 import asyncpg
 
+from openworkflow_operator.bounded import AnswerTooLarge
 from openworkflow_operator.dsn import InvalidUrl
 from openworkflow_operator.observation import DatabaseProblem, DatabaseReason
 
@@ -23,6 +24,10 @@ class SchemaTooNew(Exception):
 
 class SchemaMissing(Exception):
     """The tables are not there."""
+
+
+class UnusableAnswer(Exception):
+    """The server answered something else than was asked for."""
 
 
 _ADVICE: Final = {
@@ -57,12 +62,21 @@ _BY_STATE: Final = {
 }
 
 
-def diagnose(error: BaseException) -> DatabaseProblem:
+#: Where advice on deleting differs from that on reading.
+_PRUNING_ADVICE: Final = {
+    DatabaseReason.PERMISSION_DENIED: "the role may not delete runs: grant SELECT, UPDATE and "
+    "DELETE on `workflow_runs`",
+    DatabaseReason.QUERY_FAILED: "the finished runs could not be deleted",
+}
+
+
+def diagnose(error: BaseException, pruning: bool = False) -> DatabaseProblem:
     """The reason of the condition, and what to do about it."""
     if isinstance(error, InvalidUrl):
         return DatabaseProblem(DatabaseReason.INVALID_URL, str(error))
     reason = _reason(error)
-    return DatabaseProblem(reason, _ADVICE[reason])
+    advice = _ADVICE | _PRUNING_ADVICE if pruning else _ADVICE
+    return DatabaseProblem(reason, advice[reason])
 
 
 def _reason(error: BaseException) -> DatabaseReason:
@@ -71,6 +85,8 @@ def _reason(error: BaseException) -> DatabaseReason:
             return DatabaseReason.SCHEMA_TOO_NEW
         case SchemaMissing():
             return DatabaseReason.SCHEMA_MISSING
+        case AnswerTooLarge():
+            return DatabaseReason.QUERY_FAILED
         case asyncpg.PostgresError():
             return _of_state(error.sqlstate or "")
         case ssl.SSLError():

@@ -63,13 +63,27 @@ class Metrics(Collector):
         self.registry = CollectorRegistry()
         self.registry.register(self)
         self._fleets: dict[Key, FleetReport] = {}
-        make: dict[str, Any] = {"registry": self.registry}
+        self._add_fleets(registry=self.registry)
+        self._add_work(registry=self.registry)
+
+    def _add_fleets(self, **make: Any) -> None:
         self.scale_operations = Counter(
             "openworkflow_scale_operations",
             "Changes of the number of worker pods.",
             [*LABELS[:2], "direction"],
             **make,
         )
+        self.pruned_runs = Counter(
+            "openworkflow_pruned_runs",
+            "Finished runs that were deleted because their retention was over.",
+            LABELS[:2],
+            **make,
+        )
+        self.prune_errors = Counter(
+            "openworkflow_prune_errors", "Deletions that failed, by reason.", ["reason"], **make
+        )
+
+    def _add_work(self, **make: Any) -> None:
         self.reconciles = Counter(
             "openworkflow_reconcile", "Visits of a resource by result.", ["result"], **make
         )
@@ -105,10 +119,10 @@ class Metrics(Collector):
     def forget(self, key: Key) -> None:
         """The resource is gone, and so are its series."""
         self._fleets.pop(key, None)
+        labels = dict(zip(LABELS[:2], key, strict=True))
+        self.pruned_runs.remove_by_labels(labels)
         for direction in ("up", "down"):
-            self.scale_operations.remove_by_labels(
-                {**dict(zip(LABELS[:2], key, strict=True)), "direction": direction}
-            )
+            self.scale_operations.remove_by_labels({**labels, "direction": direction})
 
     def collect(self) -> Iterator[Metric]:
         """Called by Prometheus' client at each scrape."""

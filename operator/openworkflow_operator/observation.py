@@ -54,4 +54,11 @@ class DatabaseProblem:
     serial: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """How the last pass over a database's finished runs ended."""
+
+    problem: DatabaseProblem | None = None
+
+
 DatabaseView = Observation | DatabaseProblem

@@ -25,13 +25,15 @@ from openworkflow_operator.metrics import Metrics
 from openworkflow_operator.names import MANAGED_BY, OWNER_LABEL
 from openworkflow_operator.observatory import Look, Observatory
 from openworkflow_operator.reconcile import Reconciler
+from openworkflow_operator.retention import Pruner, Rest
 from openworkflow_operator.settings import Settings
+from openworkflow_operator.spec import Key
 from openworkflow_operator.store import Store
 from openworkflow_operator.work import WorkQueue
 
 logger = logging.getLogger(__name__)
 
-#: Without a completed full visit for this long the process counts as dead.
+#: Without a completed full visit, or the end of a single one, for this long it counts as dead.
 STALLED_SECONDS: Final = 300.0
 
 
@@ -50,8 +52,8 @@ class Operator:
             settings.identity,
             settings.lease_seconds,
         )
-        self._resynced_at = time.monotonic()
-        self.port = 0
+        self._resynced_at = self._led_at = time.monotonic()
+        self.port, self.rest = 0, Rest()
 
     @property
     def is_leader(self) -> bool:
@@ -79,9 +81,16 @@ class Operator:
 
     def not_live(self) -> str | None:
         """What proves that this process no longer works, not only that it runs."""
-        silent = time.monotonic() - self._resynced_at
-        if silent > STALLED_SECONDS:
+        now, allowed = time.monotonic(), max(STALLED_SECONDS, 3 * self.settings.resync_seconds)
+        if (silent := now - self._resynced_at) > allowed:
             return f"the last full visit ended {silent:.0f} s ago"
+        if not self.is_leader:
+            return None
+        if (lasts := self.queue.longest_visit()) > allowed:
+            return f"a visit has gone on for {lasts:.0f} s"
+        idle = now - max(self.queue.last_done, self._led_at)
+        if self.store.resources() and idle > allowed:
+            return f"no visit has ended for {idle:.0f} s"
         return None
 
     def not_ready(self) -> str | None:
@@ -95,12 +104,14 @@ class Operator:
             await informer.listed.wait()
         async with self._leadership.held():
             self.metrics.leader.set(1)
+            self._led_at = time.monotonic()
             options = ConnectOptions(self.settings.ca_file or None, self.settings.allow_loopback)
             async with (
                 Observatory(self.queue.add, options, self._count_look) as observatory,
+                self._pruner(options) as pruner,
                 asyncio.TaskGroup() as workers,
             ):
-                reconciler = self._reconciler(observatory)
+                reconciler = self._reconciler(observatory, pruner)
                 for key in self.store.resources():
                     self.queue.add(key)
                 for _ in range(self.settings.workers):
@@ -151,11 +162,21 @@ class Operator:
                 if error.status != 404:
                     raise
 
-    def _reconciler(self, observatory: Observatory) -> Reconciler:
+    def _pruner(self, options: ConnectOptions) -> Pruner:
+        def deleted(key: Key, runs: int) -> None:
+            self.metrics.pruned_runs.labels(*key).inc(runs)
+
+        def failed(reason: str) -> None:
+            self.metrics.prune_errors.labels(reason).inc()
+
+        return Pruner(self.queue.add, deleted, failed, options, self.rest)
+
+    def _reconciler(self, observatory: Observatory, pruner: Pruner) -> Reconciler:
         return Reconciler(
             self.cluster,
             self.store,
             observatory,
+            pruner,
             self.metrics,
             self.queue.add,
             self.settings.max_replicas,

@@ -6,9 +6,10 @@ later; nothing is remembered that a new operator could not find out.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -24,6 +25,8 @@ from openworkflow_operator.observatory import Observatory, Target
 from openworkflow_operator.planner import Observed, Plan, Recollection, plan, policy_of
 from openworkflow_operator.pods import Pod, Trouble, refusal_reason, replicas_of
 from openworkflow_operator.recorder import Recorder
+from openworkflow_operator.retention import Pruner, Retention
+from openworkflow_operator.rivals import Identity, Rivals
 from openworkflow_operator.scaling import MOST_COUNTED, observation_cap
 from openworkflow_operator.spec import Key, WorkflowNamespace
 from openworkflow_operator.status import Facts, news, status_of, worth_writing
@@ -36,6 +39,7 @@ _GOOD_NEWS = frozenset(
     {
         "Following",
         "NotPaused",
+        "Pruning",
         "Reachable",
         "Ready",
         "ScaledToZero",
@@ -47,8 +51,8 @@ _GOOD_NEWS = frozenset(
 
 #: How soon to look again for what a resource needs and nobody announces.
 SECRET_RETRY_SECONDS = 4.0
-
-Identity = tuple[object, ...]
+#: How many Secrets to read at once when it must be known who is the oldest.
+SECRETS_AT_ONCE = 8
 
 
 @dataclass(slots=True)
@@ -57,8 +61,6 @@ class _Visited:
 
     past: Recollection = field(default_factory=Recollection)
     written_at: float = 0.0
-    identity: Identity | None = None
-    """Which database, schema and namespace id: only one resource may have them."""
 
 
 class Reconciler:
@@ -69,34 +71,31 @@ class Reconciler:
         cluster: Cluster,
         store: Store,
         observatory: Observatory,
+        pruner: Pruner,
         metrics: Metrics,
         enqueue: Callable[[Key], None],
         replicas_limit: int = 1000,
         service_monitors_exist: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._cluster, self._store, self._observatory = cluster, store, observatory
+        self._cluster, self._store = cluster, store
+        self._observatory, self._pruner = observatory, pruner
         self._metrics, self._enqueue = metrics, enqueue
         self._replicas_limit = replicas_limit
         self._service_monitors_exist = service_monitors_exist
         self._credentials = CredentialsReader(cluster)
         self._recorder = Recorder(cluster)
         self._visited: dict[Key, _Visited] = {}
-        self._rivals: dict[Identity, dict[Key, tuple[str, str]]] = {}
+        self._rivals = Rivals(enqueue)
+        self._census = asyncio.Lock()
 
     async def reconcile(self, key: Key) -> float | None:
         """Visit the resource; returns after how many seconds to do so again, if nothing else will.
 
         Raises ClusterError where a later visit may succeed.
         """
-        raw = self._store.resource(key)
-        if raw is None or "deletionTimestamp" in raw["metadata"]:
+        resource = _parsed(self._store.resource(key))
+        if resource is None:
             self._forget(key)
-            return None
-        try:
-            resource = WorkflowNamespace.parse(raw)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            # Only an object from before the schema can be so; the next edit will be refused.
-            logger.error("%s is not a WorkflowNamespace: %s", key, type(error).__name__)
             return None
         visited = self._visited.setdefault(key, _Visited())
         observed = await self._observe(resource, visited)
@@ -115,20 +114,21 @@ class Reconciler:
             self._forget(key)
 
     def _forget(self, key: Key) -> None:
-        visited = self._visited.pop(key, None)
+        self._visited.pop(key, None)
         self._observatory.forget(key)
+        self._pruner.forget(key)
         self._credentials.forget(key)
         self._metrics.forget(key)
-        if visited is not None:
-            self._leave(visited.identity, key)
+        self._rivals.withdraw(key)
 
     async def _observe(self, resource: WorkflowNamespace, visited: _Visited) -> Observed:
         key = resource.key
         view = self._observatory.view(key)
         in_trouble = view is None or isinstance(view, DatabaseProblem)
         credentials = await self._credentials.read(resource, in_trouble)
-        conflict = self._conflict(resource, credentials, visited)
+        conflict = await self._conflict(resource, credentials)
         database = self._look(resource, credentials, visited, conflict)
+        self._retain(resource, credentials, conflict)
         now = datetime.now(UTC)
         return Observed(
             resource=resource,
@@ -168,40 +168,38 @@ class Reconciler:
         self._observatory.watch(key, Target(credentials.dsn, schema, question, period, idle))
         return self._observatory.view(key)
 
-    def _conflict(
-        self, resource: WorkflowNamespace, credentials: Credentials, visited: _Visited
-    ) -> Key | None:
+    def _retain(
+        self, resource: WorkflowNamespace, credentials: Credentials, conflict: Key | None
+    ) -> None:
+        """Keep the pruner informed of what to delete."""
+        dsn, seconds = credentials.dsn, resource.retention_seconds
+        if dsn is None or not seconds or resource.paused or conflict is not None:
+            self._pruner.forget(resource.key)
+            return
+        where = (dsn, resource.database.schema, resource.namespace_id)
+        self._pruner.keep(resource.key, Retention(*where, seconds))
+
+    async def _conflict(self, resource: WorkflowNamespace, credentials: Credentials) -> Key | None:
         """The older resource with the same database, schema and namespace id."""
-        dsn = credentials.dsn
-        identity = (
-            None if dsn is None else (dsn.place, resource.database.schema, resource.namespace_id)
-        )
-        if identity != visited.identity:
-            before, visited.identity = visited.identity, identity
-            self._leave(before, resource.key)
-            if identity is not None:
-                rank = (resource.created_at, resource.uid)
-                rivals = self._rivals.setdefault(identity, {})
-                rivals[resource.key] = rank
-                if len(rivals) > 1:
-                    self._tell_rivals(identity)
-        if identity is None:
-            return None
-        rivals = self._rivals[identity]
-        oldest = min(rivals, key=rivals.__getitem__)
-        return None if oldest == resource.key else oldest
+        if not self._rivals.knows(resource.key):
+            # An older one may be visited later; until all are known, nobody can tell who acts.
+            async with self._census:
+                elders = self._unknown_elders(resource)
+                for first in range(0, len(elders), SECRETS_AT_ONCE):
+                    some = elders[first : first + SECRETS_AT_ONCE]
+                    await asyncio.gather(*map(self._take_claim, some))
+        self._rivals.claim(resource, _identity(resource, credentials))
+        return self._rivals.winner(resource.key)
 
-    def _leave(self, identity: Identity | None, key: Key) -> None:
-        if identity is not None:
-            self._rivals[identity].pop(key, None)
-            self._tell_rivals(identity)
-            if not self._rivals[identity]:
-                del self._rivals[identity]
+    def _unknown_elders(self, resource: WorkflowNamespace) -> list[WorkflowNamespace]:
+        unknown = (key for key in self._store.resources() if not self._rivals.knows(key))
+        elders = (_parsed(self._store.resource(key)) for key in unknown)
+        return [elder for elder in elders if elder is not None and elder.rank < resource.rank]
 
-    def _tell_rivals(self, identity: Identity) -> None:
-        rivals = self._rivals[identity]
-        for key in rivals:
-            self._enqueue(key)
+    async def _take_claim(self, resource: WorkflowNamespace) -> None:
+        credentials = await self._credentials.read(resource, False)
+        if self._store.resource(resource.key) is not None:  # not deleted in the meantime
+            self._rivals.claim(resource, _identity(resource, credentials))
 
     async def _apply(
         self, resource: WorkflowNamespace, decided: Plan
@@ -251,6 +249,7 @@ class Reconciler:
         facts = Facts(
             resource=resource,
             database=observed.database,
+            pruning=self._pruner.last(resource.key),
             deployment=deployment,
             pods=observed.pods,
             desired=replicas_of(deployment),
@@ -294,6 +293,24 @@ class Reconciler:
             direction = "ScaledUp" if (decided.scale_to or 0) > decided.was else "ScaledDown"
             message = f"from {decided.was} to {decided.scale_to} workers"
             await tell(resource, "Normal", direction, message)
+
+
+def _parsed(raw: Mapping[str, Any] | None) -> WorkflowNamespace | None:
+    """The resource; None when it is deleted, or from before the schema."""
+    if raw is None or "deletionTimestamp" in raw["metadata"]:
+        return None
+    try:
+        return WorkflowNamespace.parse(raw)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        # The next edit of such an object will be refused.
+        name = raw["metadata"].get("name")
+        logger.error("%s is not a WorkflowNamespace: %s", name, type(error).__name__)
+        return None
+
+
+def _identity(resource: WorkflowNamespace, credentials: Credentials) -> Identity | None:
+    dsn = credentials.dsn
+    return None if dsn is None else (dsn.place, resource.database.schema, resource.namespace_id)
 
 
 def _fleet_report(facts: Facts, decided: Plan, status: dict[str, Any]) -> FleetReport:

@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 PREFIX: Final = "OPENWORKFLOW_OPERATOR_"
 _OWN_NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -78,7 +79,14 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
 def _convert(variable: str, name: str, text: str) -> Any:
     match name:
         case "namespaces":
-            return tuple(part.strip() for part in text.split(",") if part.strip())
+            names = tuple(part.strip() for part in text.split(",") if part.strip())
+            if not all(_NAMESPACE.fullmatch(each) for each in names):
+                raise InvalidSetting(f"{variable} must be names of namespaces, separated by commas")
+            return names
+        case "ca_file":
+            if not Path(text).is_file():
+                raise InvalidSetting(f"{variable} must be a file with CA certificates")
+            return text
         case "allow_loopback":
             if text not in ("true", "false"):
                 raise InvalidSetting(f"{variable} must be true or false")

@@ -151,6 +151,11 @@ class WorkflowNamespace:
     status: Object = field(default_factory=dict)
     """What the operator last reported."""
 
+    @property
+    def rank(self) -> tuple[str, str]:
+        """The older of two resources has the lower one; it never changes."""
+        return (self.created_at, self.uid)
+
     @classmethod
     def parse(cls, resource: Object) -> Self:
         """From the object as the API server gives it.

@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from openworkflow_operator.observation import DatabaseProblem, DatabaseReason, DatabaseView
+from openworkflow_operator.observation import (
+    DatabaseProblem,
+    DatabaseReason,
+    DatabaseView,
+    Pruning,
+)
 from openworkflow_operator.pods import Pod, Trouble, worst
 from openworkflow_operator.scaling import Limit
 from openworkflow_operator.spec import Key, ScalingMode, WorkflowNamespace
@@ -23,6 +28,9 @@ Truth = Literal["True", "False", "Unknown"]
 REFRESH_SECONDS: Final = 30.0
 #: Nor does the time of the last observation alone; the metrics always have it.
 REFRESH_TIME_SECONDS: Final = 300.0
+
+#: Reasons of RetentionActive that only repeat what the resource says.
+_NO_RETENTION: Final = frozenset({"KeptForever", "Paused", "NotPruned"})
 
 _ADVICE: Final = {
     Trouble.IMAGE_PULL_FAILED: "the image cannot be pulled: check `worker.image` and its secrets",
@@ -59,6 +67,7 @@ class Facts:
     conflict: Key | None = None
     """The older resource with the same database and namespace id."""
     scaled: bool = False
+    pruning: Pruning | None = None
 
 
 def conditions_of(facts: Facts) -> list[Condition]:
@@ -74,7 +83,8 @@ def conditions_of(facts: Facts) -> list[Condition]:
         if failed is None
         else Condition("Ready", failed.status, failed.reason, failed.message)
     )
-    return [ready, *parts, _scaling(facts), _limited(facts), _paused(facts.resource)]
+    others = [_scaling(facts), _limited(facts), _retention(facts), _paused(facts.resource)]
+    return [ready, *parts, *others]
 
 
 def status_of(facts: Facts, now: datetime) -> dict[str, Any]:
@@ -119,14 +129,23 @@ def news(status: Object, last: Object) -> list[Condition]:
         was = before.get(c["type"])
         is_new = was is not None or c["status"] == "False" or c["type"] == "Ready"
         told_elsewhere = c["type"] in ("Ready", "ScalingActive") and c["status"] != "True"
-        if is_new and was != (c["status"], c["reason"]) and not told_elsewhere:
+        as_wanted = c["type"] == "RetentionActive" and c["reason"] in _NO_RETENTION
+        changed = was != (c["status"], c["reason"])
+        if is_new and changed and not told_elsewhere and not as_wanted:
             found.append(Condition(c["type"], c["status"], c["reason"], c["message"]))
     return found
 
 
 def _in_conflict(other: Key) -> list[Condition]:
     message = f"the older WorkflowNamespace {other} has the same database and `namespaceId`"
-    names = ("DatabaseReachable", "WorkersAvailable", "ScalingActive", "ScalingLimited", "Paused")
+    names = (
+        "DatabaseReachable",
+        "WorkersAvailable",
+        "ScalingActive",
+        "ScalingLimited",
+        "RetentionActive",
+        "Paused",
+    )
     unknown = [Condition(name, "Unknown", "Conflict") for name in names]
     return [Condition("Ready", "False", "Conflict", message), *unknown]
 
@@ -188,6 +207,21 @@ def _limited(facts: Facts) -> Condition:
     return Condition(
         "ScalingLimited", "True" if limited else "False", facts.limit, messages[facts.limit]
     )
+
+
+def _retention(facts: Facts) -> Condition:
+    name, resource = "RetentionActive", facts.resource
+    if not resource.retention_seconds:
+        message = "`retention` is not set: finished runs are kept for ever"
+        return Condition(name, "False", "KeptForever", message)
+    if resource.paused:
+        return Condition(name, "False", "Paused", "the resource is paused")
+    if facts.pruning is None:
+        return Condition(name, "Unknown", "NotPruned", "nothing was deleted yet")
+    if (problem := facts.pruning.problem) is not None:
+        return Condition(name, "False", problem.reason, problem.message)
+    message = "finished runs are deleted within an hour after their time is over"
+    return Condition(name, "True", "Pruning", message)
 
 
 def _paused(resource: WorkflowNamespace) -> Condition:

@@ -19,15 +19,19 @@ class WorkQueue:
     def __init__(self) -> None:
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
         self._waiting: set[Key] = set()
-        self._active: set[Key] = set()
+        self._active: dict[Key, float] = {}
         self._again: set[Key] = set()
         self._failures: dict[Key, int] = {}
         self._later: dict[Key, asyncio.TimerHandle] = {}
         self.last_done = time.monotonic()
-        """When a visit last ended, on the monotonic clock."""
+        """When a visit last ended, well or not, on the monotonic clock."""
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._again)
+
+    def longest_visit(self) -> float:
+        """For how many seconds the longest visit under way has gone on."""
+        return time.monotonic() - min(self._active.values(), default=time.monotonic())
 
     def add(self, key: Key) -> None:
         """Visit the resource soon."""
@@ -41,7 +45,7 @@ class WorkQueue:
         """The next resource to visit; `done` or `failed` must follow."""
         key = await self._ready.get()
         self._waiting.discard(key)
-        self._active.add(key)
+        self._active[key] = time.monotonic()
         return key
 
     def done(self, key: Key, again_after: float | None = None) -> None:
@@ -71,7 +75,7 @@ class WorkQueue:
 
     def _release(self, key: Key) -> None:
         self.last_done = time.monotonic()
-        self._active.discard(key)
+        self._active.pop(key, None)
         if key in self._again:
             self._again.discard(key)
             self.add(key)

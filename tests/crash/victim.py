@@ -53,25 +53,25 @@ async def three_steps(step: Step) -> list[str]:
 
 
 def _arm() -> None:
-    settle, flush = Recorder.settle, WorkerSession.flush
+    succeeded, flush = Recorder.succeeded, WorkerSession.flush
 
-    async def armed_settle(self: Recorder, call: Any, *args: Any, **columns: Any) -> float:
+    def armed_succeeded(self: Recorder, call: Any, output: str | None) -> Any:
         if call.key == TARGET:
             die_at("after")
-        return await settle(self, call, *args, **columns)
+        return succeeded(self, call, output)
 
     async def armed_flush(self: WorkerSession, batch: Any) -> Any:
-        carries = any(write.step_name == TARGET for write in batch.steps)
+        carries = any(write.step_name == TARGET for write in (*batch.successes, *batch.steps))
         if carries:
             die_at("before-commit")
         flushed = await flush(self, batch)
         if carries:
             die_at("after-commit")
-        if batch.ends:
+        if batch.completions:
             die_at("ended")
         return flushed
 
-    setattr(Recorder, "settle", armed_settle)  # noqa: B010 - mypy guards methods
+    setattr(Recorder, "succeeded", armed_succeeded)  # noqa: B010 - mypy guards methods
     setattr(WorkerSession, "flush", armed_flush)  # noqa: B010
 
 

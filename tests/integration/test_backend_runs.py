@@ -190,7 +190,7 @@ async def test_runs_are_found_by_every_filter(
 ) -> None:
     await backend.create_workflow_runs([NewRun("a"), NewRun("a", version="2"), NewRun("b")])
     run = await claim_one(session, "b", worker="host/9")
-    later = run.created_at + timedelta(seconds=1)
+    later = run.claimed_at + timedelta(seconds=1)
 
     async def names(**wanted: Any) -> list[str]:
         page = await backend.list_workflow_runs(RunFilter(**wanted))

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -18,7 +19,18 @@ from openworkflow.backend.backend import (
 from openworkflow.core.errors import BackendError, ConfigurationError
 from openworkflow.core.step_attempt import StepStatus
 from openworkflow.core.workflow_run import RunStatus
-from tests.flushes import LEASE, claim, claim_one, end_of, expire_leases, flush, session_of, step_of
+from tests.flushes import (
+    LEASE,
+    claim,
+    claim_one,
+    completion_of,
+    end_of,
+    expire_leases,
+    flush,
+    session_of,
+    step_of,
+    success_of,
+)
 
 
 @pytest.fixture
@@ -211,8 +223,8 @@ async def test_nothing_a_lost_claim_writes_is_recorded(
     accepted = await flush(session, steps=[kept, lost], ends=[end_of(current, output='"x"')])
 
     run = await backend.get_workflow_run(stale.id)
-    assert (set(), set()) == (refused.steps, refused.ends)
-    assert ({kept.id}, {current.id}) == (accepted.steps, accepted.ends)
+    assert {lost.id, stale.id} == refused.lost
+    assert {lost.id} == accepted.lost
     assert run is not None
     assert (RunStatus.SUCCEEDED, "x", None) == (run.status, run.output, run.worker_id)
     assert [kept.id] == [step.id for step in await backend.list_step_attempts(run.id)]
@@ -226,13 +238,14 @@ async def test_nothing_is_written_after_a_run_has_ended_or_was_canceled(
     await flush(session, ends=[end_of(done)])
     await backend.cancel_workflow_run(canceled.id)
 
+    steps = [step_of(done, "s"), step_of(canceled, "s")]
     late = await flush(
         session,
-        steps=[step_of(done, "s"), step_of(canceled, "s")],
+        steps=steps,
         ends=[end_of(done, RunStatus.FAILED), end_of(canceled, RunStatus.FAILED)],
     )
 
-    assert (set(), set()) == (late.steps, late.ends)
+    assert {*(step.id for step in steps), done.id, canceled.id} == late.lost
     assert (await backend.count_runs())[RunStatus.CANCELED] == 1
 
 
@@ -245,7 +258,8 @@ async def test_a_flush_that_is_sent_again_is_accepted_and_changes_nothing(
 
     first, second = await flush(session, steps=[step]), await flush(session, steps=[step])
 
-    assert {step.id} == first.steps == second.steps
+    assert not first.lost
+    assert not second.lost
     assert len(await backend.list_step_attempts(run.id)) == 1
 
 
@@ -281,9 +295,34 @@ async def test_one_flush_carries_steps_ends_and_a_claim(
         claim=ClaimRequest(20, ["a"], [""]),
     )
 
-    assert {step.id for step in steps} == flushed.steps
-    assert {run.id for run in runs} == flushed.ends
-    assert len({run.id for run in flushed.claimed} - flushed.ends) == 20
+    assert not flushed.lost
+    assert len({run.id for run in flushed.claimed} - {run.id for run in runs}) == 20
+
+
+async def test_the_narrow_rows_of_usual_writes_record_what_the_wide_ones_do(
+    backend: BackendPostgres, session: WorkerSession
+) -> None:
+    await backend.create_workflow_runs([NewRun("a")] * 4)
+    narrow, wide, stale, failed = await claim(session, "a")
+    old = stale._replace(claim_no=0)
+    successes = [success_of(run, "s", output="[7]") for run in (narrow, old)]
+
+    flushed = await flush(
+        session,
+        successes=successes,
+        steps=[step_of(wide, "s", output="[7]")],
+        completions=[completion_of(narrow, '"x"'), completion_of(old)],
+        ends=[end_of(wide, output='"x"'), end_of(failed, RunStatus.FAILED)],
+    )
+
+    assert {successes[1].id, stale.id} == flushed.lost
+    shown = [await backend.get_workflow_run(run.id) for run in (narrow, wide)]
+    assert [(RunStatus.SUCCEEDED, "x", None)] * 2 == [
+        (run.status, run.output, run.worker_id) for run in shown if run is not None
+    ]
+    steps = [(await backend.list_step_attempts(run.id))[0] for run in (narrow, wide)]
+    assert steps[0] == replace(steps[1], id=steps[0].id, workflow_run_id=narrow.id)
+    assert (await backend.count_runs())[RunStatus.RUNNING] == 1
 
 
 async def test_a_run_ended_in_a_flush_is_not_claimed_by_it(
@@ -296,7 +335,7 @@ async def test_a_run_ended_in_a_flush_is_not_claimed_by_it(
 
     flushed = await flush(session, ends=[end_of(run)], claim=ClaimRequest(5, ["a"], [""]))
 
-    assert len(flushed.ends) + len(flushed.claimed) == 1
+    assert len({run.id} - flushed.lost) + len(flushed.claimed) == 1
 
 
 async def test_a_parked_run_waits_until_then_or_its_deadline(
@@ -344,7 +383,7 @@ async def test_one_bad_value_refuses_the_flush_and_nothing_of_it_is_stored(
         await flush(session, steps=[step_of(run, "good"), step_of(run, "bad", output="{")])
 
     assert [] == await backend.list_step_attempts(run.id)
-    assert (await flush(session, steps=[step_of(run, "good")])).steps
+    assert not (await flush(session, steps=[step_of(run, "good")])).lost
 
 
 async def test_a_heartbeat_extends_what_stands_and_tells_what_is_lost(
@@ -461,7 +500,7 @@ async def test_a_cold_database_is_walked_by_its_indexes(database_url: str) -> No
                 ends=[end_of(run) for run in runs],
                 claim=ClaimRequest(500, ["a"], [""]),
             )
-            assert len(flushed.steps) == len(flushed.ends) == len(runs)
+            assert not flushed.lost
             runs = flushed.claimed
 
     connection = await asyncpg.connect(database_url)

@@ -21,6 +21,7 @@ from openworkflow import (
     workflow,
 )
 from openworkflow.core.errors import BackendError
+from openworkflow.core.serialization import Codec
 from tests.helpers import StartWorker, eventually
 
 FAST = RetryPolicy(max_attempts=3, initial="1ms", max_delay="2ms")
@@ -417,3 +418,34 @@ async def test_a_long_step_is_visible_while_it_runs(
     release.set()
     assert "done" == await run.result(timeout=20)
     assert ["succeeded"] == [s.status for s in (await ow.get_run(run.id)).steps]
+
+
+@pytest.mark.parametrize("steps_after", [0, 1])
+async def test_a_run_whose_result_of_a_step_the_database_refuses_fails_with_that(
+    ow: OpenWorkflow,
+    start_worker: StartWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    steps_after: int,
+) -> None:
+    """It does not succeed without its last step; its neighbours in the flush do."""
+    encode = Codec.encode
+
+    def broken(self: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
+        return "{" if value == -1 else encode(self, value, *args, **kwargs)
+
+    monkeypatch.setattr(Codec, "encode", broken)
+
+    @workflow
+    async def record(input: int, step: Step) -> str:
+        await step.run("decrement", lambda: input - 1)
+        for number in range(steps_after):
+            await step.run(f"after-{number}", lambda: 1)
+        return "done"
+
+    runs = await ow.run_workflows(record, [1, 0, 2])
+    await start_worker(record)
+
+    assert ["done", "done"] == [await run.result(timeout=10) for run in (runs[0], runs[2])]
+    with pytest.raises(WorkflowFailed, match="result of step 'decrement'"):
+        await runs[1].result(timeout=10)
+    assert [] == (await ow.get_run(runs[1].id)).steps

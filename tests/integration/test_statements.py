@@ -1,5 +1,6 @@
 """Every SQL statement is one PostgreSQL accepts, and every one is used."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 import openworkflow.backend
 from openworkflow.backend import queries
-from openworkflow.backend.session import flush_statements
+from openworkflow.backend.session import Parts, flush_statement
 
 PACKAGE = Path(openworkflow.backend.__file__).parent
 STATEMENTS = queries.load("public")
@@ -30,8 +31,10 @@ async def test_every_combination_of_flush_parts_prepares_against_the_schema(
 ) -> None:
     connection = await asyncpg.connect(database_url)
 
-    for statement in flush_statements(STATEMENTS).values():
-        await connection.prepare(statement)
+    for chosen in itertools.product((False, True), repeat=len(Parts._fields)):
+        parts = Parts(*chosen)
+        if parts.steps or not parts.updates:
+            await connection.prepare(flush_statement(STATEMENTS, parts))
     await connection.close()
 
 
@@ -39,7 +42,7 @@ async def test_every_combination_of_flush_parts_prepares_against_the_schema(
 def test_every_named_statement_is_used_exactly_once(name: str) -> None:
     code = "\n".join(path.read_text() for path in PACKAGE.glob("*.py"))
 
-    assert len(re.findall(rf'(?:_sql|queries)\["{name}"\]', code)) == 1
+    assert len(re.findall(rf'(?:_sql|queries)\["{name}"\]|"{name}": ', code)) == 1
 
 
 def test_statements_name_their_tables_with_the_schema() -> None:

@@ -19,6 +19,7 @@ from prometheus_client import generate_latest
 from openworkflow_operator import credentials
 from openworkflow_operator.handlers import watched_by_kopf
 from openworkflow_operator.process import Operator
+from openworkflow_operator.retention import Rest
 from tests.control_plane import OPERATOR_NAMESPACE
 from tests.helpers import eventually
 from tests.kubernetes_space import GROUP, MERGE, Space
@@ -108,7 +109,7 @@ async def test_what_a_human_scaled_or_edited_or_deleted_is_put_right(
     await enqueue(sql, 35)
     tenant.resource(scaling=FAST)
     async with start():
-        await eventually(lambda: tenant.replicas() == 4, deadline=20)
+        await eventually(lambda: "ScaledUp" in dict(tenant.events()), deadline=20)
         tenant.scale(9)
         await eventually(lambda: tenant.replicas() == 4)
         await eventually(lambda: "ReplicasReverted" in dict(tenant.events()))
@@ -271,13 +272,15 @@ async def test_the_older_of_two_resources_wins(
     await enqueue(sql, 1)
     tenant.resource(scaling=FAST)
     await asyncio.sleep(1.1)  # creation times have whole seconds
-    tenant.resource("younger", namespaceId="orders", scaling=FAST)
-    async with start():
+    tenant.resource("a-younger", namespaceId="orders", scaling=FAST)
+    async with start(workers=1):  # which visits them in the order of their names
         await eventually(lambda: tenant.replicas() == 1, deadline=20)
         conflict = ("False", "Conflict")
-        await eventually(lambda: tenant.condition("Ready", "younger") == conflict, deadline=20)
+        await eventually(lambda: tenant.condition("Ready", "a-younger") == conflict, deadline=20)
+        accounts = tenant.plane.request("GET", tenant.path("serviceaccounts"))["items"]
+        assert ["orders-worker"] == [account["metadata"]["name"] for account in accounts]
         tenant.delete("workflownamespaces", "orders", GROUP)
-        await eventually(lambda: tenant.deployment("younger-worker") is not None, deadline=20)
+        await eventually(lambda: tenant.deployment("a-younger-worker") is not None, deadline=20)
 
 
 async def test_pause_pin_and_resume(
@@ -383,3 +386,33 @@ async def test_series_of_a_deleted_resource_vanish(
         tenant.delete("workflownamespaces", "orders", GROUP)
         await eventually(lambda: 'workflow_namespace="orders"' not in scrape())
         assert "openworkflow_reconcile_total" in scrape()
+
+
+async def test_finished_runs_are_deleted_when_their_time_is_over_and_failures_told(
+    tenant: Space, start: Start, sql: asyncpg.Connection[Any]
+) -> None:
+    columns = "workflow_name, namespace_id, status, available_at, completed_at"
+    old = f"INSERT INTO workflow_runs ({columns}) "
+    old += "VALUES ('w', 'orders', 'succeeded', now(), now() - interval '1 hour')"
+    tenant.resource(scaling=FAST, retention={"succeededSeconds": 60})
+    async with start() as operator:
+        operator.rest = Rest(0.1, 0.1, 0.1, 0.1)
+        active = ("True", "Pruning")
+        await eventually(lambda: tenant.condition("RetentionActive") == active, deadline=20)
+        await sql.execute("""
+            CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+              $$ BEGIN RAISE 'the secret is hunter2'; END $$;
+            CREATE TRIGGER refuse BEFORE DELETE ON workflow_runs EXECUTE FUNCTION refuse()""")
+        await sql.execute(old)
+        failed = ("False", "QueryFailed")
+        await eventually(lambda: tenant.condition("RetentionActive") == failed, deadline=20)
+        await eventually(lambda: "QueryFailed" in dict(tenant.events()))
+        await sql.execute("DROP TRIGGER refuse ON workflow_runs")
+        await eventually(lambda: tenant.condition("RetentionActive") == active, deadline=20)
+
+        assert 0 == await sql.fetchval("SELECT count(*) FROM workflow_runs")
+        scraped = generate_latest(operator.metrics.registry).decode()
+        labels = f'kube_namespace="{tenant.name}",workflow_namespace="orders"'
+        assert f"openworkflow_pruned_runs_total{{{labels}}} 1.0" in scraped
+        assert 'openworkflow_prune_errors_total{reason="QueryFailed"}' in scraped
+        assert "hunter2" not in str(tenant.get()) + str(tenant.events())

@@ -142,8 +142,8 @@ class Claims(RuleBasedStateMachine):
             update=False,
         )
         for _ in range(2):  # a lost answer makes the worker send it again
-            accepted = self.flush(claim.worker, steps=[write]).steps
-            assert self.holds(claim) == (write.id in accepted)
+            lost = self.flush(claim.worker, steps=[write]).lost
+            assert self.holds(claim) == (write.id not in lost)
         if self.holds(claim):
             self.runs[claim.run].steps.add(write.id)
 
@@ -167,8 +167,8 @@ class Claims(RuleBasedStateMachine):
             attempts=None,
             progress=True,
         )
-        accepted = self.flush(claim.worker, ends=[end]).ends
-        assert self.holds(claim) == (claim.run in accepted)
+        lost = self.flush(claim.worker, ends=[end]).lost
+        assert self.holds(claim) == (claim.run not in lost)
         if self.holds(claim):
             run = self.runs[claim.run]
             run.status, run.holder, run.expired = status, None, False

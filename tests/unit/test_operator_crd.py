@@ -22,6 +22,7 @@ CONDITIONS = {
     "WorkersAvailable",
     "ScalingActive",
     "ScalingLimited",
+    "RetentionActive",
     "Paused",
 }
 

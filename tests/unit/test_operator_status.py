@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from openworkflow_operator.observation import DatabaseProblem, DatabaseReason, Observation
+from openworkflow_operator.observation import DatabaseProblem, DatabaseReason, Observation, Pruning
 from openworkflow_operator.pods import Pod, Trouble
 from openworkflow_operator.scaling import Demand, Limit
 from openworkflow_operator.spec import (
@@ -41,6 +41,13 @@ REACHED = Observation(Demand(due=4, oldest_due_age=1, running=2), NOW, serial=1)
 GONE = DatabaseProblem(DatabaseReason.UNREACHABLE, "nothing answers")
 DEPLOYMENT = {"spec": {"replicas": 1}, "status": {"replicas": 1, "readyReplicas": 1}}
 FINE = Facts(RESOURCE, REACHED, DEPLOYMENT, (Pod("a", ready=True),), desired=1)
+
+
+KEEPS: dict[str, Any] = {"retention_seconds": {"succeeded": 60}}
+
+
+def pruned(how: Pruning) -> Facts:
+    return dataclasses.replace(of(**KEEPS), pruning=how)
 
 
 def broken(trouble: Trouble) -> Facts:
@@ -86,6 +93,12 @@ def of(**changes: Any) -> Facts:
             "True",
             "MaxReplicas",
         ),
+        (FINE, "RetentionActive", "False", "KeptForever"),
+        (of(**KEEPS), "RetentionActive", "Unknown", "NotPruned"),
+        (of(**KEEPS, paused=True), "RetentionActive", "False", "Paused"),
+        (pruned(Pruning()), "RetentionActive", "True", "Pruning"),
+        (pruned(Pruning(GONE)), "RetentionActive", "False", "Unreachable"),
+        (pruned(Pruning(GONE)), "Ready", "True", "Ready"),
         (of(paused=True), "Paused", "True", "Paused"),
         (of(paused=True), "ScalingActive", "False", "Paused"),
         (of(replicas=3), "ScalingActive", "False", "Pinned"),
@@ -104,7 +117,7 @@ def test_the_conditions_tell_the_truth(
     found = {c.type: (c.status, c.reason) for c in conditions_of(facts)}
 
     assert (status, reason) == found[condition]
-    assert 6 == len(found)
+    assert 7 == len(found)
 
 
 def test_transition_times_move_only_with_the_status() -> None:
@@ -152,6 +165,17 @@ def test_a_fault_is_told_once_when_it_comes_and_once_when_it_goes() -> None:
     assert ["Unreachable"] == [c.reason for c in news(bad, good)]
     assert [] == news(bad, bad)
     assert {"Ready", "Reachable", "Following"} == {c.reason for c in news(good, bad)}
+
+
+def test_retention_is_told_of_only_when_it_fails_and_when_it_works_again() -> None:
+    def told(now: Facts, before: Facts) -> list[str]:
+        return [c.reason for c in news(status_of(now, NOW), status_of(before, NOW))]
+
+    assert [] == told(of(**KEEPS), FINE)
+    assert [] == told(of(**KEEPS, paused=False), of(**KEEPS))
+    assert ["Unreachable"] == told(pruned(Pruning(GONE)), of(**KEEPS))
+    assert ["Pruning"] == told(pruned(Pruning()), pruned(Pruning(GONE)))
+    assert [] == told(FINE, pruned(Pruning()))
 
 
 def _times(status: dict[str, Any]) -> dict[str, set[str]]:

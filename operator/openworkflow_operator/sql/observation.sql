@@ -46,10 +46,14 @@ CROSS JOIN LATERAL (
 CROSS JOIN LATERAL (
   SELECT
     coalesce(sum(p.runs), 0)::bigint AS runs,
-    coalesce(jsonb_object_agg(p.pod, p.runs), '{{}}')::text AS by_pod
+    coalesce(jsonb_object_agg(p.pod, p.runs) FILTER (WHERE p.place <= 2000), '{{}}')::text AS by_pod
   FROM (
-    -- A worker's id is its pod's name, a slash and a random part.
-    SELECT split_part(coalesce(q.worker_id, ''), '/', 1) AS pod, count(*) AS runs
+    -- A worker's id is its pod's name, a slash and a random part. Anything can be in the column:
+    -- the answer has as many pods as a fleet can have, and names as long as theirs can be.
+    SELECT
+      left(split_part(coalesce(q.worker_id, ''), '/', 1), 253) AS pod,
+      count(*) AS runs,
+      row_number() OVER (ORDER BY count(*) DESC) AS place
     FROM (
       SELECT w.worker_id
       FROM {schema}.workflow_runs w

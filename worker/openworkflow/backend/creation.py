@@ -1,5 +1,6 @@
 """Creates workflow runs: many in one statement, at most one for each idempotency key."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -31,7 +32,8 @@ class Creation:
         """
         ids = [run.id or uuid7() for run in runs]
         keyed = [run for run in runs if run.idempotency_key is not None]
-        if not keyed and len(runs) <= CHUNK:
+        kinds = {_kind(run) for run in runs}
+        if not keyed and len(kinds) == 1 and len(runs) <= CHUNK:
             await self._insert(connection, ids, runs, channel)
             return [CreatedRun(run_id, True, RunStatus.PENDING) for run_id in ids]
         # In the order of their keys, so that two batches cannot each wait for a key of the other.
@@ -45,10 +47,12 @@ class Creation:
                     *_keys(sorted(keyed, key=_order)),
                     self._period,
                 )
-            for start in range(0, len(ordered), CHUNK):
-                done |= await self._create_chunk(
-                    connection, ordered[start : start + CHUNK], channel
-                )
+            for _, of_a_kind in itertools.groupby(ordered, lambda new: _kind(new[1])):
+                alike = list(of_a_kind)
+                for start in range(0, len(alike), CHUNK):
+                    done |= await self._create_chunk(
+                        connection, alike[start : start + CHUNK], channel
+                    )
         return [done[run_id] for run_id in ids]
 
     async def _create_chunk(
@@ -77,18 +81,13 @@ class Creation:
         runs: Sequence[NewRun],
         channel: str | None,
     ) -> set[UUID]:
+        """Runs of one kind; returns those that were created."""
         rows = await connection.fetch(
             self._sql["create_workflow_runs"],
             self._namespace_id,
+            *_kind(runs[0]),
             ids,
-            [run.workflow_name for run in runs],
-            [run.version for run in runs],
-            [run.config for run in runs],
             [run.input for run in runs],
-            [run.available_at for run in runs],
-            [run.delay for run in runs],
-            [run.deadline_at for run in runs],
-            [run.deadline for run in runs],
             [run.idempotency_key for run in runs],
             channel,
         )
@@ -118,3 +117,16 @@ def _key(run: NewRun) -> tuple[str, str | None]:
 
 def _order(run: NewRun) -> tuple[str, str]:
     return run.workflow_name, run.idempotency_key or ""
+
+
+def _kind(run: NewRun) -> tuple[Any, ...]:
+    """What the runs of one statement have in common."""
+    return (
+        run.workflow_name,
+        run.version,
+        run.config,
+        run.available_at,
+        run.delay,
+        run.deadline_at,
+        run.deadline,
+    )

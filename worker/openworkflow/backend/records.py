@@ -5,7 +5,8 @@ dataclass, but made in half the time, and `zip(*rows)` turns them into the colum
 JSON values are text here; whoever needs the value decodes it.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
@@ -14,8 +15,7 @@ from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
 
-@dataclass(frozen=True, slots=True)
-class NewRun:
+class NewRun(NamedTuple):
     """A run to create."""
 
     workflow_name: str
@@ -43,14 +43,26 @@ class CreatedRun:
     status: RunStatus
 
 
-class StepWrite(NamedTuple):
-    """A step attempt to record under a claim."""
+class StepSuccess(NamedTuple):
+    """A first attempt that succeeded before anybody was told that it runs: the usual step."""
 
     id: UUID
     run_id: UUID
     claim_no: int
     step_name: str
     """The step's key: its name, or `name:1` and so on where a name is used again."""
+    output: str | None
+    duration: float
+    """Seconds since it began: `created_at` is the database's now less this."""
+
+
+class StepWrite(NamedTuple):
+    """Any step attempt to record under a claim."""
+
+    id: UUID
+    run_id: UUID
+    claim_no: int
+    step_name: str
     kind: StepKind
     status: StepStatus
     attempt: int
@@ -58,10 +70,17 @@ class StepWrite(NamedTuple):
     error: str | None
     context: str | None
     duration: float
-    """Seconds since it began: `created_at` is the database's now less this."""
     resume_at: datetime | None
     update: bool
     """The row is there, as `running`; this is its end."""
+
+
+class Completion(NamedTuple):
+    """A claimed run that succeeded: the usual end."""
+
+    run_id: UUID
+    claim_no: int
+    output: str | None
 
 
 class RunEnd(NamedTuple):
@@ -81,6 +100,10 @@ class RunEnd(NamedTuple):
     """Forgive earlier crashes."""
 
 
+Write = StepSuccess | StepWrite | Completion | RunEnd
+"""One row of a flush; its first column is the id that an answer names it by."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
     """Take up to `limit` due runs of these workflows; version "" means none."""
@@ -96,9 +119,11 @@ class Flush:
 
     worker_id: str
     lease: timedelta
-    steps: list[StepWrite] = field(default_factory=list)
-    ends: list[RunEnd] = field(default_factory=list)
+    steps: Sequence[StepWrite] = ()
+    ends: Sequence[RunEnd] = ()
     claim: ClaimRequest | None = None
+    successes: Sequence[StepSuccess] = ()
+    completions: Sequence[Completion] = ()
 
 
 class ClaimedRun(NamedTuple):
@@ -115,7 +140,6 @@ class ClaimedRun(NamedTuple):
     crashes: int
     """Expired leases since it last made progress, this one included."""
     deadline_at: datetime | None
-    created_at: datetime
     due_at: datetime
     """`available_at` before the claim."""
     claimed_at: datetime
@@ -127,11 +151,11 @@ class ClaimedRun(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Flushed:
-    """What became of a flush. What is not in `steps` or `ends` had lost its claim."""
+    """What became of a flush."""
 
     now: datetime
-    steps: set[UUID]
-    ends: set[UUID]
+    lost: Set[UUID]
+    """The steps, by their own ids, and the ends of runs whose claim no longer stood."""
     claimed: list[ClaimedRun]
 
 

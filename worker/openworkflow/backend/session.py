@@ -1,10 +1,10 @@
 """A worker's own traffic: flushes, histories, heartbeats. The hot path of the whole system."""
 
 import asyncio
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
+import operator
+from collections.abc import Iterable, Mapping, Sequence, Set
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -14,11 +14,14 @@ from openworkflow.backend.queries import numbered
 from openworkflow.backend.records import (
     ClaimedRun,
     ClaimRequest,
+    Completion,
     Flush,
     Flushed,
     RecordedStep,
     RunEnd,
+    StepSuccess,
     StepWrite,
+    Write,
 )
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.step_attempt import StepKind, StepStatus
@@ -26,13 +29,32 @@ from openworkflow.core.step_attempt import StepKind, StepStatus
 KEY_SEPARATOR = "\x1f"
 """Between name and version where SQL compares both at once; served names do not contain it."""
 
-_STEP_PARAMETERS = tuple(f"step_{name}" for name in StepWrite._fields)
-_END_PARAMETERS = (*(f"end_{name}" for name in RunEnd._fields), "done_channel")
+_STEP_PARAMETERS = {
+    "flush_step_successes": [f"success_{name}" for name in StepSuccess._fields],
+    "flush_step_writes": [f"step_{name}" for name in StepWrite._fields],
+}
+_END_PARAMETERS = {
+    "flush_completions": [f"completion_{name}" for name in Completion._fields],
+    "flush_run_ends": [f"end_{name}" for name in RunEnd._fields],
+}
 _CLAIM_PARAMETERS = ("claim_keys", "claim_limit", "worker_id", "namespace_id", "lease")
 _CLAIM_COLUMNS = ClaimedRun._fields[: ClaimedRun._fields.index("due_at")]
 _CLAIM_NO = _CLAIM_COLUMNS.index("claim_no")
+_DUE_AT = operator.attrgetter("due_at")
 _KINDS = {kind.value: kind for kind in StepKind}
 _STATUSES = {status.value: status for status in StepStatus}
+
+
+class Parts(NamedTuple):
+    """Which parts a flush is joined from."""
+
+    successes: bool
+    steps: bool
+    updates: bool
+    """Some of the steps end a row that was recorded as running."""
+    completions: bool
+    ends: bool
+    claim: bool
 
 
 class WorkerSession:
@@ -43,7 +65,7 @@ class WorkerSession:
     ) -> None:
         self._links = list(links)
         self._sql, self._namespace_id, self._channel = queries, namespace_id, channel
-        self._statements = flush_statements(queries)
+        self._statements: dict[Parts, str] = {}
         self._idle: asyncio.Queue[Link] = asyncio.LifoQueue()
         for link in self._links:
             self._idle.put_nowait(link)
@@ -57,22 +79,27 @@ class WorkerSession:
         """
         arguments: list[Any] = []
         updates = False
-        if flush.steps:
-            arguments += zip(*flush.steps, strict=True)
-            updates = True in arguments[-1]
-        if flush.ends:
-            arguments += zip(*flush.ends, strict=True)
-            arguments.append(self._channel)
+        if flush.successes or flush.steps:
+            _columns(arguments, flush.successes, flush.steps)
+            updates = bool(flush.steps) and True in arguments[-1]
+            arguments.append(len(flush.successes) + len(flush.steps))
+        if flush.completions or flush.ends:
+            _columns(arguments, flush.completions, flush.ends)
+            arguments += len(flush.completions) + len(flush.ends), self._channel
         if flush.claim:
             arguments += _keys(flush.claim), flush.claim.limit
             arguments += flush.worker_id, self._namespace_id, flush.lease
-        parts = bool(flush.steps), updates, bool(flush.ends), flush.claim is not None
-        (row,) = await self._fetch(self._statements[parts], arguments)
+        parts = Parts(
+            bool(flush.successes),
+            bool(flush.steps),
+            updates,
+            bool(flush.completions),
+            bool(flush.ends),
+            flush.claim is not None,
+        )
+        (row,) = await self._fetch(self._statement(parts), arguments)
         return Flushed(
-            row["now"],
-            set(row["steps"]) if flush.steps else set(),
-            set(row["ends"]) if flush.ends else set(),
-            _claimed(row) if flush.claim else [],
+            row["now"], _lost(flush, row), _claimed(row) if flush.claim is not None else []
         )
 
     async def load_histories(self, run_ids: Sequence[UUID]) -> dict[UUID, list[RecordedStep]]:
@@ -86,6 +113,12 @@ class WorkerSession:
         """Disconnect."""
         for link in self._links:
             await link.close()
+
+    def _statement(self, parts: Parts) -> str:
+        statement = self._statements.get(parts)
+        if statement is None:
+            statement = self._statements[parts] = flush_statement(self._sql, parts)
+        return statement
 
     async def _fetch(self, sql: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
         link = await self._idle.get()
@@ -114,40 +147,64 @@ class HeartbeatSession:
         await self._link.close()
 
 
-def flush_statements(queries: Mapping[str, str]) -> dict[tuple[bool, ...], str]:
-    """The statement for each set of parts: steps, ends of running steps, ends of runs, claim."""
-    return {
-        parts: _flush_statement(queries, *parts)
-        for parts in itertools.product((False, True), repeat=4)
-        if parts[0] or not parts[1]
-    }
-
-
-def _flush_statement(
-    queries: Mapping[str, str], steps: bool, updates: bool, ends: bool, claim: bool
-) -> str:
-    parts: list[str] = []
+def flush_statement(queries: Mapping[str, str], parts: Parts) -> str:
+    """The statement that consists of these parts."""
+    joined: list[str] = []
     answers: list[str] = []
-    parameters: tuple[str, ...] = ()
-    if steps:
-        parts.append(queries["flush_steps"])
+    parameters: list[str] = []
+    if parts.successes or parts.steps:
+        rows = _rows(queries, _STEP_PARAMETERS, (parts.successes, parts.steps), parameters)
+        joined.append(queries["flush_steps"].replace("{rows}", rows))
         answers.append("steps")
-        parameters += _STEP_PARAMETERS
-    if updates:
-        parts.append(queries["flush_updates"])
-    if ends:
-        parts.append(queries["flush_ends"])
+        parameters.append("step_count")
+    if parts.updates:
+        joined.append(queries["flush_updates"])
+    if parts.completions or parts.ends:
+        rows = _rows(queries, _END_PARAMETERS, (parts.completions, parts.ends), parameters)
+        joined.append(queries["flush_ends"].replace("{rows}", rows))
         answers.append("ends")
-        parameters += _END_PARAMETERS
-    if claim:
-        parts.append(queries["flush_claim"])
+        parameters += ["end_count", "done_channel"]
+    if parts.claim:
+        joined.append(queries["flush_claim"])
         answers.append("claim")
         parameters += _CLAIM_PARAMETERS
-    if not parts:
+    if not joined:
         return "select now() as now"
     columns = ", ".join(f"{answer}.*" for answer in answers)
     select = f"select now() as now, {columns} from {', '.join(answers)}"  # noqa: S608
-    return numbered(f"with {', '.join(parts)} {select}", parameters)
+    return numbered(f"with {', '.join(joined)} {select}", parameters)
+
+
+def _rows(
+    queries: Mapping[str, str],
+    sources: Mapping[str, list[str]],
+    used: Iterable[bool],
+    parameters: list[str],
+) -> str:
+    """The sources in use, one after the other; adds their parameters."""
+    names = [name for name, is_used in zip(sources, used, strict=True) if is_used]
+    for name in names:
+        parameters += sources[name]
+    return " union all ".join(queries[name] for name in names)
+
+
+def _columns(arguments: list[Any], *kinds: Sequence[Write]) -> None:
+    """Rows of each kind as the columns that the statement takes."""
+    for rows in kinds:
+        if rows:
+            arguments += zip(*rows, strict=True)
+
+
+def _lost(flush: Flush, row: asyncpg.Record) -> Set[UUID]:
+    """What the database did not take; it names what it took only if that was not all."""
+    lost: set[UUID] = set()
+    if (flush.successes or flush.steps) and row["steps"] is not None:
+        lost = {step.id for step in flush.successes} | {step.id for step in flush.steps}
+        lost.difference_update(row["steps"])
+    if (flush.completions or flush.ends) and row["ends"] is not None:
+        ended = {end.run_id for end in flush.completions} | {end.run_id for end in flush.ends}
+        lost |= ended.difference(row["ends"])
+    return lost
 
 
 def _keys(claim: ClaimRequest) -> list[str]:
@@ -164,16 +221,18 @@ def _claimed(row: asyncpg.Record) -> list[ClaimedRun]:
     """The runs that were claimed, those that waited longest first."""
     if row["id"] is None:
         return []
-    now, recovered = row["now"], set(row["expired_ids"])
+    now, recovered = row["now"], frozenset(row["expired_ids"])
     due_at = dict(zip(row["expired_ids"], row["expired_at"], strict=True))
     due_at.update(zip(row["due_ids"], row["due_at"], strict=True))
     columns = [row[name] for name in _CLAIM_COLUMNS]
-    rows = {values[0]: values for values in zip(*columns, strict=True)}
-    return [
-        ClaimedRun._make((*values, due, now, run_id in recovered, values[_CLAIM_NO] > 1))
-        for run_id, due in due_at.items()
-        if (values := rows.get(run_id)) is not None
+    runs = [
+        ClaimedRun._make(
+            (*values, due_at[values[0]], now, values[0] in recovered, values[_CLAIM_NO] > 1)
+        )
+        for values in zip(*columns, strict=True)
     ]
+    runs.sort(key=_DUE_AT)
+    return runs
 
 
 def _recorded(row: asyncpg.Record) -> RecordedStep:

@@ -92,7 +92,7 @@ class OpenWorkflow:
         Raises InputValidationError, ConfigurationError or BackendError, and then nothing is stored.
         """
         request = Request(workflow, version, available_at, deadline, self._payload_limit)
-        runs = [request.run(input, idempotency_key)]
+        runs = request.runs([input], [idempotency_key])
         created = await self._backend.create_workflow_runs(runs, connection=connection)
         return self._handle(workflow, created[0])
 
@@ -140,7 +140,7 @@ class OpenWorkflow:
                 f"{len(inputs)} inputs need as many idempotency_keys, not {len(keys)}"
             )
         request = Request(workflow, version, available_at, deadline, self._payload_limit)
-        runs = [request.run(each, key) for each, key in zip(inputs, keys, strict=True)]
+        runs = request.runs(inputs, keys)
         created = await self._backend.create_workflow_runs(runs, connection=connection)
         return [self._handle(workflow, each) for each in created]
 

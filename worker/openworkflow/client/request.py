@@ -1,5 +1,6 @@
 """What a caller wants, checked and as the row to store. Nothing is stored if it does not fit."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,25 +27,20 @@ class Request:
     deadline: Moment | None
     payload_limit: int
 
-    def run(self, value: Any, key: str | None) -> NewRun:
-        """The row of one run. Raises SerializationError or ConfigurationError."""
+    def runs(self, inputs: Iterable[Any], keys: Iterable[str | None]) -> list[NewRun]:
+        """The row of each run. Raises SerializationError or ConfigurationError."""
         name, version, deadline = self._identity()
         _check_text("workflow", name, NAME_LIMIT)
         _check_text("version", version, NAME_LIMIT)
-        _check_text("idempotency_key", key, KEY_LIMIT)
         at, delay = _moment("available_at", self.available_at)
         deadline_at, deadline_in = _moment("deadline", deadline)
         _check_order(at, delay, deadline_at, deadline_in)
-        return NewRun(
-            workflow_name=name,
-            version=version,
-            input=self._encode(value),
-            idempotency_key=key,
-            available_at=at,
-            delay=delay,
-            deadline_at=deadline_at,
-            deadline=deadline_in,
-        )
+        rows = []
+        for value, key in zip(inputs, keys, strict=True):
+            _check_text("idempotency_key", key, KEY_LIMIT)
+            text = self._encode(value)
+            rows.append(NewRun(name, version, text, key, at, delay, deadline_at, deadline_in))
+        return rows
 
     def _identity(self) -> tuple[str, str | None, Moment | None]:
         if isinstance(self.workflow, str):

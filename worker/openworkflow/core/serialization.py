@@ -48,11 +48,13 @@ class Codec(Generic[T]):
         self._adapter = self._make_adapter(annotation)
         self._scalars = _SCALARS if annotation is Any else _scalars_of(annotation)
 
-    def encode(self, value: Any, what: str, limit: int = DEFAULT_PAYLOAD_LIMIT) -> str | None:
+    def encode(
+        self, value: Any, what: str, limit: int = DEFAULT_PAYLOAD_LIMIT, *, name: str = ""
+    ) -> str | None:
         """JSON text of `value`; None for None, which is stored as SQL NULL.
 
         Raises SerializationError or PayloadTooLarge (over `limit` bytes), whose messages begin
-        with `what`.
+        with `what` and the quoted `name`.
         """
         if value is None and self._takes_none:
             return None
@@ -63,6 +65,8 @@ class Codec(Generic[T]):
             and len(text) <= limit
         ):
             return text
+        if name:
+            what = f"{what} {name!r}"
         encoded = self._dump_plain(value, what) if self._plain else self._dump(value, what)
         if len(encoded) > limit:
             raise PayloadTooLarge(what, len(encoded), limit)

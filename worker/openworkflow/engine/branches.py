@@ -27,7 +27,6 @@ class Branches:
         "_clock",
         "_epoch",
         "_history",
-        "_loop",
         "_mismatch",
         "_park",
         "_waits",
@@ -43,7 +42,6 @@ class Branches:
     ) -> None:
         self._history, self._clock = history, clock
         self._park, self._mismatch = park, mismatch
-        self._loop = asyncio.get_running_loop()
         self._active = 0
         self._epoch = 0
         self._waits: dict[asyncio.Future[None], datetime] = {}
@@ -80,8 +78,9 @@ class Branches:
         """
         if not self._history.unrequested:
             return
-        held = self._blocked[key] = self._loop.create_future()
-        self._loop.call_later(MISMATCH_SECONDS, self._check_mismatch, self._epoch)
+        loop = asyncio.get_running_loop()
+        held = self._blocked[key] = loop.create_future()
+        loop.call_later(MISMATCH_SECONDS, self._check_mismatch, self._epoch)
         try:
             await held
         finally:
@@ -94,8 +93,9 @@ class Branches:
         remaining = (when - self._clock.now()).total_seconds()
         if remaining <= 0:
             return
-        wait: asyncio.Future[None] = self._loop.create_future()
-        timer = self._loop.call_later(remaining, _resolve, wait)
+        loop = asyncio.get_running_loop()
+        wait: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(remaining, _resolve, wait)
         self._waits[wait] = when
         if not self._active:
             self._watch_quiet()
@@ -107,7 +107,7 @@ class Branches:
             self._epoch += 1
 
     def _watch_quiet(self) -> None:
-        self._loop.call_later(QUIET_SECONDS, self._check_quiet, self._epoch)
+        asyncio.get_running_loop().call_later(QUIET_SECONDS, self._check_quiet, self._epoch)
 
     def _check_quiet(self, epoch: int) -> None:
         if self._active or self._blocked or not self._waits:
@@ -121,7 +121,9 @@ class Branches:
         if not self._blocked or not self._history.unrequested:
             return
         if epoch != self._epoch:
-            self._loop.call_later(MISMATCH_SECONDS, self._check_mismatch, self._epoch)
+            asyncio.get_running_loop().call_later(
+                MISMATCH_SECONDS, self._check_mismatch, self._epoch
+            )
         else:
             self._mismatch(list(self._blocked))
 

@@ -66,7 +66,6 @@ def call(
     fn: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    *,
     is_async: bool,
     threads: Executor,
     timeout: Duration | None,

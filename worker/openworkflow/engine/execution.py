@@ -10,12 +10,12 @@ import logging
 from collections.abc import Callable
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
+from time import perf_counter
 from typing import Any, NoReturn
 
 from openworkflow.backend.backend import ClaimedRun
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import (
-    BackendError,
     ConfigurationError,
     DeadlineExceeded,
     NonDeterminism,
@@ -62,6 +62,7 @@ class Execution:
         "_workflow",
         "claim",
         "recorder",
+        "started",
     )
 
     def __init__(
@@ -77,6 +78,7 @@ class Execution:
         self._stop: Outcome | None = None
         self.recorder = Recorder(run, services.journal, self._lose)
         self._draining = False
+        self.started = perf_counter()
 
     async def run(self) -> Outcome:
         """Execute to an outcome; whatever user code raises becomes one."""
@@ -137,18 +139,13 @@ class Execution:
             self.recorder.close(recorded.unfinished, "its worker died")
             await self._branches.wait_until(recorded.retry_at)
         while True:
+            if not self.recorder.settled:
+                await self.recorder.durable()
             step = StepCall(key, failures + 1)
             self._enter(step)
             try:
-                value = await call(
-                    fn,
-                    args,
-                    kwargs,
-                    is_async=about.is_async,
-                    threads=self._services.step_threads,
-                    timeout=timeout,
-                    key=key,
-                )
+                threads = self._services.step_threads
+                value = await call(fn, args, kwargs, about.is_async, threads, timeout, key)
                 return await self._record_success(step, value, about.codec)
             except Exception as error:
                 retry_at = await self._record_failure(step, error, retry or DEFAULT_STEP_RETRY)
@@ -180,6 +177,8 @@ class Execution:
             step, resume_at = StepCall(key, 1, sleeping.id), sleeping.resume_at
         else:
             await self._branches.reach(key)
+            await self.recorder.durable()
+            self._check_stopped()
             step, resume_at = StepCall(key, 1), ends()
             await self.recorder.begin_sleep(step, resume_at)
         self._check_stopped()
@@ -223,10 +222,10 @@ class Execution:
     def _returned(self, value: Any) -> Outcome:
         if self._history.unrequested:
             return Failed(Failure.from_exception(self._history.mismatch([])))
-        what = f"result of workflow {self._workflow.name!r}"
+        workflow, limit = self._workflow, self._services.payload_limit
         try:
             return Completed(
-                self._workflow.output_codec.encode(value, what, self._services.payload_limit)
+                workflow.output_codec.encode(value, "result of workflow", limit, name=workflow.name)
             )
         except OpenWorkflowError as error:
             return Failed(Failure.from_exception(error))
@@ -290,12 +289,16 @@ class Execution:
 
     async def _record_success(self, step: StepCall, value: Any, codec: Any) -> Any:
         self._check_stopped()
-        output = codec.encode(value, f"result of step {step.key!r}", self._services.payload_limit)
+        output = codec.encode(value, "result of step", self._services.payload_limit, name=step.key)
         replayed = as_replayed(codec, value, output)
-        try:
-            await self._ended(step, StepStatus.SUCCEEDED, output=output)
-        except BackendError as error:  # the database is there, and will not take this value
-            raise SerializationError(f"result of step {step.key!r}: {error}") from error
+        if step.announced is None and step.attempt == 1:
+            self.recorder.succeeded(step, output)
+        else:
+            await self.recorder.ended(step, StepStatus.SUCCEEDED, output=output)
+            self._check_stopped()
+        self._services.metrics.step_finished(
+            self._workflow.name, StepStatus.SUCCEEDED, step.seconds
+        )
         return replayed
 
     async def _record_failure(
@@ -314,22 +317,19 @@ class Execution:
             or policy.exhausted(step.attempt)
             or self._past_deadline(retry_at)
         )
-        await self._ended(
+        await self.recorder.ended(
             step,
             StepStatus.FAILED,
             error=failure.to_json(),
             context='{"final": true}' if final else None,
             resume_at=None if final else retry_at,
         )
+        self._check_stopped()
+        self._services.metrics.step_finished(self._workflow.name, StepStatus.FAILED, step.seconds)
         if final:
             raise step_error(failure, step.key, step.attempt)
         logger.info("step %s failed, attempt %d: %s", step.key, step.attempt, failure.message)
         return retry_at
-
-    async def _ended(self, step: StepCall, status: StepStatus, **columns: Any) -> None:
-        seconds = await self.recorder.settle(step, status, **columns)
-        self._check_stopped()
-        self._services.metrics.step_finished(self._workflow.name, status, seconds)
 
     def _check_stopped(self) -> None:
         if self._stop is not None:

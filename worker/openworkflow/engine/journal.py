@@ -10,24 +10,24 @@ while PostgreSQL works on the others.
 import asyncio
 import logging
 import random
+import sys
 import time
-from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
-from openworkflow.backend.backend import (
-    BackendPostgres,
+from openworkflow.backend.backend import BackendPostgres, ConnectionLost, WorkerSession
+from openworkflow.backend.records import (
     ClaimedRun,
     ClaimRequest,
-    ConnectionLost,
+    Completion,
     Flush,
-    Flushed,
     RunEnd,
+    StepSuccess,
     StepWrite,
-    WorkerSession,
+    Write,
 )
 from openworkflow.core.errors import BackendError
 from openworkflow.telemetry.metrics import Metrics
@@ -85,41 +85,78 @@ class DatabaseClock:
         return self._now + timedelta(seconds=time.monotonic() - self._at)
 
 
+class Lane:
+    """Writes of one kind in the order they came, and who waits for each."""
+
+    __slots__ = ("rows", "waiters")
+
+    def __init__(self, rows: list[Any], waiters: list[Written]) -> None:
+        self.rows, self.waiters = rows, waiters
+
+    def add(self, row: Write, waiter: Written) -> None:
+        """Append one."""
+        self.rows.append(row)
+        self.waiters.append(waiter)
+
+    def take(self, limit: int) -> "Lane":
+        """Remove and return the first ones."""
+        taken = Lane(self.rows[:limit], self.waiters[:limit])
+        del self.rows[:limit], self.waiters[:limit]
+        return taken
+
+
+KINDS: tuple[type[Write], ...] = (StepSuccess, StepWrite, Completion, RunEnd)
+"""In the order in which they are sent one by one: a run's end after its steps."""
+
+
+class Final(NamedTuple):
+    """The last step of a run and its end."""
+
+    step: StepSuccess
+    recorded: Written
+    end: Completion | RunEnd
+    ended: Written
+
+
 @dataclass(slots=True)
 class Batch:
     """What one flush carries, and who waits for it."""
 
-    steps: list[tuple[StepWrite, Written]] = field(default_factory=list)
-    ends: list[tuple[RunEnd, Written]] = field(default_factory=list)
+    lanes: dict[type[Write], Lane]
     claim: ClaimRequest | None = None
 
     def __len__(self) -> int:
-        return len(self.steps) + len(self.ends)
+        return sum(len(lane.rows) for lane in self.lanes.values())
 
-    def settle(self, flushed: Flushed) -> None:
+    def rows(self, kind: type[Any]) -> list[Any]:
+        """The writes of one kind."""
+        lane = self.lanes.get(kind)
+        return lane.rows if lane is not None else []
+
+    def settle(self, lost: Set[UUID]) -> None:
         """Tell each waiter whether its claim still held."""
-        for write, written in self.steps:
-            written.settle(write.id in flushed.steps)
-        for end, written in self.ends:
-            written.settle(end.run_id in flushed.ends)
+        for row, written in self:
+            written.settle(not lost or row[0] not in lost)
 
     def abandon(self) -> None:
         """Nobody will send this any more: to its waiters that is a lost claim."""
-        for _, written in (*self.steps, *self.ends):
+        for _, written in self:
             written.settle(False)
 
     def refuse(self, error: BackendError) -> None:
         """The database will not take this."""
-        for _, written in (*self.steps, *self.ends):
+        for _, written in self:
             if not written.done():
                 written.set_exception(error)
 
+    def __iter__(self) -> Iterator[tuple[Write, Written]]:
+        for lane in self.lanes.values():
+            yield from zip(lane.rows, lane.waiters, strict=True)
+
     def split(self) -> Iterator["Batch"]:
         """One batch for each write."""
-        for step in self.steps:
-            yield Batch(steps=[step])
-        for end in self.ends:
-            yield Batch(ends=[end])
+        for row, written in self:
+            yield Batch({type(row): Lane([row], [written])})
 
 
 class Journal:
@@ -140,24 +177,31 @@ class Journal:
         self._backend, self._session, self._claims = backend, session, claims
         self._worker_id, self._lease, self._limit = worker_id, lease, batch
         self._metrics, self.clock = metrics, clock
-        self._steps: deque[tuple[StepWrite, Written]] = deque()
-        self._ends: deque[tuple[RunEnd, Written]] = deque()
+        self._lanes: dict[type[Write], Lane] = {kind: Lane([], []) for kind in KINDS}
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._uncertain_claims = False
+        self._finals: list[Final] = []
+        self.newest: Written | None = None
+        """The last write, while it is still here and the usual success of a step."""
 
-    def record(self, write: StepWrite) -> Written:
-        """Have a step attempt written; resolves once it is durable, False if the claim was lost."""
+    def write(self, row: Write) -> Written:
+        """Have it written; resolves once that is durable, to False if the claim was lost."""
         written = Written(loop=self._loop)
-        self._steps.append((write, written))
+        self._lanes[type(row)].add(row, written)
+        self.newest = written if type(row) is StepSuccess else None
         self._wake.set()
         return written
 
-    def end(self, end: RunEnd) -> Written:
-        """Have the end of a run written; resolves as `record` does."""
+    def write_with_newest(self, end: Completion | RunEnd) -> Written:
+        """The same for an end that is to travel with the step before it, the newest write.
+
+        Were they in two flushes, the end could overtake the step, which would then be refused.
+        """
+        steps = self._lanes[StepSuccess]
         written = Written(loop=self._loop)
-        self._ends.append((end, written))
-        self._wake.set()
+        self._finals.append(Final(steps.rows.pop(), steps.waiters.pop(), end, written))
+        self.newest = None
         return written
 
     def kick(self) -> None:
@@ -171,14 +215,13 @@ class Journal:
                 for _ in range(2):
                     flushers.create_task(self._flush_forever())
         finally:
-            Batch(list(self._steps), list(self._ends)).abandon()
-            self._steps.clear()
-            self._ends.clear()
+            self._gather(sys.maxsize).abandon()
 
     async def _flush_forever(self) -> None:
         while True:
             await self._wake.wait()
-            batch = self._gather()
+            batch = self._gather(self._limit)
+            batch.claim = self._claims.take()
             if not batch and batch.claim is None:
                 self._wake.clear()
                 continue
@@ -187,13 +230,15 @@ class Journal:
             finally:
                 batch.abandon()  # no effect on what was settled
 
-    def _gather(self) -> Batch:
-        steps, ends = self._steps, self._ends
-        return Batch(
-            [steps.popleft() for _ in range(min(len(steps), self._limit))],
-            [ends.popleft() for _ in range(min(len(ends), self._limit))],
-            self._claims.take(),
-        )
+    def _gather(self, limit: int) -> Batch:
+        """Up to `limit` writes of each kind."""
+        self.newest = None
+        batch = Batch({kind: lane.take(limit) for kind, lane in self._lanes.items()})
+        for final in self._finals[:limit]:
+            batch.lanes[StepSuccess].add(final.step, final.recorded)
+            batch.lanes[type(final.end)].add(final.end, final.ended)
+        del self._finals[:limit]
+        return batch
 
     async def _send(self, batch: Batch) -> None:
         claimed: list[ClaimedRun] = []
@@ -213,14 +258,16 @@ class Journal:
             Flush(
                 self._worker_id,
                 self._lease,
-                [write for write, _ in batch.steps],
-                [end for end, _ in batch.ends],
+                batch.rows(StepWrite),
+                batch.rows(RunEnd),
                 batch.claim if claim else None,
+                batch.rows(StepSuccess),
+                batch.rows(Completion),
             )
         )
         self._metrics.flushed(len(batch), time.perf_counter() - started)
         self.clock.set(flushed.now)
-        batch.settle(flushed)
+        batch.settle(flushed.lost)
         return flushed.claimed
 
     async def _send_until_answered(self, batch: Batch) -> None:
@@ -257,5 +304,12 @@ class Journal:
             batch.refuse(error)
             return
         logger.warning("the database refused a flush, sending its writes one by one: %s", error)
+        incomplete: set[UUID] = set()
         for single in batch.split():
+            ((row, written),) = single
+            if row.run_id in incomplete:
+                single.refuse(error)  # a run does not end without its last step
+                continue
             await self._send(single)
+            if written.exception() is not None:
+                incomplete.add(row.run_id)

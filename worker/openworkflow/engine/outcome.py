@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
 
-from openworkflow.backend.backend import ClaimedRun, RunEnd
+from openworkflow.backend.records import ClaimedRun, Completion, RunEnd
 from openworkflow.core.errors import OpenWorkflowError
 from openworkflow.core.failure import Failure
 from openworkflow.core.retry import RetryPolicy
@@ -67,14 +67,14 @@ def after_error(
     return Rescheduled(failure, policy.delay(attempt).total_seconds())
 
 
-def run_end(run: ClaimedRun, outcome: Outcome, *, progress: bool) -> RunEnd | None:
+def run_end(run: ClaimedRun, outcome: Outcome, *, progress: bool) -> Completion | RunEnd | None:
     """The write that records `outcome`, or None where nothing may be written.
 
     `progress` tells whether this claim recorded a step, which forgives earlier crashes.
     """
     match outcome:
         case Completed(output):
-            return _end(run, RunStatus.SUCCEEDED, output=output)
+            return Completion(run.id, run.claim_no, output)
         case Failed(failure):
             return _end(run, RunStatus.FAILED, error=failure.to_json())
         case Rescheduled(failure, delay):

@@ -10,15 +10,13 @@ from openworkflow.backend.backend import (
     BackendPostgres,
     ClaimedRun,
     RecordedStep,
-    RunEnd,
     WorkerSession,
 )
-from openworkflow.core.errors import BackendError, PoisonPill
+from openworkflow.core.errors import BackendError, PoisonPill, SerializationError
 from openworkflow.core.failure import Failure
 from openworkflow.core.workflow import Registry
 from openworkflow.engine.execution import Execution
 from openworkflow.engine.history import History
-from openworkflow.engine.journal import Written
 from openworkflow.engine.outcome import (
     Completed,
     Failed,
@@ -29,6 +27,7 @@ from openworkflow.engine.outcome import (
     Rescheduled,
     run_end,
 )
+from openworkflow.engine.recorder import Recorder
 from openworkflow.engine.services import Services
 from openworkflow.telemetry.logs import log_context
 from openworkflow.worker.poller import Poller
@@ -85,7 +84,10 @@ class Executor:
 
     def announce(self) -> None:
         """Make steps visible that have been running for a while."""
-        for execution in self._executions.values():
+        young = time.perf_counter() - ANNOUNCE_SECONDS
+        for execution in self._executions.values():  # the oldest first
+            if execution.started > young:
+                break
             execution.recorder.announce(ANNOUNCE_SECONDS)
 
     async def drain(self, seconds: float) -> None:
@@ -139,7 +141,6 @@ class Executor:
                 "attempt": run.attempts + 1,
             }
         )
-        started = time.perf_counter()
         workflow = self._registry.get(run.workflow_name, run.version)
         execution = Execution(run, workflow, History(steps), self._services)
         self._executions[run.id] = execution
@@ -148,8 +149,8 @@ class Executor:
         try:
             outcome = await self._outcome(run, execution)
             self._poller.release_slot()
-            outcome = await self._record(run, outcome, execution.recorder.progress)
-            self._report(run, outcome, time.perf_counter() - started)
+            outcome = await self._record(run, outcome, execution.recorder)
+            self._report(run, outcome, time.perf_counter() - execution.started)
         finally:
             self._poller.forget(run)
             if self._executions.get(run.id) is execution:
@@ -164,20 +165,18 @@ class Executor:
             logger.exception("internal error while executing a run")
             return Failed(Failure.from_exception(error))
 
-    async def _record(self, run: ClaimedRun, outcome: Outcome, progress: bool) -> Outcome:
+    async def _record(self, run: ClaimedRun, outcome: Outcome, recorder: Recorder) -> Outcome:
         """Write the end; returns what became of it."""
-        end = run_end(run, outcome, progress=progress)
-        if end is None:
-            return outcome
         try:
-            return outcome if await self._end(end) else Lost()
-        except BackendError as error:  # PostgreSQL refuses the result itself
-            failed = Failed(Failure.from_exception(error))
-            end = run_end(run, failed, progress=progress)
-            return failed if end is not None and await self._end(end) else Lost()
+            return outcome if await self._end(run, outcome, recorder) else Lost()
+        except (BackendError, SerializationError) as error:
+            # PostgreSQL refuses a result: the run's own, or that of its last step.
+            failed = Failed(Failure.from_exception(await _cause(error, recorder)))
+            return failed if await self._end(run, failed, recorder) else Lost()
 
-    def _end(self, end: RunEnd) -> Written:
-        return self._services.journal.end(end)
+    async def _end(self, run: ClaimedRun, outcome: Outcome, recorder: Recorder) -> bool:
+        end = run_end(run, outcome, progress=recorder.progress or not recorder.settled)
+        return end is not None and await recorder.end(end)
 
     def _report(self, run: ClaimedRun, outcome: Outcome, seconds: float) -> None:
         self._metrics.run_finished(run.workflow_name, OUTCOMES[type(outcome)], seconds)
@@ -192,6 +191,15 @@ class Executor:
             case Lost():
                 self._metrics.claim_lost(run.workflow_name)
                 logger.info("run canceled, or claimed by another worker: nothing more is recorded")
+
+
+async def _cause(error: Exception, recorder: Recorder) -> Exception:
+    """The step's refusal, where that is why the end was refused."""
+    try:
+        await recorder.durable()
+    except SerializationError as refused:
+        return refused
+    return error
 
 
 def _poisoned(run: ClaimedRun) -> Failure:

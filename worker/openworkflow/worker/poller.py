@@ -47,7 +47,7 @@ class Poller:
         self.slots = slots
         self._free = slots
         self._in_flight = 0
-        self._hungry = self._woken = self._found = self._stopped = False
+        self._hungry = self._woken = self._found = self._full = self._stopped = False
         self._held: dict[UUID, int] = {}
         self._changed = asyncio.Event()
         self.kick: Callable[[], None] = lambda: None
@@ -58,8 +58,9 @@ class Poller:
         limit = min(self._free - self._in_flight, self._batch)
         if not self._hungry or self._stopped or limit <= 0:
             return None
-        if self._in_flight and limit < self._batch // 2:
-            return None  # another claim is under way and few slots are left: let them gather
+        # Another claim is under way: a second one only for a backlog, and for enough slots.
+        if self._in_flight and (not self._full or limit < self._batch // 2):
+            return None
         self._in_flight += limit
         self._woken = False
         return ClaimRequest(limit, self._names, self._versions)
@@ -68,7 +69,8 @@ class Poller:
         """Take the runs of a claim that has come back."""
         self._in_flight -= request.limit
         self._free -= len(claimed)
-        if len(claimed) < request.limit and not self._woken:
+        self._full = len(claimed) == request.limit
+        if not self._full and not self._woken:
             self._hungry = False
         if claimed:
             for run in claimed:

@@ -6,20 +6,39 @@
 -- All parts see the database as it was before the statement.
 
 
+-- name: flush_step_successes
+-- What nearly every step is: one attempt that succeeded, with no row to say that it had begun.
+select id, run_id, claim_no,
+       step_name, 'run' as kind, 'succeeded' as status,
+       1 as attempt, output, null as error,
+       null as context, duration,
+       null::timestamptz as resume_at, false as is_update
+  from unnest(:success_id::uuid[], :success_run_id::uuid[], :success_claim_no::int[],
+              :success_step_name::text[], :success_output::text[], :success_duration::float8[])
+       as success (id, run_id, claim_no,
+                   step_name, output, duration)
+
+
+-- name: flush_step_writes
+select *
+  from unnest(:step_id::uuid[], :step_run_id::uuid[], :step_claim_no::int[],
+              :step_step_name::text[], :step_kind::text[], :step_status::text[],
+              :step_attempt::int[], :step_output::text[], :step_error::text[],
+              :step_context::text[], :step_duration::float8[],
+              :step_resume_at::timestamptz[], :step_update::bool[])
+       as step (id, run_id, claim_no,
+                step_name, kind, status,
+                attempt, output, error,
+                context, duration,
+                resume_at, is_update)
+
+
 -- name: flush_steps
--- Step attempts whose claim still stands; the others are dropped.
+-- Step attempts whose claim still stands; the others are dropped, and then the answer says which
+-- were kept. The rows are one or both kinds of the above.
 step as (
     select *
-      from unnest(:step_id::uuid[], :step_run_id::uuid[], :step_claim_no::int[],
-                  :step_step_name::text[], :step_kind::text[], :step_status::text[],
-                  :step_attempt::int[], :step_output::text[], :step_error::text[],
-                  :step_context::text[], :step_duration::float8[],
-                  :step_resume_at::timestamptz[], :step_update::bool[])
-           as step (id, run_id, claim_no,
-                    step_name, kind, status,
-                    attempt, output, error,
-                    context, duration,
-                    resume_at, is_update)
+      from ({rows}) as step
      where exists (select from {schema}.workflow_runs run
                     where run.id = step.run_id
                       and run.claim_no = step.claim_no and run.worker_id is not null)
@@ -37,7 +56,8 @@ step as (
      where not is_update
     on conflict (id) do nothing
 ), steps as (
-    select array(select id from step) as steps
+    select case when (select count(*) from step) < :step_count::int
+                then array(select id from step) end as steps
 )
 
 
@@ -57,8 +77,28 @@ updated as (
 )
 
 
+-- name: flush_completions
+-- What nearly every run comes to.
+select run_id, claim_no, 'succeeded' as status,
+       output, null as error, null::timestamptz as available_at,
+       null::float8 as delay, null::int as attempts, false as progress
+  from unnest(:completion_run_id::uuid[], :completion_claim_no::int[], :completion_output::text[])
+       as completion (run_id, claim_no, output)
+
+
+-- name: flush_run_ends
+select *
+  from unnest(:end_run_id::uuid[], :end_claim_no::int[], :end_status::text[],
+              :end_output::text[], :end_error::text[], :end_available_at::timestamptz[],
+              :end_delay::float8[], :end_attempts::int[], :end_progress::bool[])
+       as ending (run_id, claim_no, status,
+                  output, error, available_at,
+                  delay, attempts, progress)
+
+
 -- name: flush_ends
 -- Runs that finish, park, retry or are handed back. A deadline wakes a run that waits.
+-- The rows are one or both kinds of the above.
 ended as (
     update {schema}.workflow_runs run
        set status = ending.status,
@@ -76,12 +116,7 @@ ended as (
            completed_at = case when ending.status <> 'pending' then now() end,
            attempts = coalesce(ending.attempts, run.attempts),
            crashes = case when ending.progress then 0 else run.crashes end
-      from unnest(:end_run_id::uuid[], :end_claim_no::int[], :end_status::text[],
-                  :end_output::text[], :end_error::text[], :end_available_at::timestamptz[],
-                  :end_delay::float8[], :end_attempts::int[], :end_progress::bool[])
-           as ending (run_id, claim_no, status,
-                      output, error, available_at,
-                      delay, attempts, progress)
+      from ({rows}) as ending
      where run.id = ending.run_id
        and run.claim_no = ending.claim_no and run.worker_id is not null
     returning run.id, run.status
@@ -92,7 +127,9 @@ ended as (
               from ended where status <> 'pending') finished
      group by chunk
 ), ends as (
-    select array(select id from ended) as ends, (select count(*) from notified) as notifications
+    select case when (select count(*) from ended) < :end_count::int
+                then array(select id from ended) end as ends,
+           (select count(*) from notified) as notifications
 )
 
 
@@ -134,7 +171,7 @@ expired as (
            end
      where id = any (array(select id from expired) || array(select id from due))
     returning id, workflow_name, version, input::text as input,
-              claim_no, attempts, crashes, deadline_at, created_at
+              claim_no, attempts, crashes, deadline_at
 ), claim as (
     select array(select id from expired) as expired_ids,
            array(select available_at from expired) as expired_at,
@@ -143,7 +180,6 @@ expired as (
            array_agg(id) as id, array_agg(workflow_name) as workflow_name,
            array_agg(version) as version, array_agg(input) as input,
            array_agg(claim_no) as claim_no, array_agg(attempts) as attempts,
-           array_agg(crashes) as crashes, array_agg(deadline_at) as deadline_at,
-           array_agg(created_at) as created_at
+           array_agg(crashes) as crashes, array_agg(deadline_at) as deadline_at
       from claimed
 )

@@ -9,20 +9,17 @@
 
 
 -- name: create_workflow_runs
--- Many runs in one statement. A run whose idempotency key is taken is left out of the answer.
--- $12 is the channel of the workers, NULL where they are to be told later.
+-- Many runs of a kind in one statement. A run whose idempotency key is taken is left out of the
+-- answer. $12 is the channel of the workers, NULL where they are to be told later.
 with created as (
     insert into {schema}.workflow_runs
         (id, namespace_id, workflow_name, version, status, config, input,
          available_at, deadline_at, idempotency_key)
-    select id, $1, workflow_name, version, 'pending', config::jsonb, input::jsonb,
-           coalesce(available_at, now() + coalesce(delay, interval '0')),
-           coalesce(deadline_at, now() + deadline),
+    select id, $1, $2, $3, 'pending', $4::text::jsonb, input::jsonb,
+           coalesce($5::timestamptz, now() + coalesce($6::interval, interval '0')),
+           coalesce($7::timestamptz, now() + $8::interval),
            idempotency_key
-      from unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[],
-                  $7::timestamptz[], $8::interval[], $9::timestamptz[], $10::interval[], $11::text[])
-           as run (id, workflow_name, version, config, input,
-                   available_at, delay, deadline_at, deadline, idempotency_key)
+      from unnest($9::uuid[], $10::text[], $11::text[]) as run (id, input, idempotency_key)
     on conflict (namespace_id, workflow_name, idempotency_key) where idempotency_key is not null
        do nothing
     returning id
