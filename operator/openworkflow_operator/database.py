@@ -34,7 +34,7 @@ PRUNE_SECONDS: Final = 40.0
 #: answer with less than a megabyte.
 MOST_BYTES: Final = 4 * 2**20
 #: The newest migration of `workflow_runs` whose meaning this operator knows.
-KNOWN_SCHEMA_VERSION: Final = 1
+KNOWN_SCHEMA_VERSION: Final = 2
 
 _READ: Final = (
     "BEGIN READ ONLY; SET LOCAL statement_timeout = 3000; SET LOCAL lock_timeout = 1000; "
