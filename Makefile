@@ -9,8 +9,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+LOCK_ARGS ?=
+IMAGE_BUILD ?= docker build
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+# For every platform and Python that pyproject.toml supports; what is locked stays as it is.
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --custom-compile-command 'make lock' $(LOCK_ARGS)
 
-.PHONY: help setup check format test demo bench bench-autoscaling envtest matrix docs verify clean
+.PHONY: help setup check format test demo bench bench-autoscaling envtest matrix docs lock images e2e verify clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -55,6 +61,19 @@ matrix: setup ## The integration tests on PostgreSQL 12 and 18 (needs npm)
 
 docs: setup ## Write docs/cli.md by running every command it shows
 	$(BIN)/python -m tools.cli_docs
+
+lock: setup ## Write requirements/*.txt anew where pyproject.toml asks for it (LOCK_ARGS=--upgrade)
+	$(LOCK) pyproject.toml --output-file requirements/worker.txt
+	$(LOCK) pyproject.toml --extra operator --output-file requirements/operator.txt
+	$(LOCK) requirements/build.in --output-file requirements/build.txt
+
+images: ## Build the worker, operator and example images (IMAGE_BUILD='buildah build')
+	$(IMAGE_BUILD) --target worker --tag openworkflow-worker:$(VERSION) .
+	$(IMAGE_BUILD) --target operator --tag openworkflow-operator:$(VERSION) .
+	$(IMAGE_BUILD) --tag openworkflow-example:$(VERSION) examples/image
+
+e2e: setup ## The fleet with real pods, in the cluster of OPENWORKFLOW_E2E_KUBECONFIG
+	$(BIN)/python -m pytest -n 0 tests/e2e $(PYTEST_ARGS)
 
 verify: check test ## What has to hold before a commit
 

@@ -2,7 +2,8 @@
 
     python -m benchmarks.contender naive|ours|pinned|serve W1|W2 URL RUNS [CONNECTIONS]
 
-`pinned` is ours with runs that are bound to a build. `serve` is ours without an end: it stops when its standard input closes.
+`pinned` is ours with runs that are bound to a build. `serve` is ours without an end: it stops when
+its standard input closes.
 """
 
 from __future__ import annotations

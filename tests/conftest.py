@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests import real_cluster
 from tests.control_plane import describe_tier, has_controllers
 from tests.postgres import DatabaseServer, Source, choose_source, run_sync
 
@@ -67,6 +68,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """How much the tests of the operator could prove is part of their result."""
     colour = {"green" if has_controllers() else "yellow": True}
     terminalreporter.write_sep("=", f"operator: {describe_tier()}", bold=True, **colour)
+    parallel = bool(terminalreporter.config.getoption("numprocesses", None))
+    terminalreporter.write_line(real_cluster.describe(parallel))
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

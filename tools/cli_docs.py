@@ -123,6 +123,18 @@ def write(session: Session) -> None:
         session.show("runs", "retry", run_id)
     session.show("runs", "list", "--help")
     session.say(
+        "## builds\n\nWhich build of your code takes new runs, and what is left on the others.\n"
+    )
+    session.show("builds", "list")
+    session.env["OPENWORKFLOW_BUILD_ID"] = "3f2c1aa"
+    with session.worker():
+        time.sleep(3)
+        session.show("builds", "promote", "3f2c1ab")
+        session.show("builds", "promote", "3f2c1aa")
+        session.show("builds", "list")
+        session.show("builds", "retire", "3f2c1aa")
+    session.show("builds", "retire", "--help")
+    session.say(
         "## prune\n\nRetention: deletes finished runs with their steps, in small batches.\n"
     )
     session.show("prune", "--older-than", "30d", "--dry-run")

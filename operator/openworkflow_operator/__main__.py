@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 import signal
@@ -55,8 +56,11 @@ async def _run(settings: Settings) -> int:
             watch_ended.set()
             running.cancel()
 
+        def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+            return _login(configuration.host, **kwargs)
+
         operator = Operator(client, settings)
-        running = asyncio.create_task(operator.run(watched_by_kopf(_login, on_watch_end)))
+        running = asyncio.create_task(operator.run(watched_by_kopf(login, on_watch_end)))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, running.cancel)
@@ -82,8 +86,12 @@ async def _configuration() -> Configuration:
     return configuration
 
 
-def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+def _login(host: str, **kwargs: Any) -> kopf.ConnectionInfo | None:
+    in_pod = kopf.login_with_service_account(**kwargs)
+    if in_pod is None:
+        return kopf.login_with_kubeconfig(**kwargs)
+    # kopf's address is a name; where the cluster's DNS is down, the rest of the operator works.
+    return dataclasses.replace(in_pod, server=host)
 
 
 class _Json(logging.Formatter):

@@ -70,6 +70,8 @@ def watched_by_kopf(
                 kopf.run(
                     registry=registry_of(login, pass_on),
                     settings=settings_of(operator),
+                    # Else kopf looks up the user's name, and a container's has none.
+                    identity=operator.settings.identity,  # type: ignore[arg-type]
                     clusterwide=not namespaces,
                     namespaces=list(namespaces),
                     stop_flag=stop,

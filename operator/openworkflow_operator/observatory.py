@@ -135,8 +135,9 @@ class _Observer:
         self._task = asyncio.create_task(self._run(), name="observer")
 
     def set(self, key: Key, target: Target) -> None:
-        """Include the target in the next look; a new one does not wait for it."""
-        if key not in self._targets:
+        """Include the target in the next look; a new one, or one to listen for, has it now."""
+        known = self._targets.get(key)
+        if known is None or (target.idle and not known.idle):
             self._wake.set()
         self._targets[key] = target
 

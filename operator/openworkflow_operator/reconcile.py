@@ -35,7 +35,19 @@ from openworkflow_operator.store import Store
 logger = logging.getLogger(__name__)
 
 #: Reasons of which somebody should know that something is wrong.
-_GOOD_NEWS = frozenset({"Ready", "Reachable", "Following", "WithinLimits", "NotPaused", "Pruning"})
+_GOOD_NEWS = frozenset(
+    {
+        "Following",
+        "NotPaused",
+        "Pruning",
+        "Reachable",
+        "Ready",
+        "ScaledToZero",
+        "WithinLimits",
+        "WorkersReady",
+        "WorkersStarting",
+    }
+)
 
 #: How soon to look again for what a resource needs and nobody announces.
 SECRET_RETRY_SECONDS = 4.0

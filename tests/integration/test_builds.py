@@ -1,11 +1,10 @@
 """Several builds at once on one queue: who may claim what, and how that is switched."""
 
-import asyncio
 from typing import Any
 
 import pytest
 
-from openworkflow import OpenWorkflow, RunStatus, Step, Worker, WorkflowFailed, workflow
+from openworkflow import OpenWorkflow, RunStatus, Step, Worker, workflow
 from openworkflow.backend.backend import BackendPostgres, NewRun, WorkerSession
 from openworkflow.backend.records import ClaimRequest, claim_key
 from openworkflow.core.errors import ConfigurationError, InvalidBuildState

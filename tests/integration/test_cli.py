@@ -98,6 +98,28 @@ async def test_a_worker_serves_until_sigterm_and_exits_0(project: Path, database
     assert any("stopped" in line["message"] for line in lines)
 
 
+async def test_a_worker_serves_several_targets_and_what_they_share_once(
+    project: Path, database_url: str
+) -> None:
+    (project / "bills.py").write_text(
+        "from openworkflow import workflow\n"
+        "from shop import ship\n\n"
+        "@workflow\n"
+        "async def bill() -> str:\n"
+        "    return 'billed'\n"
+    )
+    worker = await start(project, database_url, "worker", "shop", "bills", "--port", "0")
+    try:
+        shipped = await run(project, database_url, "run", "ship", "-i", '{"id": 7}', "--wait")
+        billed = await run(project, database_url, "run", "bill", "--wait")
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        _, logs = await asyncio.wait_for(worker.communicate(), 60)
+
+    assert ('"receipt-7"\n', '"billed"\n') == (shipped.out, billed.out), logs.decode()
+    assert 0 == worker.returncode
+
+
 async def test_runs_can_be_listed_shown_canceled_and_retried(
     project: Path, database_url: str
 ) -> None:

@@ -237,6 +237,18 @@ async def test_a_notify_wakes_the_operator_in_much_less_than_a_poll(
             await eventually(lambda: seen.due() == 3)
 
 
+async def test_a_fleet_that_becomes_idle_is_listened_for_before_the_next_poll(
+    database_url: str, sql: asyncpg.Connection[Any]
+) -> None:
+    async with Watching(database_url, poll=60) as seen:
+        await eventually(lambda: seen.view() is not None)
+        seen.observatory.watch(KEY, target(database_url, "orders", poll=60, idle=True))
+        await eventually(lambda: len(seen.looks) == 2)
+        await insert(sql, 3)
+        await sql.execute("SELECT pg_notify($1, '')", WORK_CHANNEL)
+        await eventually(lambda: seen.due() == 3)
+
+
 async def test_a_database_that_comes_back_is_read_again(
     database_url: str, sql: asyncpg.Connection[Any]
 ) -> None:

@@ -180,8 +180,10 @@ async def test_a_rotated_url_rolls_the_fleet_and_other_changes_of_the_secret_do_
 
 
 async def test_kopf_watches_the_resources_and_writes_nothing_into_them(
-    tenant: Space, start: Start, sql: asyncpg.Connection[Any]
+    tenant: Space, start: Start, sql: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # As in a container, whose user is a number without a name.
+    monkeypatch.delattr("getpass.getuser")
     token = tenant.plane.token(OPERATOR_NAMESPACE, "openworkflow-operator")
 
     def login(**_: object) -> kopf.ConnectionInfo:

@@ -1,6 +1,7 @@
 """`openworkflow worker`: serve workflows until told to stop."""
 
 import logging
+from collections.abc import Sequence
 
 import click
 
@@ -17,13 +18,13 @@ logger = logging.getLogger(__name__)
 
 
 @click.command()
-@click.argument("target")
+@click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
 @database_options
 @click.option("--concurrency", "-c", type=click.IntRange(1, 10_000), help="Runs at once.")
 @click.option("--port", type=click.IntRange(0, 65_535), help="Metrics and health; 0: any free one.")
 @click.option("--log-format", type=click.Choice(["auto", "json", "human"]))
 def worker(
-    target: str,
+    targets: tuple[str, ...],
     url: str | None,
     namespace: str | None,
     schema: str | None,
@@ -31,7 +32,7 @@ def worker(
     port: int | None,
     log_format: str | None,
 ) -> None:
-    """Serve the workflows of TARGET: a module, module:workflow, or a file.
+    """Serve the workflows of each TARGET: a module, module:workflow, or a file.
 
     SIGTERM or Ctrl-C drains: nothing new is claimed, running steps end within
     OPENWORKFLOW_DRAIN_SECONDS, the rest is handed back. A second one cuts the drain short.
@@ -40,18 +41,19 @@ def worker(
     settings = Settings.from_env()
     logs.configure(log_format or settings.log_format, settings.log_level)  # type: ignore[arg-type]
     where = database(url, namespace, schema)
-    run_async(serve(target, where, settings, concurrency, port))
+    run_async(serve(targets, where, settings, concurrency, port))
 
 
 async def serve(
-    target: str,
+    targets: Sequence[str],
     where: Database,
     settings: Settings,
     concurrency: int | None = None,
     port: int | None = None,
 ) -> None:
     """Work until a signal comes."""
-    workflows = load_workflows(target)
+    # Each once: modules import the workflows of others.
+    workflows = list(dict.fromkeys(w for target in targets for w in load_workflows(target)))
     async with where.connect(application_name="openworkflow-worker") as backend:
         made = OpenWorkflow(backend).new_worker(
             workflows=workflows,
