@@ -97,7 +97,7 @@ def test_what_is_rebuilt_now_and_after_storing_is_the_same() -> None:
 @given(st.text(), st.text(), st.recursive(st.none() | st.floats() | st.text(), st.lists))
 def test_any_error_can_be_stored(message: str, name: str, value: object) -> None:
     error = ValueError(message, value)
-    setattr(error, name or "empty", value)
+    vars(error)[name or "empty"] = value
     text = Failure.from_exception(raised(error)).to_json()
 
     text.encode()
