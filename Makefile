@@ -16,7 +16,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --custom-compile-command 'make lock' $(LOCK_ARGS)
 
-.PHONY: help setup check format test demo bench bench-autoscaling matrix docs lock images e2e verify clean
+.PHONY: help setup check format test demo bench bench-autoscaling envtest matrix docs lock images e2e verify clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ bench: setup ## Measure this worker, a naive one and pgbench side by side
 
 bench-autoscaling: setup ## Replay loads against the autoscaler and KEDA in virtual time
 	$(BIN)/python -m benchmarks.autoscaling.run --write
+
+envtest: setup ## Say which Kubernetes programs the operator's tests find, and how to provide them
+	@$(BIN)/python -m tests.control_plane
 
 matrix: setup ## The integration tests on PostgreSQL 12 and 18 (needs npm)
 	$(BIN)/python -m tests.matrix $(PYTEST_ARGS)

@@ -1,8 +1,8 @@
 """One worker in a process of its own: works off what is pending and prints what it took.
 
-    python -m benchmarks.contender naive|ours|serve W1|W2 URL RUNS [CONNECTIONS]
+    python -m benchmarks.contender naive|ours|pinned|serve W1|W2 URL RUNS [CONNECTIONS]
 
-`serve` is ours without an end: it stops when its standard input closes.
+`pinned` is ours with runs that are bound to a build. `serve` is ours without an end: it stops when its standard input closes.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def main(kind: str, workload: str, url: str, runs: str, connections: str = "20")
     work: Coroutine[object, object, float]
     if kind == "naive":
         work = drain_naive(Workload(workload), url, int(connections))
-    elif kind == "ours":
-        work = drain_ours(Workload(workload), url, int(runs))
+    elif kind in ("ours", "pinned"):
+        work = drain_ours(Workload(workload), url, int(runs), pinned=kind == "pinned")
     else:
         work = serve(url)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -52,14 +52,14 @@ async def drain_naive(workload: Workload, url: str, connections: int) -> float:
     return seconds
 
 
-async def drain_ours(workload: Workload, url: str, runs: int) -> float:
+async def drain_ours(workload: Workload, url: str, runs: int, *, pinned: bool) -> float:
     """Seconds from the worker's start, connected as the naive one, to the last run's commit."""
     from benchmarks import ours  # the naive process has no part of our engine in it
 
     observer = await asyncpg.connect(url, server_settings={"enable_seqscan": "off"})
     countdown = ours.Countdown(runs)
     served = [ours.make_workflow(workload, countdown)]
-    async with ours.connected(url) as client, ours.serving(client, served):
+    async with ours.connected(url) as client, ours.serving(client, served, pinned=pinned):
         started = time.perf_counter()
         await countdown.wait()
         await ours.until_all_recorded(observer)

@@ -59,9 +59,12 @@ async def connected(url: str) -> AsyncIterator[OpenWorkflow]:
 
 
 @asynccontextmanager
-async def serving(client: OpenWorkflow, served: list[Workflow[Any, Any]]) -> AsyncIterator[None]:
+async def serving(
+    client: OpenWorkflow, served: list[Workflow[Any, Any]], *, pinned: bool = False
+) -> AsyncIterator[None]:
     """A started worker, drained afterwards."""
-    worker = client.new_worker(workflows=served, concurrency=CONCURRENCY)
+    build = {"build_id": "benchmark", "build_policy": "pinned"} if pinned else {}
+    worker = client.new_worker(workflows=served, concurrency=CONCURRENCY, **build)
     await worker.start()
     try:
         yield

@@ -77,7 +77,7 @@ def _conditions(figures: Figures) -> str:
 
 def _throughput(figures: Figures) -> str:
     rows = []
-    for kind in ("ours", "naive", "pgbench batch", "pgbench single"):
+    for kind in ("ours", "pinned", "naive", "pgbench batch", "pgbench single"):
         one = figures.median(f"{Workload.ONE_STEP} {kind}")
         ten = figures.median(f"{Workload.TEN_STEPS} {kind}")
         cpu = [figures.median(f"W1 {kind} {side} cpu") for side in ("client", "server")]

@@ -49,7 +49,7 @@ def _drain(bench: Bench, figures: Figures, options: argparse.Namespace) -> None:
     for workload in Workload:
         full = Preload(options.runs // workload.steps, workload=workload)
         part = replace(full, pending=full.pending // SLOWER)
-        for kind, preload in (("ours", full), ("naive", part)):
+        for kind, preload in (("ours", full), ("pinned", full), ("naive", part)):
             drained = measure.drain(bench, kind, preload)
             figures.add(f"{workload} {kind}", drained.runs_per_second)
             figures.add(f"{workload} {kind} client cpu", drained.client_cpu)

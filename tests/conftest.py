@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import real_cluster
-from tests.control_plane import describe_tier
+from tests.control_plane import describe_tier, has_controllers
 from tests.postgres import DatabaseServer, Source, choose_source, run_sync
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """How much the tests of the operator could prove is part of their result."""
-    terminalreporter.write_line(f"operator: tested with {describe_tier()}")
+    colour = {"green" if has_controllers() else "yellow": True}
+    terminalreporter.write_sep("=", f"operator: {describe_tier()}", bold=True, **colour)
     parallel = bool(terminalreporter.config.getoption("numprocesses", None))
     terminalreporter.write_line(real_cluster.describe(parallel))
 

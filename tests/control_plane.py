@@ -48,10 +48,15 @@ def is_available() -> bool:
 def describe_tier() -> str:
     """What the tests of the operator could prove on this machine."""
     if not is_available():
-        return "pure functions only (no kube-apiserver and etcd found; set KUBEBUILDER_ASSETS)"
-    manager = binary("kube-controller-manager")
-    more = " + kube-controller-manager" if manager else ", no controllers"
-    return f"a real API server (kube-apiserver and etcd{more})"
+        return "NO API SERVER, pure functions and a mock only; see `make envtest`"
+    if not has_controllers():
+        return "a real API server, NO CONTROLLERS; see `make envtest`"
+    return "a real API server with Kubernetes' own controllers"
+
+
+def has_controllers() -> bool:
+    """Whether Deployments can have pods here, and deleted owners lose their children."""
+    return is_available() and binary("kube-controller-manager") is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +143,6 @@ def started() -> Iterator[ControlPlane]:
             process.kill()
             process.wait()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def has_controllers() -> bool:
-    """Whether Deployments can have pods here, and deleted owners lose their children."""
-    return is_available() and binary("kube-controller-manager") is not None
 
 
 @contextlib.contextmanager
@@ -232,3 +232,32 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+_ADVICE = f"""
+The tests in tests/operator_api start programs of Kubernetes. Put them into one folder and name it,
+unless it is {DEFAULT_FOLDER}:
+
+    export KUBEBUILDER_ASSETS=/path/to/folder
+
+etcd and kube-apiserver: controller-runtime's setup-envtest downloads them and prints the folder,
+
+    go install sigs.k8s.io/controller-runtime/tools/setup-envtest@latest
+    export KUBEBUILDER_ASSETS="$(setup-envtest use --print path)"
+
+kube-controller-manager: from kubernetes-server-linux-<architecture>.tar.gz of the same release of
+Kubernetes, into the same folder. Without it, tests that need pods are skipped.
+"""
+
+
+def main() -> None:
+    """Tell what is here, and how to provide the rest."""
+    for name in ("etcd", "kube-apiserver", "kube-controller-manager"):
+        print(f"{name:24} {binary(name) or 'not found'}")
+    print(f"tests of the operator: {describe_tier()}")
+    if not has_controllers():
+        print(_ADVICE)
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,7 @@ from openworkflow.backend.backend import (
     StepWrite,
     WorkerSession,
 )
-from openworkflow.backend.records import Completion, StepSuccess
+from openworkflow.backend.records import Completion, StepSuccess, claim_key
 from openworkflow.core.ids import uuid7
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.workflow_run import RunStatus
@@ -43,10 +43,14 @@ async def flush(
     )
 
 
+def wanted(limit: int, *names: str) -> ClaimRequest:
+    return ClaimRequest(limit, [claim_key(name, "") for name in names])
+
+
 async def claim(
     session: WorkerSession, *names: str, limit: int = 100, worker: str = "host/1"
 ) -> list[ClaimedRun]:
-    request = ClaimRequest(limit, list(names), [""] * len(names))
+    request = wanted(limit, *names)
     return (await flush(session, claim=request, worker=worker)).claimed
 
 

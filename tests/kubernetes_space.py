@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import yaml
 
 from tests.control_plane import ApiRefusal, ControlPlane
@@ -14,6 +15,18 @@ from tests.control_plane import ApiRefusal, ControlPlane
 ROOT = Path(__file__).parents[1]
 GROUP = "/apis/openworkflow.dev/v1alpha1"
 MERGE = "application/merge-patch+json"
+#: The part `scaling` of a resource whose fleet follows within a second or two.
+FAST = {"pollPeriodSeconds": 1, "scaleInDelaySeconds": 1, "activationLeadSeconds": 0}
+
+
+async def enqueue(sql: asyncpg.Connection[Any], count: int, namespace_id: str = "orders") -> None:
+    """Insert runs that are due."""
+    await sql.execute(
+        "INSERT INTO workflow_runs (workflow_name, namespace_id, status, available_at) "
+        "SELECT 'w', $2, 'pending', now() FROM generate_series(1, $1)",
+        count,
+        namespace_id,
+    )
 
 
 @dataclass(frozen=True, slots=True)

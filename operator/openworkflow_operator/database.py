@@ -34,7 +34,7 @@ PRUNE_SECONDS: Final = 40.0
 #: answer with less than a megabyte.
 MOST_BYTES: Final = 4 * 2**20
 #: The newest migration of `workflow_runs` whose meaning this operator knows.
-KNOWN_SCHEMA_VERSION: Final = 1
+KNOWN_SCHEMA_VERSION: Final = 2
 
 _READ: Final = (
     "BEGIN READ ONLY; SET LOCAL statement_timeout = 3000; SET LOCAL lock_timeout = 1000; "
@@ -148,7 +148,8 @@ class Database:
                 await self._connection.remove_listener(channel, self._listening.pop(channel))
             for channel in wanted - self._listening.keys():
                 self._listening[channel] = _heard(on_work)
-                await self._connection.add_listener(channel, self._listening[channel])
+                with contextlib.suppress(asyncpg.PostgresError):  # a standby; polling remains
+                    await self._connection.add_listener(channel, self._listening[channel])
 
     def terminate(self) -> None:
         """Close at once, without asking the server."""

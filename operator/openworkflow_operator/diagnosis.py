@@ -43,6 +43,7 @@ _ADVICE: Final = {
     DatabaseReason.TOO_MANY_CONNECTIONS: "the server has no connection left: raise "
     "max_connections or use a pooler",
     DatabaseReason.PERMISSION_DENIED: "the role may not read `workflow_runs`: grant SELECT on it",
+    DatabaseReason.READ_ONLY: "the database is read-only: the URL must lead to the primary",
     DatabaseReason.SCHEMA_MISSING: "the tables are missing or too old: run `openworkflow migrate`",
     DatabaseReason.SCHEMA_TOO_NEW: "the tables are newer than this operator: upgrade the operator",
     DatabaseReason.QUERY_FAILED: "the run counts could not be read",
@@ -56,6 +57,8 @@ _BY_STATE: Final = {
     "42703": DatabaseReason.SCHEMA_MISSING,
     "3F": DatabaseReason.SCHEMA_MISSING,
     "53": DatabaseReason.TOO_MANY_CONNECTIONS,
+    "25006": DatabaseReason.READ_ONLY,
+    "55P03": DatabaseReason.TIMED_OUT,
     "57014": DatabaseReason.TIMED_OUT,
     "57": DatabaseReason.UNREACHABLE,
     "08": DatabaseReason.UNREACHABLE,

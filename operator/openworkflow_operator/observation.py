@@ -26,6 +26,7 @@ class DatabaseReason(StrEnum):
     TIMED_OUT = "TimedOut"
     TOO_MANY_CONNECTIONS = "TooManyConnections"
     PERMISSION_DENIED = "PermissionDenied"
+    READ_ONLY = "ReadOnly"
     SCHEMA_MISSING = "SchemaMissing"
     SCHEMA_TOO_NEW = "SchemaTooNew"
     QUERY_FAILED = "QueryFailed"

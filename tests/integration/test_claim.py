@@ -16,6 +16,7 @@ from openworkflow.backend.backend import (
     NewRun,
     WorkerSession,
 )
+from openworkflow.backend.records import claim_key
 from openworkflow.core.errors import BackendError, ConfigurationError
 from openworkflow.core.step_attempt import StepStatus
 from openworkflow.core.workflow_run import RunStatus
@@ -30,6 +31,7 @@ from tests.flushes import (
     session_of,
     step_of,
     success_of,
+    wanted,
 )
 
 
@@ -86,7 +88,7 @@ async def test_a_workflow_or_version_the_worker_does_not_serve_is_never_claimed(
     await backend.create_workflow_runs(
         [NewRun("other"), NewRun("a", version="2"), NewRun("a"), NewRun("b", version="1")]
     )
-    request = ClaimRequest(10, ["a", "b", "b"], ["", "", "1"])
+    request = ClaimRequest(10, [claim_key("a", ""), claim_key("b", ""), claim_key("b", "1")])
 
     claimed = (await flush(session, claim=request)).claimed
 
@@ -292,7 +294,7 @@ async def test_one_flush_carries_steps_ends_and_a_claim(
         session,
         steps=steps,
         ends=[end_of(run) for run in runs],
-        claim=ClaimRequest(20, ["a"], [""]),
+        claim=wanted(20, "a"),
     )
 
     assert not flushed.lost
@@ -333,7 +335,7 @@ async def test_a_run_ended_in_a_flush_is_not_claimed_by_it(
     run = await claim_one(session, "a")
     await expire_leases(database_url)
 
-    flushed = await flush(session, ends=[end_of(run)], claim=ClaimRequest(5, ["a"], [""]))
+    flushed = await flush(session, ends=[end_of(run)], claim=wanted(5, "a"))
 
     assert len({run.id} - flushed.lost) + len(flushed.claimed) == 1
 
@@ -498,7 +500,7 @@ async def test_a_cold_database_is_walked_by_its_indexes(database_url: str) -> No
                 session,
                 steps=steps,
                 ends=[end_of(run) for run in runs],
-                claim=ClaimRequest(500, ["a"], [""]),
+                claim=wanted(500, "a"),
             )
             assert not flushed.lost
             runs = flushed.claimed

@@ -193,8 +193,10 @@ async def test_migrate_shows_the_sql_applies_it_and_says_so(
         return await run(project, empty_database_url, "migrate", *args)
 
     assert "CREATE TABLE workflow_runs" in (await migrate("--dry-run")).out
-    assert [None] == [m["applied_at"] for m in (await migrate("--status", "--json")).json]
-    assert "applied 0001 initial" in (await migrate()).out
+    assert [None, None] == [m["applied_at"] for m in (await migrate("--status", "--json")).json]
+    applied = (await migrate()).out
+    assert "applied 0001 initial" in applied
+    assert "applied 0002 builds" in applied
     assert {"applied": []} == (await migrate("--json")).json
     assert "up to date" in (await migrate("--dry-run")).out
 

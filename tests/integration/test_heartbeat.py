@@ -13,9 +13,10 @@ import asyncpg
 import pytest
 
 from openworkflow import BackendPostgres
-from openworkflow.backend.backend import ClaimRequest, Flush, HeartbeatSession, NewRun
+from openworkflow.backend.backend import Flush, HeartbeatSession, NewRun
 from openworkflow.telemetry.metrics import Metrics
 from openworkflow.worker.heartbeat import Heartbeat
+from tests.flushes import wanted
 from tests.helpers import eventually
 
 Claim = tuple[UUID, int]
@@ -30,7 +31,7 @@ async def claims(backend: BackendPostgres) -> list[Claim]:
     """Two runs that the worker holds."""
     await backend.create_workflow_runs([NewRun("bill"), NewRun("bill")])
     session = await backend.open_session(connections=1)
-    flushed = await session.flush(Flush(WORKER, LEASE, claim=ClaimRequest(10, ["bill"], [""])))
+    flushed = await session.flush(Flush(WORKER, LEASE, claim=wanted(10, "bill")))
     await session.close()
     return [(run.id, run.claim_no) for run in flushed.claimed]
 

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from openworkflow.backend.backend import BackendPostgres, ClaimRequest, NewRun, RunFilter
+from openworkflow.backend.backend import BackendPostgres, NewRun, RunFilter
 from openworkflow.core.errors import BackendError
 from openworkflow.core.workflow_run import RunStatus
-from tests.flushes import LEASE, claim, end_of, flush, step_of
+from tests.flushes import LEASE, claim, end_of, flush, step_of, wanted
 from tests.helpers import eventually_sync
 
 PGBOUNCER = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
@@ -93,7 +93,7 @@ async def test_a_run_lives_its_life_behind_a_pooler(pooled: BackendPostgres) -> 
         session,
         steps=[step_of(run, "s") for run in runs],
         ends=[end_of(run) for run in runs],
-        claim=ClaimRequest(5, ["a"], [""]),
+        claim=wanted(5, "a"),
     )
     histories = await session.load_histories([run.id for run in runs])
     await pooled.cancel_workflow_run(created[2].id)

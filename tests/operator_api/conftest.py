@@ -8,7 +8,9 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import pytest
 from kubernetes.aio.client import ApiClient, Configuration
 
@@ -54,6 +56,21 @@ async def client(plane: ControlPlane) -> AsyncIterator[ApiClient]:
     configuration.api_key = {"BearerToken": f"Bearer {token}"}
     async with ApiClient(configuration) as client:
         yield client
+
+
+@pytest.fixture
+async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """A connection to the database of the test."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def tenant(space: Space, database_url: str) -> Space:
+    """A namespace with the Secret of the test's database."""
+    space.secret(database_url)
+    return space
 
 
 Start = Callable[..., contextlib.AbstractAsyncContextManager[Operator]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -12,10 +12,9 @@ import pytest
 from openworkflow_operator.process import Operator
 from tests.control_plane import ControlPlane, controllers, has_controllers
 from tests.helpers import eventually
-from tests.kubernetes_space import GROUP, MERGE, Space
+from tests.kubernetes_space import FAST, GROUP, MERGE, Space, enqueue
 
 Start = Callable[..., AbstractAsyncContextManager[Operator]]
-FAST = {"pollPeriodSeconds": 1, "scaleInDelaySeconds": 1, "activationLeadSeconds": 0}
 
 pytestmark = pytest.mark.skipif(not has_controllers(), reason="needs kube-controller-manager")
 
@@ -27,27 +26,11 @@ def running_controllers(plane: ControlPlane) -> Iterator[None]:
 
 
 @pytest.fixture
-async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-def tenant(space: Space, database_url: str) -> Space:
-    """A namespace that admits only restricted pods, with the Secret of a database."""
+def tenant(tenant: Space) -> Space:
+    """The namespace admits only restricted pods."""
     labels = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
-    space.plane.request("PATCH", f"/api/v1/namespaces/{space.name}", labels, MERGE)
-    space.secret(database_url)
-    return space
-
-
-async def enqueue(sql: asyncpg.Connection[Any], count: int) -> None:
-    await sql.execute(
-        "INSERT INTO workflow_runs (workflow_name, namespace_id, status, available_at) "
-        "SELECT 'w', 'orders', 'pending', now() FROM generate_series(1, $1)",
-        count,
-    )
+    tenant.plane.request("PATCH", f"/api/v1/namespaces/{tenant.name}", labels, MERGE)
+    return tenant
 
 
 async def test_restricted_pods_are_made_and_the_idle_ones_go_first(

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -22,33 +22,9 @@ from openworkflow_operator.process import Operator
 from openworkflow_operator.retention import Rest
 from tests.control_plane import OPERATOR_NAMESPACE
 from tests.helpers import eventually
-from tests.kubernetes_space import GROUP, MERGE, Space
+from tests.kubernetes_space import FAST, GROUP, MERGE, Space, enqueue
 
 Start = Callable[..., AbstractAsyncContextManager[Operator]]
-FAST = {"pollPeriodSeconds": 1, "scaleInDelaySeconds": 1, "activationLeadSeconds": 0}
-
-
-@pytest.fixture
-async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-def tenant(space: Space, database_url: str) -> Space:
-    """A namespace with the Secret of a database."""
-    space.secret(database_url)
-    return space
-
-
-async def enqueue(sql: asyncpg.Connection[Any], count: int, namespace_id: str = "orders") -> None:
-    await sql.execute(
-        "INSERT INTO workflow_runs (workflow_name, namespace_id, status, available_at) "
-        "SELECT 'w', $2, 'pending', now() FROM generate_series(1, $1)",
-        count,
-        namespace_id,
-    )
 
 
 async def test_declaring_a_namespace_is_all_it_takes(

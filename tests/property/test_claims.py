@@ -24,10 +24,11 @@ from hypothesis.stateful import (
 )
 
 from openworkflow import BackendPostgres, RunStatus
-from openworkflow.backend.backend import ClaimRequest, Flush, NewRun, RunEnd, StepWrite
+from openworkflow.backend.backend import Flush, NewRun, RunEnd, StepWrite
 from openworkflow.core.errors import InvalidRunState
 from openworkflow.core.ids import uuid7
 from openworkflow.core.step_attempt import StepKind, StepStatus
+from tests.flushes import wanted
 
 WORKERS = ["a/1", "b/1", "c/1"]
 LEASE = timedelta(seconds=60)
@@ -112,7 +113,7 @@ class Claims(RuleBasedStateMachine):
             if (run.status is RunStatus.PENDING and run.due)
             or (run.status is RunStatus.RUNNING and run.expired)
         }
-        claimed = self.flush(worker, claim=ClaimRequest(limit, ["w"], [""])).claimed
+        claimed = self.flush(worker, claim=wanted(limit, "w")).claimed
         assert min(limit, len(available)) == len(claimed)
         for got in claimed:
             run = self.runs[got.id]

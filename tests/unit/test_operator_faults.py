@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from openworkflow_operator import kinds, work
 from openworkflow_operator.cluster import Cluster, ClusterError
 from openworkflow_operator.informer import Informer
 from openworkflow_operator.leadership import Leadership, LeadershipLost
+from openworkflow_operator.pods import Pod, Trouble
 from openworkflow_operator.spec import Key
 from openworkflow_operator.store import MOST_GRAVES, Store
 from openworkflow_operator.work import WorkQueue
@@ -219,3 +221,14 @@ async def stop(task: asyncio.Task[None]) -> None:
 def lease(holder: str, version: int, renewed: str | None = None) -> dict[str, Any]:
     spec = {"holderIdentity": holder, "leaseDurationSeconds": 1, "renewTime": renewed}
     return {"metadata": {"name": "l", "resourceVersion": str(version)}, "spec": spec}
+
+
+def test_a_clock_that_was_set_back_makes_no_pod_unschedulable() -> None:
+    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    scheduled["lastTransitionTime"] = "2030-01-01T12:00:00Z"
+    pod = {"metadata": {"name": "a"}, "status": {"conditions": [scheduled]}}
+    noon = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+    assert Pod.parse(pod, noon - timedelta(hours=1)).trouble is None
+    assert Pod.parse(pod, noon + timedelta(seconds=59)).trouble is None
+    assert Trouble.UNSCHEDULABLE == Pod.parse(pod, noon + timedelta(seconds=60)).trouble

@@ -11,16 +11,9 @@ from typing import TYPE_CHECKING, Any, assert_type
 import pytest
 
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.registry import Registry, collect
 from openworkflow.core.retry import RetryPolicy
-from openworkflow.core.workflow import (
-    DurableFunction,
-    Registry,
-    Workflow,
-    collect,
-    current_run,
-    step,
-    workflow,
-)
+from openworkflow.core.workflow import DurableFunction, Workflow, current_run, step, workflow
 
 if TYPE_CHECKING:
     from openworkflow.engine.step import Step, SyncStep

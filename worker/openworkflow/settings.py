@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT
+from openworkflow.core.workflow import BuildPolicy
 from openworkflow.telemetry.logs import LogFormat
 
 PREFIX = "OPENWORKFLOW_"
@@ -31,7 +32,9 @@ class Settings:
     concurrency: int = 100
     """Runs in progress at once."""
     build_id: str = ""
-    """Which build of the user's code this is; shown in openworkflow_build_info."""
+    """Which build of the user's code this is, such as a commit or an image's digest."""
+    build_policy: BuildPolicy = "moving"
+    """pinned: runs are finished by the build that began them; moving: by any."""
     port: int = 9090
     """Of metrics and health; 0 for any free one."""
     log_format: LogFormat = "auto"
@@ -73,6 +76,8 @@ class Settings:
             "drain": timedelta(seconds=self.drain_seconds),
             "payload_limit": self.payload_limit_bytes,
             "max_crashes": self.max_crashes,
+            "build_id": self.build_id,
+            "build_policy": self.build_policy,
         }
 
 
@@ -88,7 +93,11 @@ _RANGES: dict[str, tuple[float, float]] = {
     "payload_limit_bytes": (1, 268_435_456),
     "max_crashes": (1, 1_000_000),
 }
-_CHOICES = {"log_format": get_args(LogFormat), "log_level": LOG_LEVELS}
+_CHOICES = {
+    "log_format": get_args(LogFormat),
+    "log_level": LOG_LEVELS,
+    "build_policy": get_args(BuildPolicy),
+}
 
 
 def _without_service_links(environ: Mapping[str, str]) -> dict[str, str]:

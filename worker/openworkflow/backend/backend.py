@@ -8,6 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from openworkflow.backend import migrations, queries
+from openworkflow.backend.builds import Builds
 from openworkflow.backend.connection import Connection, Link, borrowed, connect, open_pool, probe
 from openworkflow.backend.creation import CHUNK, Creation
 from openworkflow.backend.diagnostics import Diagnostics, diagnose
@@ -73,6 +74,7 @@ class BackendPostgres:
         self.namespace_id, self.schema = namespace.id, namespace.schema
         self._listen_dsn, self._pool, self._application_name = listen_dsn, pool, application_name
         self._sql = queries.load(namespace.schema)
+        self.builds = Builds(self._fetch, self._sql, namespace.id)
         self._waker = Waker(self._notify_work)
         self._creating = 0
         self._closers: list[Callable[[], Awaitable[object]]] = []
@@ -182,6 +184,7 @@ class BackendPostgres:
             wanted.worker_id,
             *(read_cursor(cursor) if cursor else (None, None)),
             limit + 1,
+            wanted.build_id,
         )
         runs = [as_run(row) for row in rows[:limit]]
         return Page(runs, cursor_after(runs[-1]) if len(rows) > limit else None)

@@ -6,13 +6,16 @@ JSON values are text here; whoever needs the value decodes it.
 """
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
+from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
+
+KEY_SEPARATOR = "\x1f"
 
 
 class NewRun(NamedTuple):
@@ -32,6 +35,16 @@ class NewRun(NamedTuple):
     config: str = "{}"
     id: UUID | None = None
     """A new UUIDv7 if None."""
+
+
+def claim_key(name: str, version: str) -> str:
+    """Name and version as SQL compares them; the version "" means none."""
+    key = f"{name}{KEY_SEPARATOR}{version}"
+    if key.count(KEY_SEPARATOR) > 1:
+        raise ConfigurationError(
+            "the name and version of a workflow may not contain the character U+001F"
+        )
+    return key
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +119,15 @@ Write = StepSuccess | StepWrite | Completion | RunEnd
 
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
-    """Take up to `limit` due runs of these workflows; version "" means none."""
+    """Take up to `limit` due runs of the workflows with these keys, as a worker of `build_id`.
+
+    Runs of `pinned_keys` are bound to the build by this claim; without a build there are none.
+    """
 
     limit: int
-    names: list[str]
-    versions: list[str]
+    keys: list[str]
+    build_id: str | None = None
+    pinned_keys: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +206,7 @@ class RunFilter:
     created_after: datetime | None = None
     created_before: datetime | None = None
     worker_id: str | None = None
+    build_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from openworkflow.backend.connection import Link
 from openworkflow.backend.queries import numbered
 from openworkflow.backend.records import (
     ClaimedRun,
-    ClaimRequest,
     Completion,
     Flush,
     Flushed,
@@ -23,11 +22,7 @@ from openworkflow.backend.records import (
     StepWrite,
     Write,
 )
-from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.step_attempt import StepKind, StepStatus
-
-KEY_SEPARATOR = "\x1f"
-"""Between name and version where SQL compares both at once; served names do not contain it."""
 
 _STEP_PARAMETERS = {
     "flush_step_successes": [f"success_{name}" for name in StepSuccess._fields],
@@ -37,7 +32,15 @@ _END_PARAMETERS = {
     "flush_completions": [f"completion_{name}" for name in Completion._fields],
     "flush_run_ends": [f"end_{name}" for name in RunEnd._fields],
 }
-_CLAIM_PARAMETERS = ("claim_keys", "claim_limit", "worker_id", "namespace_id", "lease")
+_CLAIM_PARAMETERS = (
+    "claim_keys",
+    "claim_limit",
+    "worker_id",
+    "namespace_id",
+    "lease",
+    "build_id",
+    "pinned_keys",
+)
 _CLAIM_COLUMNS = ClaimedRun._fields[: ClaimedRun._fields.index("due_at")]
 _CLAIM_NO = _CLAIM_COLUMNS.index("claim_no")
 _DUE_AT = operator.attrgetter("due_at")
@@ -87,8 +90,9 @@ class WorkerSession:
             _columns(arguments, flush.completions, flush.ends)
             arguments += len(flush.completions) + len(flush.ends), self._channel
         if flush.claim:
-            arguments += _keys(flush.claim), flush.claim.limit
+            arguments += flush.claim.keys, flush.claim.limit
             arguments += flush.worker_id, self._namespace_id, flush.lease
+            arguments += flush.claim.build_id, flush.claim.pinned_keys
         parts = Parts(
             bool(flush.successes),
             bool(flush.steps),
@@ -207,23 +211,12 @@ def _lost(flush: Flush, row: asyncpg.Record) -> Set[UUID]:
     return lost
 
 
-def _keys(claim: ClaimRequest) -> list[str]:
-    names = zip(claim.names, claim.versions, strict=True)
-    keys = [f"{name}{KEY_SEPARATOR}{version}" for name, version in names]
-    if any(key.count(KEY_SEPARATOR) > 1 for key in keys):
-        raise ConfigurationError(
-            "the name and version of a workflow may not contain the character U+001F"
-        )
-    return keys
-
-
 def _claimed(row: asyncpg.Record) -> list[ClaimedRun]:
     """The runs that were claimed, those that waited longest first."""
     if row["id"] is None:
         return []
-    now, recovered = row["now"], frozenset(row["expired_ids"])
-    due_at = dict(zip(row["expired_ids"], row["expired_at"], strict=True))
-    due_at.update(zip(row["due_ids"], row["due_at"], strict=True))
+    now, recovered = row["now"], frozenset(row["recovered_ids"])
+    due_at = dict(zip(row["taken_ids"], row["taken_at"], strict=True))
     columns = [row[name] for name in _CLAIM_COLUMNS]
     runs = [
         ClaimedRun._make(

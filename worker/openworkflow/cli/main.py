@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from openworkflow.cli.builds import builds
 from openworkflow.cli.dev import dev
 from openworkflow.cli.doctor import doctor
 from openworkflow.cli.init import init
@@ -37,7 +38,7 @@ def cli() -> None:
     """
 
 
-for _command in (dev, doctor, init, migrate, prune, run, runs, worker):
+for _command in (builds, dev, doctor, init, migrate, prune, run, runs, worker):
     cli.add_command(_command)
 
 

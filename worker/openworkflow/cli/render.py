@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from openworkflow.backend.builds import Build
 from openworkflow.client import RunDetails
 from openworkflow.core.workflow_run import WorkflowRun
 
@@ -58,6 +59,36 @@ def runs_table(runs: Iterable[WorkflowRun]) -> Table:
     return table
 
 
+def builds_table(builds: Iterable[Build]) -> Table:
+    """A line for each build."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in (
+        "BUILD",
+        "NEW RUNS",
+        "RUNNING",
+        "DUE",
+        "WAITING",
+        "NEXT DUE",
+        "SEEN",
+        "PROMOTED",
+    ):
+        table.add_column(heading, overflow="fold")
+    builds = list(builds)
+    routed = any(build.share for build in builds)
+    for build in builds:
+        table.add_row(
+            build.build_id,
+            f"{build.share} %" if routed else "any",
+            str(build.running),
+            str(build.due),
+            str(build.waiting),
+            when(build.next_due_at),
+            when(build.created_at),
+            when(build.promoted_at),
+        )
+    return table
+
+
 def details(found: RunDetails) -> Iterable[Any]:
     """A run and the timeline of its steps."""
     run = found.run
@@ -71,6 +102,7 @@ def details(found: RunDetails) -> Iterable[Any]:
         ("due again" if run.status == "pending" else "finished", _end(run)),
         ("deadline", when(run.deadline_at)),
         ("worker", run.worker_id or ""),
+        ("build", f"{run.build_id or ''}{' (pinned)' if run.pinned else ''}"),
         ("attempts, crashes", f"{run.attempts}, {run.crashes}"),
         ("input", json.dumps(run.input, ensure_ascii=False)),
         ("output", "" if run.output is None else json.dumps(run.output, ensure_ascii=False)),

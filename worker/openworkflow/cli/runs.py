@@ -29,6 +29,7 @@ def runs() -> None:
 @click.option("--workflow", help="Only runs of this workflow.")
 @click.option("--version", help="Only runs of this version.")
 @click.option("--worker", "worker_id", help="Only runs that this worker holds.")
+@click.option("--build", "build_id", help="Only runs that this build began.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
 @click.option("--after", "cursor", help="Go on where the page before ended.")
 @database_options
@@ -38,6 +39,7 @@ def list_runs(
     workflow: str | None,
     version: str | None,
     worker_id: str | None,
+    build_id: str | None,
     limit: int,
     cursor: str | None,
     url: str | None,
@@ -51,6 +53,7 @@ def list_runs(
         workflow_name=workflow,
         version=version,
         worker_id=worker_id,
+        build_id=build_id,
     )
     page = run_async(_list(database(url, namespace, schema), wanted, limit, cursor))
     if as_json:

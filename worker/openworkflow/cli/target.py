@@ -9,7 +9,8 @@ from types import ModuleType
 from typing import Any
 
 from openworkflow.core.errors import ConfigurationError
-from openworkflow.core.workflow import Workflow, collect
+from openworkflow.core.registry import collect
+from openworkflow.core.workflow import Workflow
 
 
 def load_workflows(target: str) -> list[Workflow[Any, Any]]:

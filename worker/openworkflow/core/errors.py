@@ -73,6 +73,10 @@ class InvalidRunState(OpenWorkflowError):
         self.run_id, self.status = str(run_id), str(status)
 
 
+class InvalidBuildState(OpenWorkflowError):
+    """What was asked of a build would leave runs that nobody takes."""
+
+
 class WorkflowFailed(OpenWorkflowError):
     """The awaited run failed; `__cause__` is the original error where its type is known here."""
 

@@ -6,11 +6,10 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from functools import cached_property, update_wrapper
-from types import ModuleType
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
@@ -23,6 +22,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 NAME_LIMIT = 200
+BuildPolicy = Literal["pinned", "moving"]
 STEP_TYPES = frozenset({"Step", "SyncStep"})
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -55,6 +55,7 @@ class Workflow(Generic[I, O]):
         version: str | None = None,
         retry: RetryPolicy = DEFAULT_WORKFLOW_RETRY,
         deadline: Duration | None = None,
+        build_policy: BuildPolicy | None = None,
         names: Mapping[str, Any] | None = None,
     ) -> None:
         _check_function(fn)
@@ -63,6 +64,7 @@ class Workflow(Generic[I, O]):
         self.name = _valid_name(_default_name(fn) if name is None else name, "a workflow's name")
         self.version = None if version is None else _valid_name(version, "a workflow's version")
         self.retry = retry
+        self.build_policy = build_policy
         self.deadline = None if deadline is None else parse_duration(deadline)
         self.is_async = inspect.iscoroutinefunction(fn)
         self._input, self._step = _parameters(fn, self.name)
@@ -185,6 +187,7 @@ def workflow(
     version: str | None = None,
     retry: RetryPolicy = ...,
     deadline: Duration | None = None,
+    build_policy: BuildPolicy | None = None,
 ) -> _WorkflowDecorator: ...
 
 
@@ -196,12 +199,15 @@ def workflow(
     version: str | None = None,
     retry: RetryPolicy = DEFAULT_WORKFLOW_RETRY,
     deadline: Duration | None = None,
+    build_policy: BuildPolicy | None = None,
 ) -> Any:
     """Make a function a workflow; bare, or with options.
 
     The function takes at most an `input` (any name) and a `step` (named so, or annotated Step).
     `name` defaults to the function's, with dashes. Runs keep the `version` they were created with.
     `retry` is for errors outside the steps; `deadline` counts from a run's creation.
+    `build_policy` overrides the worker's: "pinned" runs are finished by the build that began them,
+    "moving" ones by any that takes new runs.
     """
 
     def decorate(fn: Callable[..., Any]) -> Workflow[Any, Any]:
@@ -211,6 +217,7 @@ def workflow(
             version=version,
             retry=retry,
             deadline=deadline,
+            build_policy=build_policy,
             names=sys._getframe(1 if bare is None else 2).f_locals,
         )
 
@@ -245,39 +252,6 @@ def step(
         return DurableFunction(fn, name=name, retry=retry, timeout=timeout)
 
     return decorate if fn is None else decorate(fn)
-
-
-class Registry:
-    """The workflows of a worker, by name and version."""
-
-    def __init__(self, workflows: Iterable[Workflow[Any, Any]]) -> None:
-        self._workflows: dict[tuple[str, str], Workflow[Any, Any]] = {}
-        for each in workflows:
-            if not isinstance(each, Workflow):
-                raise ConfigurationError(
-                    f"not a workflow: {each!r:.80}; decorate it with @workflow"
-                )
-            if self._workflows.setdefault(each.key, each) is not each:
-                raise ConfigurationError(
-                    f"two workflows are called {each.name!r} in version {each.version!r}; "
-                    "give one of them another name or version"
-                )
-
-    def keys(self) -> list[tuple[str, str]]:
-        """Names and versions, the version "" where there is none."""
-        return list(self._workflows)
-
-    def get(self, name: str, version: str | None) -> Workflow[Any, Any]:
-        """Raises KeyError for what is not served."""
-        return self._workflows[name, version or ""]
-
-    def __iter__(self) -> typing.Iterator[Workflow[Any, Any]]:
-        return iter(self._workflows.values())
-
-
-def collect(module: ModuleType) -> list[Workflow[Any, Any]]:
-    """The workflows a module holds, each once, in the order of their definition."""
-    return list(dict.fromkeys(v for v in vars(module).values() if isinstance(v, Workflow)))
 
 
 def _check_function(fn: object) -> None:

@@ -62,3 +62,7 @@ class WorkflowRun:
     """Workers lost in a row without a step recorded in between."""
     started_at: datetime | None = None
     """The first claim."""
+    build_id: str | None = None
+    """The build that began it."""
+    pinned: bool = False
+    """Whether only workers of that build may claim it."""

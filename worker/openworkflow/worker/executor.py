@@ -14,7 +14,7 @@ from openworkflow.backend.backend import (
 )
 from openworkflow.core.errors import BackendError, PoisonPill, SerializationError
 from openworkflow.core.failure import Failure
-from openworkflow.core.workflow import Registry
+from openworkflow.core.registry import Registry
 from openworkflow.engine.execution import Execution
 from openworkflow.engine.history import History
 from openworkflow.engine.outcome import (

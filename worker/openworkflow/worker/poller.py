@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -35,15 +36,12 @@ class Poller:
         clock: DatabaseClock,
         metrics: Metrics,
         *,
-        keys: Iterable[tuple[str, str]],
+        claim: ClaimRequest,
         slots: int,
-        batch: int,
         start: Callable[[list[ClaimedRun]], None],
     ) -> None:
         self._backend, self._clock, self._metrics = backend, clock, metrics
-        self._start, self._batch = start, batch
-        pairs = list(keys)
-        self._names, self._versions = [n for n, _ in pairs], [v for _, v in pairs]
+        self._start, self._claim, self._batch = start, claim, claim.limit
         self.slots = slots
         self._free = slots
         self._in_flight = 0
@@ -63,7 +61,7 @@ class Poller:
             return None
         self._in_flight += limit
         self._woken = False
-        return ClaimRequest(limit, self._names, self._versions)
+        return replace(self._claim, limit=limit)
 
     def settled(self, request: ClaimRequest, claimed: list[ClaimedRun]) -> None:
         """Take the runs of a claim that has come back."""

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import re
 import signal
 import socket
 import time
@@ -20,9 +21,11 @@ from typing import Any
 from uuid import uuid4
 
 from openworkflow.backend.backend import BackendPostgres, WorkerSession
+from openworkflow.backend.records import ClaimRequest, claim_key
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.registry import Registry
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT
-from openworkflow.core.workflow import Registry, Workflow
+from openworkflow.core.workflow import BuildPolicy, Workflow
 from openworkflow.engine.journal import DatabaseClock, Journal
 from openworkflow.engine.outcome import Released
 from openworkflow.engine.services import Services
@@ -38,6 +41,7 @@ LIVE_SECONDS = 300.0
 """Without a turn of the event loop for so long, the worker calls itself dead."""
 DEFAULT_COLLECTOR_THRESHOLD = 2000
 """Python 3.13's; older ones have less."""
+_BUILD_ID = re.compile(r"[\w.:/@+-]{1,128}", re.ASCII)
 COLLECTOR_THRESHOLD = 50_000
 """Allocations between two collections."""
 
@@ -48,6 +52,8 @@ class Worker:
     `concurrency` is the number of runs in progress at once, `lease` how long a claim holds without
     a heartbeat (a third of it apart), `drain` how long `stop()` lets running steps go on.
     A run whose worker died `max_crashes` times without recording a step in between is failed.
+    `build_id` names the code this worker runs; with the `build_policy` "pinned" its runs, unless
+    their workflow says otherwise, are finished by workers of that build only.
     Raises ConfigurationError for values out of range or workflows given twice.
     """
 
@@ -63,6 +69,8 @@ class Worker:
         metrics: Metrics | None = None,
         payload_limit: int = DEFAULT_PAYLOAD_LIMIT,
         max_crashes: int = 5,
+        build_id: str | None = None,
+        build_policy: BuildPolicy = "moving",
     ) -> None:
         self._registry = Registry(workflows)
         if not self._registry.keys():
@@ -75,6 +83,7 @@ class Worker:
         self.concurrency, self._max_crashes = concurrency, max_crashes
         self._backend, self._lease, self._drain = backend, lease, drain
         self._payload_limit = payload_limit
+        self._build_id, self._build_policy = _valid_build(build_id), build_policy
         self.metrics = metrics or Metrics(backend.namespace_id)
         self.metrics.serve({workflow.name for workflow in self._registry})
         self._executor: Executor | None = None
@@ -151,6 +160,8 @@ class Worker:
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(patient_collector())
             session = await stack.enter_async_context(self._session())
+            if self._build_id is not None:
+                await self._backend.builds.register(self._build_id)
             listener = await stack.enter_async_context(self._backend.listen())
             executor = self._executor = Executor(
                 self._backend, session, self._registry, self._max_crashes
@@ -200,9 +211,8 @@ class Worker:
             self._backend,
             clock,
             self.metrics,
-            keys=self._registry.keys(),
+            claim=self._claim_request(batch),
             slots=self.concurrency,
-            batch=batch,
             start=executor.start,
         )
         self._journal = Journal(
@@ -232,6 +242,15 @@ class Worker:
             metrics=self.metrics,
         )
 
+    def _claim_request(self, limit: int) -> ClaimRequest:
+        keys = [claim_key(*workflow.key) for workflow in self._registry]
+        pinned = [
+            claim_key(*workflow.key)
+            for workflow in self._registry
+            if self._build_id and (workflow.build_policy or self._build_policy) == "pinned"
+        ]
+        return ClaimRequest(limit, keys, self._build_id, pinned)
+
     async def _tick(self, executor: Executor) -> None:
         while True:
             self._last_tick = time.monotonic()
@@ -257,6 +276,16 @@ def patient_collector() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
+
+
+def _valid_build(build_id: str | None) -> str | None:
+    """An image's digest or tag, a commit: what a label of Prometheus and a URL can carry."""
+    if build_id and not _BUILD_ID.fullmatch(build_id):
+        raise ConfigurationError(
+            "a build id is 1 to 128 letters, digits and -_.:/@+, "
+            f"such as a commit or an image's digest, not {build_id!r:.80}"
+        )
+    return build_id or None
 
 
 def _check(what: str, value: float, least: float, most: float) -> None:

@@ -136,22 +136,53 @@ ended as (
 -- name: flush_claim
 -- Leases that ran out go first, or a steady backlog would keep them waiting for ever.
 -- A workflow is served if its name and version, joined by a separator, are among :claim_keys.
-expired as (
+-- Runs that are pinned belong to their build; the others to the builds that take their bucket.
+route as (
+    select coalesce(min(takes_from) filter (where build_id = :build_id), 0) as takes_from,
+           case when coalesce(max(takes_to), 0) = 0 then 100
+                else coalesce(max(takes_to) filter (where build_id = :build_id), 0)
+           end as takes_to
+      from {schema}.workflow_builds
+     where namespace_id = :namespace_id
+), expired as (
     select id, available_at
       from {schema}.workflow_runs
      where status = 'running' and namespace_id = :namespace_id and available_at <= now()
        and workflow_name || chr(31) || coalesce(version, '') = any (:claim_keys::text[])
+       and case when pinned then build_id = :build_id
+                else (uuid_hash(id) & 2147483647) % 100 >= (select takes_from from route)
+                 and (uuid_hash(id) & 2147483647) % 100 < (select takes_to from route) end
      order by available_at
      limit :claim_limit
+       for update skip locked
+), own as (
+    select id, available_at
+      from {schema}.workflow_runs
+     where pinned and status = 'pending' and namespace_id = :namespace_id
+       and build_id = :build_id and available_at <= now()
+       and workflow_name || chr(31) || coalesce(version, '') = any (:claim_keys::text[])
+     order by available_at
+     limit :claim_limit - (select count(*) from expired)
        for update skip locked
 ), due as (
     select id, available_at
       from {schema}.workflow_runs
      where status = 'pending' and namespace_id = :namespace_id and available_at <= now()
        and workflow_name || chr(31) || coalesce(version, '') = any (:claim_keys::text[])
+       and not pinned
+       and (select takes_to from route) > 0
+       and ((select takes_to - takes_from from route) = 100
+            or (uuid_hash(id) & 2147483647) % 100 >= (select takes_from from route)
+           and (uuid_hash(id) & 2147483647) % 100 < (select takes_to from route))
      order by available_at
-     limit :claim_limit - (select count(*) from expired)
+     limit :claim_limit - (select count(*) from expired) - (select count(*) from own)
        for update skip locked
+), taken as (
+    select id, available_at, true as recovered from expired
+    union all
+    select id, available_at, false from own
+    union all
+    select id, available_at, false from due
 ), claimed as (
     update {schema}.workflow_runs run
        set status = 'running',
@@ -159,6 +190,14 @@ expired as (
            claim_no = claim_no + 1,
            available_at = now() + :lease::interval,
            started_at = coalesce(started_at, now()),
+           build_id = case
+               when pinned then build_id
+               when workflow_name || chr(31) || coalesce(version, '')
+                    = any (:pinned_keys::text[]) then :build_id
+               else coalesce(build_id, :build_id)
+           end,
+           pinned = pinned
+               or workflow_name || chr(31) || coalesce(version, '') = any (:pinned_keys::text[]),
            -- A lease that expired counts as a crash; the count restarts where steps were recorded.
            crashes = case
                when status = 'pending' then crashes
@@ -169,14 +208,13 @@ expired as (
                                and attempt.context -> 'interrupted' is null) then 1
                else crashes + 1
            end
-     where id = any (array(select id from expired) || array(select id from due))
+     where id = any (array(select id from taken))
     returning id, workflow_name, version, input::text as input,
               claim_no, attempts, crashes, deadline_at
 ), claim as (
-    select array(select id from expired) as expired_ids,
-           array(select available_at from expired) as expired_at,
-           array(select id from due) as due_ids,
-           array(select available_at from due) as due_at,
+    select array(select id from taken) as taken_ids,
+           array(select available_at from taken) as taken_at,
+           array(select id from taken where recovered) as recovered_ids,
            array_agg(id) as id, array_agg(workflow_name) as workflow_name,
            array_agg(version) as version, array_agg(input) as input,
            array_agg(claim_no) as claim_no, array_agg(attempts) as attempts,

@@ -25,13 +25,14 @@ select current_setting('server_version') as server_version,
                   where datname = current_database() and backend_type = 'client backend'),
                 0)::float8 as oldest_transaction,
        array(select relation || ' ' || privilege
-               from unnest(array['workflow_runs', 'step_attempts']) as relation,
+               from unnest(array['workflow_runs', 'step_attempts', 'workflow_builds']) as relation,
                     unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE']) as privilege
               where not coalesce(has_table_privilege(to_regclass($1 || '.' || relation), privilege),
                                  false)) as missing_privileges,
        array(select wanted
                from unnest(array['idx_workflow_runs_available', 'idx_workflow_runs_namespace',
                                  'idx_workflow_runs_lease', 'idx_workflow_runs_idempotency',
+                                 'idx_workflow_runs_pinned',
                                  'idx_step_attempts_workflow_run']) as wanted
               where not exists (select from pg_index
                                  where indexrelid = to_regclass($1 || '.' || wanted)
@@ -54,6 +55,9 @@ select extract(epoch from now() - (select min(available_at) from {schema}.workfl
 -- name: check_invariants
 -- What must hold of every row, whoever wrote it. Answers what is broken, how often, and where.
 with broken as (
+    select 'a pinned run has a build' as invariant, id
+      from {schema}.workflow_runs where pinned and build_id is null
+    union all
     select 'a running run has a worker' as invariant, id
       from {schema}.workflow_runs where status = 'running' and worker_id is null
     union all

@@ -153,6 +153,7 @@ select *
    and ($5::timestamptz is null or created_at >= $5)
    and ($6::timestamptz is null or created_at < $6)
    and ($7::text is null or worker_id = $7)
+   and ($11::text is null or build_id = $11)
    and ($8::timestamptz is null or (created_at, id) < ($8, $9::uuid))
  order by created_at desc, id desc
  limit $10;

@@ -1,0 +1,118 @@
+"""Builds of the user's code: who takes new runs, which runs wait for whom, and their end."""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from openworkflow.core.errors import ConfigurationError, InvalidBuildState
+
+BATCH = 1000
+"""Runs of one transaction when a build is retired."""
+
+Leftover = Literal["refuse", "move", "fail"]
+"""What becomes of the unfinished runs of a build that is retired."""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A build and the unfinished runs that are pinned to it."""
+
+    build_id: str
+    share: int
+    """Of a hundred new runs, how many it takes; 0 for all builds means that all take all."""
+    created_at: datetime | None
+    """When its first worker started; None if only runs know of it."""
+    promoted_at: datetime | None
+    running: int
+    due: int
+    waiting: int
+    """Asleep, or between two attempts."""
+    next_due_at: datetime | None
+
+    @property
+    def left(self) -> int:
+        """Runs that only this build may finish."""
+        return self.running + self.due + self.waiting
+
+
+class Builds:
+    """The builds of one namespace; `BackendPostgres.builds` is one."""
+
+    def __init__(
+        self,
+        fetch: Callable[..., Awaitable[list[Any]]],
+        queries: Mapping[str, str],
+        namespace_id: str,
+    ) -> None:
+        self._fetch, self._sql, self._namespace_id = fetch, queries, namespace_id
+
+    async def register(self, build_id: str) -> None:
+        """Make a build known; it takes new runs if none is promoted."""
+        await self._fetch(self._sql["register_build"], self._namespace_id, build_id)
+
+    async def list(self) -> list[Build]:
+        """All builds, newest first."""
+        rows = await self._fetch(self._sql["list_builds"], self._namespace_id)
+        return [Build(**row) for row in rows]
+
+    async def promote(self, build_id: str, share: int = 100) -> None:
+        """Have `share` percent of the new runs go to this build, in one statement.
+
+        The others go on to the build that took the most before. Workers heed it at their next
+        claim. Raises InvalidBuildState for a build without workers so far, and for a share of
+        less than 100 where no other build takes new runs.
+        """
+        if not 1 <= share <= 100:
+            raise ConfigurationError(f"a share is 1 to 100 percent, not {share}")
+        rows = await self._fetch(self._sql["promote_build"], self._namespace_id, build_id, share)
+        if rows:
+            return
+        if build_id not in {build.build_id for build in await self.list()}:
+            raise InvalidBuildState(
+                f"no worker of build {build_id!r} has started so far; start one, or look at "
+                "`openworkflow builds list` for its name"
+            )
+        raise InvalidBuildState(
+            f"nobody would take the other {100 - share} percent of the new runs: no other build is "
+            "promoted; promote the one in use first, or this one without a share"
+        )
+
+    async def retire(self, build_id: str, leftover: Leftover = "refuse") -> int:
+        """Forget a build whose workers are gone; returns how many runs were moved or failed.
+
+        "move" lets any build continue its unfinished runs, "fail" fails them. Raises
+        InvalidBuildState if it takes new runs, and, for "refuse", if runs are left on it.
+        """
+        found = {build.build_id: build for build in await self.list()}
+        build = found.get(build_id)
+        if build is None:
+            raise InvalidBuildState(f"there is no build {build_id!r} in this namespace")
+        if build.share:
+            raise InvalidBuildState(
+                f"build {build_id!r} takes {build.share} percent of the new runs; promote another "
+                "build first"
+            )
+        settled = 0
+        if leftover != "refuse":
+            settled = await self._settle(build_id, leftover)
+        elif build.left:
+            raise InvalidBuildState(
+                f"{build.left} unfinished runs are pinned to build {build_id!r}; keep its workers "
+                "until they have ended, or choose --move (any build continues them) or --fail"
+            )
+        await self._fetch(self._sql["delete_build"], self._namespace_id, build_id)
+        return settled
+
+    async def _settle(self, build_id: str, leftover: Leftover) -> int:
+        statement = self._sql["unpin_build"]
+        arguments: list[Any] = [self._namespace_id, build_id, BATCH]
+        if leftover == "fail":
+            statement = self._sql["fail_build"]
+            message = f"build {build_id!r} was retired before the run had finished"
+            arguments.append(json.dumps({"type": "BuildRetired", "message": message}))
+        settled = 0
+        while rows := await self._fetch(statement, *arguments):
+            settled += len(rows)
+        return settled

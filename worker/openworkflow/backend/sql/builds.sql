@@ -1,0 +1,103 @@
+-- Builds of the user's code. `$1` is the namespace throughout.
+
+
+-- name: register_build
+-- A worker of this build has started.
+insert into {schema}.workflow_builds (namespace_id, build_id)
+values ($1, $2)
+on conflict do nothing;
+
+
+-- name: list_builds
+-- Newest first, those that only runs still know of included, with the runs pinned to each.
+with known as (
+    select build_id, takes_to - takes_from as share, created_at, promoted_at
+      from {schema}.workflow_builds
+     where namespace_id = $1
+), pinned as (
+    select build_id, status, available_at
+      from {schema}.workflow_runs
+     where namespace_id = $1 and pinned and status = 'pending'
+    union all
+    select build_id, status, available_at
+      from {schema}.workflow_runs
+     where namespace_id = $1 and pinned and status = 'running'
+), counted as (
+    select build_id,
+           count(*) filter (where status = 'running') as running,
+           count(*) filter (where status = 'pending' and available_at <= now()) as due,
+           count(*) filter (where status = 'pending' and available_at > now()) as waiting,
+           min(available_at) filter (where status = 'pending') as next_due_at
+      from pinned
+     group by build_id
+)
+select build_id, coalesce(share, 0) as share, created_at, promoted_at,
+       coalesce(running, 0) as running, coalesce(due, 0) as due,
+       coalesce(waiting, 0) as waiting, next_due_at
+  from known full join counted using (build_id)
+ order by created_at desc nulls last, build_id;
+
+
+-- name: promote_build
+-- $2 takes $3 of a hundred new runs; the build that took the most before takes the others.
+-- Nothing changes if $2 is unknown, or if nobody is there for the others.
+with main as (
+    select build_id
+      from {schema}.workflow_builds
+     where namespace_id = $1 and build_id <> $2 and takes_to > takes_from
+     order by takes_to - takes_from desc, promoted_at desc
+     limit 1
+)
+update {schema}.workflow_builds build
+   set takes_from = case when build.build_id = $2 then 0
+                         when build.build_id = (select build_id from main) then $3 else 0 end,
+       takes_to = case when build.build_id = $2 then $3
+                       when build.build_id = (select build_id from main) then 100 else 0 end,
+       promoted_at = case when build.build_id = $2 then now() else promoted_at end
+ where namespace_id = $1
+   and exists (select from {schema}.workflow_builds
+                where namespace_id = $1 and build_id = $2)
+   and ($3::smallint = 100 or exists (select from main))
+returning build_id, takes_to - takes_from as share;
+
+
+-- name: unpin_build
+-- One batch of the runs pinned to $2, which any build may continue from now on.
+update {schema}.workflow_runs
+   set pinned = false
+ where id in (select id from {schema}.workflow_runs
+               where namespace_id = $1 and build_id = $2 and pinned
+                 and status in ('pending', 'running')
+               limit $3)
+returning id;
+
+
+-- name: fail_build
+-- One batch of the runs pinned to $2, which nobody will continue. The fence stops who runs them.
+with failed as (
+    update {schema}.workflow_runs
+       set status = 'failed', worker_id = null, completed_at = now(), error = $4::text::jsonb
+     where id in (select id from {schema}.workflow_runs
+                   where namespace_id = $1 and build_id = $2 and pinned
+                     and status in ('pending', 'running')
+                   limit $3)
+    returning id
+), interrupted as (
+    update {schema}.step_attempts attempt
+       set status = 'failed', completed_at = now(), context = '{"interrupted": true}',
+           error = $4::text::jsonb
+      from failed
+     where attempt.workflow_run_id = failed.id and attempt.status = 'running'
+)
+select id from failed;
+
+
+-- name: delete_build
+-- If it takes no new runs and none is pinned to it.
+delete from {schema}.workflow_builds
+ where namespace_id = $1 and build_id = $2 and takes_to = takes_from
+   and not exists (select from {schema}.workflow_runs
+                    where namespace_id = $1 and build_id = $2 and pinned and status = 'pending')
+   and not exists (select from {schema}.workflow_runs
+                    where namespace_id = $1 and build_id = $2 and pinned and status = 'running')
+returning build_id;

@@ -1,0 +1,71 @@
+"""`openworkflow builds`: which build takes new runs, and what is left on the others."""
+
+from typing import Any
+
+import click
+
+from openworkflow.backend.builds import Build, Leftover
+from openworkflow.cli import render
+from openworkflow.cli.options import Database, database, database_options, json_option, run_async
+
+
+@click.group()
+def builds() -> None:
+    """Which build takes new runs, and what is left on the others."""
+
+
+@builds.command("list")
+@database_options
+@json_option
+def list_builds(url: str | None, namespace: str | None, schema: str | None, as_json: bool) -> None:
+    """List builds, newest first, with the runs that only they may finish."""
+    found: list[Build] = run_async(_call(database(url, namespace, schema), "list"))
+    if as_json:
+        render.as_json({"builds": found})
+    elif found:
+        render.console().print(render.builds_table(found))
+    else:
+        click.echo("no builds: no worker was started with OPENWORKFLOW_BUILD_ID")
+
+
+@builds.command()
+@click.argument("build_id")
+@click.option(
+    "--share",
+    type=click.IntRange(1, 100),
+    default=100,
+    show_default=True,
+    help="Percent of the new runs; the build in use takes the others.",
+)
+@database_options
+def promote(
+    build_id: str, share: int, url: str | None, namespace: str | None, schema: str | None
+) -> None:
+    """Have new runs go to BUILD_ID, from the next claim of every worker on."""
+    run_async(_call(database(url, namespace, schema), "promote", build_id, share))
+    click.echo(f"build {build_id} takes {share} % of the new runs")
+
+
+@builds.command()
+@click.argument("build_id")
+@click.option("--move", "leftover", flag_value="move", help="Any build continues its runs.")
+@click.option("--fail", "leftover", flag_value="fail", help="Its unfinished runs fail.")
+@database_options
+def retire(
+    build_id: str,
+    leftover: Leftover | None,
+    url: str | None,
+    namespace: str | None,
+    schema: str | None,
+) -> None:
+    """Forget BUILD_ID, whose workers are gone; refuses while runs are left on it."""
+    settled = run_async(
+        _call(database(url, namespace, schema), "retire", build_id, leftover or "refuse")
+    )
+    done = {"move": "moved", "fail": "failed"}.get(leftover or "")
+    click.echo(f"build {build_id} is retired" + (f", {settled} runs were {done}" if done else ""))
+
+
+async def _call(where: Database, method: str, *arguments: Any) -> Any:
+    async with where.connect() as backend:
+        return await getattr(backend.builds, method)(*arguments)
