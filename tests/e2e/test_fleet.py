@@ -133,6 +133,31 @@ async def test_runs_survive_the_sigkill_of_their_worker(
     assert restarts == [137]
 
 
+async def test_a_rollout_in_the_middle_of_work_interrupts_no_step(
+    tenant: Tenant, report: Report
+) -> None:
+    tenant.declare(scaling=QUICK, worker={"concurrency": 10})
+    runs = await enqueue(tenant, 30, charging_seconds=4)
+    await tenant.until(lambda: tenant.count("status = 'running'") >= 10, "runs are running")
+    old = {pod["metadata"]["name"] for pod in tenant.pods()}
+    tenant.declare(
+        scaling=QUICK,
+        worker={"concurrency": 10, "env": [{"name": "OPENWORKFLOW_BUILD_ID", "value": "2"}]},
+    )
+    start = time.monotonic()
+    await tenant.until(
+        lambda: not old & {pod["metadata"]["name"] for pod in tenant.get("pods").get("items", [])},
+        "the old pods have drained",
+    )
+    report("from the new template to the last old pod's end", time.monotonic() - start)
+    results = [await run.result(timeout="90s") for run in runs]
+
+    assert [f"receipt-{n} delivered" for n in range(30)] == results
+    assert 30 * 3 == len(steps(tenant))
+    interrupted = "SELECT count(*) FROM step_attempts WHERE step_name = 'charge' AND claim_no <> 1"
+    assert 0 == tenant.server.fetch_value(interrupted, tenant.database)
+
+
 def held_by(tenant: Tenant) -> list[str]:
     """The pods that hold runs now, whose worker id begins with their name."""
     query = (

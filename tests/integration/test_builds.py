@@ -6,6 +6,7 @@ import pytest
 
 from openworkflow import OpenWorkflow, RunStatus, Step, Worker, workflow
 from openworkflow.backend.backend import BackendPostgres, NewRun, WorkerSession
+from openworkflow.backend.builds import Build
 from openworkflow.backend.records import ClaimRequest, claim_key
 from openworkflow.core.errors import ConfigurationError, InvalidBuildState
 from tests.flushes import end_of, expire_leases, flush, session_of
@@ -122,6 +123,27 @@ async def test_a_share_of_the_new_runs_goes_to_a_build_and_the_rest_to_the_one_i
     assert {"v1": 80, "v2": 20, "v0": 0} == {
         build.build_id: build.share for build in await backend.builds.list()
     }
+
+
+async def test_a_held_build_gives_its_share_back_until_it_is_promoted_again(
+    backend: BackendPostgres, session: WorkerSession
+) -> None:
+    await registered(backend, "v1", "v2")
+    with pytest.raises(InvalidBuildState, match="no other build could take"):
+        await backend.builds.hold("v2")
+    await backend.builds.promote("v1")
+    await backend.builds.promote("v2", 10)
+
+    await backend.builds.hold("v2")
+
+    held = {build.build_id: (build.share, bool(build.held_at)) for build in await _list(backend)}
+    assert {"v1": (100, False), "v2": (0, True)} == held
+    await backend.builds.promote("v2")
+    assert [False, False] == [bool(build.held_at) for build in await _list(backend)]
+
+
+async def _list(backend: BackendPostgres) -> list[Build]:
+    return await backend.builds.list()
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ class Build:
     created_at: datetime | None
     """When its first worker started; None if only runs know of it."""
     promoted_at: datetime | None
+    held_at: datetime | None
+    """Since when it is held back, because it failed."""
     running: int
     due: int
     waiting: int
@@ -78,6 +80,17 @@ class Builds:
             f"nobody would take the other {100 - share} percent of the new runs: no other build is "
             "promoted; promote the one in use first, or this one without a share"
         )
+
+    async def hold(self, build_id: str) -> None:
+        """Take the new runs away from a build that fails; the one in use takes them all.
+
+        Raises InvalidBuildState if no other build takes new runs.
+        """
+        if not await self._fetch(self._sql["hold_build"], self._namespace_id, build_id):
+            raise InvalidBuildState(
+                f"build {build_id!r} is unknown, or no other build could take its new runs; "
+                "promote another one first"
+            )
 
     async def retire(self, build_id: str, leftover: Leftover = "refuse") -> int:
         """Forget a build whose workers are gone; returns how many runs were moved or failed.

@@ -48,6 +48,15 @@ def promote(
 
 @builds.command()
 @click.argument("build_id")
+@database_options
+def hold(build_id: str, url: str | None, namespace: str | None, schema: str | None) -> None:
+    """Take the new runs away from BUILD_ID, which fails; the build in use takes them."""
+    run_async(_call(database(url, namespace, schema), "hold", build_id))
+    click.echo(f"build {build_id} is held and takes no new runs")
+
+
+@builds.command()
+@click.argument("build_id")
 @click.option("--move", "leftover", flag_value="move", help="Any build continues its runs.")
 @click.option("--fail", "leftover", flag_value="fail", help="Its unfinished runs fail.")
 @database_options

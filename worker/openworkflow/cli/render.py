@@ -78,7 +78,7 @@ def builds_table(builds: Iterable[Build]) -> Table:
     for build in builds:
         table.add_row(
             build.build_id,
-            f"{build.share} %" if routed else "any",
+            "held" if build.held_at else f"{build.share} %" if routed else "any",
             str(build.running),
             str(build.due),
             str(build.waiting),

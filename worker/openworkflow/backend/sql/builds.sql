@@ -11,7 +11,7 @@ on conflict do nothing;
 -- name: list_builds
 -- Newest first, those that only runs still know of included, with the runs pinned to each.
 with known as (
-    select build_id, takes_to - takes_from as share, created_at, promoted_at
+    select build_id, takes_to - takes_from as share, created_at, promoted_at, held_at
       from {schema}.workflow_builds
      where namespace_id = $1
 ), pinned as (
@@ -31,7 +31,7 @@ with known as (
       from pinned
      group by build_id
 )
-select build_id, coalesce(share, 0) as share, created_at, promoted_at,
+select build_id, coalesce(share, 0) as share, created_at, promoted_at, held_at,
        coalesce(running, 0) as running, coalesce(due, 0) as due,
        coalesce(waiting, 0) as waiting, next_due_at
   from known full join counted using (build_id)
@@ -53,12 +53,34 @@ update {schema}.workflow_builds build
                          when build.build_id = (select build_id from main) then $3 else 0 end,
        takes_to = case when build.build_id = $2 then $3
                        when build.build_id = (select build_id from main) then 100 else 0 end,
-       promoted_at = case when build.build_id = $2 then now() else promoted_at end
+       promoted_at = case when build.build_id = $2 then now() else promoted_at end,
+       held_at = case when build.build_id = $2 then null else held_at end
  where namespace_id = $1
    and exists (select from {schema}.workflow_builds
                 where namespace_id = $1 and build_id = $2)
    and ($3::smallint = 100 or exists (select from main))
 returning build_id, takes_to - takes_from as share;
+
+
+-- name: hold_build
+-- $2 takes no new runs; the build that takes the most beside it takes them all.
+-- Nothing changes if there is none, or if $2 is unknown.
+with main as (
+    select build_id
+      from {schema}.workflow_builds
+     where namespace_id = $1 and build_id <> $2 and takes_to > takes_from
+     order by takes_to - takes_from desc, promoted_at desc
+     limit 1
+)
+update {schema}.workflow_builds build
+   set takes_from = 0,
+       takes_to = case when build.build_id = (select build_id from main) then 100 else 0 end,
+       held_at = case when build.build_id = $2 then now() else held_at end
+ where namespace_id = $1
+   and exists (select from {schema}.workflow_builds
+                where namespace_id = $1 and build_id = $2)
+   and exists (select from main)
+returning build_id;
 
 
 -- name: unpin_build

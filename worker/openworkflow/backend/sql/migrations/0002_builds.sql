@@ -20,5 +20,7 @@ CREATE TABLE workflow_builds (
   takes_to SMALLINT NOT NULL DEFAULT 0,
   created_at TIMESTAMPTZ NOT NULL DEFAULT NOW(),
   promoted_at TIMESTAMPTZ,
+  -- Since when it is held back, because it failed; a promotion ends that.
+  held_at TIMESTAMPTZ,
   PRIMARY KEY (namespace_id, build_id)
 );
