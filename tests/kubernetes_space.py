@@ -108,9 +108,9 @@ class Space:
         body = {"spec": {"replicas": replicas}}
         self.plane.request("PATCH", f"{path}?fieldManager={manager}", body, MERGE)
 
-    def pod(self, name: str, **annotations: str) -> None:
+    def pod(self, name: str, fleet: str = "orders-worker", **annotations: str) -> None:
         """A ready worker pod, as the controllers and a kubelet would make it."""
-        deployment = self.deployment()
+        deployment = self.deployment(fleet)
         assert deployment is not None
         template = deployment["spec"]["template"]
         metadata = {"name": name, "labels": template["metadata"]["labels"]}

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import json
-import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,11 +19,12 @@ from uuid import UUID
 
 import asyncpg
 
+from openworkflow_operator.answers import Question, build_view, count, counts, observation
 from openworkflow_operator.bounded import AnswerTooLarge, BoundedLoop
 from openworkflow_operator.diagnosis import SchemaMissing, SchemaTooNew, UnusableAnswer
 from openworkflow_operator.dsn import Dsn, TlsMode, check_address, tls_context
 from openworkflow_operator.observation import Observation
-from openworkflow_operator.scaling import Demand
+from openworkflow_operator.rollout import BuildView
 
 CONNECT_SECONDS: Final = 5.0
 LOOK_SECONDS: Final = 5.0
@@ -45,16 +44,6 @@ _WRITE: Final = (
     "BEGIN; SET LOCAL statement_timeout = 30000; SET LOCAL lock_timeout = 1000; "
     "SET LOCAL enable_seqscan = off; SET LOCAL jit = off"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What to count for one namespace."""
-
-    namespace_id: str
-    due_limit: int
-    running_limit: int
-    lead_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +122,39 @@ class Database:
                 [question.running_limit for question in questions],
                 [question.lead_seconds for question in questions],
             )
+            builds = await self._look_at_builds([q for q in questions if q.builds])
         asked = {question.namespace_id: question for question in questions}
         now = datetime.now(UTC)
         return {
-            row["namespace_id"]: _observation(row, asked[row["namespace_id"]], now, serial)
+            name: observation(row, asked[name], now, serial, builds.get(name))
             for row in rows
+            if (name := row["namespace_id"])
         }
+
+    async def _look_at_builds(
+        self, questions: Sequence[Question]
+    ) -> dict[str, dict[str, BuildView]]:
+        found: dict[str, dict[str, BuildView]] = {q.namespace_id: {} for q in questions}
+        if not questions:
+            return found
+        rows = await self._read(
+            _statement("builds.sql", self._schema),
+            [question.namespace_id for question in questions],
+            [question.due_limit for question in questions],
+            [question.running_limit for question in questions],
+            [question.lead_seconds for question in questions],
+            [question.canary for question in questions],
+        )
+        for row in rows:
+            found[row["namespace_id"]][row["build_id"]] = build_view(row)
+        return found
+
+    async def write(self, file: str, *arguments: object) -> list[Any]:
+        """Run one of the statements that change something."""
+        async with _limited(self._budget, PRUNE_SECONDS):
+            return await self._transaction(
+                _WRITE, "COMMIT", _statement(file, self._schema), *arguments
+            )
 
     async def listen(self, namespace_ids: Sequence[str], on_work: Callable[[], None]) -> None:
         """Hear of new work in exactly these namespaces from now on."""
@@ -170,8 +186,8 @@ class Database:
                 after,
                 page,
             )
-        last, deleted = rows[0]["last_id"], _counts(rows[0]["deleted"])
-        if _count(rows[0]["looked_at"]) < page:
+        last, deleted = rows[0]["last_id"], counts(rows[0]["deleted"])
+        if count(rows[0]["looked_at"]) < page:
             last = None
         elif not isinstance(last, UUID) or last <= after:
             raise UnusableAnswer
@@ -209,42 +225,6 @@ class Database:
             raise UnusableAnswer
         if version > KNOWN_SCHEMA_VERSION:
             raise SchemaTooNew
-
-
-def _observation(row: Any, question: Question, now: datetime, serial: int) -> Observation:
-    """The answer, of which nothing is taken for granted: the server may be hostile."""
-    mean_age, next_wake = row["mean_running_age"], row["next_wake_seconds"]
-    due, running = _count(row["due"]), _count(row["running"])
-    demand = Demand(
-        due=due,
-        oldest_due_age=_seconds(row["oldest_due_age"]),
-        running=running,
-        saturated=due >= question.due_limit or running >= question.running_limit,
-        waking=_count(row["waking"]),
-        # Runs in progress are on average half done, or more where durations vary.
-        service_seconds=None if mean_age is None else 2 * _seconds(mean_age),
-    )
-    wake = None if next_wake is None else _seconds(next_wake)
-    return Observation(demand, now, serial, _counts(row["by_pod"]), wake)
-
-
-def _counts(text: str) -> dict[str, int]:
-    found = json.loads(text)
-    if not isinstance(found, dict):
-        raise UnusableAnswer
-    return {name: _count(value) for name, value in found.items()}
-
-
-def _count(value: object) -> int:
-    if not isinstance(value, int) or not 0 <= value < 2**31:
-        raise UnusableAnswer
-    return value
-
-
-def _seconds(value: object) -> float:
-    if not isinstance(value, float) or not math.isfinite(value):
-        raise UnusableAnswer
-    return max(0.0, value)
 
 
 @contextlib.asynccontextmanager

@@ -40,6 +40,8 @@ class FleetReport:
     next_wake: float | None = None
     """Seconds until the next sleeping run is due."""
     conditions: Mapping[str, str] = field(default_factory=dict)
+    builds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """By build: percent of the new runs, and runs of it that are due or running."""
 
 
 _FLEET: Final = {
@@ -142,6 +144,7 @@ class Metrics(Collector):
                 wake.add_metric([*key, report.namespace_id], time.time() + report.next_wake)
         yield wake
         yield _conditions(fleets)
+        yield from _builds(fleets)
 
 
 def _conditions(fleets: list[tuple[Key, FleetReport]]) -> Metric:
@@ -156,6 +159,22 @@ def _conditions(fleets: list[tuple[Key, FleetReport]]) -> Metric:
                 labels = [*key, report.namespace_id, name, each]
                 family.add_metric(labels, float(status == each))
     return family
+
+
+def _builds(fleets: list[tuple[Key, FleetReport]]) -> Iterator[Metric]:
+    """Of those there are now, fifty at most: an old build's series end with it."""
+    texts = {
+        "new_runs_percent": "Share of the new runs that a build takes.",
+        "unfinished_runs": "Due and running runs that only this build may finish.",
+    }
+    for place, (name, text) in enumerate(texts.items()):
+        family = GaugeMetricFamily(
+            f"openworkflow_namespace_build_{name}", text, labels=(*LABELS, "build_id")
+        )
+        for key, report in fleets:
+            for build, values in report.builds.items():
+                family.add_metric([*key, report.namespace_id, build], values[place])
+        yield family
 
 
 def _version() -> str:

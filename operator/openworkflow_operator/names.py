@@ -24,6 +24,11 @@ DATABASE_ANNOTATION: Final = f"{GROUP}/database"
 #: Read by the ReplicaSet controller: the pods with the lowest cost go first.
 DELETION_COST_ANNOTATION: Final = "controller.kubernetes.io/pod-deletion-cost"
 
+#: Label of the Deployment and the pods of a build.
+BUILD_LABEL: Final = f"{GROUP}/build"
+#: Annotation of a build's Deployment: the `worker` section that it was made of.
+WORKER_ANNOTATION: Final = f"{GROUP}/worker"
+
 #: Server-side apply: one manager owns the objects, another one their number of replicas.
 FIELD_MANAGER: Final = "openworkflow-operator"
 SCALER_FIELD_MANAGER: Final = "openworkflow-operator-scaler"
@@ -37,3 +42,8 @@ DRAIN_MARGIN_SECONDS: Final = 15
 def worker_name(resource_name: str) -> str:
     """The name of the Deployment, its ServiceAccount, Service and the rest."""
     return f"{resource_name}-worker"
+
+
+def deployment_name(resource_name: str, build: str | None) -> str:
+    """The name of the Deployment, of one build where there are builds."""
+    return worker_name(resource_name) + (f"-{build}" if build else "")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from openworkflow_operator.rollout import BuildView
 from openworkflow_operator.scaling import Demand
 
 
@@ -44,6 +45,8 @@ class Observation:
     """Runs in progress by pod."""
     next_wake_seconds: float | None = None
     """Until the next sleeping run is due."""
+    builds: Mapping[str, BuildView] | None = None
+    """None where nobody asked for them."""
 
 
 @dataclass(frozen=True, slots=True)

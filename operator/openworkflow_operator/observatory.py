@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from openworkflow_operator.database import ConnectOptions, Database, Question
+from openworkflow_operator.answers import Question
+from openworkflow_operator.database import ConnectOptions, Database
 from openworkflow_operator.diagnosis import diagnose
 from openworkflow_operator.dsn import Dsn
 from openworkflow_operator.observation import DatabaseView
@@ -90,6 +91,11 @@ class Observatory:
         self._places[key] = place
         self._observers[place].set(key, target)
 
+    def hurry(self, key: Key) -> None:
+        """Look again soon: something was changed in the database."""
+        if (place := self._places.get(key)) is not None:
+            self._observers[place].hurry()
+
     def forget(self, key: Key) -> None:
         """Stop looking for this resource."""
         self._views.pop(key, None)
@@ -104,6 +110,11 @@ class Observatory:
     def view(self, key: Key) -> DatabaseView | None:
         """The result of the last look, None before the first one."""
         return self._views.get(key)
+
+    @property
+    def serial(self) -> int:
+        """The number of the last look that was begun."""
+        return self._serial
 
     def next_serial(self) -> int:
         """A number for the next look, larger than those before."""
@@ -145,6 +156,10 @@ class _Observer:
         """Leave the target out; returns how many are left."""
         self._targets.pop(key, None)
         return len(self._targets)
+
+    def hurry(self) -> None:
+        """Look again soon."""
+        self._wake.set()
 
     def stop(self) -> None:
         """End the loop and its connection."""

@@ -19,6 +19,7 @@ from openworkflow_operator.names import DATABASE_ANNOTATION, SCALER_FIELD_MANAGE
 from openworkflow_operator.observation import DatabaseView, Observation
 from openworkflow_operator.pods import Pod, fleet_of, replicas_of
 from openworkflow_operator.resources import Manifest, wanted_objects
+from openworkflow_operator.rollout import Action, Phase, Verdict
 from openworkflow_operator.scaling import Decision, Demand, Limit, Memory, Policy, decide
 from openworkflow_operator.spec import Key, ScalingMode, WorkflowNamespace
 
@@ -36,6 +37,13 @@ class Recollection:
     wanted: int = 0
     serial: int = -1
     """The last look at the database that a decision took into account."""
+    builds: Mapping[str, Recollection] = field(default_factory=dict)
+    """The same for each build, where there are any."""
+    verdict: Verdict | None = None
+    """On the rollout, from the last look that was newer than what was done about it."""
+    verdict_serial: int = -1
+    acted_serial: int = -1
+    """Looks up to this one may have missed what the operator did in the database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,8 @@ class Observed:
     conflict: Key | None = None
     replicas_limit: int = 1000
     """The operator-wide limit for one resource."""
+    fleets: Mapping[str, Object] = field(default_factory=dict)
+    """The Deployments of builds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,12 @@ class Plan:
     reverted: bool = False
     """Somebody else had changed the number of pods."""
     next: Recollection = field(default_factory=Recollection)
+    others: Mapping[str, Plan] = field(default_factory=dict)
+    """What to do with the pods of other builds."""
+    actions: Sequence[Action] = ()
+    """In the database, at the end."""
+    phases: Mapping[str, tuple[Phase, str]] = field(default_factory=dict)
+    """Where each build stands, and why."""
 
 
 def plan(observed: Observed, past: Recollection, now: float) -> Plan:

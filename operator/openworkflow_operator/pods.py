@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Self
 
-from openworkflow_operator.names import DELETION_COST_ANNOTATION
+from openworkflow_operator.names import BUILD_LABEL, DELETION_COST_ANNOTATION
 from openworkflow_operator.scaling import Fleet
 
 Object = Mapping[str, Any]
@@ -42,6 +42,7 @@ class Pod:
     terminating: bool = False
     trouble: Trouble | None = None
     deletion_cost: int = 0
+    build: str | None = None
 
     @classmethod
     def parse(cls, pod: Object, now: datetime) -> Self:
@@ -55,6 +56,7 @@ class Pod:
             terminating="deletionTimestamp" in metadata
             or status.get("phase") in ("Succeeded", "Failed"),
             trouble=None if ready else _trouble(status, conditions, now),
+            build=(metadata.get("labels") or {}).get(BUILD_LABEL),
             deletion_cost=_cost((metadata.get("annotations") or {}).get(DELETION_COST_ANNOTATION)),
         )
 

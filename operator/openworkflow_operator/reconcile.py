@@ -10,39 +10,49 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from openworkflow_operator import kinds
+from openworkflow_operator.answers import Question
+from openworkflow_operator.applier import Applier
+from openworkflow_operator.build_planner import plan_builds
+from openworkflow_operator.build_status import obstructed
 from openworkflow_operator.cluster import Cluster, ClusterError
 from openworkflow_operator.credentials import Credentials, CredentialsReader
-from openworkflow_operator.database import Question
-from openworkflow_operator.metrics import FleetReport, Metrics
-from openworkflow_operator.names import DELETION_COST_ANNOTATION, worker_name
-from openworkflow_operator.observation import DatabaseProblem, DatabaseView, Observation
+from openworkflow_operator.diagnosis import diagnose
+from openworkflow_operator.metrics import Metrics
+from openworkflow_operator.observation import DatabaseProblem, DatabaseView
 from openworkflow_operator.observatory import Observatory, Target
 from openworkflow_operator.planner import Observed, Plan, Recollection, plan, policy_of
-from openworkflow_operator.pods import Pod, Trouble, refusal_reason, replicas_of
+from openworkflow_operator.pods import Pod, Trouble, replicas_of
 from openworkflow_operator.recorder import Recorder
+from openworkflow_operator.report import fleet_report
 from openworkflow_operator.retention import Pruner, Retention
 from openworkflow_operator.rivals import Identity, Rivals
+from openworkflow_operator.routes import carry_out
 from openworkflow_operator.scaling import MOST_COUNTED, observation_cap
 from openworkflow_operator.spec import Key, WorkflowNamespace
 from openworkflow_operator.status import Facts, news, status_of, worth_writing
-from openworkflow_operator.store import Store
+from openworkflow_operator.store import Object, Store
+from openworkflow_operator.workload import build_of
 
 logger = logging.getLogger(__name__)
 
-#: Reasons of which somebody should know that something is wrong.
+#: Reasons that are no reason to worry.
 _GOOD_NEWS = frozenset(
     {
+        "Current",
         "Following",
         "NotPaused",
         "Pruning",
+        "Ramping",
         "Reachable",
         "Ready",
         "ScaledToZero",
+        "Starting",
+        "Verifying",
         "WithinLimits",
         "WorkersReady",
         "WorkersStarting",
@@ -61,6 +71,8 @@ class _Visited:
 
     past: Recollection = field(default_factory=Recollection)
     written_at: float = 0.0
+    obstacle: DatabaseProblem | None = None
+    """Why the database did not take what a rollout decided."""
 
 
 class Reconciler:
@@ -84,6 +96,7 @@ class Reconciler:
         self._service_monitors_exist = service_monitors_exist
         self._credentials = CredentialsReader(cluster)
         self._recorder = Recorder(cluster)
+        self._applier = Applier(cluster, store, metrics)
         self._visited: dict[Key, _Visited] = {}
         self._rivals = Rivals(enqueue)
         self._census = asyncio.Lock()
@@ -99,9 +112,14 @@ class Reconciler:
             return None
         visited = self._visited.setdefault(key, _Visited())
         observed = await self._observe(resource, visited)
-        decided = plan(observed, visited.past, time.monotonic())
+        decide = plan_builds if resource.rollout.is_pinned else plan
+        decided = decide(observed, visited.past, time.monotonic())
         visited.past = decided.next
-        refused, failure = await self._apply(resource, decided)
+        refused, failure = await self._applier.apply(resource, decided)
+        if decided.actions:
+            visited.obstacle = await self._route(resource, decided)
+            acted = self._observatory.serial
+            visited.past = replace(visited.past, acted_serial=acted)
         await self._report(resource, visited, observed, decided, refused)
         if failure is not None:
             raise failure
@@ -139,6 +157,7 @@ class Reconciler:
             service_monitors_exist=self._service_monitors_exist(),
             conflict=conflict,
             replicas_limit=self._replicas_limit,
+            fleets=self._store.fleets(key),
         )
 
     def _look(
@@ -161,6 +180,8 @@ class Reconciler:
             due_limit=observation_cap(policy, seconds),
             running_limit=min(2 * slots + 1, 4 * MOST_COUNTED),
             lead_seconds=resource.scaling.activation_lead_seconds,
+            builds=resource.rollout.is_pinned,
+            canary=resource.rollout.gate.canary,
         )
         period = resource.scaling.poll_period_seconds
         idle = visited.past.target == 0
@@ -201,40 +222,22 @@ class Reconciler:
         if self._store.resource(resource.key) is not None:  # not deleted in the meantime
             self._rivals.claim(resource, _identity(resource, credentials))
 
-    async def _apply(
-        self, resource: WorkflowNamespace, decided: Plan
-    ) -> tuple[Trouble | None, ClusterError | None]:
-        """Carry out the plan; a refused object must not keep the others from being made."""
-        refused: Trouble | None = None
-        failure: ClusterError | None = None
-        namespace, name = resource.key.namespace, worker_name(resource.key.name)
-        for kind, manifest in decided.apply:
-            try:
-                self._store.put(kind, await self._cluster.apply(kind, manifest))
-            except ClusterError as error:
-                failure = error
-                if error.status in (400, 403, 422):
-                    refused = refusal_reason(error.message)
-                logger.warning("%s of %s was not applied: %s", kind.name, resource.key, error)
-        for kind, obsolete in decided.delete:
-            await self._cluster.delete(kind, namespace, obsolete)
-        for pod, cost in decided.deletion_costs.items():
-            try:
-                annotation = {DELETION_COST_ANNOTATION: str(cost)}
-                await self._cluster.annotate(kinds.POD, namespace, pod, annotation)
-            except ClusterError as error:
-                if error.status != 404:
-                    raise
-        if decided.scale_to is not None and kinds.DEPLOYMENT in self._store.owned(resource.key):
-            scale = await self._cluster.scale(namespace, name, decided.scale_to)
-            self._store.scaled(resource.key, scale)
-            self._count(resource.key, decided)
-        return refused, failure
-
-    def _count(self, key: Key, decided: Plan) -> None:
-        if decided.scale_to is not None and decided.scale_to != decided.was:
-            direction = "up" if decided.scale_to > decided.was else "down"
-            self._metrics.scale_operations.labels(*key, direction).inc()
+    async def _route(self, resource: WorkflowNamespace, decided: Plan) -> DatabaseProblem | None:
+        """Carry out in the database what the rollout decided, and look again."""
+        credentials = await self._credentials.read(resource, False)
+        if credentials.dsn is None:
+            return credentials.problem
+        where = (credentials.dsn, resource.database.schema, resource.namespace_id)
+        try:
+            await carry_out(decided.actions, *where, self._observatory.options)
+        except Exception as error:
+            # The class is ours or asyncpg's; the text could hold what is secret. The next look
+            # decides anew.
+            problem = diagnose(error)
+            logger.warning("%s: a rollout cannot go on: %s", resource.key, problem.reason)
+            return problem
+        self._observatory.hurry(resource.key)
+        return None
 
     async def _report(
         self,
@@ -244,26 +247,36 @@ class Reconciler:
         decided: Plan,
         refused: Trouble | None,
     ) -> None:
-        deployment = self._store.owned(resource.key).get(kinds.DEPLOYMENT)
+        deployments = self._deployments(resource)
         scaled = decided.scale_to is not None and decided.scale_to != decided.was
         facts = Facts(
             resource=resource,
             database=observed.database,
             pruning=self._pruner.last(resource.key),
-            deployment=deployment,
+            deployment=next(iter(deployments.values()), None),
             pods=observed.pods,
-            desired=replicas_of(deployment),
+            desired=sum(map(replicas_of, deployments.values())),
             limit=decided.next.limit,
             refused=refused,
             conflict=observed.conflict,
             scaled=scaled,
+            phases=obstructed(decided.phases, visited.obstacle),
+            fleets=self._store.fleets(resource.key),
         )
         status = status_of(facts, datetime.now(UTC))
-        self._metrics.report(resource.key, _fleet_report(facts, decided, status))
+        self._metrics.report(resource.key, fleet_report(facts, decided, status))
         if worth_writing(status, resource.status, time.monotonic() - visited.written_at):
             await self._write(resource, status)
             visited.written_at = time.monotonic()
         await self._tell(resource, decided, status, scaled)
+
+    def _deployments(self, resource: WorkflowNamespace) -> dict[str | None, Object]:
+        """The Deployments of the resource by build, the wanted one first."""
+        if not resource.rollout.is_pinned:
+            found = self._store.owned(resource.key).get(kinds.DEPLOYMENT)
+            return {} if found is None else {None: found}
+        fleets, target = self._store.fleets(resource.key), build_of(resource)
+        return dict(sorted(fleets.items(), key=lambda each: each[0] != target))
 
     async def _write(self, resource: WorkflowNamespace, status: dict[str, Any]) -> None:
         try:
@@ -311,27 +324,3 @@ def _parsed(raw: Mapping[str, Any] | None) -> WorkflowNamespace | None:
 def _identity(resource: WorkflowNamespace, credentials: Credentials) -> Identity | None:
     dsn = credentials.dsn
     return None if dsn is None else (dsn.place, resource.database.schema, resource.namespace_id)
-
-
-def _fleet_report(facts: Facts, decided: Plan, status: dict[str, Any]) -> FleetReport:
-    resource = facts.resource
-    report: dict[str, Any] = {
-        "namespace_id": resource.namespace_id,
-        "desired": facts.desired,
-        "wanted": decided.next.wanted,
-        "ready": sum(1 for pod in facts.pods if pod.ready and not pod.terminating),
-        "maximum": resource.scaling.max_replicas,
-        "target_latency": resource.scaling.target_latency_seconds,
-        "conditions": {c["type"]: c["status"] for c in status["conditions"]},
-    }
-    if isinstance(facts.database, Observation):
-        demand = facts.database.demand
-        report |= {
-            "due": demand.due,
-            "running": demand.running,
-            "waking": demand.waking,
-            "oldest_due_age": demand.oldest_due_age,
-            "last_observation": facts.database.at.timestamp(),
-            "next_wake": facts.database.next_wake_seconds,
-        }
-    return FleetReport(**report)

@@ -16,11 +16,18 @@ from openworkflow_operator.names import (
     API_VERSION,
     GROUP,
     KIND,
+    WORKER_ANNOTATION,
     WORKER_PORT,
+    deployment_name,
     worker_name,
 )
 from openworkflow_operator.spec import Monitoring, WorkflowNamespace
-from openworkflow_operator.workload import labels, pod_template, selector_labels
+from openworkflow_operator.workload import (
+    deployment_selector,
+    labels,
+    pod_template,
+    selector_labels,
+)
 
 #: Annotation with the digest of what was applied: tells that something has to be taken away.
 APPLIED_ANNOTATION: Final = f"{GROUP}/applied"
@@ -49,11 +56,11 @@ def wanted_objects(
 def deployment(resource: WorkflowNamespace, database_digest: str | None) -> Manifest:
     """The fleet. It carries no number of replicas: only the scale subresource sets it."""
     rollout = resource.rollout
-    return _object(
+    made = _object(
         resource,
         kinds.DEPLOYMENT,
         spec={
-            "selector": {"matchLabels": selector_labels(resource)},
+            "selector": {"matchLabels": deployment_selector(resource)},
             "progressDeadlineSeconds": rollout.progress_deadline_seconds,
             "revisionHistoryLimit": 3,
             "strategy": {
@@ -66,6 +73,14 @@ def deployment(resource: WorkflowNamespace, database_digest: str | None) -> Mani
             "template": pod_template(resource, database_digest),
         },
     )
+    if resource.build:
+        section = json.dumps(resource.worker.raw, sort_keys=True, separators=(",", ":"))
+        made["metadata"] |= {
+            "name": deployment_name(resource.key.name, resource.build),
+            "labels": labels(resource) | deployment_selector(resource),
+            "annotations": {WORKER_ANNOTATION: section},
+        }
+    return made
 
 
 def service_account(resource: WorkflowNamespace) -> Manifest:
@@ -154,5 +169,6 @@ def _object(resource: WorkflowNamespace, kind: Kind, **content: Any) -> Manifest
 def _with_digest(manifest: Manifest) -> Manifest:
     text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    metadata = {**manifest["metadata"], "annotations": {APPLIED_ANNOTATION: digest}}
+    annotations = manifest["metadata"].get("annotations", {}) | {APPLIED_ANNOTATION: digest}
+    metadata = {**manifest["metadata"], "annotations": annotations}
     return {**manifest, "metadata": metadata}

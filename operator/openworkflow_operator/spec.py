@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
 from openworkflow_operator.names import PAUSED_ANNOTATION
+from openworkflow_operator.rollout import Gate, Step
 
 Object = Mapping[str, Any]
 
@@ -117,6 +118,9 @@ class Rollout:
     max_surge: int | str = "25%"
     max_unavailable: int | str = 0
     progress_deadline_seconds: int = 600
+    is_pinned: bool = False
+    """Every change is a build of its own, and runs stay with the one that began them."""
+    gate: Gate = field(default_factory=Gate)
 
     @classmethod
     def parse(cls, data: Object) -> Self:
@@ -125,7 +129,20 @@ class Rollout:
             max_surge=data.get("maxSurge", "25%"),
             max_unavailable=data.get("maxUnavailable", 0),
             progress_deadline_seconds=data.get("progressDeadlineSeconds", 600),
+            is_pinned=data.get("strategy") == "Pinned",
+            gate=_gate(data),
         )
+
+
+def _gate(data: Object) -> Gate:
+    canary, leftover = data.get("canary") or {}, data.get("leftoverRuns") or {}
+    return Gate(
+        canary=canary.get("workflow"),
+        canary_timeout_seconds=canary.get("timeoutSeconds", 300),
+        ramp=tuple(Step(s["share"], s["pauseSeconds"]) for s in data.get("ramp") or ()),
+        leftover_seconds=leftover.get("afterSeconds"),
+        leftover="fail" if leftover.get("action") == "Fail" else "move",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +167,8 @@ class WorkflowNamespace:
     """By status of a finished run; a missing one is kept for ever."""
     status: Object = field(default_factory=dict)
     """What the operator last reported."""
+    build: str | None = None
+    """Which build `worker` is, where every change is one; not part of the resource."""
 
     @property
     def rank(self) -> tuple[str, str]:

@@ -6,10 +6,12 @@ Types and reasons are part of the API. Every condition is there from the first v
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 
+from openworkflow_operator.build_status import builds_of, rolled_out
+from openworkflow_operator.conditions import Condition
 from openworkflow_operator.observation import (
     DatabaseProblem,
     DatabaseReason,
@@ -17,12 +19,12 @@ from openworkflow_operator.observation import (
     Pruning,
 )
 from openworkflow_operator.pods import Pod, Trouble, worst
+from openworkflow_operator.rollout import Phase
 from openworkflow_operator.scaling import Limit
 from openworkflow_operator.spec import Key, ScalingMode, WorkflowNamespace
 from openworkflow_operator.workload import selector_labels
 
 Object = Mapping[str, Any]
-Truth = Literal["True", "False", "Unknown"]
 
 #: Numbers alone do not cost a write more often than this.
 REFRESH_SECONDS: Final = 30.0
@@ -43,16 +45,6 @@ _ADVICE: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
-    """One condition, before it is known when it last changed."""
-
-    type: str
-    status: Truth
-    reason: str
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything the status is made from."""
 
@@ -68,6 +60,10 @@ class Facts:
     """The older resource with the same database and namespace id."""
     scaled: bool = False
     pruning: Pruning | None = None
+    phases: Mapping[str, tuple[Phase, str]] = field(default_factory=dict)
+    """Where each build stands, and why; the wanted one first."""
+    fleets: Mapping[str, Object] = field(default_factory=dict)
+    """The Deployments of the builds."""
 
 
 def conditions_of(facts: Facts) -> list[Condition]:
@@ -84,7 +80,7 @@ def conditions_of(facts: Facts) -> list[Condition]:
         else Condition("Ready", failed.status, failed.reason, failed.message)
     )
     others = [_scaling(facts), _limited(facts), _retention(facts), _paused(facts.resource)]
-    return [ready, *parts, *others]
+    return [ready, *parts, *others, *rolled_out(facts.phases)]
 
 
 def status_of(facts: Facts, now: datetime) -> dict[str, Any]:
@@ -100,6 +96,8 @@ def status_of(facts: Facts, now: datetime) -> dict[str, Any]:
         "selector": selector,
         "conditions": _dated(conditions_of(facts), last, resource.generation, now),
     }
+    if facts.phases:
+        status["builds"] = builds_of(facts.phases, facts.fleets, facts.pods, facts.database, now)
     numbers = ("dueRuns", "runningRuns", "lastObservationTime", "lastScaleTime")
     status |= {name: last[name] for name in numbers if last.get(name) is not None}
     if facts.database is not None and not isinstance(facts.database, DatabaseProblem):

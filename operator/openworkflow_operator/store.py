@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from openworkflow_operator import kinds
 from openworkflow_operator.kinds import Kind
-from openworkflow_operator.names import OWNER_LABEL, worker_name
+from openworkflow_operator.names import BUILD_LABEL, OWNER_LABEL, deployment_name, worker_name
 from openworkflow_operator.spec import Key
 
 Object = Mapping[str, Any]
@@ -28,6 +28,7 @@ class Store:
         self.on_change = on_change
         self._objects: dict[Kind, dict[Key, Object]] = defaultdict(dict)
         self._pods: dict[Key, set[Key]] = defaultdict(set)
+        self._fleets: dict[Key, set[Key]] = defaultdict(set)
         self._gone: dict[str, None] = {}
 
     def put(self, kind: Kind, item: Object) -> None:
@@ -41,6 +42,8 @@ class Store:
         self._objects[kind][key] = item
         if kind is kinds.POD:
             self._pods[_owner(kind, item)].add(key)
+        elif kind is kinds.DEPLOYMENT:
+            self._fleets[_owner(kind, item)].add(key)
         self.on_change(_owner(kind, item))
 
     def remove(self, kind: Kind, item: Object) -> None:
@@ -49,6 +52,7 @@ class Store:
         if self._objects[kind].pop(key, None) is not None:
             self._bury(item["metadata"].get("uid"))
             self._pods[_owner(kind, item)].discard(key)
+            self._fleets[_owner(kind, item)].discard(key)
             self.on_change(_owner(kind, item))
 
     def replace(self, kind: Kind, namespace: str | None, items: Iterable[Object]) -> None:
@@ -68,20 +72,34 @@ class Store:
         """Every WorkflowNamespace."""
         return list(self._objects[kinds.WORKFLOW_NAMESPACE])
 
+    def knows(self, kind: Kind, child: Key) -> bool:
+        """Whether there is such an object."""
+        return child in self._objects[kind]
+
     def owned(self, key: Key) -> dict[Kind, Object]:
         """What there is of the objects that the resource owns."""
         child = Key(key.namespace, worker_name(key.name))
         found = ((kind, self._objects[kind].get(child)) for kind in kinds.OWNED)
         return {kind: item for kind, item in found if item is not None}
 
+    def fleets(self, key: Key) -> dict[str, Object]:
+        """The Deployments of the resource's builds, by build."""
+        deployments = self._objects[kinds.DEPLOYMENT]
+        found = (deployments[child] for child in self._fleets.get(key, ()))
+        labelled = ((item["metadata"]["labels"].get(BUILD_LABEL), item) for item in found)
+        return {
+            build: item
+            for build, item in labelled
+            if build and item["metadata"]["name"] == deployment_name(key.name, build)
+        }
+
     def pods(self, key: Key) -> list[Object]:
         """The worker pods of the resource."""
         pods = self._objects[kinds.POD]
         return [pods[pod] for pod in self._pods.get(key, ())]
 
-    def scaled(self, key: Key, scale: Object) -> None:
+    def scaled(self, child: Key, scale: Object) -> None:
         """Take in the answer of the scale subresource: it is the Deployment's newest version."""
-        child = Key(key.namespace, worker_name(key.name))
         known = self._objects[kinds.DEPLOYMENT].get(child)
         version = scale["metadata"].get("resourceVersion")
         if known is None or version is None:

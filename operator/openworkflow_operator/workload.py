@@ -7,10 +7,14 @@ standard `restricted`, and nothing in the resource can change that.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from openworkflow_operator.names import (
+    BUILD_LABEL,
     COMPONENT,
     COMPONENT_LABEL,
     DATABASE_ANNOTATION,
@@ -40,6 +44,19 @@ _AS_THEY_ARE = (
 def selector_labels(resource: WorkflowNamespace) -> dict[str, str]:
     """What selects the pods; a Deployment can never change it, so it is as little as possible."""
     return {OWNER_LABEL: resource.key.name, COMPONENT_LABEL: COMPONENT}
+
+
+def deployment_selector(resource: WorkflowNamespace) -> dict[str, str]:
+    """The same for the pods of one Deployment."""
+    build = {BUILD_LABEL: resource.build} if resource.build else {}
+    return selector_labels(resource) | build
+
+
+def build_of(resource: WorkflowNamespace) -> str:
+    """The id of the build that the `worker` section stands for: another template is another one."""
+    template = pod_template(replace(resource, build=None), None)
+    text = json.dumps(template, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def labels(resource: WorkflowNamespace) -> dict[str, str]:
@@ -79,11 +96,15 @@ def pod_template(resource: WorkflowNamespace, database_digest: str | None) -> di
     }
     spec |= {name: raw[name] for name in _AS_THEY_ARE if raw.get(name)}
     if constraints := raw.get("topologySpreadConstraints"):
-        selector = {"matchLabels": selector_labels(resource)}
+        selector = {"matchLabels": deployment_selector(resource)}
         spec["topologySpreadConstraints"] = [{"labelSelector": selector, **c} for c in constraints]
     return {
         "metadata": {
-            "labels": {**(raw.get("podLabels") or {}), **labels(resource)},
+            "labels": {
+                **(raw.get("podLabels") or {}),
+                **labels(resource),
+                **deployment_selector(resource),
+            },
             "annotations": annotations,
         },
         "spec": spec,
@@ -124,13 +145,18 @@ def _command(resource: WorkflowNamespace) -> tuple[str, ...]:
 def _environment(resource: WorkflowNamespace) -> Iterator[dict[str, Any]]:
     reference = {"name": resource.database.secret_name, "key": resource.database.secret_key}
     yield {"name": "DATABASE_URL", "valueFrom": {"secretKeyRef": reference}}
-    values = {
+    values: dict[str, object] = {
         "OPENWORKFLOW_NAMESPACE": resource.namespace_id,
         "OPENWORKFLOW_SCHEMA": resource.database.schema,
         "OPENWORKFLOW_CONCURRENCY": resource.worker.concurrency,
         "OPENWORKFLOW_DRAIN_SECONDS": resource.worker.drain_timeout_seconds,
         "OPENWORKFLOW_PORT": WORKER_PORT,
     }
+    if resource.build:
+        values |= {
+            "OPENWORKFLOW_BUILD_ID": resource.build,
+            "OPENWORKFLOW_BUILD_POLICY": "pinned",
+        }
     for name, value in values.items():
         yield {"name": name, "value": str(value)}
     yield from resource.worker.raw.get("env") or ()

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from openworkflow_operator import database
+from openworkflow_operator.answers import Question, observation
 from openworkflow_operator.bounded import AnswerTooLarge
-from openworkflow_operator.database import MOST_BYTES, ConnectOptions, Database, Question
+from openworkflow_operator.database import MOST_BYTES, ConnectOptions, Database
 from openworkflow_operator.diagnosis import UnusableAnswer, diagnose
 from openworkflow_operator.dsn import Dsn, TlsMode
 
@@ -160,8 +161,8 @@ ANSWER: dict[str, Any] = {
 )
 def test_an_answer_of_another_kind_is_no_answer(name: str, value: object) -> None:
     question, now = Question("orders", 10, 10, 20), datetime.now(UTC)
-    assert {"a": 1} == database._observation(ANSWER, question, now, 1).busy
+    assert {"a": 1} == observation(ANSWER, question, now, 1).busy
 
     with pytest.raises((UnusableAnswer, RecursionError)) as refused:
-        database._observation(ANSWER | {name: value}, question, now, 1)
+        observation(ANSWER | {name: value}, question, now, 1)
     assert "QueryFailed" == diagnose(refused.value).reason

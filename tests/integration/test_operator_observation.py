@@ -12,11 +12,11 @@ import asyncpg
 import pytest
 
 from openworkflow.backend.namespace import Namespace
+from openworkflow_operator.answers import Question
 from openworkflow_operator.database import (
     KNOWN_SCHEMA_VERSION,
     ConnectOptions,
     Database,
-    Question,
     _statement,
 )
 from openworkflow_operator.diagnosis import diagnose

@@ -34,7 +34,7 @@ def test_the_defaults_are_filled_in(space: Space) -> None:
         "activationLeadSeconds": 20,
     }
     rollout = {"maxSurge": "25%", "maxUnavailable": 0, "progressDeadlineSeconds": 600}
-    assert rollout == spec["rollout"]
+    assert rollout | {"strategy": "RollingUpdate"} == spec["rollout"]
     assert (10, 120) == (spec["worker"]["concurrency"], spec["worker"]["drainTimeoutSeconds"])
     assert "DATABASE_URL" == spec["database"]["secretRef"]["key"]
 
@@ -145,7 +145,7 @@ def test_the_columns_answer_the_first_questions(space: Space) -> None:
         table = json.loads(answer.read())
 
     columns = [(c["name"], c["priority"]) for c in table["columnDefinitions"]]
-    wide = [("Max", 1), ("Image", 1)]
+    wide = [("Max", 1), ("Image", 1), ("Rollout", 1)]
     shown = ["Name", "Ready", "Reason", "Workers", "Desired", "Due", "Running"]
     assert [(name, 0) for name in shown] + wide + [("Age", 0)] == columns
 

@@ -1,0 +1,93 @@
+"""What a database answers, of which nothing is taken for granted: the server may be hostile."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from openworkflow_operator.diagnosis import UnusableAnswer
+from openworkflow_operator.observation import Observation
+from openworkflow_operator.rollout import BuildView
+from openworkflow_operator.scaling import Demand
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What to count for one namespace."""
+
+    namespace_id: str
+    due_limit: int
+    running_limit: int
+    lead_seconds: float
+    builds: bool = False
+    """Also look at its builds."""
+    canary: str | None = None
+    """The workflow that proves a new build."""
+
+
+def build_view(row: Any) -> BuildView:
+    """A row of `builds.sql`."""
+    wake = row["next_wake_seconds"]
+    return BuildView(
+        share=count(row["share"]),
+        is_main=bool(row["is_main"]),
+        is_promoted=bool(row["is_promoted"]),
+        is_held=bool(row["is_held"]),
+        seconds_since_promotion=seconds(row["seconds_since_promotion"]),
+        due=count(row["due"]),
+        oldest_due_age=seconds(row["oldest_due_age"]),
+        waking=count(row["waking"]),
+        running=count(row["running"]),
+        next_wake_seconds=None if wake is None else seconds(wake),
+        canary=None if row["canary"] is None else str(row["canary"]),
+        canary_age=seconds(row["canary_age"]),
+    )
+
+
+def observation(
+    row: Any,
+    question: Question,
+    now: datetime,
+    serial: int,
+    builds: Mapping[str, BuildView] | None = None,
+) -> Observation:
+    """A row of `observation.sql`."""
+    mean_age, next_wake = row["mean_running_age"], row["next_wake_seconds"]
+    due, running = count(row["due"]), count(row["running"])
+    demand = Demand(
+        due=due,
+        oldest_due_age=seconds(row["oldest_due_age"]),
+        running=running,
+        saturated=due >= question.due_limit or running >= question.running_limit,
+        waking=count(row["waking"]),
+        # Runs in progress are on average half done, or more where durations vary.
+        service_seconds=None if mean_age is None else 2 * seconds(mean_age),
+    )
+    wake = None if next_wake is None else seconds(next_wake)
+    return Observation(demand, now, serial, counts(row["by_pod"]), wake, builds)
+
+
+def counts(text: str) -> dict[str, int]:
+    """Numbers by name, from JSON text."""
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise UnusableAnswer
+    return {name: count(value) for name, value in found.items()}
+
+
+def count(value: object) -> int:
+    """A number of rows."""
+    if not isinstance(value, int) or not 0 <= value < 2**31:
+        raise UnusableAnswer
+    return value
+
+
+def seconds(value: object) -> float:
+    """A length of time; 0 for one that is negative."""
+    if not isinstance(value, float) or not math.isfinite(value):
+        raise UnusableAnswer
+    return max(0.0, value)

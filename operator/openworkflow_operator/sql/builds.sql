@@ -1,0 +1,86 @@
+-- The builds of namespaces, and of each what only it can finish. Bounded like the other look:
+--   due, waking, next   idx_workflow_runs_pinned   (namespace_id, build_id, available_at)
+--                                                  where pinned and pending
+--   running             idx_workflow_runs_lease    as many rows as workers have slots
+--   canary              idx_workflow_runs_idempotency
+SELECT
+  n.namespace_id,
+  b.build_id,
+  b.takes_to - b.takes_from AS share,
+  b.takes_to = 100 AND b.takes_from < 100 AS is_main,
+  b.promoted_at IS NOT NULL AS is_promoted,
+  b.held_at IS NOT NULL AS is_held,
+  coalesce(extract(epoch FROM now() - b.promoted_at), 0)::float8 AS seconds_since_promotion,
+  due.runs AS due,
+  coalesce(due.oldest_age, 0) AS oldest_due_age,
+  waking.runs AS waking,
+  next.seconds AS next_wake_seconds,
+  running.runs AS running,
+  canary.status AS canary,
+  coalesce(extract(epoch FROM now() - canary.created_at), 0)::float8 AS canary_age
+FROM unnest($1::text[], $2::int[], $3::int[], $4::float8[], $5::text[])
+  AS n (namespace_id, due_limit, running_limit, lead, canary_workflow)
+CROSS JOIN LATERAL (
+  SELECT *
+  FROM {schema}.workflow_builds
+  WHERE namespace_id = n.namespace_id
+  ORDER BY created_at DESC
+  LIMIT 50
+) b
+CROSS JOIN LATERAL (
+  SELECT
+    count(*) AS runs,
+    extract(epoch FROM now() - min(greatest(q.available_at, now() - interval '100 years')))::float8
+      AS oldest_age
+  FROM (
+    SELECT w.available_at
+    FROM {schema}.workflow_runs w
+    WHERE w.namespace_id = n.namespace_id AND w.build_id = b.build_id
+      AND w.pinned AND w.status = 'pending' AND w.available_at <= now()
+    ORDER BY w.available_at
+    LIMIT n.due_limit
+  ) q
+) due
+CROSS JOIN LATERAL (
+  SELECT count(*) AS runs
+  FROM (
+    SELECT 1
+    FROM {schema}.workflow_runs w
+    WHERE w.namespace_id = n.namespace_id AND w.build_id = b.build_id
+      AND w.pinned AND w.status = 'pending'
+      AND w.available_at > now() AND w.available_at <= now() + n.lead * interval '1 second'
+    LIMIT n.due_limit
+  ) q
+) waking
+CROSS JOIN LATERAL (
+  -- Also runs that wait for what has no time: they are left all the same.
+  SELECT least(extract(epoch FROM q.available_at - now()), 1e12)::float8 AS seconds
+  FROM (
+    SELECT CASE WHEN w.available_at = 'infinity' THEN now() + interval '1000 years'
+                ELSE w.available_at END AS available_at
+    FROM {schema}.workflow_runs w
+    WHERE w.namespace_id = n.namespace_id AND w.build_id = b.build_id
+      AND w.pinned AND w.status = 'pending' AND w.available_at > now()
+    ORDER BY w.available_at
+    LIMIT 1
+  ) q
+  UNION ALL
+  SELECT NULL
+  LIMIT 1
+) next
+CROSS JOIN LATERAL (
+  SELECT count(*) AS runs
+  FROM (
+    SELECT 1
+    FROM {schema}.workflow_runs w
+    WHERE w.namespace_id = n.namespace_id AND w.status = 'running'
+      AND w.pinned AND w.build_id = b.build_id
+    LIMIT n.running_limit
+  ) q
+) running
+LEFT JOIN LATERAL (
+  SELECT w.status, w.created_at
+  FROM {schema}.workflow_runs w
+  WHERE w.namespace_id = n.namespace_id AND w.workflow_name = n.canary_workflow
+    AND w.idempotency_key = 'openworkflow canary ' || b.build_id
+) canary ON true
