@@ -16,7 +16,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --custom-compile-command 'make lock' $(LOCK_ARGS)
 
-.PHONY: help setup check format test demo bench bench-autoscaling envtest matrix docs lock images e2e verify clean
+.PHONY: chart help setup check format test demo bench bench-autoscaling envtest matrix docs lock images e2e verify clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -74,6 +74,9 @@ images: ## Build the worker, operator and example images (IMAGE_BUILD='buildah b
 
 e2e: setup ## The fleet with real pods, in the cluster of OPENWORKFLOW_E2E_KUBECONFIG
 	$(BIN)/python -m pytest -n 0 tests/e2e $(PYTEST_ARGS)
+
+chart: setup ## Write what in charts/ and manifests/install.yaml follows from other files (needs helm)
+	$(BIN)/python -m tools.chart
 
 verify: check test ## What has to hold before a commit
 

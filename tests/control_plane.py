@@ -129,14 +129,15 @@ class ApiRefusal(Exception):
 
 
 @contextlib.contextmanager
-def started() -> Iterator[ControlPlane]:
-    """A control plane of its own, with the CRD and the operator's permissions installed."""
+def started(*, bare: bool = False) -> Iterator[ControlPlane]:
+    """A control plane of its own; unless `bare`, with the CRD and the operator's permissions."""
     folder = Path(tempfile.mkdtemp(prefix="openworkflow-api-"))
     processes: list[subprocess.Popen[bytes]] = []
     try:
         etcd = _start_etcd(folder, processes)
         plane = _start_api_server(folder, etcd, processes)
-        _install(plane)
+        if not bare:
+            _install(plane)
         yield plane
     finally:
         for process in reversed(processes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,15 +11,18 @@ import yaml
 from tests.control_plane import ApiRefusal
 from tests.kubernetes_space import GROUP, MERGE, ROOT, Space
 
+EXAMPLES = sorted((ROOT / "manifests/examples").glob("*.yaml"))
 WORKER = {"image": "i", "workflows": ["shop"]}
 
 
-@pytest.mark.parametrize("name", ["minimal", "full"])
-def test_the_examples_are_accepted_without_an_unknown_field(space: Space, name: str) -> None:
-    raw = yaml.safe_load((ROOT / f"manifests/examples/{name}.yaml").read_text())
-    path = space.path("workflownamespaces", group=GROUP)
-
-    space.plane.request("POST", path + "?fieldValidation=Strict", raw)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_is_accepted_without_an_unknown_field(space: Space, example: Path) -> None:
+    path = space.path("workflownamespaces", group=GROUP) + "?fieldValidation=Strict"
+    for document in yaml.safe_load_all(example.read_text()):
+        assert (
+            document["metadata"]["name"]
+            == space.plane.request("POST", path, document)["metadata"]["name"]
+        )
 
 
 def test_the_defaults_are_filled_in(space: Space) -> None:

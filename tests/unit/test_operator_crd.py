@@ -65,9 +65,8 @@ def test_the_summary_of_conditions_is_documented() -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_the_examples_are_valid_and_hold_no_unknown_field(path: Path) -> None:
-    resource = yaml.safe_load(path.read_text())
-
-    jsonschema.Draft202012Validator(_closed(SCHEMA)).validate(resource)
+    for resource in yaml.safe_load_all(path.read_text()):
+        jsonschema.Draft202012Validator(_closed(SCHEMA)).validate(resource)
 
 
 def test_an_unknown_field_would_be_noticed_by_these_tests() -> None:

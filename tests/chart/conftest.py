@@ -1,0 +1,38 @@
+"""Real helm, and where the binaries are a real API server on which nothing is installed yet."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.control_plane import ControlPlane, is_available, started
+from tests.helm import Cluster
+
+HERE = Path(__file__).parent
+HELM = shutil.which("helm")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE not in item.path.parents:
+            continue
+        item.add_marker(pytest.mark.xdist_group("chart"))
+        if HELM is None:
+            item.add_marker(pytest.mark.skip(reason="needs helm"))
+        elif "helm_on_cluster" in getattr(item, "fixturenames", ()) and not is_available():
+            item.add_marker(pytest.mark.skip(reason="needs kube-apiserver and etcd"))
+
+
+@pytest.fixture(scope="session")
+def bare_plane() -> Iterator[ControlPlane]:
+    """An API server without our CRD."""
+    with started(bare=True) as plane:
+        yield plane
+
+
+@pytest.fixture
+def helm_on_cluster(bare_plane: ControlPlane, tmp_path: Path) -> Cluster:
+    return Cluster(bare_plane, tmp_path)

@@ -1,0 +1,227 @@
+"""The charts: what they render, what they refuse, and a life on a real API server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.control_plane import ApiRefusal
+from tests.helm import CHARTS, Cluster, helm, render
+
+ROOT = CHARTS.parent
+CHART = str(CHARTS / "openworkflow")
+#: Values that change what is rendered, alone and together.
+MATRIX: dict[str, tuple[str, ...]] = {
+    "defaults": (),
+    "production": (
+        "--set=replicas=2,database.existingSecret=db,networkPolicy.enabled=true",
+        "--set=priorityClassName=system-cluster-critical,operator.caConfigMap=ca",
+        "--set=imagePullSecrets[0].name=pull,nodeSelector.disk=ssd,commonLabels.team=shop",
+    ),
+    "namespaced": ("--set=operator.namespaces={shop,billing},rbac.secrets=namespaced",),
+    "own secrets": ("--set=rbac.secrets=none,serviceAccount.create=false,serviceAccount.name=me",),
+    "nothing extra": ("--set=devPostgres.enabled=false,crds.install=false,rbac.create=false",),
+    "development": ("--set=networkPolicy.enabled=true,devPostgres.storageClassName=fast",),
+    "extras": (
+        '--set-json=extraEnv=[{"name":"A","value":"b"}]',
+        '--set-json=extraVolumes=[{"name":"v","emptyDir":{}}]',
+        '--set-json=extraVolumeMounts=[{"name":"v","mountPath":"/v"}]',
+        '--set-json=extraObjects=[{"apiVersion":"v1","kind":"ConfigMap",'
+        '"metadata":{"name":"{{ .Release.Name }}-more"}}]',
+    ),
+}
+
+
+@pytest.fixture(params=MATRIX, ids=list(MATRIX))
+def objects(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    return render("openworkflow", *MATRIX[request.param])
+
+
+def pods(objects: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for each in objects:
+        spec = each["spec"] if each["kind"] == "Pod" else each.get("spec", {}).get("template", {})
+        if each["kind"] in ("Pod", "Deployment", "StatefulSet", "Job"):
+            yield each["metadata"]["name"], spec if each["kind"] == "Pod" else spec["spec"]
+
+
+@pytest.mark.parametrize("chart", ["openworkflow", "openworkflow-namespace"])
+def test_the_linter_is_content(chart: str) -> None:
+    values = [] if chart == "openworkflow" else ["--set", "spec.worker.image=x"]
+
+    done = helm("lint", "--strict", str(CHARTS / chart), *values)
+
+    assert 0 == done.returncode, done.stdout
+
+
+def test_what_is_generated_is_current() -> None:
+    command = [sys.executable, "-m", "tools.chart", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_every_pod_meets_pod_security_restricted(objects: list[dict[str, Any]]) -> None:
+    found = dict(pods(objects))
+
+    assert found
+    for name, pod in found.items():
+        assert pod["securityContext"]["runAsNonRoot"] is True, name
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys(), name
+        for container in pod["containers"]:
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False, name
+            assert security["capabilities"] == {"drop": ["ALL"]}, name
+            assert security["readOnlyRootFilesystem"] is True, name
+            assert container["resources"]["requests"], name
+            assert container["resources"]["limits"]["memory"], name
+
+
+def test_only_the_operator_has_a_token(objects: list[dict[str, Any]]) -> None:
+    mounted = [name for name, pod in pods(objects) if pod["automountServiceAccountToken"]]
+
+    assert ["openworkflow-operator"] == mounted
+
+
+def test_every_object_says_where_it_is(objects: list[dict[str, Any]]) -> None:
+    cluster_wide = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
+    for each in objects:
+        if each["kind"] not in cluster_wide and each["metadata"]["name"] != "openworkflow-more":
+            assert each["metadata"]["namespace"], each["kind"]
+
+
+def test_the_permissions_are_those_the_operator_is_tested_with() -> None:
+    shipped = list(yaml.safe_load_all((ROOT / "manifests/rbac.yaml").read_text()))
+
+    def rules(objects: list[dict[str, Any]], kind: str, name: str) -> list[Any]:
+        role = next(o for o in objects if o["kind"] == kind and o["metadata"]["name"] == name)
+        return sorted(role["rules"], key=str)
+
+    made = render("openworkflow")
+    assert rules(shipped, "ClusterRole", "openworkflow-operator") == rules(
+        made, "ClusterRole", "here-openworkflow-operator"
+    )
+    assert rules(shipped, "Role", "openworkflow-operator") == rules(
+        made, "Role", "openworkflow-operator"
+    )
+
+
+def test_namespaced_means_no_cluster_wide_binding_and_no_cluster_wide_secrets() -> None:
+    made = render("openworkflow", *MATRIX["namespaced"])
+
+    assert not [each for each in made if each["kind"] == "ClusterRoleBinding"]
+    wide = [each for each in made if each["kind"] == "ClusterRole"]
+    assert "secrets" not in str(wide)
+    narrow = [each for each in made if each["kind"] == "Role" and "secrets" in str(each["rules"])]
+    assert {"shop", "billing"} == {each["metadata"]["namespace"] for each in narrow}
+
+
+def test_without_secrets_nothing_lets_the_operator_read_them() -> None:
+    made = render("openworkflow", *MATRIX["own secrets"])
+
+    assert "secrets" not in str([each.get("rules") for each in made])
+
+
+def test_a_named_database_starts_no_postgres_and_is_the_one_that_is_migrated() -> None:
+    made = render("openworkflow", *MATRIX["production"])
+
+    assert not [each for each in made if each["kind"] == "StatefulSet"]
+    job = next(each for each in made if each["kind"] == "Job")
+    env = job["spec"]["template"]["spec"]["containers"][0]["env"][0]
+    assert {"name": "db", "key": "DATABASE_URL"} == env["valueFrom"]["secretKeyRef"]
+    assert "--set" not in str(job["spec"])
+
+
+def test_a_digest_wins_over_a_tag() -> None:
+    digest = "sha256:" + "a" * 64
+    made = render("openworkflow", f"--set=image.digest={digest},image.tag=x")
+
+    assert (
+        f"ghcr.io/openworkflow/operator@{digest}"
+        == dict(pods(made))["openworkflow-operator"]["containers"][0]["image"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("--set=replica=2", "replica"),
+        ("--set=operator.logLevel=LOUD", "logLevel"),
+        ("--set=rbac.secrets=all", "secrets"),
+        ("--set=image.digest=latest", "digest"),
+        ("--set=replicas=two", "replicas"),
+        ("--set=metrics.servicemonitor.enabled=true", "servicemonitor"),
+        ("--set=rbac.secrets=namespaced", "name the namespaces in rbac.secretNamespaces"),
+        ("--set=serviceAccount.create=false", "name an existing one in serviceAccount.name"),
+        ("--set=metrics.serviceMonitor.enabled=true", "this cluster has no ServiceMonitor"),
+        ("--set=metrics.prometheusRule.enabled=true", "this cluster has no PrometheusRule"),
+    ],
+)
+def test_bad_values_are_refused_by_name(values: str, message: str) -> None:
+    done = helm("template", "openworkflow", CHART, values)
+
+    assert done.returncode != 0
+    assert message in done.stderr
+
+
+def test_an_empty_tenant_is_refused() -> None:
+    done = helm("template", "orders", str(CHARTS / "openworkflow-namespace"))
+
+    assert "spec is empty: it needs at least database.secretRef.name" in done.stderr
+
+
+def test_a_life_on_a_real_api_server(helm_on_cluster: Cluster) -> None:
+    """Installed, upgraded, rolled back, uninstalled; CRD and password outlive it."""
+    cluster, where = helm_on_cluster, ("--namespace", "openworkflow-system")
+    core = "/api/v1/namespaces/openworkflow-system"
+    deployment = "/apis/apps/v1/namespaces/openworkflow-system/deployments/openworkflow-operator"
+    crd = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"
+    crd += "workflownamespaces.openworkflow.dev"
+    # There is no kubelet that would run the hooks' Job.
+    args = (*where, "--no-hooks")
+
+    notes = cluster.helm("install", "openworkflow", CHART, "--create-namespace", *args)
+    assert "It is NOT for production" in notes
+    password = cluster.get(f"{core}/secrets/openworkflow-database")["data"]
+    assert cluster.get(deployment)["spec"]["replicas"] == 1
+
+    cluster.helm("upgrade", "openworkflow", CHART, "--set=replicas=2", *args)
+    assert cluster.get(deployment)["spec"]["replicas"] == 2
+    assert password == cluster.get(f"{core}/secrets/openworkflow-database")["data"]
+
+    cluster.helm("rollback", "openworkflow", "1", *args)
+    assert cluster.get(deployment)["spec"]["replicas"] == 1
+
+    values = "--set-json=spec=" + '{"database":{"secretRef":{"name":"openworkflow-database"}},'
+    values += '"worker":{"image":"registry.example.com/app:1","workflows":["app"]}}'
+    cluster.helm("install", "orders", str(CHARTS / "openworkflow-namespace"), values, *where)
+    tenants = "/apis/openworkflow.dev/v1alpha1/namespaces/openworkflow-system/workflownamespaces"
+    assert ["orders"] == [each["metadata"]["name"] for each in cluster.get(tenants)["items"]]
+
+    cluster.helm("uninstall", "openworkflow", *args)
+    with pytest.raises(ApiRefusal):
+        cluster.get(deployment)
+    assert ["orders"] == [each["metadata"]["name"] for each in cluster.get(tenants)["items"]]
+    assert cluster.get(crd)["metadata"]["name"]
+    assert password == cluster.get(f"{core}/secrets/openworkflow-database")["data"]
+
+    cluster.helm("install", "openworkflow", CHART, *args)  # takes up what stayed
+    cluster.helm("uninstall", "openworkflow", *args)
+
+
+def test_a_real_api_server_takes_what_is_rendered(helm_on_cluster: Cluster) -> None:
+    """Server-side dry run of every combination."""
+    for namespace in ("shop", "billing"):
+        helm_on_cluster.plane.create_namespace(namespace)
+    for number, values in enumerate(MATRIX.values()):
+        # Another release each: cluster-wide names carry the namespace.
+        name = f"dry-{number}"
+        helm_on_cluster.helm(
+            *("install", name, CHART, "--namespace", name, "--create-namespace"),
+            *("--dry-run=server", "--no-hooks", "--set=crds.install=false", *values),
+        )
