@@ -5,6 +5,7 @@ Which one, and with which images and database, is said by the environment:
     OPENWORKFLOW_E2E_KUBECONFIG       of a cluster that the tests may install into
     OPENWORKFLOW_E2E_OPERATOR_IMAGE   built by --target operator
     OPENWORKFLOW_E2E_WORKER_IMAGE     built from examples/image
+    OPENWORKFLOW_E2E_BUILDS_IMAGE     with the tags v1, v2 and broken, built from tests/e2e/builds
     OPENWORKFLOW_E2E_DATABASE_URL     of a role that may create databases; a server that pods reach
 """
 
@@ -33,6 +34,7 @@ class RealCluster:
     kubeconfig: str
     operator_image: str
     worker_image: str
+    builds_image: str
     database_url: str = field(repr=False)
 
     def kubectl(self, *args: str, given: object = None, timeout: float = 120) -> str:
@@ -63,7 +65,8 @@ class RealCluster:
 
 def named() -> RealCluster | None:
     """The cluster that the environment names, if it does. Raises RuntimeError for half of it."""
-    names = [PREFIX + n for n in ("KUBECONFIG", "OPERATOR_IMAGE", "WORKER_IMAGE", "DATABASE_URL")]
+    images = ("OPERATOR_IMAGE", "WORKER_IMAGE", "BUILDS_IMAGE")
+    names = [PREFIX + name for name in ("KUBECONFIG", *images, "DATABASE_URL")]
     if not os.environ.get(names[0]):
         return None
     if missing := [name for name in names if not os.environ.get(name)]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -112,15 +111,15 @@ async def test_runs_survive_the_sigkill_of_their_worker(
     lease = {"name": "OPENWORKFLOW_LEASE_SECONDS", "value": "5"}
     tenant.declare(scaling={**QUICK, "maxReplicas": 2}, worker={"concurrency": 5, "env": [lease]})
     runs = await enqueue(tenant, 40, charging_seconds=1.5)
-    await tenant.until(lambda: len(steps(tenant)) >= 10, "some steps are recorded")
-    before = steps(tenant)
+    await tenant.until(lambda: len(tenant.steps()) >= 10, "some steps are recorded")
+    before = tenant.steps()
     held = (await tenant.until(lambda: held_by(tenant), "a worker holds runs"))[0]
     kill(next(p for p in tenant.pods() if p["metadata"]["name"] == held), "openworkflow")
     killed = time.monotonic()
     results = [await run.result(timeout="120s") for run in runs]
     report("from SIGKILL to the end of all runs", time.monotonic() - killed)
 
-    after = steps(tenant)
+    after = tenant.steps()
     assert [f"receipt-{n} delivered" for n in range(40)] == results
     assert before.items() <= after.items(), "what was recorded is not touched again"
     assert 40 * 3 == len(after), "charge, sleep and deliver of each run, once"
@@ -153,7 +152,7 @@ async def test_a_rollout_in_the_middle_of_work_interrupts_no_step(
     results = [await run.result(timeout="90s") for run in runs]
 
     assert [f"receipt-{n} delivered" for n in range(30)] == results
-    assert 30 * 3 == len(steps(tenant))
+    assert 30 * 3 == len(tenant.steps())
     interrupted = "SELECT count(*) FROM step_attempts WHERE step_name = 'charge' AND claim_no <> 1"
     assert 0 == tenant.server.fetch_value(interrupted, tenant.database)
 
@@ -167,14 +166,3 @@ def held_by(tenant: Tenant) -> list[str]:
     alive = {pod["metadata"]["name"] for pod in tenant.pods()}
     names = str(tenant.server.fetch_value(query, tenant.database) or "").split()
     return [name for name in names if name in alive]
-
-
-def steps(tenant: Tenant) -> dict[str, str]:
-    """Each successful step by its run and name, with all that tells one execution from another."""
-    query = (
-        "SELECT coalesce(json_agg(json_build_array(workflow_run_id || ' ' || step_name,"
-        " row_to_json(s)::text)), '[]')::text FROM step_attempts s WHERE status = 'succeeded'"
-    )
-    rows = json.loads(str(tenant.server.fetch_value(query, tenant.database)))
-    assert len(rows) == len({key for key, _ in rows}), "a step is recorded twice"
-    return dict(rows)

@@ -1,0 +1,3 @@
+"""A build whose workers cannot start."""
+
+raise RuntimeError("this build is broken")
