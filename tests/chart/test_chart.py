@@ -175,6 +175,22 @@ def test_an_empty_tenant_is_refused() -> None:
     assert "spec is empty: it needs at least database.secretRef.name" in done.stderr
 
 
+def test_a_tenant_may_be_checked_by_replays_before_an_upgrade() -> None:
+    values = "--set-json=spec=" + (
+        '{"namespaceId":"eu","database":{"secretRef":{"name":"db"}},'
+        '"worker":{"image":"app:2","workflows":["a","b"]}}'
+    )
+    made = render("openworkflow-namespace", values, "--set=replayCheck.enabled=true")
+
+    (job,) = [each for each in made if each["kind"] == "Job"]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert ["a", "b", "--limit", "500", "--allow-empty"] == container["args"]
+    assert "app:2" == container["image"]
+    env = {each["name"]: each.get("value") for each in container["env"]}
+    assert "eu" == env["OPENWORKFLOW_NAMESPACE"]
+    assert job["spec"]["template"]["spec"]["securityContext"]["runAsNonRoot"]
+
+
 def test_a_life_on_a_real_api_server(helm_on_cluster: Cluster) -> None:
     """Installed, upgraded, rolled back, uninstalled; CRD and password outlive it."""
     cluster, where = helm_on_cluster, ("--namespace", "openworkflow-system")
