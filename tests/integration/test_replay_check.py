@@ -161,7 +161,7 @@ NAMES = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=6, unique=True)
 
 
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(names=NAMES, at=st.integers(0, 5), pause=st.integers(0, 6))
 async def test_any_history_fits_its_own_code_and_not_one_that_renames_a_step(
