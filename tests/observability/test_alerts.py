@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
+from openworkflow.cli.main import cli
 from tests.observability.alerts import RULES, RUNBOOKS, TESTS, alerts, names
 
 HEADINGS = ["## Meaning", "## Impact", "## Diagnosis", "## Mitigation"]
@@ -52,6 +55,17 @@ def test_a_runbook_says_what_to_do(name: str) -> None:
     assert all(section.strip() for section in text.split("\n## "))
 
 
+@pytest.mark.parametrize("name", names())
+def test_the_commands_of_a_runbook_exist(name: str) -> None:
+    for line in _openworkflow_commands(name):
+        words = line.split()[1:]
+        command: click.Command = cli
+        while isinstance(command, click.Group):
+            command = command.commands[words.pop(0)]
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("-")} <= options, line
+
+
 def test_no_test_and_no_runbook_is_left_of_an_alert_that_is_gone() -> None:
     assert names() == sorted(path.stem for path in TESTS.glob("*.yaml"))
     assert names() == sorted(path.stem for path in RUNBOOKS.glob("*.md"))
@@ -71,6 +85,12 @@ def test_an_alert_says_what_is_wrong_how_bad_it_is_and_where_to_read_on(
 
 def _promtool(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["promtool", *args], capture_output=True, text=True, timeout=60)
+
+
+def _openworkflow_commands(name: str) -> list[str]:
+    """Those a reader is told to type, in a block or in a sentence."""
+    text = (RUNBOOKS / f"{name}.md").read_text()
+    return re.findall(r"(?:^\$ |`)(openworkflow [^#`\n]+)", text, re.MULTILINE)
 
 
 def _expected(path: Path, name: str) -> list[list[dict[str, Any]]]:
