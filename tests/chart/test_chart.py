@@ -15,6 +15,11 @@ from tests.helm import CHARTS, Cluster, helm, render
 
 ROOT = CHARTS.parent
 CHART = str(CHARTS / "openworkflow")
+MONITORED = (
+    "--api-versions=monitoring.coreos.com/v1",
+    "--set=metrics.serviceMonitor.enabled=true,metrics.prometheusRule.enabled=true",
+    "--set=metrics.dashboards.enabled=true",
+)
 #: Values that change what is rendered, alone and together.
 MATRIX: dict[str, tuple[str, ...]] = {
     "defaults": (),
@@ -145,6 +150,23 @@ def test_a_digest_wins_over_a_tag() -> None:
         f"ghcr.io/openworkflow/operator@{digest}"
         == dict(pods(made))["openworkflow-operator"]["containers"][0]["image"]
     )
+
+
+def test_monitoring_brings_the_files_of_the_chart() -> None:
+    made = render("openworkflow", *MONITORED)
+
+    (rule,) = [each for each in made if each["kind"] == "PrometheusRule"]
+    shipped = yaml.safe_load((CHARTS / "openworkflow/alerts/openworkflow.yaml").read_text())
+    assert shipped == rule["spec"]
+    boards = {
+        key: text
+        for each in made
+        if each["kind"] == "ConfigMap" and "grafana_dashboard" in each["metadata"]["labels"]
+        for key, text in each["data"].items()
+    }
+    files = list((CHARTS / "openworkflow/dashboards").glob("*.json"))
+    assert {file.name: file.read_text().rstrip("\n") for file in files} == boards
+    assert len(files) == 3
 
 
 @pytest.mark.parametrize(
