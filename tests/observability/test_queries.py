@@ -60,12 +60,10 @@ def asked(kube_namespace: str) -> dict[str, str]:
                 where = f"{page['uid']}, {panel['title']}, {target['refId']}"
                 found[where] = _chosen(target["expr"], choices)
         for variable in page["templating"]["list"][1:]:
-            selector, label = re.findall(
-                r"label_values\((.*), (\w+)\)", variable["query"]["query"]
-            )[0]
-            found[f"{page['uid']}, variable {label}"] = (
-                f"group by ({label}) ({_chosen(selector, choices)})"
-            )
+            query = variable["query"]["query"]
+            ((selector, label),) = re.findall(r"label_values\((.*), (\w+)\)", query)
+            expression = f"group by ({label}) ({_chosen(selector, choices)})"
+            found[f"{page['uid']}, variable {label}"] = expression
     return found
 
 
@@ -156,7 +154,8 @@ async def worker(database_url: str, build: str) -> AsyncIterator[int]:
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stderr is not None
-    reader = asyncio.create_task(_port_and_then_all(process.stderr, found := asyncio.Future()))
+    found: asyncio.Future[int] = asyncio.Future()
+    reader = asyncio.create_task(_port_and_then_all(process.stderr, found))
     try:
         yield await asyncio.wait_for(found, 30)
     finally:

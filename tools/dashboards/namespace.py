@@ -170,7 +170,7 @@ PAGE = Dashboard(
             (
                 stat(
                     "Ready",
-                    "Whether the condition Ready is True; 1 is yes.",
+                    "Whether the condition Ready is True, of all that are chosen.",
                     "bool_yes_no",
                     f"min({fleets('condition', IS_READY)})",
                     steps=((RED, None), (GREEN, 1)),

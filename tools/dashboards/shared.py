@@ -65,7 +65,8 @@ READY_WORKERS = stat(
 )
 OLDEST = stat(
     "Oldest due run",
-    "How long the first run in line waits, at worst; red beyond its namespace's target.",
+    "How long the first run in line waits, at worst; yellow beyond the default target of 30 s, red"
+    " beyond twice that.",
     "s",
     f"max({fleets('oldest_due_age_seconds')}) or vector(0)",
     steps=((GREEN, None), (YELLOW, 30), (RED, 60)),
