@@ -64,15 +64,19 @@ class Builds:
     async def phases_until_it_crashed_again(self, tag: str, build: str) -> set[str]:
         """The phases in which it was meanwhile."""
         seen: set[str] = set()
-        pods = ("pods", "-l", f"openworkflow.dev/build={build}")
 
         def crashed() -> bool:
             seen.add(self.entry(tag)["phase"])
-            worker = self.tenant.get(*pods)["items"][0]["status"]["containerStatuses"][0]
+            worker = self.pods(build)[0]["status"]["containerStatuses"][0]
             return worker["restartCount"] >= 2 and "waiting" in worker["state"]
 
         await self.tenant.until(crashed, f"{tag} was started again, and crashed again")
         return seen
+
+    def pods(self, build: str) -> list[Any]:
+        """Its pods, those that end included."""
+        pods: list[Any] = self.tenant.get("pods", "-l", f"openworkflow.dev/build={build}")["items"]
+        return pods
 
     def deployment(self, build: str) -> Any:
         return self.tenant.get("deployment", f"orders-worker-{build}")
@@ -159,10 +163,10 @@ async def test_incompatible_code_is_deployed_under_load_and_every_run_ends_where
             started = builds.deploy("v2")
             v2, since = await builds.in_use("v2")
             report("from the new image to all new runs, the canary's included", ago(started))
-            await tenant.until(lambda: fleet.seen[-1][1] == 0, "v1 is at zero")
+            await tenant.until(lambda: not builds.pods(v1), "v1 is at zero")
+            zero = len(fleet.seen)
             assert asleep(tenant) > 0
             report("and to no pod of the old build, whose runs sleep", ago(started))
-            zero = len(fleet.seen)
             await tenant.until(lambda: asleep(tenant) == 0, "the last run wakes")
         await results(runs)
     assert any(asked for _, asked, _ in fleet.seen[zero:]), "v1 came back"
