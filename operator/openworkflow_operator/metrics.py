@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
@@ -16,9 +16,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from openworkflow_operator.observation import DatabaseReason
 from openworkflow_operator.spec import Key
 
 RESULTS: Final = ("done", "refused", "failed", "bug")
+_NO_ERRORS: Final = (DatabaseReason.REACHABLE, DatabaseReason.NOT_OBSERVED)
 LABELS: Final = ("kube_namespace", "workflow_namespace", "namespace_id")
 
 
@@ -27,10 +29,11 @@ class FleetReport:
     """The numbers of one resource."""
 
     namespace_id: str
-    due: int = 0
-    running: int = 0
-    waking: int = 0
-    oldest_due_age: float = 0.0
+    due: int | None = None
+    """None, as the next three, while the database cannot be read: that is not zero."""
+    running: int | None = None
+    waking: int | None = None
+    oldest_due_age: float | None = None
     desired: int = 0
     wanted: int = 0
     ready: int = 0
@@ -68,6 +71,7 @@ class Metrics(Collector):
         self._fleets: dict[Key, FleetReport] = {}
         self._add_fleets(registry=self.registry)
         self._add_work(registry=self.registry)
+        self._start_at_zero()
 
     def _add_fleets(self, **make: Any) -> None:
         self.scale_operations = Counter(
@@ -90,8 +94,6 @@ class Metrics(Collector):
         self.reconciles = Counter(
             "openworkflow_reconcile", "Visits of a resource by result.", ["result"], **make
         )
-        for result in RESULTS:  # zeros, so that a rate sees the first error
-            self.reconciles.labels(result)
         self.reconcile_seconds = Histogram(
             "openworkflow_reconcile_seconds", "Duration of a visit.", **make
         )
@@ -117,8 +119,20 @@ class Metrics(Collector):
         build = Gauge("openworkflow_operator_build_info", "Always 1.", ["version"], **make)
         build.labels(_version()).set(1)
 
+    def _start_at_zero(self) -> None:
+        """Let a rate see the first error, for which there has to be a sample before it."""
+        for result in RESULTS:
+            self.reconciles.labels(result)
+        for reason in DatabaseReason:
+            if reason not in _NO_ERRORS:
+                self.observation_errors.labels(reason)
+                self.prune_errors.labels(reason)
+
     def report(self, key: Key, report: FleetReport) -> None:
         """Show these numbers for the resource from now on."""
+        last = self._fleets.get(key)
+        if last is not None and report.last_observation == 0:
+            report = replace(report, last_observation=last.last_observation)
         self._fleets[key] = report
 
     def forget(self, key: Key) -> None:
@@ -135,7 +149,8 @@ class Metrics(Collector):
         for name, (text, attribute) in _FLEET.items():
             family = GaugeMetricFamily(f"openworkflow_namespace_{name}", text, labels=LABELS)
             for key, report in fleets:
-                family.add_metric([*key, report.namespace_id], float(getattr(report, attribute)))
+                if (value := getattr(report, attribute)) is not None:
+                    family.add_metric([*key, report.namespace_id], float(value))
             yield family
         wake = GaugeMetricFamily(
             "openworkflow_namespace_next_wake_timestamp_seconds",
