@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +29,11 @@ MATRIX: dict[str, tuple[str, ...]] = {
     "own secrets": ("--set=rbac.secrets=none,serviceAccount.create=false,serviceAccount.name=me",),
     "nothing extra": ("--set=devPostgres.enabled=false,crds.install=false,rbac.create=false",),
     "development": ("--set=networkPolicy.enabled=true,devPostgres.storageClassName=fast",),
+    "plain Jobs and closed networks": (
+        "--set=migrations.hook=false,networkPolicy.enabled=true",
+        '--set-json=networkPolicy.from=[{"namespaceSelector":{"matchLabels":{"a":"b"}}}]',
+        '--set-json=networkPolicy.egress=[{"ports":[{"port":5432,"protocol":"TCP"}]}]',
+    ),
     "extras": (
         '--set-json=extraEnv=[{"name":"A","value":"b"}]',
         '--set-json=extraVolumes=[{"name":"v","emptyDir":{}}]',
@@ -167,6 +174,62 @@ def test_bad_values_are_refused_by_name(values: str, message: str) -> None:
 
     assert done.returncode != 0
     assert message in done.stderr
+
+
+def test_monitoring_ships_the_files_of_the_chart_word_for_word(tmp_path: Path) -> None:
+    chart = shutil.copytree(CHART, tmp_path / "openworkflow")
+    for name in ("alerts", "dashboards"):
+        shutil.rmtree(chart / name, ignore_errors=True)
+    kinds = ("--api-versions=monitoring.coreos.com/v1", "--set=metrics.serviceMonitor.enabled=true")
+    values = ("--set=metrics.prometheusRule.enabled=true,metrics.dashboards.enabled=true",)
+
+    done = helm("template", "openworkflow", str(chart), *kinds, *values)
+    assert "packed without alerts/openworkflow.yaml" in done.stderr
+
+    text = (
+        "groups:\n  - name: a\n    rules:\n      - alert: B\n        expr: 'up{a=\"{{ $x }}\"}'\n"
+    )
+    (chart / "alerts").mkdir()
+    (chart / "alerts/openworkflow.yaml").write_text(text)
+    (chart / "dashboards").mkdir()
+    (chart / "dashboards/fleet.json").write_text('{"legend": "{{ namespace }}"}\n')
+    made = helm("template", "openworkflow", str(chart), *kinds, *values)
+
+    found = {each["kind"]: each for each in yaml.safe_load_all(made.stdout) if each}
+    assert yaml.safe_load(text) == found["PrometheusRule"]["spec"]
+    assert {"fleet.json": '{"legend": "{{ namespace }}"}'} == found["ConfigMap"]["data"]
+    assert "1" == found["ConfigMap"]["metadata"]["labels"]["grafana_dashboard"]
+    labels = found["ServiceMonitor"]["spec"]["selector"]["matchLabels"]
+    assert labels.items() <= found["Service"]["metadata"]["labels"].items()
+
+
+@pytest.mark.parametrize(
+    ("values", "hook"),
+    [
+        ((), "post-install,post-upgrade"),
+        (("--set=database.existingSecret=db",), "post-install,pre-upgrade"),
+        (("--set=migrations.hook=false",), None),
+    ],
+)
+def test_when_migrations_run(values: tuple[str, ...], hook: str | None) -> None:
+    def job(*more: str) -> dict[str, Any]:
+        made = render("openworkflow", *values, *more)
+        found: dict[str, Any] = next(each["metadata"] for each in made if each["kind"] == "Job")
+        return found
+
+    assert hook == job().get("annotations", {}).get("helm.sh/hook")
+    # Without a hook, a Job of the same name is the same Job: the API server lets none change.
+    assert job()["name"] == job()["name"]
+    assert (hook is None) == (job()["name"] != job("--set=workerImage.tag=next")["name"])
+
+
+def test_an_upgrade_restarts_no_development_database() -> None:
+    def template(*values: str) -> Any:
+        made = render("openworkflow", *values)
+        return next(each["spec"]["template"] for each in made if each["kind"] == "StatefulSet")
+
+    assert "chart" not in str(template()["metadata"])
+    assert template() == template("--set=image.tag=next,workerImage.tag=next,commonLabels.a=b")
 
 
 def test_an_empty_tenant_is_refused() -> None:
