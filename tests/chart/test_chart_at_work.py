@@ -124,19 +124,19 @@ def test_an_api_server_that_enforces_restricted_admits_every_pod(helm_on_cluster
     plane.request("POST", "/api/v1/namespaces", body)
     values = ("--set=replicas=2,operator.caConfigMap=ca,priorityClassName=system-cluster-critical",)
 
-    admitted = set()
+    pods = "/api/v1/namespaces/restricted/pods?dryRun=All&fieldValidation=Strict"
+    admitted = {}
     for each in render("openworkflow", *values):
         if each["kind"] in ("Deployment", "StatefulSet", "Job", "Pod"):
             spec = each["spec"] if each["kind"] == "Pod" else each["spec"]["template"]["spec"]
             template = {"name": "data", "emptyDir": {}}  # a StatefulSet's controller adds it
             if each["kind"] == "StatefulSet":
                 spec["volumes"].append(template)
-            pod = {"metadata": {"name": "it"}, "spec": spec}
-            pods = "/api/v1/namespaces/restricted/pods?dryRun=All&fieldValidation=Strict"
-            plane.request("POST", pods, pod)
-            admitted.add(each["kind"])
-    assert {"Deployment", "StatefulSet", "Job", "Pod"} == admitted
+            admitted[each["kind"]] = {"metadata": {"name": "it"}, "spec": spec}
+            plane.request("POST", pods, admitted[each["kind"]])
+    assert {"Deployment", "StatefulSet", "Job", "Pod"} == admitted.keys()
 
+    pod = admitted["Pod"]
     pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
     with pytest.raises(ApiRefusal, match="violates PodSecurity"):  # it does look
         plane.request("POST", pods, pod)
