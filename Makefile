@@ -18,6 +18,8 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 
 .PHONY: chart chart-scan help setup check format test demo bench bench-autoscaling envtest matrix docs lock images e2e verify clean
 
+.PHONY: help setup check format test demo bench bench-autoscaling envtest matrix docs generate lock images e2e verify clean
+
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
@@ -61,6 +63,10 @@ matrix: setup ## The integration tests on PostgreSQL 12 and 18 (needs npm)
 
 docs: setup ## Write docs/cli.md by running every command it shows
 	$(BIN)/python -m tools.cli_docs
+
+generate: setup ## Write the dashboards and the tables of docs/monitoring.md from the code
+	$(BIN)/python -m tools.dashboards
+	$(BIN)/python -m tools.monitoring_docs
 
 lock: setup ## Write requirements/*.txt anew where pyproject.toml asks for it (LOCK_ARGS=--upgrade)
 	$(LOCK) pyproject.toml --output-file requirements/worker.txt

@@ -135,6 +135,14 @@ def write(session: Session) -> None:
         session.show("builds", "retire", "3f2c1aa")
     session.show("builds", "retire", "--help")
     session.say(
+        "## replay-check\n\n"
+        "Would this code go on with the runs that others began? "
+        "[deploys.md](deploys.md) has the rest.\n"
+    )
+    session.show("replay-check", "workflows")
+    session.show("replay-check", "--help")
+    session.show("runs", "export", "--help")
+    session.say(
         "## prune\n\nRetention: deletes finished runs with their steps, in small batches.\n"
     )
     session.show("prune", "--older-than", "30d", "--dry-run")

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from openworkflow_operator.spec import Key
 
+RESULTS: Final = ("done", "refused", "failed", "bug")
 LABELS: Final = ("kube_namespace", "workflow_namespace", "namespace_id")
 
 
@@ -89,6 +90,8 @@ class Metrics(Collector):
         self.reconciles = Counter(
             "openworkflow_reconcile", "Visits of a resource by result.", ["result"], **make
         )
+        for result in RESULTS:  # zeros, so that a rate sees the first error
+            self.reconciles.labels(result)
         self.reconcile_seconds = Histogram(
             "openworkflow_reconcile_seconds", "Duration of a visit.", **make
         )

@@ -15,6 +15,8 @@ Object = Mapping[str, Any]
 
 #: A cluster that adds nodes takes about this long; until then a pod is not "unschedulable".
 UNSCHEDULABLE_AFTER_SECONDS: Final = 60.0
+#: After a run of this length the kubelet starts its back-off anew: it was not a crash at the start.
+BACK_OFF_RESET_SECONDS: Final = 600.0
 
 _IMAGE_REASONS: Final = frozenset(
     {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"}
@@ -109,7 +111,7 @@ def _trouble(status: Object, conditions: Mapping[str, Object], now: datetime) ->
         reason = ((container.get("state") or {}).get("waiting") or {}).get("reason", "")
         if reason in _IMAGE_REASONS:
             return Trouble.IMAGE_PULL_FAILED
-        if reason == "CrashLoopBackOff":
+        if reason == "CrashLoopBackOff" or _keeps_crashing(container):
             return Trouble.CRASH_LOOPING
         if reason in _CONFIG_REASONS:
             return Trouble.CONFIGURATION
@@ -119,6 +121,19 @@ def _trouble(status: Object, conditions: Mapping[str, Object], now: datetime) ->
         if (now - since).total_seconds() >= UNSCHEDULABLE_AFTER_SECONDS:
             return Trouble.UNSCHEDULABLE
     return None
+
+
+def _keeps_crashing(container: Object) -> bool:
+    """Whether it is between two crashes: the kubelet speaks of a loop only while it waits."""
+    if container.get("restartCount", 0) < 2:
+        return False
+    states = (container.get("state") or {}, container.get("lastState") or {})
+    ended: Object = next((s["terminated"] for s in states if s.get("terminated")), {})
+    times = [ended.get("startedAt"), ended.get("finishedAt")]
+    if not all(times):
+        return False
+    started, finished = (datetime.fromisoformat(str(time)) for time in times)
+    return (finished - started).total_seconds() < BACK_OFF_RESET_SECONDS
 
 
 def _cost(text: str | None) -> int:

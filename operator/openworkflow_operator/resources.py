@@ -136,14 +136,18 @@ def network_policy(resource: WorkflowNamespace) -> Manifest:
 
 
 def service_monitor(resource: WorkflowNamespace) -> Manifest:
-    """Tells a Prometheus operator to scrape the workers."""
+    """Tells a Prometheus operator to scrape the workers, with the labels of the operator's series.
+
+    `namespace` is no such label: it is a target's own, and would be renamed at every scrape.
+    """
+    names = {"kube_namespace": resource.key.namespace, "workflow_namespace": resource.key.name}
+    relabelings = [{"targetLabel": label, "replacement": name} for label, name in names.items()]
     return _object(
         resource,
         kinds.SERVICE_MONITOR,
         spec={
             "selector": {"matchLabels": selector_labels(resource)},
-            "endpoints": [{"port": "metrics", "interval": "30s"}],
-            "targetLabels": list(selector_labels(resource))[:1],
+            "endpoints": [{"port": "metrics", "interval": "30s", "relabelings": relabelings}],
         },
     )
 

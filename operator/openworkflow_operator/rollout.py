@@ -243,11 +243,14 @@ def _other(view: BuildView | None, fleet: BuildFleet) -> tuple[Phase, str]:
 
 
 def _previous(target: str, views: Mapping[str, BuildView]) -> str | None:
-    """The build that was in use before: going back to it takes no proof and no ramp."""
+    """The build that was in use before: going back to it takes no proof and no ramp.
+
+    Before the one in use, that is, which the wanted one need not be.
+    """
     used = [
         (view.seconds_since_promotion, build)
         for build, view in views.items()
-        if build != target and view.is_promoted and not view.is_held
+        if build != target and view.is_promoted and not view.is_held and not view.share
     ]
     return min(used)[1] if used else None
 

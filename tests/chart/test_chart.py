@@ -17,6 +17,11 @@ from tests.helm import CHARTS, Cluster, helm, render
 
 ROOT = CHARTS.parent
 CHART = str(CHARTS / "openworkflow")
+MONITORED = (
+    "--api-versions=monitoring.coreos.com/v1",
+    "--set=metrics.serviceMonitor.enabled=true,metrics.prometheusRule.enabled=true",
+    "--set=metrics.dashboards.enabled=true",
+)
 #: Values that change what is rendered, alone and together.
 MATRIX: dict[str, tuple[str, ...]] = {
     "defaults": (),
@@ -154,6 +159,23 @@ def test_a_digest_wins_over_a_tag() -> None:
     )
 
 
+def test_monitoring_brings_the_files_of_the_chart() -> None:
+    made = render("openworkflow", *MONITORED)
+
+    (rule,) = [each for each in made if each["kind"] == "PrometheusRule"]
+    shipped = yaml.safe_load((CHARTS / "openworkflow/alerts/openworkflow.yaml").read_text())
+    assert shipped == rule["spec"]
+    boards = {
+        key: text
+        for each in made
+        if each["kind"] == "ConfigMap" and "grafana_dashboard" in each["metadata"]["labels"]
+        for key, text in each["data"].items()
+    }
+    files = list((CHARTS / "openworkflow/dashboards").glob("*.json"))
+    assert {file.name: file.read_text().rstrip("\n") for file in files} == boards
+    assert len(files) == 3
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -236,6 +258,22 @@ def test_an_empty_tenant_is_refused() -> None:
     done = helm("template", "orders", str(CHARTS / "openworkflow-namespace"))
 
     assert "spec is empty: it needs at least database.secretRef.name" in done.stderr
+
+
+def test_a_tenant_may_be_checked_by_replays_before_an_upgrade() -> None:
+    values = "--set-json=spec=" + (
+        '{"namespaceId":"eu","database":{"secretRef":{"name":"db"}},'
+        '"worker":{"image":"app:2","workflows":["a","b"]}}'
+    )
+    made = render("openworkflow-namespace", values, "--set=replayCheck.enabled=true")
+
+    (job,) = [each for each in made if each["kind"] == "Job"]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert ["a", "b", "--limit", "500", "--allow-empty"] == container["args"]
+    assert "app:2" == container["image"]
+    env = {each["name"]: each.get("value") for each in container["env"]}
+    assert "eu" == env["OPENWORKFLOW_NAMESPACE"]
+    assert job["spec"]["template"]["spec"]["securityContext"]["runAsNonRoot"]
 
 
 def test_a_life_on_a_real_api_server(helm_on_cluster: Cluster) -> None:

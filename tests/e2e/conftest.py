@@ -73,10 +73,10 @@ class Tenant:
         """Create or change the WorkflowNamespace, from the minimal example."""
         raw = yaml.safe_load((MANIFESTS / "examples/minimal.yaml").read_text())
         raw["metadata"]["namespace"] = self.namespace
-        raw["spec"] |= spec
         targets = ["workflows", "workflows:fulfil"]  # several, and one of them twice
-        raw["spec"]["worker"] |= {"image": self.cluster.worker_image, "workflows": targets}
-        raw["spec"]["worker"] |= {"imagePullPolicy": "IfNotPresent", **spec.get("worker", {})}
+        worker = {"image": self.cluster.worker_image, "workflows": targets}
+        worker |= {"imagePullPolicy": "IfNotPresent", **spec.get("worker", {})}
+        raw["spec"] |= {**spec, "worker": worker}
         self.cluster.apply(raw)
 
     def pods(self) -> list[Any]:

@@ -141,7 +141,7 @@ async def test_a_rollout_in_the_middle_of_work_interrupts_no_step(
     old = {pod["metadata"]["name"] for pod in tenant.pods()}
     tenant.declare(
         scaling=QUICK,
-        worker={"concurrency": 10, "env": [{"name": "OPENWORKFLOW_BUILD_ID", "value": "2"}]},
+        worker={"concurrency": 10, "env": [{"name": "RELEASE", "value": "2"}]},
     )
     start = time.monotonic()
     await tenant.until(

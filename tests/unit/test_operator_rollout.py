@@ -165,6 +165,22 @@ def test_the_build_in_use_before_is_kept_for_a_rollback() -> None:
     assert (Phase.DRAINED, "kept for a rollback") == verdict.phases["before"]
 
 
+@pytest.mark.parametrize("fleet", [STARTING, BROKEN])
+def test_a_build_that_is_not_in_use_yet_does_not_cost_the_way_back(fleet: BuildFleet) -> None:
+    """Whoever finds the build in use broken too goes back to the one before it."""
+    views = {
+        "in-use": IN_USE,
+        "before": USED,
+        "long-ago": replace(USED, seconds_since_promotion=9e6),
+    }
+    fleets = {"new": fleet, "in-use": UP, "before": STARTING, "long-ago": STARTING}
+
+    verdict = decide_rollout("new", views, fleets, Gate())
+
+    assert {"long-ago"} == verdict.remove
+    assert (Phase.DRAINED, "kept for a rollback") == verdict.phases["before"]
+
+
 def test_runs_that_are_left_too_long_are_moved_or_failed() -> None:
     gate = Gate(leftover_seconds=999, leftover="fail")
     old = replace(USED, next_wake_seconds=1e6)

@@ -14,6 +14,7 @@ from openworkflow.cli.doctor import doctor
 from openworkflow.cli.init import init
 from openworkflow.cli.migrate import migrate
 from openworkflow.cli.prune import prune
+from openworkflow.cli.replay_check import replay_check
 from openworkflow.cli.run import run
 from openworkflow.cli.runs import runs
 from openworkflow.cli.worker import worker
@@ -38,7 +39,7 @@ def cli() -> None:
     """
 
 
-for _command in (builds, dev, doctor, init, migrate, prune, run, runs, worker):
+for _command in (builds, dev, doctor, init, migrate, prune, replay_check, run, runs, worker):
     cli.add_command(_command)
 
 

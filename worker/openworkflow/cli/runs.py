@@ -1,12 +1,12 @@
 """`openworkflow runs`: look at runs, cancel them, retry them."""
 
-from typing import Any
+from typing import Any, TextIO
 from uuid import UUID
 
 import click
 
 from openworkflow.backend.backend import Page, RunFilter
-from openworkflow.cli import render
+from openworkflow.cli import histories, render
 from openworkflow.cli.options import (
     Database,
     RunId,
@@ -108,6 +108,46 @@ def retry(
 ) -> None:
     """Start a failed or canceled run again, from the step that failed."""
     _tell(run_async(_with_client(database(url, namespace, schema), "retry", run_id)), as_json)
+
+
+@runs.command()
+@click.option("--workflow", help="Only runs of this workflow.")
+@click.option(
+    "--status", "statuses", type=click.Choice([s.value for s in RunStatus]), multiple=True
+)
+@click.option("--limit", type=click.IntRange(1, 100_000), default=500, show_default=True)
+@click.option("--output", type=click.File("w", lazy=True), default="-", help="A file; - is stdout.")
+@database_options
+def export(
+    workflow: str | None,
+    statuses: tuple[str, ...],
+    limit: int,
+    output: TextIO,
+    url: str | None,
+    namespace: str | None,
+    schema: str | None,
+) -> None:
+    """Write histories for `replay-check --from-file`, newest first, a line of JSON for each run.
+
+    They hold inputs and results as they are stored.
+    """
+    chosen = [RunStatus(status) for status in statuses] or list(RunStatus)
+    where = database(url, namespace, schema)
+    written = run_async(_export(where, workflow, chosen, limit, output))
+    click.echo(f"{written} histories written", err=True)
+
+
+async def _export(
+    where: Database, workflow: str | None, statuses: list[RunStatus], limit: int, output: TextIO
+) -> int:
+    written = 0
+    async with where.connect(migrate=False) as backend:
+        found = histories.recorded(backend, workflow=workflow, statuses=statuses, limit=limit)
+        async for run in found:
+            for line in histories.write([run]):
+                output.write(line + "\n")
+            written += 1
+    return written
 
 
 async def _with_client(where: Database, method: str, run_id: UUID) -> Any:

@@ -32,6 +32,10 @@ class Registry:
         """Raises KeyError for what is not served."""
         return self._workflows[name, version or ""]
 
+    def find(self, name: str, version: str | None) -> Workflow[Any, Any] | None:
+        """None for what is not served."""
+        return self._workflows.get((name, version or ""))
+
     def __iter__(self) -> Iterator[Workflow[Any, Any]]:
         return iter(self._workflows.values())
 

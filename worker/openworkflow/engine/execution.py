@@ -40,6 +40,7 @@ from openworkflow.engine.outcome import (
     Rescheduled,
     after_error,
 )
+from openworkflow.engine.patches import Patches
 from openworkflow.engine.recorder import Recorder, StepCall
 from openworkflow.engine.services import Services
 from openworkflow.engine.step import Step, SyncStep
@@ -52,7 +53,6 @@ class Execution:
 
     __slots__ = (
         "_branches",
-        "_draining",
         "_history",
         "_journal",
         "_services",
@@ -61,6 +61,8 @@ class Execution:
         "_task",
         "_workflow",
         "claim",
+        "draining",
+        "patches",
         "recorder",
         "started",
     )
@@ -77,7 +79,8 @@ class Execution:
         self._sync: SyncStep | None = None
         self._stop: Outcome | None = None
         self.recorder = Recorder(run, services.journal, self._lose)
-        self._draining = False
+        self.patches: Patches | None = None
+        self.draining = False
         self.started = perf_counter()
 
     async def run(self) -> Outcome:
@@ -113,7 +116,7 @@ class Execution:
 
     def drain(self) -> None:
         """Let running steps end and be recorded, then hand the run back."""
-        self._draining = True
+        self.draining = True
         if self.recorder.idle:
             self.interrupt(Released())
 
@@ -153,6 +156,13 @@ class Execution:
                 self._leave(step)
             failures += 1
             await self._branches.wait_until(retry_at)
+
+    async def patched(self, name: str) -> bool:
+        """See Step.patched."""
+        self._check_stopped()
+        if self.patches is None:
+            self.patches = Patches(self._history, self.recorder)
+        return self.patches.ask(name)
 
     async def sleep(self, name: str, duration: Duration) -> None:
         """See Step.sleep."""
@@ -277,7 +287,7 @@ class Execution:
         return recorded
 
     def _enter(self, step: StepCall) -> None:
-        if self._draining:
+        if self.draining:
             self.drain()
         self._check_stopped()
         self._branches.enter()

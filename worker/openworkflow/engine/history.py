@@ -20,6 +20,8 @@ from openworkflow.core.step_attempt import StepKind, StepStatus
 NAME_LIMIT = 200
 """Characters of a step's name."""
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+PATCHED = "patched:"
+"""Begins the key of a row that says that a run takes a patch's new path; no step is called so."""
 FROM_STEP = "__openworkflow_step__"
 """Marks an error raised by a step whose retries are spent: the run's own policy skips those."""
 
@@ -67,8 +69,13 @@ class History:
         self._ordinals: dict[str, int] = {}
         for attempt in attempts:
             self._recorded.setdefault(attempt.step_name, Recorded(attempt.kind)).add(attempt)
-        self.unrequested: dict[str, None] = dict.fromkeys(self._recorded)
-        """Recorded keys the function has not asked for yet, in recorded order."""
+        self.unrequested: dict[str, None] = dict.fromkeys(
+            key for key in self._recorded if not key.startswith(PATCHED)
+        )
+        """Recorded keys the function has not asked for yet, in recorded order.
+
+        A patch that the code no longer asks about is none: what it guarded is all there is now.
+        """
 
     def key(self, name: str) -> str:
         """The key of the next step called `name`. Raises ConfigurationError for an unfit name."""
@@ -77,12 +84,20 @@ class History:
                 f"a step's name must be text of 1 to {NAME_LIMIT} characters without NUL, "
                 f"not {name!r:.80}"
             )
+        if name.startswith(PATCHED):
+            raise ConfigurationError(
+                f"a step's name may not begin with {PATCHED!r}, as {name!r:.80}"
+            )
         key = name
         while key in self._requested:
             self._ordinals[name] = ordinal = self._ordinals.get(name, 0) + 1
             key = f"{name}:{ordinal}"
         self._requested.add(key)
         return key
+
+    def is_recorded(self, key: str) -> bool:
+        """Whether a row of this key was recorded."""
+        return key in self._recorded
 
     def request(self, key: str, kind: StepKind) -> Recorded | None:
         """What is recorded under `key`, which the function now asks for.

@@ -83,6 +83,14 @@ class Step:
         """Wait until `when`, which must carry a time zone; in the past it is no wait."""
         await self._execution.sleep_until(name, when)
 
+    async def patched(self, name: str) -> bool:
+        """Whether this run takes the path that came with the patch `name`.
+
+        True for runs that had not come to this point when the code was deployed; it is recorded.
+        False, for good, for runs that had gone past it.
+        """
+        return await self._execution.patched(name)
+
     def call(self, fn: DurableFunction[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         """Run a function decorated with `@step`; what its plain call inside a workflow does."""
         return self._execution.run_step(fn.name, fn.fn, args, kwargs, fn.retry, fn.timeout)
@@ -118,6 +126,10 @@ class SyncStep:
     def sleep_until(self, name: str, when: datetime) -> None:
         """See Step.sleep_until."""
         self._wait(self._execution.sleep_until(name, when))
+
+    def patched(self, name: str) -> bool:
+        """See Step.patched."""
+        return bool(self._wait(self._execution.patched(name)))
 
     def call(self, fn: DurableFunction[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         """See Step.call."""

@@ -97,6 +97,12 @@ CATALOGUE = (
         ("workflow",),
     ),
     Described(
+        "openworkflow_workflow_run_crashed_total",
+        "counter",
+        "Claims of runs that lost a worker and have recorded no step since.",
+        ("workflow",),
+    ),
+    Described(
         "openworkflow_heartbeat_last_timestamp_seconds",
         "gauge",
         "Unix time of the last heartbeat that reached the database; 0 before the first.",
@@ -203,6 +209,7 @@ class Metrics(Collector):
         for workflow in workflows:
             self._claimed[workflow,] += 0
             self._counters["openworkflow_claim_lost_total"][workflow,] += 0
+            self._counters["openworkflow_workflow_run_crashed_total"][workflow,] += 0
             for outcome in RUN_OUTCOMES:
                 self._finished[workflow, outcome] += 0
             for outcome in STEP_OUTCOMES:
@@ -229,6 +236,10 @@ class Metrics(Collector):
     def schedule_to_start(self, workflow: str, seconds: float) -> None:
         """A due run waited so long to be claimed."""
         self._waits[workflow,].observe(seconds)
+
+    def crashed(self, workflow: str) -> None:
+        """A run was claimed whose last worker was lost."""
+        self._counters["openworkflow_workflow_run_crashed_total"][workflow,] += 1
 
     def slots(self, used: int, total: int) -> None:
         """How full the worker is."""

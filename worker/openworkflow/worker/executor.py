@@ -77,6 +77,8 @@ class Executor:
         for run in claimed:
             waited = (run.claimed_at - run.due_at).total_seconds()
             self._metrics.schedule_to_start(run.workflow_name, max(0.0, waited))
+            if run.crashes:
+                self._metrics.crashed(run.workflow_name)
             if not run.has_history:
                 self._tasks.create_task(self._execute(run, ()))
         if known := [run for run in claimed if run.has_history]:

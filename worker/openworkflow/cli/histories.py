@@ -1,0 +1,131 @@
+"""Recorded runs from a database or from files: what `replay-check` replays and `export` writes."""
+
+import json
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from openworkflow.backend.backend import BackendPostgres
+from openworkflow.backend.records import ClaimedRun, RecordedStep, RunFilter
+from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.step_attempt import StepKind, StepStatus
+from openworkflow.core.workflow_run import RunStatus, WorkflowRun
+from openworkflow.engine.replay import RecordedRun
+
+FORMAT = "openworkflow-history/1"
+"""Of each line of a file."""
+UNFINISHED = (RunStatus.PENDING, RunStatus.RUNNING)
+_PAGE = 200
+
+
+async def recorded(
+    backend: BackendPostgres,
+    *,
+    workflow: str | None,
+    statuses: Sequence[RunStatus],
+    limit: int,
+) -> AsyncIterator[RecordedRun]:
+    """The newest runs of each status with their histories, `limit` of each at most; reads only."""
+    session = await backend.open_session(connections=1)
+    try:
+        for status in statuses:
+            left, cursor = limit, None
+            while left > 0:
+                wanted = RunFilter(status=status, workflow_name=workflow)
+                page = await backend.list_workflow_runs(wanted, min(left, _PAGE), cursor)
+                histories = await session.load_histories([run.id for run in page.runs])
+                for run in page.runs:
+                    yield _of_run(run, histories[run.id])
+                left, cursor = left - len(page.runs), page.next_cursor
+                if cursor is None:
+                    break
+    finally:
+        await session.close()
+
+
+def write(runs: Iterable[RecordedRun]) -> Iterator[str]:
+    """A line of JSON for each run. It holds inputs and results as they were stored."""
+    for each in runs:
+        run = each.run
+        yield json.dumps(
+            {
+                "format": FORMAT,
+                "id": str(run.id),
+                "workflow": run.workflow_name,
+                "version": run.version,
+                "status": each.status,
+                "build_id": each.build_id,
+                "input": run.input,
+                "error_type": each.error_type,
+                "steps": [_step_fields(step) for step in each.steps],
+            },
+            ensure_ascii=False,
+        )
+
+
+def read(path: Path) -> Iterator[RecordedRun]:
+    """The runs of a file. Raises ConfigurationError, with the line, for one that is none."""
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield _of_line(json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise ConfigurationError(
+                    f"{path}, line {number}: this is no history as `openworkflow runs export` "
+                    f"writes it ({type(error).__name__}: {error})"
+                ) from None
+
+
+def _of_run(run: WorkflowRun, steps: Sequence[RecordedStep]) -> RecordedRun:
+    text = None if run.input is None else json.dumps(run.input, ensure_ascii=False)
+    error_type = run.error.get("type") if isinstance(run.error, dict) else None
+    claimed = _claimed(run.id, run.workflow_name, run.version, text)
+    return RecordedRun(claimed, run.status, steps, error_type, run.build_id)
+
+
+def _of_line(fields: dict[str, Any]) -> RecordedRun:
+    if fields["format"] != FORMAT:
+        raise ValueError(f"the format is {fields['format']!r}, this program reads {FORMAT!r}")
+    claimed = _claimed(UUID(fields["id"]), fields["workflow"], fields["version"], fields["input"])
+    steps = [_step_of(each) for each in fields["steps"]]
+    status = RunStatus(fields["status"])
+    return RecordedRun(claimed, status, steps, fields["error_type"], fields["build_id"])
+
+
+def _claimed(run_id: UUID, workflow: str, version: str | None, text: str | None) -> ClaimedRun:
+    """As if it were claimed now; a deadline must not end a replay."""
+    now = datetime.now(UTC)
+    return ClaimedRun(
+        id=run_id,
+        workflow_name=workflow,
+        version=version,
+        input=text,
+        claim_no=1,
+        attempts=0,
+        crashes=0,
+        deadline_at=None,
+        due_at=now,
+        claimed_at=now,
+        recovered=False,
+        has_history=True,
+    )
+
+
+def _step_fields(step: RecordedStep) -> dict[str, Any]:
+    resume_at = None if step.resume_at is None else step.resume_at.isoformat()
+    return step._asdict() | {"id": str(step.id), "resume_at": resume_at}
+
+
+def _step_of(fields: dict[str, Any]) -> RecordedStep:
+    resume_at = fields["resume_at"]
+    return RecordedStep(
+        **fields
+        | {
+            "id": UUID(fields["id"]),
+            "kind": StepKind(fields["kind"]),
+            "status": StepStatus(fields["status"]),
+            "resume_at": None if resume_at is None else datetime.fromisoformat(resume_at),
+        }
+    )

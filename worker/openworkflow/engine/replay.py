@@ -1,0 +1,128 @@
+"""Replays a recorded history against code, to find out whether that code could go on with it.
+
+Nothing is executed: recorded steps answer with what they recorded, and the first step that is not
+recorded ends the replay. What the function does outside its steps does run, as in any replay.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from openworkflow.backend.records import ClaimedRun, RecordedStep, Write
+from openworkflow.core.failure import Failure
+from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT
+from openworkflow.core.workflow import Workflow
+from openworkflow.core.workflow_run import RunStatus
+from openworkflow.engine.execution import Execution
+from openworkflow.engine.history import PATCHED, History
+from openworkflow.engine.journal import DatabaseClock, Written
+from openworkflow.engine.outcome import Failed, Outcome, Rescheduled
+from openworkflow.engine.services import Services
+from openworkflow.telemetry.metrics import Metrics
+
+BLOCKED = "Blocked"
+"""The cause of a run that waits for something that is no step."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """A run and its history, as far as a replay needs them."""
+
+    run: ClaimedRun
+    status: RunStatus
+    steps: Sequence[RecordedStep]
+    error_type: str | None = None
+    """Of a failed run."""
+    build_id: str | None = None
+
+    @property
+    def patches(self) -> set[str]:
+        """The patches whose new path it took."""
+        keys = (step.step_name for step in self.steps)
+        return {key.removeprefix(PATCHED) for key in keys if key.startswith(PATCHED)}
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """Why the code cannot go on with a run."""
+
+    cause: str
+    """NonDeterminism, SerializationError, Blocked, or the type of what the code raised."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """How a replay went."""
+
+    found: Break | None
+    asked: frozenset[str]
+    """The patches that the code asked about."""
+
+
+class Tape:
+    """Stands for the journal: takes every write, and writes nothing."""
+
+    def __init__(self) -> None:
+        self.clock = DatabaseClock(datetime.now(UTC))
+        self.newest: Written | None = None
+
+    def write(self, row: Write) -> Written:
+        """As if it were durable already."""
+        written = Written(loop=asyncio.get_running_loop())
+        written.settle(True)
+        return written
+
+
+class Replayer:
+    """Replays runs one at a time or together; use it as a context."""
+
+    def __init__(self, timeout: timedelta = timedelta(seconds=5)) -> None:
+        self._timeout = timeout.total_seconds()
+        self._threads = ThreadPoolExecutor(8, "openworkflow-replay")
+
+    def __enter__(self) -> "Replayer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def replay(self, recorded: RecordedRun, workflow: Workflow[Any, Any]) -> Replayed:
+        """Replay one run; what its code raises becomes the answer."""
+        tape: Any = Tape()
+        services = Services(
+            tape,
+            Metrics("replay"),
+            self._threads,
+            self._threads,
+            DEFAULT_PAYLOAD_LIMIT,
+        )
+        history = History(recorded.steps)
+        execution = Execution(recorded.run, workflow, history, services)
+        execution.draining = True  # it hands back before a new step, and there is none running
+        try:
+            async with asyncio.timeout(self._timeout):
+                outcome = await execution.run()
+        except TimeoutError:
+            found: Break | None = Break(
+                BLOCKED,
+                "the function waits for something that is no step; whatever it does outside its "
+                "steps is done again by every replay, so it belongs into one",
+            )
+        else:
+            found = _judged(outcome, recorded)
+        asked = execution.patches.asked if execution.patches is not None else ()
+        return Replayed(found, frozenset(asked))
+
+
+def _judged(outcome: Outcome, recorded: RecordedRun) -> Break | None:
+    """What ends at the end of its history, or as it did before, is as it should be."""
+    if not isinstance(outcome, Failed | Rescheduled):
+        return None
+    failure: Failure = outcome.failure
+    if recorded.status is RunStatus.FAILED and failure.type == recorded.error_type:
+        return None
+    return Break(failure.type, failure.message)
