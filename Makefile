@@ -16,9 +16,8 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --custom-compile-command 'make lock' $(LOCK_ARGS)
 
-.PHONY: chart chart-scan help setup check format test demo bench bench-autoscaling envtest matrix docs lock images e2e verify clean
-
-.PHONY: help setup check format test demo bench bench-autoscaling envtest matrix docs generate lock images e2e verify clean
+.PHONY: help setup check format test demo bench bench-autoscaling envtest matrix docs generate lock images e2e
+.PHONY: chart chart-scan verify clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'

@@ -198,31 +198,25 @@ def test_bad_values_are_refused_by_name(values: str, message: str) -> None:
     assert message in done.stderr
 
 
-def test_monitoring_ships_the_files_of_the_chart_word_for_word(tmp_path: Path) -> None:
+def test_a_chart_packed_without_alerts_refuses_to_install_them(tmp_path: Path) -> None:
     chart = shutil.copytree(CHART, tmp_path / "openworkflow")
-    for name in ("alerts", "dashboards"):
-        shutil.rmtree(chart / name, ignore_errors=True)
-    kinds = ("--api-versions=monitoring.coreos.com/v1", "--set=metrics.serviceMonitor.enabled=true")
-    values = ("--set=metrics.prometheusRule.enabled=true,metrics.dashboards.enabled=true",)
+    shutil.rmtree(chart / "alerts")
 
-    done = helm("template", "openworkflow", str(chart), *kinds, *values)
+    done = helm("template", "openworkflow", str(chart), *MONITORED)
+
     assert "packed without alerts/openworkflow.yaml" in done.stderr
 
-    text = (
-        "groups:\n  - name: a\n    rules:\n      - alert: B\n        expr: 'up{a=\"{{ $x }}\"}'\n"
-    )
-    (chart / "alerts").mkdir()
-    (chart / "alerts/openworkflow.yaml").write_text(text)
-    (chart / "dashboards").mkdir()
-    (chart / "dashboards/fleet.json").write_text('{"legend": "{{ namespace }}"}\n')
-    made = helm("template", "openworkflow", str(chart), *kinds, *values)
 
-    found = {each["kind"]: each for each in yaml.safe_load_all(made.stdout) if each}
-    assert yaml.safe_load(text) == found["PrometheusRule"]["spec"]
-    assert {"fleet.json": '{"legend": "{{ namespace }}"}'} == found["ConfigMap"]["data"]
-    assert "1" == found["ConfigMap"]["metadata"]["labels"]["grafana_dashboard"]
+def test_the_service_monitor_selects_the_operators_service() -> None:
+    made = render("openworkflow", *MONITORED, "--set=metrics.serviceMonitor.labels.release=prom")
+    found = {each["kind"]: each for each in made if each["kind"] != "Service"}
+    (service,) = [o for o in made if o["kind"] == "Service" and "operator" in o["metadata"]["name"]]
+
     labels = found["ServiceMonitor"]["spec"]["selector"]["matchLabels"]
-    assert labels.items() <= found["Service"]["metadata"]["labels"].items()
+    assert labels.items() <= service["metadata"]["labels"].items()
+    (endpoint,) = found["ServiceMonitor"]["spec"]["endpoints"]
+    assert [endpoint["port"]] == [port["name"] for port in service["spec"]["ports"]]
+    assert "prom" == found["ServiceMonitor"]["metadata"]["labels"]["release"]
 
 
 @pytest.mark.parametrize(

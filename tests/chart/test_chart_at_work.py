@@ -126,7 +126,9 @@ def test_an_api_server_that_enforces_restricted_admits_every_pod(helm_on_cluster
 
     pods = "/api/v1/namespaces/restricted/pods?dryRun=All&fieldValidation=Strict"
     admitted = {}
-    for each in render("openworkflow", *values):
+    tenant = '{"database":{"secretRef":{"name":"db"}},"worker":{"image":"app","workflows":["a"]}}'
+    checked = (f"--set-json=spec={tenant}", "--set=replayCheck.enabled=true")
+    for each in render("openworkflow", *values) + render("openworkflow-namespace", *checked):
         if each["kind"] in ("Deployment", "StatefulSet", "Job", "Pod"):
             spec = each["spec"] if each["kind"] == "Pod" else each["spec"]["template"]["spec"]
             template = {"name": "data", "emptyDir": {}}  # a StatefulSet's controller adds it
