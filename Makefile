@@ -16,9 +16,8 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --custom-compile-command 'make lock' $(LOCK_ARGS)
 
-.PHONY: chart help setup check format test demo bench bench-autoscaling envtest matrix docs lock images e2e verify clean
-
-.PHONY: help setup check format test demo bench bench-autoscaling envtest matrix docs generate lock images e2e verify clean
+.PHONY: help setup check format test demo bench bench-autoscaling envtest matrix docs generate lock images e2e
+.PHONY: chart chart-scan verify clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -83,6 +82,11 @@ e2e: setup ## The fleet with real pods, in the cluster of OPENWORKFLOW_E2E_KUBEC
 
 chart: setup ## Write what in charts/ and manifests/install.yaml follows from other files (needs helm)
 	$(BIN)/python -m tools.chart
+
+chart-scan: setup ## Hold the rendered chart against checkov and the exceptions we give reasons for
+	@test -x .venv-checkov/bin/checkov || $(PYTHON) -m venv .venv-checkov
+	@test -x .venv-checkov/bin/checkov || .venv-checkov/bin/pip install --quiet checkov==3.3.30
+	$(BIN)/python -m tools.chart_scan .venv-checkov/bin/checkov
 
 verify: check test ## What has to hold before a commit
 

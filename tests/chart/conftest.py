@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.control_plane import ControlPlane, is_available, started
+from tests.control_plane import ApiRefusal, ControlPlane, is_available, started
 from tests.helm import Cluster
 
 HERE = Path(__file__).parent
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 HELM = shutil.which("helm")
 
 
@@ -34,5 +37,12 @@ def bare_plane() -> Iterator[ControlPlane]:
 
 
 @pytest.fixture
-def helm_on_cluster(bare_plane: ControlPlane, tmp_path: Path) -> Cluster:
-    return Cluster(bare_plane, tmp_path)
+def helm_on_cluster(bare_plane: ControlPlane, tmp_path: Path) -> Iterator[Cluster]:
+    """helm and the API server; the CRD, which helm leaves, is gone for the next test."""
+    yield Cluster(bare_plane, tmp_path)
+    with contextlib.suppress(ApiRefusal):
+        bare_plane.request("DELETE", f"{CRDS}/workflownamespaces.openworkflow.dev")
+    deadline = time.monotonic() + 30
+    while bare_plane.request("GET", CRDS)["items"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

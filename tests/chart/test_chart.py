@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +34,11 @@ MATRIX: dict[str, tuple[str, ...]] = {
     "own secrets": ("--set=rbac.secrets=none,serviceAccount.create=false,serviceAccount.name=me",),
     "nothing extra": ("--set=devPostgres.enabled=false,crds.install=false,rbac.create=false",),
     "development": ("--set=networkPolicy.enabled=true,devPostgres.storageClassName=fast",),
+    "plain Jobs and closed networks": (
+        "--set=migrations.hook=false,networkPolicy.enabled=true",
+        '--set-json=networkPolicy.from=[{"namespaceSelector":{"matchLabels":{"a":"b"}}}]',
+        '--set-json=networkPolicy.egress=[{"ports":[{"port":5432,"protocol":"TCP"}]}]',
+    ),
     "extras": (
         '--set-json=extraEnv=[{"name":"A","value":"b"}]',
         '--set-json=extraVolumes=[{"name":"v","emptyDir":{}}]',
@@ -189,6 +196,56 @@ def test_bad_values_are_refused_by_name(values: str, message: str) -> None:
 
     assert done.returncode != 0
     assert message in done.stderr
+
+
+def test_a_chart_packed_without_alerts_refuses_to_install_them(tmp_path: Path) -> None:
+    chart = shutil.copytree(CHART, tmp_path / "openworkflow")
+    shutil.rmtree(chart / "alerts")
+
+    done = helm("template", "openworkflow", str(chart), *MONITORED)
+
+    assert "packed without alerts/openworkflow.yaml" in done.stderr
+
+
+def test_the_service_monitor_selects_the_operators_service() -> None:
+    made = render("openworkflow", *MONITORED, "--set=metrics.serviceMonitor.labels.release=prom")
+    found = {each["kind"]: each for each in made if each["kind"] != "Service"}
+    (service,) = [o for o in made if o["kind"] == "Service" and "operator" in o["metadata"]["name"]]
+
+    labels = found["ServiceMonitor"]["spec"]["selector"]["matchLabels"]
+    assert labels.items() <= service["metadata"]["labels"].items()
+    (endpoint,) = found["ServiceMonitor"]["spec"]["endpoints"]
+    assert [endpoint["port"]] == [port["name"] for port in service["spec"]["ports"]]
+    assert "prom" == found["ServiceMonitor"]["metadata"]["labels"]["release"]
+
+
+@pytest.mark.parametrize(
+    ("values", "hook"),
+    [
+        ((), "post-install,post-upgrade"),
+        (("--set=database.existingSecret=db",), "post-install,pre-upgrade"),
+        (("--set=migrations.hook=false",), None),
+    ],
+)
+def test_when_migrations_run(values: tuple[str, ...], hook: str | None) -> None:
+    def job(*more: str) -> dict[str, Any]:
+        made = render("openworkflow", *values, *more)
+        found: dict[str, Any] = next(each["metadata"] for each in made if each["kind"] == "Job")
+        return found
+
+    assert hook == job().get("annotations", {}).get("helm.sh/hook")
+    # Without a hook, a Job of the same name is the same Job: the API server lets none change.
+    assert job()["name"] == job()["name"]
+    assert (hook is None) == (job()["name"] != job("--set=workerImage.tag=next")["name"])
+
+
+def test_an_upgrade_restarts_no_development_database() -> None:
+    def template(*values: str) -> Any:
+        made = render("openworkflow", *values)
+        return next(each["spec"]["template"] for each in made if each["kind"] == "StatefulSet")
+
+    assert "chart" not in str(template()["metadata"])
+    assert template() == template("--set=image.tag=next,workerImage.tag=next,commonLabels.a=b")
 
 
 def test_an_empty_tenant_is_refused() -> None:

@@ -109,4 +109,7 @@ tolerations:
 {{- if and .Values.metrics.prometheusRule.enabled (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) -}}
 {{- fail "metrics.prometheusRule.enabled: this cluster has no PrometheusRule (monitoring.coreos.com/v1); install the Prometheus operator first, or load alerts/openworkflow.yaml yourself" -}}
 {{- end -}}
+{{- if and .Values.metrics.prometheusRule.enabled (not (.Files.Get "alerts/openworkflow.yaml")) -}}
+{{- fail "metrics.prometheusRule.enabled: this chart was packed without alerts/openworkflow.yaml" -}}
+{{- end -}}
 {{- end -}}
