@@ -75,7 +75,9 @@ class Builds:
 
     def pods(self, build: str) -> list[Any]:
         """Its pods, those that end included."""
-        pods: list[Any] = self.tenant.get("pods", "-l", f"openworkflow.dev/build={build}")["items"]
+        pods: list[Any] = self.tenant.get("pods", "-l", f"openworkflow.dev/build={build}").get(
+            "items", []
+        )
         return pods
 
     def deployment(self, build: str) -> Any:
