@@ -27,6 +27,8 @@ class Question:
     """Also look at its builds."""
     canary: str | None = None
     """The workflow that proves a new build."""
+    first_runs: int = 0
+    """How many runs of a new build are judged."""
 
 
 def build_view(row: Any) -> BuildView:
@@ -45,6 +47,8 @@ def build_view(row: Any) -> BuildView:
         next_wake_seconds=None if wake is None else seconds(wake),
         canary=None if row["canary"] is None else str(row["canary"]),
         canary_age=seconds(row["canary_age"]),
+        ended=count(row["ended"]),
+        failed=count(row["failed"]),
     )
 
 

@@ -144,6 +144,7 @@ class Database:
             [question.running_limit for question in questions],
             [question.lead_seconds for question in questions],
             [question.canary for question in questions],
+            [question.first_runs for question in questions],
         )
         for row in rows:
             found[row["namespace_id"]][row["build_id"]] = build_view(row)

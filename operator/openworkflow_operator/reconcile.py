@@ -175,13 +175,15 @@ class Reconciler:
         policy = policy_of(resource, self._replicas_limit)
         seconds = visited.past.memory.service_seconds
         slots = policy.max_replicas * policy.concurrency
+        gate = resource.rollout.gate
         question = Question(
             namespace_id=resource.namespace_id,
             due_limit=observation_cap(policy, seconds),
             running_limit=min(2 * slots + 1, 4 * MOST_COUNTED),
             lead_seconds=resource.scaling.activation_lead_seconds,
             builds=resource.rollout.is_pinned,
-            canary=resource.rollout.gate.canary,
+            canary=gate.canary,
+            first_runs=gate.failure_limit.first_runs if gate.failure_limit else 0,
         )
         period = resource.scaling.poll_period_seconds
         idle = visited.past.target == 0

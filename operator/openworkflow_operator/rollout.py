@@ -53,6 +53,10 @@ class BuildView:
     canary: str | None = None
     """The status of its canary run."""
     canary_age: float = 0.0
+    ended: int = 0
+    """Of the runs that came since its promotion, how many it ended; no more than are judged."""
+    failed: int = 0
+    """How many of these failed."""
 
     @property
     def runs_left(self) -> bool:
@@ -81,6 +85,18 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class FailureLimit:
+    """How many of the first runs of a new build may fail."""
+
+    first_runs: int
+    max_percent: int
+
+    def is_exceeded(self, view: BuildView) -> bool:
+        """Whether it is certain already, however the remaining ones end."""
+        return view.failed * 100 > self.max_percent * self.first_runs
+
+
+@dataclass(frozen=True, slots=True)
 class Gate:
     """What a new build has to pass, and what becomes of the runs that an old one leaves."""
 
@@ -88,6 +104,8 @@ class Gate:
     """The workflow whose run has to succeed on the new build."""
     canary_timeout_seconds: int = 300
     ramp: Sequence[Step] = ()
+    failure_limit: FailureLimit | None = None
+    """Judges the runs of the first step of the ramp."""
     leftover_seconds: int | None = None
     """After this time runs of an old build are not waited for any more; None waits for ever."""
     leftover: Leftover = "move"
@@ -182,7 +200,8 @@ def _target(
     if view.share == 100:
         return Phase.CURRENT, "", None
     if view.is_held:
-        return Phase.HELD, "it failed; change the image, or promote it by hand", None
+        cause = _failures(view) if view.failed else "it failed"
+        return Phase.HELD, f"{cause}; change the image, or promote it by hand", None
     if view.is_main and view.share:  # back to the build in use in the middle of a ramp
         return Phase.CURRENT, "", Promote(target)
     if not fleet.ready:
@@ -221,13 +240,25 @@ def _prove(target: str, view: BuildView, gate: Gate) -> tuple[Phase, str, Action
 
 
 def _ramp(target: str, view: BuildView, gate: Gate) -> tuple[Phase, str, Action | None]:
-    """The next step once the pause of this one is over; a ramp that was shortened is skipped."""
+    """The next step once this one is proven; a ramp that was shortened is skipped."""
+    limit = gate.failure_limit
+    if limit and gate.ramp and view.share <= gate.ramp[0].share:
+        if limit.is_exceeded(view):
+            return Phase.HELD, _failures(view), Hold(target)
+        if view.ended < limit.first_runs:
+            waits = f"{view.ended} of the first {limit.first_runs} ended, {view.failed} failed"
+            return Phase.RAMPING, f"{view.share} % of the new runs: {waits}", None
     passed = [step.pause_seconds for step in gate.ramp if step.share <= view.share]
     pause = passed[-1] if passed else 0
     if view.seconds_since_promotion < pause:
         return Phase.RAMPING, f"{view.share} % of the new runs", None
     share = next((step.share for step in gate.ramp if step.share > view.share), 100)
     return Phase.RAMPING, f"{share} % of the new runs", Promote(target, share)
+
+
+def _failures(view: BuildView) -> str:
+    """What they came to so far."""
+    return f"{view.failed} of its first {view.ended} runs failed"
 
 
 def _other(view: BuildView | None, fleet: BuildFleet) -> tuple[Phase, str]:

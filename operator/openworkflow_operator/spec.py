@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
 from openworkflow_operator.names import PAUSED_ANNOTATION
-from openworkflow_operator.rollout import Gate, Step
+from openworkflow_operator.rollout import FailureLimit, Gate, Step
 
 Object = Mapping[str, Any]
 
@@ -136,10 +136,12 @@ class Rollout:
 
 def _gate(data: Object) -> Gate:
     canary, leftover = data.get("canary") or {}, data.get("leftoverRuns") or {}
+    limit = data.get("failureLimit")
     return Gate(
         canary=canary.get("workflow"),
         canary_timeout_seconds=canary.get("timeoutSeconds", 300),
         ramp=tuple(Step(s["share"], s["pauseSeconds"]) for s in data.get("ramp") or ()),
+        failure_limit=limit and FailureLimit(limit["firstRuns"], limit["maxPercent"]),
         leftover_seconds=leftover.get("afterSeconds"),
         leftover="fail" if leftover.get("action") == "Fail" else "move",
     )

@@ -71,6 +71,16 @@ class Rollouts:
             build,
         )
 
+    async def end_runs(self, build: str, *statuses: str) -> None:
+        """New runs of the build end so."""
+        await self.sql.execute(
+            "INSERT INTO workflow_runs"
+            " (workflow_name, namespace_id, status, available_at, completed_at, build_id, pinned)"
+            " SELECT 'w', 'orders', status, now(), now(), $1, true FROM unnest($2::text[]) status",
+            build,
+            statuses,
+        )
+
     async def end_canary(self, status: str) -> None:
         """The canary run ends so."""
 
@@ -177,6 +187,44 @@ async def test_a_ramp_goes_on_under_another_operator_and_ends_where_it_should(
         await eventually(lambda: rollouts.takes_all(new), deadline=20)
 
 
+async def test_a_build_whose_first_runs_fail_is_held_and_takes_no_more(
+    rollouts: Rollouts, start: Start
+) -> None:
+    ramp = [{"share": 10, "pauseSeconds": 1}]
+    limit = {"firstRuns": 4, "maxPercent": 25}
+    async with start():
+        old = await in_use(rollouts, {"strategy": "Pinned", "ramp": ramp, "failureLimit": limit})
+        rollouts.space.patch({"worker": {"image": NEW}})
+        new = await rollouts.come_up(NEW)
+        await eventually(lambda: rollouts.phase(NEW) == "Ramping")
+        assert {old: 90, new: 10} == await rollouts.shares()
+
+        await rollouts.end_runs(new, "succeeded", "failed")
+        await eventually(
+            lambda: "2 of the first 4 ended, 1 failed" in rollouts.builds()[NEW].get("message", "")
+        )
+        await rollouts.end_runs(new, "failed")
+
+        await eventually(lambda: rollouts.takes_all(old))
+        await eventually(lambda: rollouts.space.condition("RolledOut") == ("False", "Held"))
+        told = "2 of its first 3 runs failed"
+        await eventually(lambda: told in dict(rollouts.space.events()).get("Held", ""))
+
+
+async def test_a_build_whose_first_runs_succeed_goes_on(rollouts: Rollouts, start: Start) -> None:
+    ramp = [{"share": 10, "pauseSeconds": 1}]
+    limit = {"firstRuns": 4, "maxPercent": 25}
+    async with start():
+        await in_use(rollouts, {"strategy": "Pinned", "ramp": ramp, "failureLimit": limit})
+        rollouts.space.patch({"worker": {"image": NEW}})
+        new = await rollouts.come_up(NEW)
+        await eventually(lambda: rollouts.phase(NEW) == "Ramping")
+
+        await rollouts.end_runs(new, "succeeded", "failed", "succeeded", "succeeded")
+
+        await eventually(lambda: rollouts.takes_all(new))
+
+
 async def test_an_old_build_without_runs_goes_away_by_itself(
     rollouts: Rollouts, start: Start
 ) -> None:
@@ -215,6 +263,7 @@ async def test_a_fleet_from_before_there_were_builds_is_replaced(
     [
         ({"strategy": "Pinned"}, {"strategy": "RollingUpdate"}, "`strategy` must stay Pinned"),
         ({}, {"canary": {"workflow": "smoke"}}, "must come with `strategy: Pinned`"),
+        ({"strategy": "Pinned"}, {"failureLimit": {"firstRuns": 9}}, "must come with `ramp`"),
     ],
 )
 def test_what_would_strand_runs_is_refused(

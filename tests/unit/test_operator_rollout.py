@@ -13,6 +13,7 @@ from openworkflow_operator.rollout import (
     Action,
     BuildFleet,
     BuildView,
+    FailureLimit,
     Gate,
     Hold,
     Phase,
@@ -33,10 +34,16 @@ NEW = BuildView(share=0)
 USED = BuildView(share=0, is_promoted=True, seconds_since_promotion=2000)
 CANARY = Gate(canary="smoke", canary_timeout_seconds=60)
 RAMP = Gate(ramp=(Step(10, 60), Step(50, 120)))
+JUDGED = replace(RAMP, failure_limit=FailureLimit(first_runs=20, max_percent=10))
 
 
 def view(**values: Any) -> BuildView:
     return replace(NEW, **values)
+
+
+def first_runs(ended: int, failed: int = 0) -> BuildView:
+    """A build whose first step has lasted long enough."""
+    return view(share=10, seconds_since_promotion=60, ended=ended, failed=failed)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +91,27 @@ def view(**values: Any) -> BuildView:
             UP,
             MAIN_OF_RAMP,
             RAMP,
+            Phase.RAMPING,
+            Promote("new"),
+        ),
+        # Its first runs are judged in the first step, which lasts until enough of them ended.
+        (first_runs(19, failed=2), UP, MAIN_OF_RAMP, JUDGED, Phase.RAMPING, None),
+        (first_runs(20, failed=2), UP, MAIN_OF_RAMP, JUDGED, Phase.RAMPING, Promote("new", 50)),
+        (first_runs(20, failed=3), UP, MAIN_OF_RAMP, JUDGED, Phase.HELD, Hold("new")),
+        (first_runs(3, failed=3), UP, MAIN_OF_RAMP, JUDGED, Phase.HELD, Hold("new")),
+        (
+            replace(first_runs(20), seconds_since_promotion=59),
+            UP,
+            MAIN_OF_RAMP,
+            JUDGED,
+            Phase.RAMPING,
+            None,
+        ),
+        (
+            view(share=50, seconds_since_promotion=120, ended=0),
+            UP,
+            MAIN_OF_RAMP,
+            JUDGED,
             Phase.RAMPING,
             Promote("new"),
         ),
@@ -181,6 +209,18 @@ def test_a_build_that_is_not_in_use_yet_does_not_cost_the_way_back(fleet: BuildF
     assert (Phase.DRAINED, "kept for a rollback") == verdict.phases["before"]
 
 
+def test_a_build_in_a_ramp_says_how_its_first_runs_ended() -> None:
+    def message(wanted: BuildView, old: BuildView = MAIN_OF_RAMP) -> str:
+        views = {"new": wanted, "old": old}
+        return decide_rollout("new", views, {"new": UP}, JUDGED).phases["new"][1]
+
+    waits = "10 % of the new runs: 7 of the first 20 ended, 1 failed"
+    assert waits == message(first_runs(7, failed=1))
+    assert "3 of its first 7 runs failed" == message(first_runs(7, failed=3))
+    held = view(is_held=True, is_promoted=True, ended=7, failed=3)
+    assert message(held, IN_USE).startswith("3 of its first 7 runs failed; change the image")
+
+
 def test_runs_that_are_left_too_long_are_moved_or_failed() -> None:
     gate = Gate(leftover_seconds=999, leftover="fail")
     old = replace(USED, next_wake_seconds=1e6)
@@ -239,7 +279,9 @@ VIEWS = st.builds(
     canary=st.none() | st.sampled_from(["pending", "running", "succeeded", "failed"]),
     canary_age=st.floats(0, 100),
 )
-GATES = st.sampled_from([Gate(), CANARY, RAMP, replace(RAMP, canary="smoke", leftover_seconds=60)])
+GATES = st.sampled_from(
+    [Gate(), CANARY, RAMP, JUDGED, replace(RAMP, canary="smoke", leftover_seconds=60)]
+)
 
 
 @given(

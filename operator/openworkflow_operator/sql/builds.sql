@@ -3,6 +3,7 @@
 --                                                  where pinned and pending
 --   running             idx_workflow_runs_lease    as many rows as workers have slots
 --   canary              idx_workflow_runs_idempotency
+--   ended, failed       idx_workflow_runs_namespace, only while a build's first runs are judged
 SELECT
   n.namespace_id,
   b.build_id,
@@ -17,9 +18,11 @@ SELECT
   next.seconds AS next_wake_seconds,
   running.runs AS running,
   canary.status AS canary,
-  coalesce(extract(epoch FROM now() - canary.created_at), 0)::float8 AS canary_age
-FROM unnest($1::text[], $2::int[], $3::int[], $4::float8[], $5::text[])
-  AS n (namespace_id, due_limit, running_limit, lead, canary_workflow)
+  coalesce(extract(epoch FROM now() - canary.created_at), 0)::float8 AS canary_age,
+  first.ended,
+  first.failed
+FROM unnest($1::text[], $2::int[], $3::int[], $4::float8[], $5::text[], $6::int[])
+  AS n (namespace_id, due_limit, running_limit, lead, canary_workflow, first_runs)
 CROSS JOIN LATERAL (
   SELECT *
   FROM {schema}.workflow_builds
@@ -84,3 +87,39 @@ LEFT JOIN LATERAL (
   WHERE w.namespace_id = n.namespace_id AND w.workflow_name = n.canary_workflow
     AND w.idempotency_key = 'openworkflow canary ' || b.build_id
 ) canary ON true
+CROSS JOIN LATERAL (
+  -- That index begins with the workflow, so the names are hopped through first. Of each, the oldest
+  -- 10,000 runs since the promotion are looked at: with a share of 1 % these hold a hundred.
+  WITH RECURSIVE names AS (
+    SELECT (
+      SELECT min(w.workflow_name)
+      FROM {schema}.workflow_runs w
+      WHERE w.namespace_id = n.namespace_id
+    ) AS name
+    WHERE n.first_runs > 0 AND b.promoted_at IS NOT NULL AND b.takes_to - b.takes_from < 100
+    UNION ALL
+    SELECT (
+      SELECT min(w.workflow_name)
+      FROM {schema}.workflow_runs w
+      WHERE w.namespace_id = n.namespace_id AND w.workflow_name > names.name
+    )
+    FROM names
+    WHERE names.name IS NOT NULL
+  )
+  SELECT count(*) AS ended, count(*) FILTER (WHERE q.status = 'failed') AS failed
+  FROM (
+    SELECT since.status
+    FROM names
+    CROSS JOIN LATERAL (
+      SELECT w.build_id, w.status, w.completed_at
+      FROM {schema}.workflow_runs w
+      WHERE w.namespace_id = n.namespace_id AND w.workflow_name = names.name
+        AND w.created_at >= b.promoted_at
+      ORDER BY w.created_at
+      LIMIT 10000
+    ) since
+    WHERE since.build_id = b.build_id AND since.status IN ('succeeded', 'failed')
+    ORDER BY since.completed_at
+    LIMIT n.first_runs
+  ) q
+) first
