@@ -184,6 +184,25 @@ async def test_failures_are_tried_again_later_and_later(monkeypatch: pytest.Monk
     assert 0 == len(queue)
 
 
+async def test_a_fault_that_lasts_never_leads_to_more_and_more_visits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(work, "FIRST_BACKOFF_SECONDS", 0.2)
+    monkeypatch.setattr(work, "LONGEST_BACKOFF_SECONDS", 0.2)
+    queue, key = WorkQueue(), Key("shop", "orders")
+    for _ in range(50):  # a look at the database leads to a visit, whatever became of the last one
+        queue.add(key)
+        queue.failed(await queue.take())
+
+    again = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.5):
+            while True:
+                queue.failed(await queue.take())
+                again += 1
+    assert again <= 5
+
+
 async def test_what_changes_during_a_visit_is_visited_again_once() -> None:
     queue, key = WorkQueue(), Key("shop", "orders")
     for _ in range(3):
@@ -209,6 +228,17 @@ def test_the_store_prefers_the_newer_and_never_revives_the_dead() -> None:
     store.put(kinds.DEPLOYMENT, deployment("orders-worker", 7))
     assert {} == store.owned(key)
     assert MOST_GRAVES > 500
+
+
+def test_a_list_does_not_bury_what_was_made_after_it() -> None:
+    store, key = Store(), Key("shop", "orders")
+    store.put(kinds.DEPLOYMENT, deployment("orders-worker", 11))
+
+    store.replace(kinds.DEPLOYMENT, None, [], "10")  # its answer was on the way
+    assert kinds.DEPLOYMENT in store.owned(key)
+
+    store.replace(kinds.DEPLOYMENT, None, [], "12")
+    assert {} == store.owned(key)
 
 
 async def stop(task: asyncio.Task[None]) -> None:
