@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -167,6 +168,30 @@ async def test_a_leader_that_cannot_renew_stops_before_the_lease_is_over(
         async with asyncio.timeout(5), Leadership(cluster, "system", "l", "me", seconds=1).held():
             await asyncio.sleep(60)
     assert lost.group_contains(LeadershipLost)
+
+
+async def test_a_leader_that_hears_no_answer_stops_before_the_lease_is_over(
+    kmock: RawHandler, cluster: Cluster
+) -> None:
+    kmock[f"get {LEASE}/l"] << lease("", 1)
+    puts: Iterator[Any] = iter([ok(lease("me", 2))])
+
+    async def put(_: Any) -> Any:
+        if (answer := next(puts, None)) is None:
+            await asyncio.sleep(60)
+        return answer
+
+    kmock[f"put {LEASE}/l"] << put
+    leadership = Leadership(cluster, "system", "l", "me", seconds=3)
+    led, stopped = 0.0, 0.0
+    with pytest.raises(BaseExceptionGroup):
+        async with asyncio.timeout(10), leadership.held():
+            led = time.monotonic()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                stopped = time.monotonic()
+    assert stopped - led < 0.75 * 3
 
 
 async def test_failures_are_tried_again_later_and_later(monkeypatch: pytest.MonkeyPatch) -> None:
