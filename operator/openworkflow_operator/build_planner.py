@@ -21,6 +21,7 @@ from openworkflow_operator.pods import worst
 from openworkflow_operator.rollout import (
     BuildFleet,
     BuildView,
+    Phase,
     Retire,
     Verdict,
     decide_rollout,
@@ -70,6 +71,15 @@ def plan_builds(observed: Observed, past: Recollection, now: float) -> Plan:
             acted_serial=past.acted_serial,
         ),
     )
+
+
+def unproven_build(resource: WorkflowNamespace, past: Recollection) -> str | None:
+    """The wanted build unless it is known to be in use: its canary and first runs decide on it."""
+    if not resource.rollout.is_pinned:
+        return None
+    target, phases = build_of(resource), past.verdict.phases if past.verdict is not None else {}
+    is_proven = target in phases and phases[target][0] is Phase.CURRENT
+    return None if is_proven else target
 
 
 def _heeded(fresh: Verdict, observed: Observed, past: Recollection) -> Verdict:

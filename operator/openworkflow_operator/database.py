@@ -53,6 +53,8 @@ class Kept:
     namespace_id: str
     status: str
     seconds: int
+    spared_build: str | None = None
+    """Whose runs are kept for longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,7 @@ class Database:
                 [float(each.seconds) for each in kept],
                 after,
                 page,
+                [each.spared_build for each in kept],
             )
         last, deleted = rows[0]["last_id"], counts(rows[0]["deleted"])
         if count(rows[0]["looked_at"]) < page:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from openworkflow_operator import kinds
-from openworkflow_operator.build_planner import plan_builds
+from openworkflow_operator.build_planner import plan_builds, unproven_build
 from openworkflow_operator.names import (
     BUILD_LABEL,
     DATABASE_ANNOTATION,
@@ -24,7 +24,7 @@ from openworkflow_operator.pods import Pod
 from openworkflow_operator.resources import wanted_objects
 from openworkflow_operator.rollout import BuildView, Phase, Promote
 from openworkflow_operator.scaling import Demand
-from openworkflow_operator.spec import WorkflowNamespace
+from openworkflow_operator.spec import Rollout, WorkflowNamespace
 from openworkflow_operator.workload import build_of
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +109,18 @@ def test_an_old_build_keeps_its_code_and_follows_a_rotated_secret() -> None:
     template = manifest["spec"]["template"]
     assert "app:1" == template["spec"]["containers"][0]["image"]
     assert "rotated" == template["metadata"]["annotations"][DATABASE_ANNOTATION]
+
+
+def test_a_build_needs_its_runs_until_it_is_in_use() -> None:
+    def after(new: BuildView) -> str | None:
+        made = plan_builds(seen(database=look(both(IN_USE, new))), Recollection(), 0)
+        return unproven_build(NEW, made.next)
+
+    ramping = BuildView(share=10, is_promoted=True)
+    assert NEW_BUILD == unproven_build(NEW, Recollection()) == after(ramping)
+    assert NEW_BUILD == after(BuildView(share=0, is_held=True))
+    assert after(IN_USE) is None
+    assert unproven_build(replace(NEW, rollout=Rollout()), Recollection()) is None
 
 
 def test_each_build_is_scaled_by_its_own_runs_and_its_share_of_the_new_ones() -> None:
