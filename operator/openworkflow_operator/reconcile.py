@@ -176,12 +176,14 @@ class Reconciler:
         seconds = visited.past.memory.service_seconds
         slots = policy.max_replicas * policy.concurrency
         gate = resource.rollout.gate
+        build = build_of(resource) if resource.rollout.is_pinned else None
         question = Question(
             namespace_id=resource.namespace_id,
             due_limit=observation_cap(policy, seconds),
-            running_limit=min(2 * slots + 1, 4 * MOST_COUNTED),
+            # Every build may have as many.
+            running_limit=4 * MOST_COUNTED if build else min(2 * slots + 1, 4 * MOST_COUNTED),
             lead_seconds=resource.scaling.activation_lead_seconds,
-            build=build_of(resource) if resource.rollout.is_pinned else None,
+            build=build,
             canary=gate.canary,
             first_runs=gate.failure_limit.first_runs if gate.failure_limit else 0,
         )
