@@ -140,6 +140,13 @@ class StartCanary:
 
 
 @dataclass(frozen=True, slots=True)
+class StopCanary:
+    """Do not wait for the canary run of a build that is not wanted any more."""
+
+    build: str
+
+
+@dataclass(frozen=True, slots=True)
 class Retire:
     """Forget a build; `leftover` says what becomes of its runs."""
 
@@ -147,7 +154,7 @@ class Retire:
     leftover: Leftover = "refuse"
 
 
-Action = Promote | Hold | StartCanary | Retire
+Action = Promote | Hold | StartCanary | StopCanary | Retire
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +196,11 @@ def decide_rollout(
             remove.add(build)
             if build in views:
                 actions.append(Retire(build))
-        elif phases[build][0] is Phase.DRAINING and _is_overdue(views, gate):
-            actions.append(Retire(build, gate.leftover))
+        elif phases[build][0] is Phase.DRAINING:
+            if views[build].canary in ("pending", "running"):
+                actions.append(StopCanary(build))
+            if _is_overdue(views, gate):
+                actions.append(Retire(build, gate.leftover))
     waits = phase in (Phase.STARTING, Phase.VERIFYING, Phase.RAMPING)
     # A held build that never became ready may still do so; one that failed its proof rests.
     tries = phase is Phase.HELD and not _has_failed(views.get(target))

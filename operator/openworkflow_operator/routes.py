@@ -12,7 +12,7 @@ from typing import Final, assert_never
 
 from openworkflow_operator.database import ConnectOptions, Database
 from openworkflow_operator.dsn import Dsn
-from openworkflow_operator.rollout import Action, Hold, Promote, Retire, StartCanary
+from openworkflow_operator.rollout import Action, Hold, Promote, Retire, StartCanary, StopCanary
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,8 @@ async def _carry_out(database: Database, action: Action, namespace_id: str) -> N
             await database.write("hold_build.sql", namespace_id, build)
         case StartCanary(build, workflow):
             await database.write("start_canary.sql", namespace_id, build, workflow)
+        case StopCanary(build):
+            await database.write("stop_canary.sql", namespace_id, build)
         case Retire(build, leftover):
             if leftover != "refuse":
                 statement = "move_runs.sql" if leftover == "move" else "fail_runs.sql"

@@ -184,7 +184,8 @@ class World:
             await self._sql.execute(
                 "UPDATE workflow_runs SET completed_at = now(), status ="
                 " CASE WHEN workflow_name = 'smoke' THEN $2 ELSE 'succeeded' END"
-                " WHERE build_id = $1 AND pinned AND status = 'pending' AND available_at <= now()",
+                " WHERE build_id = $1 AND pinned AND status = 'pending' AND available_at <= now()"
+                " AND NOT (workflow_name = 'smoke' AND $2 = 'pending')",
                 build,
                 self.canary_ends,
             )
@@ -255,6 +256,18 @@ async def test_a_failed_canary_holds_and_the_next_image_goes_on(world: World) ->
     world.canary_ends = "succeeded"
     await world.until(V3, (V3, Phase.CURRENT), (V1, Phase.DRAINING))
     await world.until_gone(V3, V2)
+
+
+async def test_a_canary_that_never_ends_does_not_outlive_the_wish_for_its_build(
+    world: World,
+) -> None:
+    world.canary_ends = "pending"
+    await world.until(V2, (V2, Phase.VERIFYING), (V1, Phase.CURRENT))
+
+    await world.until(V1, (V1, Phase.CURRENT), (V2, Phase.DRAINED))
+    await world.until_gone(V1, V2)
+    world.canary_ends = "succeeded"
+    await world.until(V2, (V2, Phase.CURRENT), (V1, Phase.DRAINING))
 
 
 async def test_failing_first_runs_hold_and_the_old_build_takes_over(world: World) -> None:

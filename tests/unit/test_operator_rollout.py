@@ -22,6 +22,7 @@ from openworkflow_operator.rollout import (
     Retire,
     StartCanary,
     Step,
+    StopCanary,
     decide_rollout,
 )
 
@@ -241,6 +242,12 @@ def test_what_cannot_be_read_is_neither_drained_nor_promoted() -> None:
 
     assert {Phase.UNKNOWN} == {phase for phase, _ in verdict.phases.values()}
     assert ((), frozenset(), frozenset()) == (verdict.actions, verdict.awake, verdict.remove)
+
+
+def test_a_canary_that_nobody_waits_for_keeps_no_build_alive() -> None:
+    for canary in ("pending", "running"):
+        views = {"new": IN_USE, "old": view(due=1, canary=canary, is_held=True)}
+        assert [StopCanary("old")] == list(decide_rollout("new", views, {}, CANARY).actions)
 
 
 def test_a_build_that_was_not_looked_at_is_not_drained() -> None:
