@@ -19,7 +19,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +66,12 @@ class RealCluster:
     def get(self, *args: str) -> Any:
         """What `kubectl get` finds."""
         return json.loads(self.kubectl("get", *args, "-o", "json", "--ignore-not-found") or "{}")
+
+    def logs(self, *args: str) -> str:
+        """What a pod printed; nothing while its container does not run."""
+        with suppress(RuntimeError):
+            return self.kubectl("logs", *args)
+        return ""
 
     def apply(self, *manifests: object) -> None:
         """Server-side apply as the tests' own manager."""
