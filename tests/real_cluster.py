@@ -87,8 +87,9 @@ def named() -> RealCluster | None:
         return None
     if missing := [name for name in names if not os.environ.get(name)]:
         raise RuntimeError(f"{names[0]} is set, so {', '.join(missing)} must be too")
+    kubeconfig, operator, worker, builds, database = (os.environ[name] for name in names)
     postgres = os.environ.get(f"{PREFIX}POSTGRES_IMAGE")
-    return RealCluster(*(os.environ[name] for name in names), postgres_image=postgres)
+    return RealCluster(kubeconfig, operator, worker, builds, database, postgres)
 
 
 def describe(parallel: bool) -> str:
