@@ -176,6 +176,20 @@ def test_monitoring_brings_the_files_of_the_chart() -> None:
     assert len(files) == 3
 
 
+def test_the_alerts_lead_to_the_runbooks_of_who_installs_it() -> None:
+    place = "https://git.example.com/ops/runbooks"
+    made = render(
+        "openworkflow",
+        *MONITORED,
+        f"--set=metrics.prometheusRule.runbookUrl={place}/",
+    )
+
+    (rule,) = (each for each in made if each["kind"] == "PrometheusRule")
+    alerts = [alert for group in rule["spec"]["groups"] for alert in group["rules"]]
+    links = {alert["annotations"]["runbook_url"] for alert in alerts}
+    assert {f"{place}/{alert['alert']}" for alert in alerts} == links
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -88,15 +88,17 @@ LEFT JOIN LATERAL (
     AND w.idempotency_key = 'openworkflow canary ' || b.build_id
 ) canary ON true
 CROSS JOIN LATERAL (
-  -- That index begins with the workflow, so the names are hopped through first. Of each, the oldest
-  -- 10,000 runs since the promotion are looked at: with a share of 1 % these hold a hundred.
+  -- Only for a build in a ramp, or held in one. That index begins with the workflow, so the names
+  -- are hopped through first. Of each, the oldest runs since the promotion are looked at, three
+  -- times as many as should hold enough of this build's.
   WITH RECURSIVE names AS (
     SELECT (
       SELECT min(w.workflow_name)
       FROM {schema}.workflow_runs w
       WHERE w.namespace_id = n.namespace_id
     ) AS name
-    WHERE n.first_runs > 0 AND b.promoted_at IS NOT NULL AND b.takes_to - b.takes_from < 100
+    WHERE n.first_runs > 0 AND b.promoted_at IS NOT NULL
+      AND b.takes_to < 100 AND (b.takes_to > 0 OR b.held_at IS NOT NULL)
     UNION ALL
     SELECT (
       SELECT min(w.workflow_name)
@@ -116,7 +118,7 @@ CROSS JOIN LATERAL (
       WHERE w.namespace_id = n.namespace_id AND w.workflow_name = names.name
         AND w.created_at >= b.promoted_at
       ORDER BY w.created_at
-      LIMIT 10000
+      LIMIT least(10000, 100 + 300 * n.first_runs / greatest(b.takes_to - b.takes_from, 1))
     ) since
     WHERE since.build_id = b.build_id AND since.status IN ('succeeded', 'failed')
     ORDER BY since.completed_at
