@@ -6,13 +6,17 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
-from openworkflow import OpenWorkflow, RunStatus, Step, workflow
+from openworkflow import BackendPostgres, OpenWorkflow, RunStatus, Step, workflow
+from openworkflow.backend.failures import ConnectionLost
+from openworkflow.cli.migrate import apply
+from openworkflow.cli.options import Database
 from tests.helpers import StartWorker, eventually
 
 WORKFLOWS = """
@@ -199,6 +203,33 @@ async def test_migrate_shows_the_sql_applies_it_and_says_so(
     assert "applied 0002 builds" in applied
     assert {"applied": []} == (await migrate("--json")).json
     assert "up to date" in (await migrate("--dry-run")).out
+
+
+async def test_migrate_waits_for_a_server_that_does_not_answer_yet(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    connect, refusals = BackendPostgres.connect, iter([ConnectionLost("it starts")] * 2)
+
+    async def refuse(*args: Any, **options: Any) -> BackendPostgres:
+        for refusal in refusals:
+            raise refusal
+        return await connect(*args, **options)
+
+    monkeypatch.setattr(BackendPostgres, "connect", refuse)
+    where = Database(empty_database_url, "default", "public", None)
+    applied = await apply(where, timedelta(seconds=30))
+
+    assert ["initial", "builds"] == [migration.name for migration in applied]
+    assert "waiting: it starts\n" == capsys.readouterr().err  # said once
+
+
+async def test_migrate_does_not_wait_for_ever(project: Path) -> None:
+    nobody = "postgresql://me:secret@127.0.0.1:1/db"
+    done = await run(project, nobody, "migrate", "--wait", "1s")
+
+    assert 1 == done.code
+    assert ["waiting", "error"] == [line.split(":")[0] for line in done.err.splitlines()]
+    assert "secret" not in done.err
 
 
 async def test_doctor_is_content_with_a_healthy_database(project: Path, database_url: str) -> None:
