@@ -112,7 +112,7 @@ class Bench:
     def wal_bytes(self) -> int:
         """Written to the log since the server was made."""
         admin = DatabaseServer(self.server.url())
-        return int(str(admin.fetch_value("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")))
+        return int(str(admin.fetch_value("SELECT (pg_current_wal_lsn() - '0/0'::pg_lsn)::bigint")))
 
     def stored_bytes(self, database: str) -> int:
         """Both tables with their indexes."""
