@@ -457,3 +457,31 @@ async def test_finished_runs_are_freed_without_the_garbage_collector(
         gc.enable()
 
     assert garbage < 100
+
+
+async def test_a_cancellation_that_nobody_asked_for_fails_the_run_at_once(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    @workflow
+    async def careless() -> None:
+        raise asyncio.CancelledError("a connection was closed")
+
+    await start_worker(careless)
+    run = await ow.run_workflow(careless)
+
+    with pytest.raises(WorkflowFailed, match="CancelledError: a connection was closed"):
+        await run.result(timeout=20)
+
+
+async def test_a_sync_workflow_that_raises_stop_iteration_fails_at_once(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    @workflow
+    def exhausted() -> str:
+        return next(iter(()))
+
+    await start_worker(exhausted)
+    run = await ow.run_workflow(exhausted)
+
+    with pytest.raises(WorkflowFailed, match="the function raised StopIteration"):
+        await run.result(timeout=20)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from time import perf_counter
-from typing import Any, NoReturn
+from typing import Any
 
 from openworkflow.backend.backend import ClaimedRun
 from openworkflow.core.duration import Duration, parse_duration
@@ -28,7 +28,7 @@ from openworkflow.core.retry import DEFAULT_STEP_RETRY, RetryPolicy
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.workflow import Workflow, current_run
 from openworkflow.engine.branches import Branches
-from openworkflow.engine.calls import as_replayed, call, callee
+from openworkflow.engine.calls import as_replayed, call, callee, in_thread, is_cancelled
 from openworkflow.engine.history import FROM_STEP, History, Recorded, replayed, step_error
 from openworkflow.engine.outcome import (
     Completed,
@@ -92,7 +92,9 @@ class Execution:
         try:
             output = await self._call_workflow()
         except asyncio.CancelledError as error:
-            return self._stopped() or _reraise(error)
+            if self._stop is None and is_cancelled():
+                raise
+            return self._stopped() or self._raised(error)
         except (Exception, BaseExceptionGroup, Suspended, SystemExit) as error:
             return self._stopped() or self._raised(error)
         else:
@@ -130,6 +132,7 @@ class Execution:
         timeout: Duration | None,
     ) -> Any:
         """See Step.run."""
+        self._check_step(name, retry)
         key = self._key(name)
         recorded = self._request(key, StepKind.RUN)
         about = callee(fn)
@@ -212,7 +215,12 @@ class Execution:
         context = copy_context()
         context.run(current_run.set, sync)
         return await loop.run_in_executor(
-            self._services.workflow_threads, context.run, workflow.invoke, arguments, sync
+            self._services.workflow_threads,
+            context.run,
+            in_thread,
+            workflow.invoke,
+            arguments,
+            sync,
         )
 
     def _detach(self) -> None:
@@ -275,6 +283,20 @@ class Execution:
     def _key(self, name: str) -> str:
         self._check_stopped()
         return self._history.key(name)
+
+    def _check_step(self, name: str, retry: object) -> None:
+        """Refuse what would show late: at the first failure, or in the first replay."""
+        if retry is not None and not isinstance(retry, RetryPolicy):
+            raise ConfigurationError(
+                f"step {name!r:.80}: retry must be a RetryPolicy, for example "
+                f"RetryPolicy(max_attempts=3), not {retry!r:.80}"
+            )
+        # A sync workflow may call its steps from threads of its own, which know of no run.
+        if self._sync is None and current_run.get() is None:
+            raise ConfigurationError(
+                f"step {name!r:.80} is asked for inside a step, which a replay would not call; "
+                "call the function directly there, or ask for the step in the workflow"
+            )
 
     def _request(self, key: str, kind: StepKind) -> Recorded | None:
         try:
@@ -344,7 +366,3 @@ class Execution:
     def _check_stopped(self) -> None:
         if self._stop is not None:
             raise Suspended
-
-
-def _reraise(error: BaseException) -> NoReturn:
-    raise error
