@@ -1,6 +1,7 @@
 """The life of a run: replay, versions, deadlines, cancellation, drain, crashes, lost claims."""
 
 import asyncio
+import contextlib
 import gc
 from datetime import timedelta
 from typing import Any
@@ -485,3 +486,33 @@ async def test_a_sync_workflow_that_raises_stop_iteration_fails_at_once(
 
     with pytest.raises(WorkflowFailed, match="the function raised StopIteration"):
         await run.result(timeout=20)
+
+
+async def test_a_canceled_workflow_that_catches_everything_does_not_block_the_others(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    waits, enough = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        waits.set()
+        await asyncio.sleep(60)
+
+    @workflow
+    async def stubborn(step: Step) -> None:
+        while not enough.is_set():
+            with contextlib.suppress(BaseException):
+                await step.run("wait", wait)
+
+    @workflow
+    async def neighbour(step: Step) -> Any:
+        return await step.run("value", value, 1)
+
+    await start_worker(stubborn, neighbour)
+    run = await ow.run_workflow(stubborn)
+    await asyncio.wait_for(waits.wait(), 20)
+    await run.cancel()
+    with pytest.raises(WorkflowCanceled):
+        await run.result(timeout=20)
+
+    assert 1 == await (await ow.run_workflow(neighbour)).result(timeout=20)
+    enough.set()

@@ -13,10 +13,12 @@ from typing import Any
 
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError, StepTimeout
+from openworkflow.core.retry import RetryPolicy, check_policy
 from openworkflow.core.serialization import Codec, codec_for
 from openworkflow.core.workflow import current_run
 from openworkflow.telemetry.logs import log_context
 
+GIVE_WAY_SECONDS = 0.01
 PLAIN = frozenset({type(None), bool, int, float, str})
 """Types whose values come back from JSON as they went in."""
 
@@ -43,6 +45,20 @@ def callee(fn: Callable[..., Any]) -> Callee:
     if known is None:
         known = _callees[key] = _inspect(fn)
     return known
+
+
+def check_request(name: str, retry: RetryPolicy | None, *, own_threads: bool) -> None:
+    """Refuse what would show late: at the step's first failure, or in the run's first replay.
+
+    A sync workflow may ask from `own_threads`, which know of no run.
+    """
+    if retry is not None:
+        check_policy(f"step {name!r:.80}", retry)
+    if not own_threads and current_run.get() is None:
+        raise ConfigurationError(
+            f"step {name!r:.80} is asked for inside a step, which a replay would not call; "
+            "call the function directly there, or ask for the step in the workflow"
+        )
 
 
 def as_replayed(codec: Codec[Any], value: Any, output: str | None) -> Any:
@@ -105,10 +121,18 @@ def call(
     return attempt if seconds is None else _limited(attempt, seconds)
 
 
-def is_cancelled() -> bool:
+def is_cancelled(error: BaseException) -> bool:
     """Whether somebody cancelled this task; else a CancelledError comes from what it awaited."""
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+async def give_way() -> None:
+    """Leave the loop to others before each step that a stopped function still asks for.
+
+    One that catches everything and tries again for ever would otherwise block them all.
+    """
+    await asyncio.sleep(GIVE_WAY_SECONDS)
 
 
 async def _limited(attempt: Coroutine[Any, Any, Any], seconds: float) -> Any:
@@ -143,7 +167,7 @@ async def _call(
     except SystemExit as error:
         raise RuntimeError(f"the step called sys.exit({error.code!r})") from error
     except asyncio.CancelledError as error:
-        if is_cancelled():
+        if is_cancelled(error):
             raise
         raise RuntimeError("the step awaited something that was cancelled") from error
     finally:
