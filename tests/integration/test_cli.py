@@ -158,10 +158,13 @@ async def test_waiting_no_longer_than_asked_exits_4(project: Path, database_url:
         (["worker", "missing"], 1, "there is no module 'missing'"),
         (["worker", "broken"], 1, "broken.py:1"),
         (["worker", "empty"], 1, "empty holds no workflow"),
+        (["worker", "."], 1, "'.' is no module"),
+        (["worker", "more/json.py"], 1, "another module is called 'json'"),
         (["worker", "shop:nope"], 1, "the workflows of shop: ship"),
         (["run", "shop:ship", "--input", '{"id": "x"}'], 1, "input.id"),
         (["run", "ship", "--input", "{"], 2, "--input is not JSON"),
         (["run", "ship", "--delay", "-5"], 2, "duration"),
+        (["run", "ship", "--timeout", "5s"], 2, "add --wait"),
         (["runs", "show", "7"], 2, "not a run id"),
         (["runs", "show", "01a20861-4896-7345-9be3-c894fef5bc1d"], 1, "there is no workflow run"),
         (["migrate", "--namespace", "n" * 300], 1, "namespace_id"),
@@ -172,6 +175,8 @@ async def test_a_mistake_gets_one_clear_line(
 ) -> None:
     (project / "broken.py").write_text("def oops(:\n")
     (project / "empty.py").write_text("")
+    (project / "more").mkdir()
+    (project / "more" / "json.py").write_text(WORKFLOWS)
 
     done = await run(project, database_url, *args)
 
@@ -310,6 +315,22 @@ async def test_init_writes_a_project_that_dev_serves(tmp_path: Path) -> None:
         dev.send_signal(signal.SIGINT)
         await asyncio.wait_for(dev.communicate(), 60)
     assert 0 == dev.returncode
+
+
+async def test_dev_on_a_database_of_yours_does_not_show_its_password(
+    project: Path, database_url: str
+) -> None:
+    separator = "&" if "?" in database_url else "?"
+    dev = await start(project, f"{database_url}{separator}password=hunter2", "dev", "shop")
+    assert dev.stdout is not None
+    try:
+        said = [await asyncio.wait_for(dev.stdout.readline(), 60) for _ in range(3)]
+    finally:
+        dev.send_signal(signal.SIGINT)
+        out, err = await asyncio.wait_for(dev.communicate(), 60)
+
+    assert b"in another terminal, with the same DATABASE_URL:\n" == said[1]
+    assert b"hunter2" not in b"".join(said) + out + err
 
 
 async def _url(dev: asyncio.subprocess.Process) -> str:

@@ -37,8 +37,11 @@ def dev(target: str, data: Path | None, no_reload: bool) -> None:
             click.echo(f"PostgreSQL in {data or default_data_dir()}")
             url = stack.enter_context(EmbeddedPostgres(data))
         click.echo(f"workflows: {names}")
-        click.echo("in another terminal:")
-        click.echo(f"  export DATABASE_URL='{url}'")
+        if settings.database_url is None:
+            click.echo("in another terminal:")
+            click.echo(f"  export DATABASE_URL='{url}'")
+        else:  # not shown: it may hold a password
+            click.echo("in another terminal, with the same DATABASE_URL:")
         click.echo("  openworkflow run NAME --input '{...}' --wait")
         click.echo("  openworkflow runs list\n")
         run_async(_serve(target, url, watch=not no_reload))
