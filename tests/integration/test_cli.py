@@ -195,6 +195,28 @@ async def test_without_a_database_the_error_says_what_to_do(project: Path) -> No
     assert "secret" not in refused.err
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("runs", "list"),
+        ("runs", "show", "01a20971-d381-7b36-8ff8-4d75211e5a42"),
+        ("runs", "export"),
+        ("builds", "list"),
+        ("prune", "--dry-run"),
+    ],
+)
+async def test_looking_into_the_wrong_schema_makes_no_tables(
+    project: Path, database_url: str, command: tuple[str, ...]
+) -> None:
+    done = await run(project, database_url, *command, "--schema", "typo")
+
+    assert 1 == done.code
+    assert "check the schema, and run `openworkflow migrate`" in done.err
+    connection = await asyncpg.connect(database_url)
+    assert await connection.fetchval("SELECT to_regnamespace('typo')") is None
+    await connection.close()
+
+
 async def test_migrate_shows_the_sql_applies_it_and_says_so(
     project: Path, empty_database_url: str
 ) -> None:
