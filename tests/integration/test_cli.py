@@ -13,7 +13,14 @@ from typing import Any
 import asyncpg
 import pytest
 
-from openworkflow import BackendPostgres, OpenWorkflow, RunStatus, Step, workflow
+from openworkflow import (
+    BackendPostgres,
+    OpenWorkflow,
+    RunHandle,
+    RunStatus,
+    Step,
+    workflow,
+)
 from openworkflow.backend.failures import ConnectionLost
 from openworkflow.cli.migrate import apply
 from openworkflow.cli.options import Database
@@ -58,8 +65,11 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def start(project: Path, url: str | None, *args: str) -> asyncio.subprocess.Process:
+async def start(
+    project: Path, url: str | None, *args: str, **settings: str
+) -> asyncio.subprocess.Process:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OPENWORKFLOW_")}
+    environment |= settings
     environment.pop("DATABASE_URL", None)
     if url is not None:
         environment["DATABASE_URL"] = url
@@ -122,6 +132,43 @@ async def test_a_worker_serves_several_targets_and_what_they_share_once(
 
     assert ('"receipt-7"\n', '"billed"\n') == (shipped.out, billed.out), logs.decode()
     assert 0 == worker.returncode
+
+
+STUBBORN = """
+import asyncio
+from openworkflow import Step, workflow
+
+@workflow
+async def stubborn(step: Step) -> None:
+    while True:
+        try:
+            await step.run("rest", asyncio.sleep, 60)
+        except BaseException:
+            pass
+"""
+
+
+async def test_a_run_that_cannot_be_stopped_does_not_keep_its_process(
+    project: Path, database_url: str, ow: OpenWorkflow
+) -> None:
+    (project / "stubborn.py").write_text(STUBBORN)
+    handle = await ow.run_workflow("stubborn")
+    command = ("worker", "stubborn", "--port", "0")
+    worker = await start(project, database_url, *command, OPENWORKFLOW_DRAIN_SECONDS="0")
+    try:
+        await eventually(lambda: _is(handle, RunStatus.RUNNING), deadline=30)
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        _, logs = await asyncio.wait_for(worker.communicate(), 60)
+
+    assert 1 == worker.returncode
+    assert "1 runs do not let themselves be stopped" in logs.decode()
+    run = await handle.run()
+    assert (RunStatus.PENDING, 0) == (run.status, run.crashes)
+
+
+async def _is(handle: RunHandle[Any], status: RunStatus) -> bool:
+    return await handle.status() is status
 
 
 async def test_runs_can_be_listed_shown_canceled_and_retried(
