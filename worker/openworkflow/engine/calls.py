@@ -9,10 +9,10 @@ from concurrent.futures import Executor
 from contextvars import copy_context
 from dataclasses import dataclass
 from types import CodeType
-from typing import Any
+from typing import Any, NoReturn
 
 from openworkflow.core.duration import Duration, parse_duration
-from openworkflow.core.errors import ConfigurationError, StepTimeout
+from openworkflow.core.errors import ConfigurationError, StepTimeout, Suspended
 from openworkflow.core.retry import RetryPolicy, check_policy
 from openworkflow.core.serialization import Codec, codec_for
 from openworkflow.core.workflow import current_run
@@ -127,12 +127,13 @@ def is_cancelled(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
-async def give_way() -> None:
-    """Leave the loop to others before each step that a stopped function still asks for.
+async def turn_away() -> NoReturn:
+    """Refuse a step to a function that was stopped, and leave the loop to others meanwhile.
 
-    One that catches everything and tries again for ever would otherwise block them all.
+    One that catches everything and asks again for ever would otherwise block them all.
     """
     await asyncio.sleep(GIVE_WAY_SECONDS)
+    raise Suspended
 
 
 async def _limited(attempt: Coroutine[Any, Any, Any], seconds: float) -> Any:

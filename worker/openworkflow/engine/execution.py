@@ -132,7 +132,9 @@ class Execution:
     ) -> Any:
         """See Step.run."""
         calls.check_request(name, retry, own_threads=self._sync is not None)
-        key = await self._key(name)
+        if self._stop is not None:
+            await calls.turn_away()
+        key = self._history.key(name)
         recorded = self._request(key, StepKind.RUN)
         about = calls.callee(fn)
         if recorded is not None and recorded.settled is not None:
@@ -181,7 +183,9 @@ class Execution:
         await self._sleep(name, lambda: when.astimezone(UTC))
 
     async def _sleep(self, name: str, ends: Callable[[], datetime]) -> None:
-        key = await self._key(name)
+        if self._stop is not None:
+            await calls.turn_away()
+        key = self._history.key(name)
         recorded = self._request(key, StepKind.SLEEP)
         if recorded is not None and recorded.settled is not None:
             return
@@ -272,12 +276,6 @@ class Execution:
         self.interrupt(Failed(Failure.from_exception(self._history.mismatch(asked))))
 
     # -- steps -------------------------------------------------------------------------------
-
-    async def _key(self, name: str) -> str:
-        if self._stop is not None:
-            await calls.give_way()
-        self._check_stopped()
-        return self._history.key(name)
 
     def _request(self, key: str, kind: StepKind) -> Recorded | None:
         try:
