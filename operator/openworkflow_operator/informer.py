@@ -54,7 +54,7 @@ class Informer:
     async def relist(self) -> str:
         """Take in a full list; returns the version from which to watch."""
         items, version = await self._cluster.list(self.kind, self._namespace, self._selector)
-        self._store.replace(self.kind, self._namespace, items)
+        self._store.replace(self.kind, self._namespace, items, version)
         self.is_served = True
         self._failures = 0
         self.listed.set()
@@ -75,7 +75,7 @@ class Informer:
             return  # the watch fell too far behind; a new list is all it takes
         if error.status == 404:
             self.is_served = False
-            self._store.replace(self.kind, self._namespace, [])
+            self._store.replace(self.kind, self._namespace, [], "")
             self.listed.set()
             await asyncio.sleep(ABSENT_PAUSE_SECONDS)
             return

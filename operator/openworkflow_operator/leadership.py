@@ -35,6 +35,7 @@ class Leadership:
         self._cluster, self._namespace, self._name = cluster, namespace, name
         self._identity, self._seconds = identity, seconds
         self._seen: tuple[str, float] | None = None
+        self._renewed = 0.0
         self.is_leader = False
 
     @contextlib.asynccontextmanager
@@ -55,28 +56,31 @@ class Leadership:
                 await asyncio.wait_for(self._give_back(), 2)
 
     async def _renew(self) -> None:
-        renewed = time.monotonic()
-        while time.monotonic() - renewed < self._seconds * 2 / 3:
-            await asyncio.sleep(self._seconds / 7)
-            if await self._try():
-                renewed = time.monotonic()
+        with contextlib.suppress(TimeoutError):
+            while True:
+                left = self._renewed + self._seconds * 2 / 3 - time.monotonic()
+                async with asyncio.timeout(left):
+                    await asyncio.sleep(self._seconds / 7)
+                    await self._try()
         raise LeadershipLost
 
     async def _try(self) -> bool:
         """Take or renew the Lease; False while another holds it or the API does not answer."""
+        asked = time.monotonic()
         try:
             async with asyncio.timeout(self._seconds / 3):
                 lease = await self._cluster.get(LEASE, self._namespace, self._name)
                 if lease is None:
                     await self._cluster.create(LEASE, self._namespace, self._lease({}))
-                    return True
-                if not self._is_free(lease):
+                elif self._is_free(lease):
+                    await self._cluster.replace(LEASE, self._namespace, self._lease(lease))
+                else:
                     return False
-                await self._cluster.replace(LEASE, self._namespace, self._lease(lease))
-                return True
         except (ClusterError, TimeoutError) as error:
             logger.debug("the lease could not be taken: %s", error)
             return False
+        self._renewed = asked  # others may have seen it as early as that
+        return True
 
     def _is_free(self, lease: dict[str, Any]) -> bool:
         holder = (lease.get("spec") or {}).get("holderIdentity")

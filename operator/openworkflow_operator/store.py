@@ -55,11 +55,15 @@ class Store:
             self._fleets[_owner(kind, item)].discard(key)
             self.on_change(_owner(kind, item))
 
-    def replace(self, kind: Kind, namespace: str | None, items: Iterable[Object]) -> None:
-        """Take in a full list: what is not in it is gone."""
+    def replace(
+        self, kind: Kind, namespace: str | None, items: Iterable[Object], version: str
+    ) -> None:
+        """Take in a full list of this version: what is not in it is gone, unless it is newer."""
         listed = {_key(item): item for item in items}
+        taken = {"metadata": {"resourceVersion": version}}
         for key, known in list(self._objects[kind].items()):
-            if key not in listed and namespace in (None, key.namespace):
+            is_elsewhere = namespace not in (None, key.namespace)
+            if not (key in listed or is_elsewhere or _is_before(taken, known)):
                 self.remove(kind, known)
         for item in listed.values():
             self.put(kind, item)
@@ -131,10 +135,14 @@ def _owner(kind: Kind, item: Object) -> Key:
 
 def _is_older(item: Object, known: Object) -> bool:
     """Whether the item is from before what is known. The same version may say more."""
-    new, old = item["metadata"], known["metadata"]
-    if new.get("uid") != old.get("uid"):
-        return False
+    is_same = item["metadata"].get("uid") == known["metadata"].get("uid")
+    return is_same and _is_before(item, known)
+
+
+def _is_before(one: Object, other: Object) -> bool:
+    """Whether its version is the older one; false where that cannot be told."""
     try:
-        return int(new["resourceVersion"]) < int(old["resourceVersion"])
+        versions = [int(each["metadata"]["resourceVersion"]) for each in (one, other)]
     except (KeyError, ValueError):
         return False
+    return versions[0] < versions[1]

@@ -53,9 +53,7 @@ class WorkQueue:
         self._failures.pop(key, None)
         self._release(key)
         if again_after is not None and key not in self._later:
-            pause = again_after * random.uniform(0.8, 1.2)
-            loop = asyncio.get_running_loop()
-            self._later[key] = loop.call_later(pause, self._add_later, key)
+            self._add_after(key, again_after * random.uniform(0.8, 1.2))
 
     def failed(self, key: Key) -> float:
         """Visit again after a pause that grows with each failure; returns the pause in seconds."""
@@ -66,8 +64,15 @@ class WorkQueue:
         pause = longest * random.uniform(0.5, 1.0)
         self._again.discard(key)
         self._release(key)
-        asyncio.get_running_loop().call_later(pause, self.add, key)
+        self._add_after(key, pause)
         return pause
+
+    def _add_after(self, key: Key, pause: float) -> None:
+        """One timer for each resource: else every visit that fails would lead to one more."""
+        if (known := self._later.get(key)) is not None:
+            known.cancel()
+        loop = asyncio.get_running_loop()
+        self._later[key] = loop.call_later(pause, self._add_later, key)
 
     def _add_later(self, key: Key) -> None:
         self._later.pop(key, None)

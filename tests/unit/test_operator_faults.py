@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -169,6 +170,30 @@ async def test_a_leader_that_cannot_renew_stops_before_the_lease_is_over(
     assert lost.group_contains(LeadershipLost)
 
 
+async def test_a_leader_that_hears_no_answer_stops_before_the_lease_is_over(
+    kmock: RawHandler, cluster: Cluster
+) -> None:
+    kmock[f"get {LEASE}/l"] << lease("", 1)
+    puts: Iterator[Any] = iter([ok(lease("me", 2))])
+
+    async def put(_: Any) -> Any:
+        if (answer := next(puts, None)) is None:
+            await asyncio.sleep(60)
+        return answer
+
+    kmock[f"put {LEASE}/l"] << put
+    leadership = Leadership(cluster, "system", "l", "me", seconds=3)
+    led, stopped = 0.0, 0.0
+    with pytest.raises(BaseExceptionGroup):
+        async with asyncio.timeout(10), leadership.held():
+            led = time.monotonic()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                stopped = time.monotonic()
+    assert stopped - led < 0.75 * 3
+
+
 async def test_failures_are_tried_again_later_and_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "FIRST_BACKOFF_SECONDS", 0.01)
     queue, key = WorkQueue(), Key("shop", "orders")
@@ -182,6 +207,25 @@ async def test_failures_are_tried_again_later_and_later(monkeypatch: pytest.Monk
     await queue.take()
     queue.done(key)
     assert 0 == len(queue)
+
+
+async def test_a_fault_that_lasts_never_leads_to_more_and_more_visits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(work, "FIRST_BACKOFF_SECONDS", 0.2)
+    monkeypatch.setattr(work, "LONGEST_BACKOFF_SECONDS", 0.2)
+    queue, key = WorkQueue(), Key("shop", "orders")
+    for _ in range(50):  # a look at the database leads to a visit, whatever became of the last one
+        queue.add(key)
+        queue.failed(await queue.take())
+
+    again = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.5):
+            while True:
+                queue.failed(await queue.take())
+                again += 1
+    assert again <= 5
 
 
 async def test_what_changes_during_a_visit_is_visited_again_once() -> None:
@@ -209,6 +253,17 @@ def test_the_store_prefers_the_newer_and_never_revives_the_dead() -> None:
     store.put(kinds.DEPLOYMENT, deployment("orders-worker", 7))
     assert {} == store.owned(key)
     assert MOST_GRAVES > 500
+
+
+def test_a_list_does_not_bury_what_was_made_after_it() -> None:
+    store, key = Store(), Key("shop", "orders")
+    store.put(kinds.DEPLOYMENT, deployment("orders-worker", 11))
+
+    store.replace(kinds.DEPLOYMENT, None, [], "10")  # its answer was on the way
+    assert kinds.DEPLOYMENT in store.owned(key)
+
+    store.replace(kinds.DEPLOYMENT, None, [], "12")
+    assert {} == store.owned(key)
 
 
 async def stop(task: asyncio.Task[None]) -> None:
