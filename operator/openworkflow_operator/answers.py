@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from openworkflow_operator.diagnosis import UnusableAnswer
 from openworkflow_operator.observation import Observation
 from openworkflow_operator.rollout import BuildView
 from openworkflow_operator.scaling import Demand
+
+_BUILD_ID: Final = re.compile(r"[A-Za-z0-9_.:/@+-]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +26,19 @@ class Question:
     due_limit: int
     running_limit: int
     lead_seconds: float
-    builds: bool = False
-    """Also look at its builds."""
+    build: str | None = None
+    """Also look at its builds, of which this is the wanted one."""
     canary: str | None = None
     """The workflow that proves a new build."""
     first_runs: int = 0
-    """How many runs of a new build are judged."""
+    """How many runs of the wanted build are judged."""
+
+
+def build_id(value: object) -> str:
+    """What a worker can call its build: a label of a metric, a part of a status."""
+    if not isinstance(value, str) or not _BUILD_ID.fullmatch(value):
+        raise UnusableAnswer
+    return value
 
 
 def build_view(row: Any) -> BuildView:

@@ -19,12 +19,12 @@ from uuid import UUID
 
 import asyncpg
 
-from openworkflow_operator.answers import Question, build_view, count, counts, observation
+from openworkflow_operator.answers import Question, build_id, build_view, count, counts, observation
 from openworkflow_operator.bounded import AnswerTooLarge, BoundedLoop
 from openworkflow_operator.diagnosis import SchemaMissing, SchemaTooNew, UnusableAnswer
 from openworkflow_operator.dsn import Dsn, TlsMode, check_address, tls_context
 from openworkflow_operator.observation import Observation
-from openworkflow_operator.rollout import BuildView
+from openworkflow_operator.rollout import MOST_BUILDS, BuildView
 
 CONNECT_SECONDS: Final = 5.0
 LOOK_SECONDS: Final = 5.0
@@ -122,7 +122,7 @@ class Database:
                 [question.running_limit for question in questions],
                 [question.lead_seconds for question in questions],
             )
-            builds = await self._look_at_builds([q for q in questions if q.builds])
+            builds = await self._look_at_builds([q for q in questions if q.build])
         asked = {question.namespace_id: question for question in questions}
         now = datetime.now(UTC)
         return {
@@ -143,11 +143,15 @@ class Database:
             [question.due_limit for question in questions],
             [question.running_limit for question in questions],
             [question.lead_seconds for question in questions],
+            [question.build for question in questions],
             [question.canary for question in questions],
             [question.first_runs for question in questions],
+            MOST_BUILDS,
         )
         for row in rows:
-            found[row["namespace_id"]][row["build_id"]] = build_view(row)
+            found[row["namespace_id"]][build_id(row["build_id"])] = build_view(row)
+        if any(len(builds) > MOST_BUILDS for builds in found.values()):
+            raise UnusableAnswer
         return found
 
     async def write(self, file: str, *arguments: object) -> list[Any]:

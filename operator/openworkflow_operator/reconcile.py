@@ -181,7 +181,7 @@ class Reconciler:
             due_limit=observation_cap(policy, seconds),
             running_limit=min(2 * slots + 1, 4 * MOST_COUNTED),
             lead_seconds=resource.scaling.activation_lead_seconds,
-            builds=resource.rollout.is_pinned,
+            build=build_of(resource) if resource.rollout.is_pinned else None,
             canary=gate.canary,
             first_runs=gate.failure_limit.first_runs if gate.failure_limit else 0,
         )

@@ -14,7 +14,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
+
+#: So many builds of a namespace are looked at; those beyond are not known.
+MOST_BUILDS: Final = 500
 
 Leftover = Literal["refuse", "move", "fail"]
 
@@ -175,7 +178,9 @@ def decide_rollout(
     remove = set()
     kept = _previous(target, views)
     for build in sorted({*views, *fleets} - {target}):
-        phases[build] = _other(views.get(build), fleets.get(build, BuildFleet()))
+        is_known = build in views or len(views) < MOST_BUILDS
+        fleet = fleets.get(build, BuildFleet())
+        phases[build] = _other(views.get(build), fleet) if is_known else (Phase.UNKNOWN, _MANY)
         if build == kept and phases[build][0] is Phase.DRAINED:
             phases[build] = (Phase.DRAINED, "kept for a rollback")
         elif phases[build][0] is Phase.DRAINED:
@@ -259,6 +264,9 @@ def _ramp(target: str, view: BuildView, gate: Gate) -> tuple[Phase, str, Action 
 def _failures(view: BuildView) -> str:
     """What they came to so far."""
     return f"{view.failed} of its first {view.ended} runs failed"
+
+
+_MANY: Final = f"there are {MOST_BUILDS} builds or more"
 
 
 def _other(view: BuildView | None, fleet: BuildFleet) -> tuple[Phase, str]:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from openworkflow_operator import database
-from openworkflow_operator.answers import Question, observation
+from openworkflow_operator.answers import Question, build_id, observation
 from openworkflow_operator.bounded import AnswerTooLarge
 from openworkflow_operator.database import MOST_BYTES, ConnectOptions, Database
 from openworkflow_operator.diagnosis import UnusableAnswer, diagnose
@@ -166,3 +166,11 @@ def test_an_answer_of_another_kind_is_no_answer(name: str, value: object) -> Non
     with pytest.raises((UnusableAnswer, RecursionError)) as refused:
         observation(ANSWER | {name: value}, question, now, 1)
     assert "QueryFailed" == diagnose(refused.value).reason
+
+
+@pytest.mark.parametrize("value", [None, 1, "", "b" * 129, "a\nlog line", "<b>", ["b"]])
+def test_a_build_that_no_worker_could_have_named_is_no_answer(value: object) -> None:
+    assert "ghcr.io/app:1@sha256" == build_id("ghcr.io/app:1@sha256")
+
+    with pytest.raises(UnusableAnswer):
+        build_id(value)

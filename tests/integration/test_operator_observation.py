@@ -6,6 +6,7 @@ import asyncio
 import importlib.resources
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -155,12 +156,63 @@ async def test_a_long_backlog_costs_what_a_short_one_does(
     assert await buffers(sql) <= 2 * short + 50
 
 
-async def buffers(sql: asyncpg.Connection[Any]) -> int:
+async def test_every_build_is_looked_at_however_many_came_after_it(
+    database: Database, sql: asyncpg.Connection[Any]
+) -> None:
+    await register(sql, "b0", age=900, share=100)
+    for number in range(1, 70):
+        await register(sql, f"b{number}", age=900 - number)
+    sleeps = {"build_id": "'b1'", "pinned": "true", "available_at": "now() + interval '1 day'"}
+    await insert(sql, 1, **sleeps)
+
+    views = (await look(database, replace(question(), build="b69"))).builds or {}
+
+    assert 70 == len(views)
+    assert (100, True) == (views["b0"].share, views["b1"].runs_left)
+
+
+async def test_only_the_runs_of_the_build_in_its_ramp_are_judged(
+    sql: asyncpg.Connection[Any],
+) -> None:
+    """However long ago others were promoted, and however much came since."""
+    for share, build in [(0, "old"), (0, "older"), (90, "main"), (10, "new")]:
+        await register(sql, build, age=60, share=share)
+    await sql.execute("UPDATE workflow_builds SET promoted_at = now() - interval '1 min'")
+    runs = {"status": "'succeeded'", "completed_at": "now()", "build_id": "'main'"}
+    await insert(sql, 10, **runs)
+    few = await buffers_of_builds(sql, "new")
+    for name in ("'a'", "'b'", "'c'"):
+        await insert(sql, 10_000, **runs | {"workflow_name": name})
+
+    of_ramp = await buffers_of_builds(sql, "new")
+    assert few <= of_ramp < few + 3 * 2000  # twice the runs that hold fifty, and their index
+    assert await buffers_of_builds(sql, "main") < 5000 + few
+
+
+async def register(sql: asyncpg.Connection[Any], build: str, age: float, share: int = 0) -> None:
+    await sql.execute(
+        "INSERT INTO workflow_builds (namespace_id, build_id, takes_to, created_at)"
+        " VALUES ('orders', $1, $2, now() - $3 * interval '1 second')",
+        build,
+        share,
+        float(age),
+    )
+
+
+async def buffers_of_builds(sql: asyncpg.Connection[Any], wanted: str) -> int:
+    lists = [["orders"], [200], [200], [20.0], [wanted], [None], [50]]
+    return await buffers(sql, "builds.sql", *lists, 500)
+
+
+async def buffers(
+    sql: asyncpg.Connection[Any], file: str = "observation.sql", *arguments: object
+) -> int:
     await sql.execute("VACUUM ANALYZE workflow_runs")
-    statement = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + _statement("observation.sql", "public")
+    statement = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + _statement(file, "public")
+    arguments = arguments or (["orders"], [200], [200], [20.0])
     async with sql.transaction():
         await sql.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
-        plan = json.loads(await sql.fetchval(statement, ["orders"], [200], [200], [20.0]))
+        plan = json.loads(await sql.fetchval(statement, *arguments))
     total = plan[0]["Plan"]
     return int(total["Shared Hit Blocks"] + total["Shared Read Blocks"])
 

@@ -197,7 +197,7 @@ class World:
         )
 
     async def _observe(self, wanted: WorkflowNamespace) -> Observed:
-        question = Question(wanted.namespace_id, 100, 100, 20, True, "smoke", first_runs=1)
+        question = Question(wanted.namespace_id, 100, 100, 20, build_of(wanted), "smoke", 1)
         found = await self._database.look([question], next(self._serials))
         pods = [
             Pod(f"{build}-{number}", ready=True, build=build)

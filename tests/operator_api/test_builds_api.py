@@ -264,6 +264,16 @@ async def test_a_fleet_from_before_there_were_builds_is_replaced(
         ({"strategy": "Pinned"}, {"strategy": "RollingUpdate"}, "`strategy` must stay Pinned"),
         ({}, {"canary": {"workflow": "smoke"}}, "must come with `strategy: Pinned`"),
         ({"strategy": "Pinned"}, {"failureLimit": {"firstRuns": 9}}, "must come with `ramp`"),
+        (
+            {"strategy": "Pinned", "ramp": [{"share": 1, "pauseSeconds": 1}]},
+            {"failureLimit": {"firstRuns": 51}},
+            "at most 50 for each percent",
+        ),
+        (
+            {"strategy": "Pinned"},
+            {"ramp": [{"share": 50, "pauseSeconds": 1}, {"share": 10, "pauseSeconds": 1}]},
+            "the shares of `ramp` must rise",
+        ),
     ],
 )
 def test_what_would_strand_runs_is_refused(

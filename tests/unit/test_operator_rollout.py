@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openworkflow_operator.rollout import (
+    MOST_BUILDS,
     Action,
     BuildFleet,
     BuildView,
@@ -240,6 +241,17 @@ def test_what_cannot_be_read_is_neither_drained_nor_promoted() -> None:
 
     assert {Phase.UNKNOWN} == {phase for phase, _ in verdict.phases.values()}
     assert ((), frozenset(), frozenset()) == (verdict.actions, verdict.awake, verdict.remove)
+
+
+def test_a_build_that_was_not_looked_at_is_not_drained() -> None:
+    views = {f"b{number}": replace(USED, due=1) for number in range(MOST_BUILDS - 1)}
+    views["new"] = IN_USE
+    fleets = {"new": UP, "old": BuildFleet()}
+
+    verdict = decide_rollout("new", views, fleets, Gate())
+
+    assert Phase.UNKNOWN is verdict.phases["old"][0]
+    assert ((), frozenset()) == (tuple(verdict.actions), verdict.remove)
 
 
 @pytest.mark.parametrize(

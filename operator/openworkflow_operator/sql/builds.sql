@@ -3,7 +3,7 @@
 --                                                  where pinned and pending
 --   running             idx_workflow_runs_lease    as many rows as workers have slots
 --   canary              idx_workflow_runs_idempotency
---   ended, failed       idx_workflow_runs_namespace, only while a build's first runs are judged
+--   ended, failed       idx_workflow_runs_namespace, only of the build that is judged
 SELECT
   n.namespace_id,
   b.build_id,
@@ -21,14 +21,14 @@ SELECT
   coalesce(extract(epoch FROM now() - canary.created_at), 0)::float8 AS canary_age,
   first.ended,
   first.failed
-FROM unnest($1::text[], $2::int[], $3::int[], $4::float8[], $5::text[], $6::int[])
-  AS n (namespace_id, due_limit, running_limit, lead, canary_workflow, first_runs)
+FROM unnest($1::text[], $2::int[], $3::int[], $4::float8[], $5::text[], $6::text[], $7::int[])
+  AS n (namespace_id, due_limit, running_limit, lead, wanted_build, canary_workflow, first_runs)
 CROSS JOIN LATERAL (
   SELECT *
   FROM {schema}.workflow_builds
   WHERE namespace_id = n.namespace_id
-  ORDER BY created_at DESC
-  LIMIT 50
+  ORDER BY takes_to > takes_from DESC, created_at DESC
+  LIMIT $8
 ) b
 CROSS JOIN LATERAL (
   SELECT
@@ -88,17 +88,17 @@ LEFT JOIN LATERAL (
     AND w.idempotency_key = 'openworkflow canary ' || b.build_id
 ) canary ON true
 CROSS JOIN LATERAL (
-  -- Only for a build in a ramp, or held in one. That index begins with the workflow, so the names
-  -- are hopped through first. Of each, the oldest runs since the promotion are looked at, three
-  -- times as many as should hold enough of this build's.
+  -- That index begins with the workflow, so the names are hopped through first. Of each, twice the
+  -- oldest runs since the promotion that hold `first_runs` of this build are looked at: at most
+  -- 10,000, since the CRD has `firstRuns` be at most 50 for each percent of the share.
   WITH RECURSIVE names AS (
     SELECT (
       SELECT min(w.workflow_name)
       FROM {schema}.workflow_runs w
       WHERE w.namespace_id = n.namespace_id
     ) AS name
-    WHERE n.first_runs > 0 AND b.promoted_at IS NOT NULL
-      AND b.takes_to < 100 AND (b.takes_to > 0 OR b.held_at IS NOT NULL)
+    WHERE n.first_runs > 0 AND b.build_id = n.wanted_build AND b.promoted_at IS NOT NULL
+      AND (b.takes_to - b.takes_from BETWEEN 1 AND 99 OR b.held_at IS NOT NULL)
     UNION ALL
     SELECT (
       SELECT min(w.workflow_name)
@@ -110,18 +110,23 @@ CROSS JOIN LATERAL (
   )
   SELECT count(*) AS ended, count(*) FILTER (WHERE q.status = 'failed') AS failed
   FROM (
-    SELECT since.status
-    FROM names
-    CROSS JOIN LATERAL (
-      SELECT w.build_id, w.status, w.completed_at
-      FROM {schema}.workflow_runs w
-      WHERE w.namespace_id = n.namespace_id AND w.workflow_name = names.name
-        AND w.created_at >= b.promoted_at
-      ORDER BY w.created_at
-      LIMIT least(10000, 100 + 300 * n.first_runs / greatest(b.takes_to - b.takes_from, 1))
-    ) since
-    WHERE since.build_id = b.build_id AND since.status IN ('succeeded', 'failed')
-    ORDER BY since.completed_at
+    SELECT seen.status
+    FROM (
+      SELECT since.build_id, since.status, since.completed_at
+      FROM names
+      CROSS JOIN LATERAL (
+        SELECT w.build_id, w.status, w.completed_at
+        FROM {schema}.workflow_runs w
+        WHERE w.namespace_id = n.namespace_id AND w.workflow_name = names.name
+          AND w.created_at >= b.promoted_at
+          AND (b.held_at IS NULL OR w.created_at <= b.held_at)
+        ORDER BY w.created_at
+        LIMIT least(10000, 200 * n.first_runs / greatest(b.takes_to - b.takes_from, 1))
+      ) since
+      LIMIT 20000
+    ) seen
+    WHERE seen.build_id = b.build_id AND seen.status IN ('succeeded', 'failed')
+    ORDER BY seen.completed_at
     LIMIT n.first_runs
   ) q
 ) first
