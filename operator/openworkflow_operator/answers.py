@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from openworkflow_operator.diagnosis import UnusableAnswer
-from openworkflow_operator.observation import Observation
+from openworkflow_operator.observation import NewRuns, Observation
 from openworkflow_operator.rollout import BuildView
 from openworkflow_operator.scaling import Demand
 
@@ -41,24 +41,32 @@ def build_id(value: object) -> str:
     return value
 
 
-def build_view(row: Any) -> BuildView:
+def new_runs(row: Any, question: Question) -> NewRuns:
+    """What every row of `builds.sql` says of the namespace."""
+    due = count(row["new_due"])
+    saturated = due >= question.due_limit or bool(row["is_cut"])
+    return NewRuns(due, seconds(row["oldest_new_age"]), saturated)
+
+
+def build_view(row: Any, question: Question) -> BuildView:
     """A row of `builds.sql`."""
-    wake = row["next_wake_seconds"]
+    wake, due, running = row["next_wake_seconds"], count(row["due"]), count(row["running"])
     return BuildView(
         share=count(row["share"]),
         is_main=bool(row["is_main"]),
         is_promoted=bool(row["is_promoted"]),
         is_held=bool(row["is_held"]),
         seconds_since_promotion=seconds(row["seconds_since_promotion"]),
-        due=count(row["due"]),
+        due=due,
         oldest_due_age=seconds(row["oldest_due_age"]),
         waking=count(row["waking"]),
-        running=count(row["running"]),
+        running=running,
         next_wake_seconds=None if wake is None else seconds(wake),
         canary=None if row["canary"] is None else str(row["canary"]),
         canary_age=seconds(row["canary_age"]),
         ended=count(row["ended"]),
         failed=count(row["failed"]),
+        saturated=due >= question.due_limit or running >= question.running_limit,
     )
 
 
@@ -68,6 +76,7 @@ def observation(
     now: datetime,
     serial: int,
     builds: Mapping[str, BuildView] | None = None,
+    new: NewRuns | None = None,
 ) -> Observation:
     """A row of `observation.sql`."""
     mean_age, next_wake = row["mean_running_age"], row["next_wake_seconds"]
@@ -82,7 +91,7 @@ def observation(
         service_seconds=None if mean_age is None else 2 * seconds(mean_age),
     )
     wake = None if next_wake is None else seconds(next_wake)
-    return Observation(demand, now, serial, counts(row["by_pod"]), wake, builds)
+    return Observation(demand, now, serial, counts(row["by_pod"]), wake, builds, new)
 
 
 def counts(text: str) -> dict[str, int]:

@@ -15,12 +15,13 @@ from typing import Any
 
 from openworkflow_operator import kinds
 from openworkflow_operator.names import WORKER_ANNOTATION, deployment_name
-from openworkflow_operator.observation import DatabaseView, Observation
+from openworkflow_operator.observation import DatabaseView, NewRuns, Observation
 from openworkflow_operator.planner import Observed, Plan, Recollection, plan
 from openworkflow_operator.pods import worst
 from openworkflow_operator.rollout import (
     BuildFleet,
     BuildView,
+    Phase,
     Retire,
     Verdict,
     decide_rollout,
@@ -70,6 +71,15 @@ def plan_builds(observed: Observed, past: Recollection, now: float) -> Plan:
             acted_serial=past.acted_serial,
         ),
     )
+
+
+def unproven_build(resource: WorkflowNamespace, past: Recollection) -> str | None:
+    """The wanted build unless it is known to be in use: its canary and first runs decide on it."""
+    if not resource.rollout.is_pinned:
+        return None
+    target, phases = build_of(resource), past.verdict.phases if past.verdict is not None else {}
+    is_proven = target in phases and phases[target][0] is Phase.CURRENT
+    return None if is_proven else target
 
 
 def _heeded(fresh: Verdict, observed: Observed, past: Recollection) -> Verdict:
@@ -177,14 +187,14 @@ def _demand(
     if not isinstance(seen, Observation) or views is None:
         return seen
     own, total = views.get(build, BuildView(0)), seen.demand
-    new = max(0, total.due - sum(view.due for view in views.values()))
+    new = seen.new or NewRuns(total.due, total.oldest_due_age, total.saturated)
     waking = max(0, total.waking - sum(view.waking for view in views.values()))
     held = sum(seen.busy.get(pod.name, 0) for pod in observed.pods if pod.build == build)
     demand = Demand(
-        due=own.due + math.ceil(new * share / 100),
-        oldest_due_age=max(own.oldest_due_age, total.oldest_due_age if share else 0.0),
+        due=own.due + math.ceil(new.due * share / 100),
+        oldest_due_age=max(own.oldest_due_age, new.oldest_due_age if share else 0.0),
         running=max(own.running, held),
-        saturated=total.saturated and share > 0,
+        saturated=own.saturated or (new.saturated and share > 0),
         waking=own.waking + math.ceil(waking * share / 100),
         service_seconds=total.service_seconds,
     )

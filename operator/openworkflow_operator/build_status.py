@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 from openworkflow_operator.conditions import Condition, Truth
 from openworkflow_operator.observation import DatabaseProblem, DatabaseView, Observation
 from openworkflow_operator.pods import Pod, replicas_of
-from openworkflow_operator.rollout import BuildView, Phase
+from openworkflow_operator.rollout import Phase
 
 Object = Mapping[str, Any]
 Phases = Mapping[str, tuple[Phase, str]]
@@ -47,12 +47,11 @@ def builds_of(
     fleets: Mapping[str, Object],
     pods: Sequence[Pod],
     database: DatabaseView | None,
-    now: datetime,
 ) -> list[dict[str, Any]]:
     """The entries of `status.builds`."""
-    views = (database.builds or {}) if isinstance(database, Observation) else {}
+    seen = database if isinstance(database, Observation) else None
     return [
-        _entry(build, phase, why, fleets.get(build), pods, views.get(build), now)
+        _entry(build, phase, why, fleets.get(build), pods, seen)
         for build, (phase, why) in list(phases.items())[:MOST_BUILDS]
     ]
 
@@ -63,8 +62,7 @@ def _entry(
     why: str,
     deployment: Object | None,
     pods: Sequence[Pod],
-    view: BuildView | None,
-    now: datetime,
+    seen: Observation | None,
 ) -> dict[str, Any]:
     entry: dict[str, Any] = {"id": build, "phase": str(phase)}
     if why:
@@ -73,11 +71,11 @@ def _entry(
         entry["image"] = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
         entry["replicas"] = replicas_of(deployment)
         entry["readyReplicas"] = sum(1 for p in pods if p.build == build and p.ready)
-    if view is not None:
+    if seen is not None and (view := (seen.builds or {}).get(build)) is not None:
         entry["newRunsPercent"] = view.share
         entry["runsLeft"] = view.due + view.running
         if view.next_wake_seconds is not None and view.next_wake_seconds < _YEAR:
-            wakes = now + timedelta(seconds=view.next_wake_seconds)
+            wakes = seen.at + timedelta(seconds=view.next_wake_seconds)
             # To the minute: the status is not written for a second of jitter.
             entry["nextWakeTime"] = wakes.strftime("%Y-%m-%dT%H:%M:00Z")
     return entry

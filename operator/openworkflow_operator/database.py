@@ -19,11 +19,19 @@ from uuid import UUID
 
 import asyncpg
 
-from openworkflow_operator.answers import Question, build_id, build_view, count, counts, observation
+from openworkflow_operator.answers import (
+    Question,
+    build_id,
+    build_view,
+    count,
+    counts,
+    new_runs,
+    observation,
+)
 from openworkflow_operator.bounded import AnswerTooLarge, BoundedLoop
 from openworkflow_operator.diagnosis import SchemaMissing, SchemaTooNew, UnusableAnswer
 from openworkflow_operator.dsn import Dsn, TlsMode, check_address, tls_context
-from openworkflow_operator.observation import Observation
+from openworkflow_operator.observation import NewRuns, Observation
 from openworkflow_operator.rollout import MOST_BUILDS, BuildView
 
 CONNECT_SECONDS: Final = 5.0
@@ -53,6 +61,8 @@ class Kept:
     namespace_id: str
     status: str
     seconds: int
+    spared_build: str | None = None
+    """Whose runs are kept for longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,21 +132,23 @@ class Database:
                 [question.running_limit for question in questions],
                 [question.lead_seconds for question in questions],
             )
-            builds = await self._look_at_builds([q for q in questions if q.build])
+            builds, new = await self._look_at_builds([q for q in questions if q.build])
         asked = {question.namespace_id: question for question in questions}
         now = datetime.now(UTC)
         return {
-            name: observation(row, asked[name], now, serial, builds.get(name))
+            name: observation(row, asked[name], now, serial, builds.get(name), new.get(name))
             for row in rows
             if (name := row["namespace_id"])
         }
 
     async def _look_at_builds(
         self, questions: Sequence[Question]
-    ) -> dict[str, dict[str, BuildView]]:
-        found: dict[str, dict[str, BuildView]] = {q.namespace_id: {} for q in questions}
+    ) -> tuple[dict[str, dict[str, BuildView]], dict[str, NewRuns]]:
+        asked = {question.namespace_id: question for question in questions}
+        found: dict[str, dict[str, BuildView]] = {name: {} for name in asked}
+        new: dict[str, NewRuns] = {}
         if not questions:
-            return found
+            return found, new
         rows = await self._read(
             _statement("builds.sql", self._schema),
             [question.namespace_id for question in questions],
@@ -149,10 +161,12 @@ class Database:
             MOST_BUILDS,
         )
         for row in rows:
-            found[row["namespace_id"]][build_id(row["build_id"])] = build_view(row)
+            name = row["namespace_id"]
+            found[name][build_id(row["build_id"])] = build_view(row, asked[name])
+            new[name] = new_runs(row, asked[name])
         if any(len(builds) > MOST_BUILDS for builds in found.values()):
             raise UnusableAnswer
-        return found
+        return found, new
 
     async def write(self, file: str, *arguments: object) -> list[Any]:
         """Run one of the statements that change something."""
@@ -190,6 +204,7 @@ class Database:
                 [float(each.seconds) for each in kept],
                 after,
                 page,
+                [each.spared_build for each in kept],
             )
         last, deleted = rows[0]["last_id"], counts(rows[0]["deleted"])
         if count(rows[0]["looked_at"]) < page:

@@ -34,6 +34,16 @@ class DatabaseReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class NewRuns:
+    """Due runs that no build has begun."""
+
+    due: int
+    oldest_due_age: float
+    saturated: bool = False
+    """There may be more."""
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """A successful look at one namespace."""
 
@@ -47,6 +57,8 @@ class Observation:
     """Until the next sleeping run is due."""
     builds: Mapping[str, BuildView] | None = None
     """None where nobody asked for them."""
+    new: NewRuns | None = None
+    """None where there are no builds: all are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from openworkflow_operator import kinds
 from openworkflow_operator.answers import Question
 from openworkflow_operator.applier import Applier
-from openworkflow_operator.build_planner import plan_builds
+from openworkflow_operator.build_planner import plan_builds, unproven_build
 from openworkflow_operator.build_status import obstructed
 from openworkflow_operator.cluster import Cluster, ClusterError
 from openworkflow_operator.credentials import Credentials, CredentialsReader
@@ -146,7 +146,7 @@ class Reconciler:
         credentials = await self._credentials.read(resource, in_trouble)
         conflict = await self._conflict(resource, credentials)
         database = self._look(resource, credentials, visited, conflict)
-        self._retain(resource, credentials, conflict)
+        self._retain(resource, credentials, visited, conflict)
         now = datetime.now(UTC)
         return Observed(
             resource=resource,
@@ -176,12 +176,14 @@ class Reconciler:
         seconds = visited.past.memory.service_seconds
         slots = policy.max_replicas * policy.concurrency
         gate = resource.rollout.gate
+        build = build_of(resource) if resource.rollout.is_pinned else None
         question = Question(
             namespace_id=resource.namespace_id,
             due_limit=observation_cap(policy, seconds),
-            running_limit=min(2 * slots + 1, 4 * MOST_COUNTED),
+            # Every build may have as many.
+            running_limit=4 * MOST_COUNTED if build else min(2 * slots + 1, 4 * MOST_COUNTED),
             lead_seconds=resource.scaling.activation_lead_seconds,
-            build=build_of(resource) if resource.rollout.is_pinned else None,
+            build=build,
             canary=gate.canary,
             first_runs=gate.failure_limit.first_runs if gate.failure_limit else 0,
         )
@@ -192,7 +194,11 @@ class Reconciler:
         return self._observatory.view(key)
 
     def _retain(
-        self, resource: WorkflowNamespace, credentials: Credentials, conflict: Key | None
+        self,
+        resource: WorkflowNamespace,
+        credentials: Credentials,
+        visited: _Visited,
+        conflict: Key | None,
     ) -> None:
         """Keep the pruner informed of what to delete."""
         dsn, seconds = credentials.dsn, resource.retention_seconds
@@ -200,7 +206,8 @@ class Reconciler:
             self._pruner.forget(resource.key)
             return
         where = (dsn, resource.database.schema, resource.namespace_id)
-        self._pruner.keep(resource.key, Retention(*where, seconds))
+        spared = unproven_build(resource, visited.past)
+        self._pruner.keep(resource.key, Retention(*where, seconds, spared))
 
     async def _conflict(self, resource: WorkflowNamespace, credentials: Credentials) -> Key | None:
         """The older resource with the same database, schema and namespace id."""

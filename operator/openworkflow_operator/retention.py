@@ -50,6 +50,8 @@ class Retention:
     namespace_id: str
     seconds: Mapping[str, int]
     """By status."""
+    spared_build: str | None = None
+    """A build that is being proven, by its runs."""
 
 
 Place = tuple[Dsn, str]
@@ -161,7 +163,7 @@ class _Walker:
     async def _page(self, database: Database) -> bool:
         """False when there is no next one."""
         kept = [
-            Kept(retention.namespace_id, status, seconds)
+            Kept(retention.namespace_id, status, seconds, retention.spared_build)
             for retention in self.wanted.values()
             for status, seconds in retention.seconds.items()
         ]

@@ -60,6 +60,8 @@ class BuildView:
     """Of the runs that came since its promotion, how many it ended; no more than are judged."""
     failed: int = 0
     """How many of these failed."""
+    saturated: bool = False
+    """More of its runs are due or running than were counted."""
 
     @property
     def runs_left(self) -> bool:

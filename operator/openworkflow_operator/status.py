@@ -97,7 +97,7 @@ def status_of(facts: Facts, now: datetime) -> dict[str, Any]:
         "conditions": _dated(conditions_of(facts), last, resource.generation, now),
     }
     if facts.phases:
-        status["builds"] = builds_of(facts.phases, facts.fleets, facts.pods, facts.database, now)
+        status["builds"] = builds_of(facts.phases, facts.fleets, facts.pods, facts.database)
     numbers = ("dueRuns", "runningRuns", "lastObservationTime", "lastScaleTime")
     status |= {name: last[name] for name in numbers if last.get(name) is not None}
     if facts.database is not None and not isinstance(facts.database, DatabaseProblem):
@@ -112,11 +112,27 @@ def status_of(facts: Facts, now: datetime) -> dict[str, Any]:
 def worth_writing(status: Object, last: Object, seconds_since_write: float) -> bool:
     """Whether to write it: at once when it says something new, else only now and then."""
     changed = {k for k in status.keys() | last.keys() if status.get(k) != last.get(k)}
-    if changed - {"dueRuns", "runningRuns", "lastObservationTime"}:
+    if _without_numbers(status) != _without_numbers(last):
         return True
     if changed - {"lastObservationTime"}:
         return seconds_since_write >= REFRESH_SECONDS
     return bool(changed) and seconds_since_write >= REFRESH_TIME_SECONDS
+
+
+def _without_numbers(status: Object) -> dict[str, Any]:
+    """The status less what changes with every run; words on a build count its runs too."""
+    numbers = ("dueRuns", "runningRuns", "lastObservationTime", "builds", "conditions")
+    return {
+        **{name: value for name, value in status.items() if name not in numbers},
+        "builds": [
+            {k: v for k, v in build.items() if k not in ("runsLeft", "nextWakeTime", "message")}
+            for build in status.get("builds") or ()
+        ],
+        "conditions": [
+            {k: v for k, v in c.items() if k != "message" or c["type"] != "RolledOut"}
+            for c in status.get("conditions") or ()
+        ],
+    }
 
 
 def news(status: Object, last: Object) -> list[Condition]:

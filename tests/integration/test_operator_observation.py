@@ -171,6 +171,27 @@ async def test_every_build_is_looked_at_however_many_came_after_it(
     assert (100, True) == (views["b0"].share, views["b1"].runs_left)
 
 
+async def test_new_runs_are_seen_behind_the_backlog_of_a_build(
+    database: Database, sql: asyncpg.Connection[Any]
+) -> None:
+    await register(sql, "old", age=900)
+    await register(sql, "new", age=60, share=100)
+    pinned = {"build_id": "'old'", "pinned": "true", "available_at": "now() - interval '1 hour'"}
+    await insert(sql, 150, **pinned)
+    await insert(sql, 2)
+
+    seen = await look(database, replace(question(limit=100), build="new"))
+
+    assert seen.new is not None
+    assert (2, False) == (seen.new.due, seen.new.saturated)
+    assert seen.new.oldest_due_age < 60
+    assert (seen.builds or {})["old"].saturated
+    await insert(sql, 20_000, **pinned)
+    seen = await look(database, replace(question(limit=100), build="new"))
+    assert seen.new is not None
+    assert (0, True) == (seen.new.due, seen.new.saturated)
+
+
 async def test_only_the_runs_of_the_build_in_its_ramp_are_judged(
     sql: asyncpg.Connection[Any],
 ) -> None:

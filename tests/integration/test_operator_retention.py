@@ -71,6 +71,27 @@ async def insert(
     )
 
 
+async def test_what_a_new_build_is_judged_by_is_kept(
+    database: Database, sql: asyncpg.Connection[Any]
+) -> None:
+    """The canary too: else one that failed would be started again, until it succeeds once."""
+    await insert(sql, 3)
+    await insert(sql, 2, namespace_id="other")
+    for build in ("old", "new"):
+        await sql.execute(
+            "INSERT INTO workflow_runs"
+            " (workflow_name, namespace_id, status, available_at, completed_at, build_id)"
+            " VALUES ('w', 'orders', 'succeeded', now(), now() - interval '2 days', $1)",
+            build,
+        )
+
+    kept = [Kept("orders", "succeeded", DAY, "new"), Kept("other", "succeeded", DAY)]
+    pages = await walk(database, kept, page=10)
+
+    assert {"orders": 4, "other": 2} == pages[0].deleted
+    assert "new" == await sql.fetchval("SELECT build_id FROM workflow_runs")
+
+
 async def counts(sql: asyncpg.Connection[Any]) -> tuple[int, int]:
     """Runs and steps."""
     runs = await sql.fetchval("SELECT count(*) FROM workflow_runs")

@@ -11,20 +11,20 @@ from typing import Any
 import yaml
 
 from openworkflow_operator import kinds
-from openworkflow_operator.build_planner import plan_builds
+from openworkflow_operator.build_planner import plan_builds, unproven_build
 from openworkflow_operator.names import (
     BUILD_LABEL,
     DATABASE_ANNOTATION,
     SCALER_FIELD_MANAGER,
     WORKER_ANNOTATION,
 )
-from openworkflow_operator.observation import DatabaseProblem, DatabaseReason, Observation
+from openworkflow_operator.observation import DatabaseProblem, DatabaseReason, NewRuns, Observation
 from openworkflow_operator.planner import Observed, Plan, Recollection
 from openworkflow_operator.pods import Pod
 from openworkflow_operator.resources import wanted_objects
 from openworkflow_operator.rollout import BuildView, Phase, Promote
 from openworkflow_operator.scaling import Demand
-from openworkflow_operator.spec import WorkflowNamespace
+from openworkflow_operator.spec import Rollout, WorkflowNamespace
 from openworkflow_operator.workload import build_of
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +55,8 @@ def deployment(of: WorkflowNamespace, replicas: int) -> dict[str, Any]:
 
 def look(views: dict[str, BuildView], due: int = 0, serial: int = 1) -> Observation:
     demand = Demand(due=due, oldest_due_age=0, running=0)
-    return Observation(demand, NOW, serial, builds=views)
+    new = NewRuns(max(0, due - sum(view.due for view in views.values())), 0)
+    return Observation(demand, NOW, serial, builds=views, new=new)
 
 
 def seen(of: WorkflowNamespace = NEW, **facts: Any) -> Observed:
@@ -109,6 +110,33 @@ def test_an_old_build_keeps_its_code_and_follows_a_rotated_secret() -> None:
     template = manifest["spec"]["template"]
     assert "app:1" == template["spec"]["containers"][0]["image"]
     assert "rotated" == template["metadata"]["annotations"][DATABASE_ANNOTATION]
+
+
+def test_the_backlog_of_an_old_build_is_none_of_the_new_ones() -> None:
+    """Neither its size nor its age: else the build in use would grow for nothing."""
+    old = replace(USED, due=101, oldest_due_age=3600, saturated=True)
+    demand = Demand(due=101, oldest_due_age=3600, running=0, saturated=True)
+    views = both(old, IN_USE)
+    backlog = Observation(demand, NOW, 1, builds=views, new=NewRuns(2, oldest_due_age=1))
+    pods = (Pod("n", ready=True, build=NEW_BUILD), Pod("o", ready=True, build=OLD_BUILD))
+    facts = seen(database=backlog, pods=pods)
+
+    made = plan_builds(facts, Recollection(), 0)
+
+    assert made.scale_to is None
+    assert (made.others[OLD_BUILD].scale_to or 0) > 1
+
+
+def test_a_build_needs_its_runs_until_it_is_in_use() -> None:
+    def after(new: BuildView) -> str | None:
+        made = plan_builds(seen(database=look(both(IN_USE, new))), Recollection(), 0)
+        return unproven_build(NEW, made.next)
+
+    ramping = BuildView(share=10, is_promoted=True)
+    assert NEW_BUILD == unproven_build(NEW, Recollection()) == after(ramping)
+    assert NEW_BUILD == after(BuildView(share=0, is_held=True))
+    assert after(IN_USE) is None
+    assert unproven_build(replace(NEW, rollout=Rollout()), Recollection()) is None
 
 
 def test_each_build_is_scaled_by_its_own_runs_and_its_share_of_the_new_ones() -> None:

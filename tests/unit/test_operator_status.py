@@ -10,6 +10,7 @@ import pytest
 
 from openworkflow_operator.observation import DatabaseProblem, DatabaseReason, Observation, Pruning
 from openworkflow_operator.pods import Pod, Trouble
+from openworkflow_operator.rollout import BuildView, Phase
 from openworkflow_operator.scaling import Demand, Limit
 from openworkflow_operator.spec import (
     Database,
@@ -48,6 +49,31 @@ KEEPS: dict[str, Any] = {"retention_seconds": {"succeeded": 60}}
 
 def pruned(how: Pruning) -> Facts:
     return dataclasses.replace(of(**KEEPS), pruning=how)
+
+
+def ramping(left: int, ended: int, wakes: float = 3600, phase: Phase = Phase.RAMPING) -> Any:
+    """The status of a fleet whose new build has so many runs."""
+    views = {"b": BuildView(share=10, due=left, next_wake_seconds=wakes)}
+    seen = dataclasses.replace(REACHED, builds=views)
+    phases = {"b": (phase, f"10 % of the new runs: {ended} of the first 50 ended")}
+    return status_of(dataclasses.replace(FINE, database=seen, phases=phases), NOW)
+
+
+def test_the_numbers_of_builds_alone_are_not_worth_a_write_at_every_look() -> None:
+    last = ramping(3, 7)
+
+    assert not worth_writing(ramping(4, 8, 7200), last, 29)
+    assert worth_writing(ramping(4, 8, 7200), last, 31)
+    assert worth_writing(ramping(3, 7, phase=Phase.HELD), last, 0)
+
+
+def test_a_wake_up_does_not_move_between_two_looks() -> None:
+    """However long after the look the status is made."""
+    seen = dataclasses.replace(REACHED, builds={"b": BuildView(share=0, next_wake_seconds=55)})
+    facts = dataclasses.replace(FINE, database=seen, phases={"b": (Phase.DRAINING, "")})
+    early, late = (status_of(facts, NOW + timedelta(seconds=s)) for s in (1, 9))
+
+    assert early["builds"] == late["builds"]
 
 
 def broken(trouble: Trouble) -> Facts:

@@ -4,8 +4,43 @@
 --   running             idx_workflow_runs_lease    as many rows as workers have slots
 --   canary              idx_workflow_runs_idempotency
 --   ended, failed       idx_workflow_runs_namespace, only of the build that is judged
+--   new                 idx_workflow_runs_available, past at most 20,000 runs that are pinned
+WITH n AS MATERIALIZED (
+  SELECT n.*, new.*
+  FROM unnest($1::text[], $2::int[], $3::int[], $4::float8[], $5::text[], $6::text[], $7::int[])
+    AS n (namespace_id, due_limit, running_limit, lead, wanted_build, canary_workflow, first_runs)
+  CROSS JOIN LATERAL (
+    SELECT
+      count(*) AS new_due,
+      coalesce(extract(
+        epoch FROM now() - min(greatest(q.available_at, now() - interval '100 years'))
+      ), 0)::float8 AS oldest_new_age,
+      EXISTS (
+        SELECT
+        FROM {schema}.workflow_runs w
+        WHERE w.namespace_id = n.namespace_id AND w.status = 'pending' AND w.available_at <= now()
+        ORDER BY w.available_at
+        OFFSET 20000
+      ) AS is_cut
+    FROM (
+      SELECT waits.available_at
+      FROM (
+        SELECT w.available_at, w.pinned
+        FROM {schema}.workflow_runs w
+        WHERE w.namespace_id = n.namespace_id AND w.status = 'pending' AND w.available_at <= now()
+        ORDER BY w.available_at
+        LIMIT 20000
+      ) waits
+      WHERE NOT waits.pinned
+      LIMIT n.due_limit
+    ) q
+  ) new
+)
 SELECT
   n.namespace_id,
+  n.new_due,
+  n.oldest_new_age,
+  n.is_cut,
   b.build_id,
   b.takes_to - b.takes_from AS share,
   b.takes_to = 100 AND b.takes_from < 100 AS is_main,
@@ -21,8 +56,7 @@ SELECT
   coalesce(extract(epoch FROM now() - canary.created_at), 0)::float8 AS canary_age,
   first.ended,
   first.failed
-FROM unnest($1::text[], $2::int[], $3::int[], $4::float8[], $5::text[], $6::text[], $7::int[])
-  AS n (namespace_id, due_limit, running_limit, lead, wanted_build, canary_workflow, first_runs)
+FROM n
 CROSS JOIN LATERAL (
   SELECT *
   FROM {schema}.workflow_builds

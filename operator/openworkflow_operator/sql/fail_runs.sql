@@ -1,4 +1,5 @@
 -- One batch of the runs pinned to $2, which nobody will continue. The fence stops who runs them.
+-- Asked for twice, as when they are moved.
 WITH failed AS (
   UPDATE {schema}.workflow_runs
   SET
@@ -8,12 +9,20 @@ WITH failed AS (
     error = jsonb_build_object(
       'type', 'BuildRetired',
       'message', 'build ' || $2 || ' was retired before the run had finished')
-  WHERE id IN (
-    SELECT w.id
-    FROM {schema}.workflow_runs w
-    WHERE w.namespace_id = $1 AND w.build_id = $2 AND w.pinned
-      AND w.status IN ('pending', 'running')
-    LIMIT 1000
+  WHERE status IN ('pending', 'running') AND id IN (
+    (
+      SELECT w.id
+      FROM {schema}.workflow_runs w
+      WHERE w.namespace_id = $1 AND w.build_id = $2 AND w.pinned AND w.status = 'pending'
+      LIMIT 1000
+    )
+    UNION ALL
+    (
+      SELECT w.id
+      FROM {schema}.workflow_runs w
+      WHERE w.namespace_id = $1 AND w.build_id = $2 AND w.pinned AND w.status = 'running'
+      LIMIT 1000
+    )
   )
   RETURNING id, error
 ), interrupted AS (

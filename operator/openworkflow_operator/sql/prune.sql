@@ -1,5 +1,5 @@
 -- One page of the table, in the order of the ids after $4, with the finished runs on it deleted
--- whose time is over; their step attempts go with them. What it costs is bounded by the page.
+-- whose time is over, but for those of a build that is being proven by them; their step attempts go with them. What it costs is bounded by the page.
 WITH page AS (
   SELECT w.id
   FROM {schema}.workflow_runs w
@@ -10,9 +10,11 @@ WITH page AS (
   SELECT w.id
   FROM page
   JOIN {schema}.workflow_runs w USING (id)
-  JOIN unnest($1::text[], $2::text[], $3::float8[]) AS kept (namespace_id, status, seconds)
+  JOIN unnest($1::text[], $2::text[], $3::float8[], $6::text[])
+      AS kept (namespace_id, status, seconds, spared_build)
     ON kept.namespace_id = w.namespace_id AND kept.status = w.status
   WHERE w.completed_at < now() - kept.seconds * interval '1 second'
+    AND (w.build_id = kept.spared_build) IS NOT TRUE
   FOR UPDATE OF w SKIP LOCKED
 ), deleted AS (
   DELETE FROM {schema}.workflow_runs

@@ -84,25 +84,35 @@ returning build_id;
 
 
 -- name: unpin_build
--- One batch of the runs pinned to $2, which any build may continue from now on.
+-- One batch of the runs pinned to $2, which any build may continue from now on. Asked for twice: by the index of each
+-- status, and again of the row itself, which may have ended meanwhile.
 update {schema}.workflow_runs
    set pinned = false
- where id in (select id from {schema}.workflow_runs
-               where namespace_id = $1 and build_id = $2 and pinned
-                 and status in ('pending', 'running')
-               limit $3)
+ where status in ('pending', 'running')
+   and id in ((select id from {schema}.workflow_runs
+                where namespace_id = $1 and build_id = $2 and pinned and status = 'pending'
+                limit $3)
+              union all
+              (select id from {schema}.workflow_runs
+                where namespace_id = $1 and build_id = $2 and pinned and status = 'running'
+                limit $3))
 returning id;
 
 
 -- name: fail_build
 -- One batch of the runs pinned to $2, which nobody will continue. The fence stops who runs them.
+-- Asked for twice, as when they are moved.
 with failed as (
     update {schema}.workflow_runs
        set status = 'failed', worker_id = null, completed_at = now(), error = $4::text::jsonb
-     where id in (select id from {schema}.workflow_runs
-                   where namespace_id = $1 and build_id = $2 and pinned
-                     and status in ('pending', 'running')
-                   limit $3)
+     where status in ('pending', 'running')
+       and id in ((select id from {schema}.workflow_runs
+                    where namespace_id = $1 and build_id = $2 and pinned and status = 'pending'
+                    limit $3)
+                  union all
+                  (select id from {schema}.workflow_runs
+                    where namespace_id = $1 and build_id = $2 and pinned and status = 'running'
+                    limit $3))
     returning id
 ), interrupted as (
     update {schema}.step_attempts attempt
