@@ -109,6 +109,19 @@ class Bench:
         ended = own.children_user + own.children_system
         return ended + sum(time.user + time.system for time in [own, *times])
 
+    def wal_bytes(self) -> int:
+        """Written to the log since the server was made."""
+        admin = DatabaseServer(self.server.url())
+        return int(str(admin.fetch_value("SELECT (pg_current_wal_lsn() - '0/0'::pg_lsn)::bigint")))
+
+    def stored_bytes(self, database: str) -> int:
+        """Both tables with their indexes."""
+        sizes = (
+            "SELECT pg_total_relation_size('workflow_runs')"
+            " + pg_total_relation_size('step_attempts')"
+        )
+        return int(str(DatabaseServer(self.server.url()).fetch_value(sizes, database)))
+
     def settings(self) -> dict[str, str]:
         """What was measured on, read back from the server."""
         admin = DatabaseServer(self.server.url())

@@ -38,16 +38,21 @@ class Drained:
     client_cpu: float
     server_cpu: float
     peak_rss_mib: float
+    wal_bytes: float
+    """Of the write-ahead log, for each run."""
+    stored_bytes: float
+    """Of tables and indexes once all is done, for each run; vacuum would give some back."""
 
 
 def drain(bench: Bench, kind: str, preload: Preload) -> Drained:
     """Runs per second of a fresh worker process (`ours` or `naive`) on a fresh database."""
     with bench.database(preload) as name:
-        cpu = bench.cpu_seconds()
+        cpu, wal = bench.cpu_seconds(), bench.wal_bytes()
         report = _contender(
             kind, preload.workload.value, bench.server.url(name), str(preload.pending)
         )
-        cpu = bench.cpu_seconds() - cpu
+        cpu, wal = bench.cpu_seconds() - cpu, bench.wal_bytes() - wal
+        stored = bench.stored_bytes(name)
         if preload.finished == 0:
             bench.check_drained(name, preload.pending, preload.workload)
     return Drained(
@@ -55,6 +60,8 @@ def drain(bench: Bench, kind: str, preload: Preload) -> Drained:
         client_cpu=report["cpu_seconds"] / preload.pending * 1e6,
         server_cpu=cpu / preload.pending * 1e6,
         peak_rss_mib=report["peak_rss_mib"],
+        wal_bytes=wal / preload.pending,
+        stored_bytes=stored / (preload.pending + preload.finished),
     )
 
 

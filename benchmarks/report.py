@@ -61,6 +61,7 @@ def markdown(figures: Figures) -> str:
     sections = (
         _conditions(figures),
         _throughput(figures),
+        _costs(figures),
         _enqueue(figures),
         _latency(figures),
         _plans(figures),
@@ -80,15 +81,25 @@ def _throughput(figures: Figures) -> str:
     for kind in ("ours", "pinned", "naive", "pgbench batch", "pgbench single"):
         one = figures.median(f"{Workload.ONE_STEP} {kind}")
         ten = figures.median(f"{Workload.TEN_STEPS} {kind}")
-        cpu = [figures.median(f"W1 {kind} {side} cpu") for side in ("client", "server")]
         steps = None if ten is None else ten * Workload.TEN_STEPS.steps
-        rows.append([kind, _count(one), _count(steps), *(_count(value) for value in cpu)])
+        rows.append([kind, _count(one), _count(steps)])
     ratios = ["ours / naive"]
     for workload in Workload:
         ours, other = (figures.median(f"{workload} {kind}") for kind in ("ours", "naive"))
         ratios.append(_ratio(ours, other))
-    header = ["", "W1 runs/s", "W2 steps/s", "client CPU us/run (W1)", "server CPU us/run (W1)"]
-    return _table("Throughput", header, [*rows, [*ratios, "", ""]])
+    return _table("Throughput", ["", "W1 runs/s", "W2 steps/s"], [*rows, ratios])
+
+
+def _costs(figures: Figures) -> str:
+    parts = ("client cpu", "server cpu", "wal", "stored")
+    rows = [
+        [f"{workload}, {kind}"]
+        + [_count(figures.median(f"{workload} {kind} {part}")) for part in parts]
+        for workload in Workload
+        for kind in ("ours", "naive")
+    ]
+    header = ["", "client CPU us", "server CPU us", "log bytes", "table and index bytes"]
+    return _table("What a run costs, its enqueue apart", header, rows)
 
 
 def _enqueue(figures: Figures) -> str:

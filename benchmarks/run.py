@@ -54,6 +54,8 @@ def _drain(bench: Bench, figures: Figures, options: argparse.Namespace) -> None:
             figures.add(f"{workload} {kind}", drained.runs_per_second)
             figures.add(f"{workload} {kind} client cpu", drained.client_cpu)
             figures.add(f"{workload} {kind} server cpu", drained.server_cpu)
+            figures.add(f"{workload} {kind} wal", drained.wal_bytes)
+            figures.add(f"{workload} {kind} stored", drained.stored_bytes)
             _say(f"{workload} {kind}: {drained.runs_per_second:,.0f} runs/s")
         if pgbench.find_pgbench(bench.server) is not None:
             _drain_with_pgbench(bench, figures, workload, full)

@@ -14,13 +14,15 @@ from tests.control_plane import ControlPlane
 CHARTS = Path(__file__).parents[1] / "charts"
 
 
-def helm(*args: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def helm(
+    *args: str, env: dict[str, str] | None = None, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
     """Run helm; the caller looks at the exit code."""
     return subprocess.run(
         ["helm", *args],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
         env={**os.environ, **(env or {})},
     )
 

@@ -7,6 +7,7 @@ Which one, and with which images and database, is said by the environment:
     OPENWORKFLOW_E2E_WORKER_IMAGE     built from examples/image
     OPENWORKFLOW_E2E_BUILDS_IMAGE     with the tags v1, v2 and broken, built from tests/e2e/builds
     OPENWORKFLOW_E2E_DATABASE_URL     of a role that may create databases; a server that pods reach
+    OPENWORKFLOW_E2E_POSTGRES_IMAGE   for the chart's development PostgreSQL; may be left out
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.control_plane import binary
+from tests.helm import helm
 
 PREFIX = "OPENWORKFLOW_E2E_"
 
@@ -36,6 +38,7 @@ class RealCluster:
     worker_image: str
     builds_image: str
     database_url: str = field(repr=False)
+    postgres_image: str | None = None
 
     def kubectl(self, *args: str, given: object = None, timeout: float = 120) -> str:
         """Run kubectl; `given` is a manifest for its standard input. Raises RuntimeError."""
@@ -53,9 +56,22 @@ class RealCluster:
             raise RuntimeError(f"kubectl {' '.join(args)}: {done.stderr}")
         return done.stdout
 
+    def helm(self, *args: str) -> str:
+        """Run helm. Raises RuntimeError."""
+        done = helm(*args, env={"KUBECONFIG": self.kubeconfig}, timeout=240)
+        if done.returncode != 0:
+            raise RuntimeError(f"helm {' '.join(args)}: {done.stderr}")
+        return done.stdout
+
     def get(self, *args: str) -> Any:
         """What `kubectl get` finds."""
         return json.loads(self.kubectl("get", *args, "-o", "json", "--ignore-not-found") or "{}")
+
+    def logs(self, *args: str) -> str:
+        """What a pod printed; nothing while its container does not run."""
+        with suppress(RuntimeError):
+            return self.kubectl("logs", *args)
+        return ""
 
     def apply(self, *manifests: object) -> None:
         """Server-side apply as the tests' own manager."""
@@ -71,7 +87,9 @@ def named() -> RealCluster | None:
         return None
     if missing := [name for name in names if not os.environ.get(name)]:
         raise RuntimeError(f"{names[0]} is set, so {', '.join(missing)} must be too")
-    return RealCluster(*(os.environ[name] for name in names))
+    kubeconfig, operator, worker, builds, database = (os.environ[name] for name in names)
+    postgres = os.environ.get(f"{PREFIX}POSTGRES_IMAGE")
+    return RealCluster(kubeconfig, operator, worker, builds, database, postgres)
 
 
 def describe(parallel: bool) -> str:

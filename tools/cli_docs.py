@@ -104,6 +104,7 @@ def write(session: Session) -> None:
     session.show("dev", "--help")
     session.say(
         "## migrate\n\nWorkers and clients migrate when they connect; this is for pipelines.\n"
+        "`--wait 60s` gives a server that does not answer yet that time.\n"
     )
     for args in ((), ("--status",), ("--dry-run",)):
         session.show("migrate", *args)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -71,6 +71,7 @@ class Metrics(Collector):
         self._fleets: dict[Key, FleetReport] = {}
         self._add_fleets(registry=self.registry)
         self._add_work(registry=self.registry)
+        ProcessCollector(registry=self.registry)
         self._start_at_zero()
 
     def _add_fleets(self, **make: Any) -> None:

@@ -334,3 +334,15 @@ def test_a_real_api_server_takes_what_is_rendered(helm_on_cluster: Cluster) -> N
             *("install", name, CHART, "--namespace", name, "--create-namespace"),
             *("--dry-run=server", "--no-hooks", "--set=crds.install=false", *values),
         )
+
+
+def test_the_notes_make_the_fleet_of_the_example(helm_on_cluster: Cluster) -> None:
+    where = ("--namespace", "system", "--create-namespace", "--no-hooks")
+    notes = helm_on_cluster.helm("install", "openworkflow", CHART, *where)
+    told = notes.partition("<<'EOF'\n")[2].partition("EOF\n")[0]
+    made = list(yaml.safe_load_all(told))
+    made[1]["spec"]["database"] = {"secretRef": {"name": "openworkflow-database"}}
+
+    example = (CHARTS.parent / "manifests/examples/hello.yaml").read_text()
+    assert list(yaml.safe_load_all(example)) == made
+    helm_on_cluster.helm("uninstall", "openworkflow", "--namespace", "system", "--no-hooks")

@@ -17,12 +17,15 @@ import pytest
 import yaml
 
 from openworkflow import BackendPostgres, OpenWorkflow
+from tests.helm import CHARTS
 from tests.postgres import DatabaseServer
 from tests.real_cluster import PREFIX, RealCluster, killer, named, table
 
 HERE = Path(__file__).parent
 MANIFESTS = HERE.parents[1] / "manifests"
-OPERATOR = ("-n", "openworkflow-system", "deployment/openworkflow-operator")
+CHART = str(CHARTS / "openworkflow")
+SYSTEM = "e2e-system"
+OPERATOR = ("-n", SYSTEM, "deployment/openworkflow-operator")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,20 +42,50 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=why))
 
 
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The chart, as the tests install it into the cluster."""
+
+    cluster: RealCluster
+
+    def helm(self, verb: str, *args: str) -> str:
+        """Run helm on the release; what it deploys is there when this returns."""
+        return self.cluster.helm(verb, "openworkflow", *args, "--namespace", SYSTEM)
+
+    def install(self) -> str:
+        """As a user does, but for the images; returns the notes."""
+        registry, _, operator = self.cluster.operator_image.partition("/")
+        worker = self.cluster.worker_image.removeprefix(f"{registry}/")
+        values: dict[str, Any] = {"replicas": 2}
+        for name, image in (("image", operator), ("workerImage", worker)):
+            repository, _, tag = image.rpartition(":")
+            values[name] = {"repository": repository, "tag": tag}
+        values["image"]["registry"] = registry
+        if self.cluster.postgres_image is not None:
+            values["devPostgres"] = {"image": self.cluster.postgres_image}
+        sets = [f"--set-json={name}={json.dumps(value)}" for name, value in values.items()]
+        return self.helm("install", CHART, "--create-namespace", "--wait", *sets)
+
+
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[RealCluster]:
-    """The cluster with the operator running in it."""
+def release() -> Iterator[Release]:
+    """The operator and a PostgreSQL for development, under Pod Security `restricted`."""
     cluster = named()
     assert cluster is not None
-    text = (HERE / "operator.yaml").read_text().replace("$OPERATOR_IMAGE", cluster.operator_image)
-    namespace, operator = yaml.safe_load_all(text)
-    crd = yaml.safe_load((MANIFESTS / "crd.yaml").read_text())
-    cluster.apply(namespace, crd, *yaml.safe_load_all((MANIFESTS / "rbac.yaml").read_text()))
-    cluster.kubectl("wait", "--for=condition=Established", f"crd/{crd['metadata']['name']}")
-    cluster.apply(operator)
-    cluster.kubectl("rollout", "status", *OPERATOR, "--timeout=120s", timeout=150)
-    yield cluster
-    cluster.kubectl("delete", *OPERATOR)
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    meta = {"name": SYSTEM, "labels": labels}
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
+    release = Release(cluster)
+    release.install()
+    yield release
+    release.helm("uninstall")
+    cluster.kubectl("delete", "namespace", SYSTEM, "--timeout=100s")
+
+
+@pytest.fixture
+def cluster(release: Release) -> RealCluster:
+    """The cluster with the operator running in it."""
+    return release.cluster
 
 
 @dataclass(frozen=True, slots=True)

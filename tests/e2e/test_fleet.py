@@ -157,6 +157,30 @@ async def test_a_rollout_in_the_middle_of_work_interrupts_no_step(
     assert 0 == tenant.server.fetch_value(interrupted, tenant.database)
 
 
+async def test_a_pod_that_is_deleted_while_it_imports_goes_at_once(
+    tenant: Tenant, report: Report
+) -> None:
+    code = "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
+    meta = {"name": "code", "namespace": tenant.namespace}
+    slow = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"slow.py": code}}
+    tenant.cluster.apply(slow)
+    worker = {
+        "workflows": ["slow"],
+        "volumes": [{"name": "code", "configMap": {"name": "code"}}],
+        "volumeMounts": [{"name": "code", "mountPath": "/app", "readOnly": True}],
+    }
+    tenant.declare(scaling={**QUICK, "minReplicas": 1, "maxReplicas": 1}, worker=worker)
+    name = (await tenant.until(tenant.pods, "there is a pod"))[0]["metadata"]["name"]
+    mine = ("-n", tenant.namespace)
+    await tenant.until(
+        lambda: "importing" in tenant.cluster.logs(*mine, name), "the worker's code is imported"
+    )
+    start = time.monotonic()
+    tenant.cluster.kubectl(*mine, "delete", "pod", name)
+    report("from the deletion of a pod that starts to its end", time.monotonic() - start)
+    assert time.monotonic() - start < 15, "not the whole grace period"
+
+
 def held_by(tenant: Tenant) -> list[str]:
     """The pods that hold runs now, whose worker id begins with their name."""
     query = (

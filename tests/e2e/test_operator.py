@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Tenant
-
-SYSTEM = "openworkflow-system"
+from tests.e2e.conftest import SYSTEM, Tenant
 
 
 def lease(tenant: Tenant) -> dict[str, str]:

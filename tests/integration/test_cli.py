@@ -6,13 +6,24 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
-from openworkflow import OpenWorkflow, RunStatus, Step, workflow
+from openworkflow import (
+    BackendPostgres,
+    OpenWorkflow,
+    RunHandle,
+    RunStatus,
+    Step,
+    workflow,
+)
+from openworkflow.backend.failures import ConnectionLost
+from openworkflow.cli.migrate import apply
+from openworkflow.cli.options import Database
 from tests.helpers import StartWorker, eventually
 
 WORKFLOWS = """
@@ -54,8 +65,11 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def start(project: Path, url: str | None, *args: str) -> asyncio.subprocess.Process:
+async def start(
+    project: Path, url: str | None, *args: str, **settings: str
+) -> asyncio.subprocess.Process:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OPENWORKFLOW_")}
+    environment |= settings
     environment.pop("DATABASE_URL", None)
     if url is not None:
         environment["DATABASE_URL"] = url
@@ -120,6 +134,43 @@ async def test_a_worker_serves_several_targets_and_what_they_share_once(
     assert 0 == worker.returncode
 
 
+STUBBORN = """
+import asyncio
+from openworkflow import Step, workflow
+
+@workflow
+async def stubborn(step: Step) -> None:
+    while True:
+        try:
+            await step.run("rest", asyncio.sleep, 60)
+        except BaseException:
+            pass
+"""
+
+
+async def test_a_run_that_cannot_be_stopped_does_not_keep_its_process(
+    project: Path, database_url: str, ow: OpenWorkflow
+) -> None:
+    (project / "stubborn.py").write_text(STUBBORN)
+    handle = await ow.run_workflow("stubborn")
+    command = ("worker", "stubborn", "--port", "0")
+    worker = await start(project, database_url, *command, OPENWORKFLOW_DRAIN_SECONDS="0")
+    try:
+        await eventually(lambda: _is(handle, RunStatus.RUNNING), deadline=30)
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        _, logs = await asyncio.wait_for(worker.communicate(), 60)
+
+    assert 1 == worker.returncode
+    assert "1 runs do not let themselves be stopped" in logs.decode()
+    run = await handle.run()
+    assert (RunStatus.PENDING, 0) == (run.status, run.crashes)
+
+
+async def _is(handle: RunHandle[Any], status: RunStatus) -> bool:
+    return await handle.status() is status
+
+
 async def test_runs_can_be_listed_shown_canceled_and_retried(
     project: Path, database_url: str
 ) -> None:
@@ -145,7 +196,7 @@ async def test_waiting_no_longer_than_asked_exits_4(project: Path, database_url:
     done = await run(project, database_url, "run", "nobody", "--wait", "--timeout", "200ms")
 
     assert 4 == done.code
-    assert "it goes on" in done.err
+    assert "no worker has claimed it so far: does one serve 'nobody'?" in done.err
 
 
 @pytest.mark.parametrize(
@@ -154,10 +205,13 @@ async def test_waiting_no_longer_than_asked_exits_4(project: Path, database_url:
         (["worker", "missing"], 1, "there is no module 'missing'"),
         (["worker", "broken"], 1, "broken.py:1"),
         (["worker", "empty"], 1, "empty holds no workflow"),
+        (["worker", "."], 1, "'.' is no module"),
+        (["worker", "more/json.py"], 1, "another module is called 'json'"),
         (["worker", "shop:nope"], 1, "the workflows of shop: ship"),
         (["run", "shop:ship", "--input", '{"id": "x"}'], 1, "input.id"),
         (["run", "ship", "--input", "{"], 2, "--input is not JSON"),
         (["run", "ship", "--delay", "-5"], 2, "duration"),
+        (["run", "ship", "--timeout", "5s"], 2, "add --wait"),
         (["runs", "show", "7"], 2, "not a run id"),
         (["runs", "show", "01a20861-4896-7345-9be3-c894fef5bc1d"], 1, "there is no workflow run"),
         (["migrate", "--namespace", "n" * 300], 1, "namespace_id"),
@@ -168,6 +222,8 @@ async def test_a_mistake_gets_one_clear_line(
 ) -> None:
     (project / "broken.py").write_text("def oops(:\n")
     (project / "empty.py").write_text("")
+    (project / "more").mkdir()
+    (project / "more" / "json.py").write_text(WORKFLOWS)
 
     done = await run(project, database_url, *args)
 
@@ -186,6 +242,28 @@ async def test_without_a_database_the_error_says_what_to_do(project: Path) -> No
     assert "secret" not in refused.err
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("runs", "list"),
+        ("runs", "show", "01a20971-d381-7b36-8ff8-4d75211e5a42"),
+        ("runs", "export"),
+        ("builds", "list"),
+        ("prune", "--dry-run"),
+    ],
+)
+async def test_looking_into_the_wrong_schema_makes_no_tables(
+    project: Path, database_url: str, command: tuple[str, ...]
+) -> None:
+    done = await run(project, database_url, *command, "--schema", "typo")
+
+    assert 1 == done.code
+    assert "check the schema, and run `openworkflow migrate`" in done.err
+    connection = await asyncpg.connect(database_url)
+    assert await connection.fetchval("SELECT to_regnamespace('typo')") is None
+    await connection.close()
+
+
 async def test_migrate_shows_the_sql_applies_it_and_says_so(
     project: Path, empty_database_url: str
 ) -> None:
@@ -199,6 +277,33 @@ async def test_migrate_shows_the_sql_applies_it_and_says_so(
     assert "applied 0002 builds" in applied
     assert {"applied": []} == (await migrate("--json")).json
     assert "up to date" in (await migrate("--dry-run")).out
+
+
+async def test_migrate_waits_for_a_server_that_does_not_answer_yet(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    connect, refusals = BackendPostgres.connect, iter([ConnectionLost("it starts")] * 2)
+
+    async def refuse(*args: Any, **options: Any) -> BackendPostgres:
+        for refusal in refusals:
+            raise refusal
+        return await connect(*args, **options)
+
+    monkeypatch.setattr(BackendPostgres, "connect", refuse)
+    where = Database(empty_database_url, "default", "public", None)
+    applied = await apply(where, timedelta(seconds=30))
+
+    assert ["initial", "builds"] == [migration.name for migration in applied]
+    assert "waiting: it starts\n" == capsys.readouterr().err  # said once
+
+
+async def test_migrate_does_not_wait_for_ever(project: Path) -> None:
+    nobody = "postgresql://me:secret@127.0.0.1:1/db"
+    done = await run(project, nobody, "migrate", "--wait", "1s")
+
+    assert 1 == done.code
+    assert ["waiting", "error"] == [line.split(":")[0] for line in done.err.splitlines()]
+    assert "secret" not in done.err
 
 
 async def test_doctor_is_content_with_a_healthy_database(project: Path, database_url: str) -> None:
@@ -279,6 +384,22 @@ async def test_init_writes_a_project_that_dev_serves(tmp_path: Path) -> None:
         dev.send_signal(signal.SIGINT)
         await asyncio.wait_for(dev.communicate(), 60)
     assert 0 == dev.returncode
+
+
+async def test_dev_on_a_database_of_yours_does_not_show_its_password(
+    project: Path, database_url: str
+) -> None:
+    separator = "&" if "?" in database_url else "?"
+    dev = await start(project, f"{database_url}{separator}password=hunter2", "dev", "shop")
+    assert dev.stdout is not None
+    try:
+        said = [await asyncio.wait_for(dev.stdout.readline(), 60) for _ in range(3)]
+    finally:
+        dev.send_signal(signal.SIGINT)
+        out, err = await asyncio.wait_for(dev.communicate(), 60)
+
+    assert b"in another terminal, with the same DATABASE_URL:\n" == said[1]
+    assert b"hunter2" not in b"".join(said) + out + err
 
 
 async def _url(dev: asyncio.subprocess.Process) -> str:

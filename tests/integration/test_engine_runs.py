@@ -1,6 +1,7 @@
 """The life of a run: replay, versions, deadlines, cancellation, drain, crashes, lost claims."""
 
 import asyncio
+import contextlib
 import gc
 from datetime import timedelta
 from typing import Any
@@ -457,3 +458,61 @@ async def test_finished_runs_are_freed_without_the_garbage_collector(
         gc.enable()
 
     assert garbage < 100
+
+
+async def test_a_cancellation_that_nobody_asked_for_fails_the_run_at_once(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    @workflow
+    async def careless() -> None:
+        raise asyncio.CancelledError("a connection was closed")
+
+    await start_worker(careless)
+    run = await ow.run_workflow(careless)
+
+    with pytest.raises(WorkflowFailed, match="CancelledError: a connection was closed"):
+        await run.result(timeout=20)
+
+
+async def test_a_sync_workflow_that_raises_stop_iteration_fails_at_once(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    @workflow
+    def exhausted() -> str:
+        return next(iter(()))
+
+    await start_worker(exhausted)
+    run = await ow.run_workflow(exhausted)
+
+    with pytest.raises(WorkflowFailed, match="the function raised StopIteration"):
+        await run.result(timeout=20)
+
+
+async def test_a_canceled_workflow_that_catches_everything_does_not_block_the_others(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    waits, enough = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        waits.set()
+        await asyncio.sleep(60)
+
+    @workflow
+    async def stubborn(step: Step) -> None:
+        while not enough.is_set():
+            with contextlib.suppress(BaseException):
+                await step.run("wait", wait)
+
+    @workflow
+    async def neighbour(step: Step) -> Any:
+        return await step.run("value", value, 1)
+
+    await start_worker(stubborn, neighbour)
+    run = await ow.run_workflow(stubborn)
+    await asyncio.wait_for(waits.wait(), 20)
+    await run.cancel()
+    with pytest.raises(WorkflowCanceled):
+        await run.result(timeout=20)
+
+    assert 1 == await (await ow.run_workflow(neighbour)).result(timeout=20)
+    enough.set()

@@ -193,6 +193,86 @@ async def test_non_retryable_errors_spend_one_attempt(
     assert 1 == len((await ow.get_run(run.id)).steps)
 
 
+def no_such_element() -> str:
+    return next(name for name in ("tea", "milk") if name == "gin")
+
+
+async def awaits_a_cancelled_task() -> None:
+    task = asyncio.ensure_future(asyncio.sleep(60))
+    task.cancel()
+    await task
+
+
+def interrupts() -> None:
+    raise KeyboardInterrupt
+
+
+class Hostile(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+def is_hostile() -> None:
+    raise Hostile
+
+
+@pytest.mark.parametrize(
+    ("fn", "told"),
+    [
+        (no_such_element, "RuntimeError: the function raised StopIteration"),
+        (awaits_a_cancelled_task, "RuntimeError: the step awaited something that was cancelled"),
+        (interrupts, "RuntimeError: the function raised KeyboardInterrupt"),
+        (is_hostile, r"Hostile: \(the error cannot be described\)"),
+    ],
+)
+async def test_whatever_a_step_raises_costs_an_attempt_and_not_the_worker(
+    ow: OpenWorkflow, start_worker: StartWorker, fn: Any, told: str
+) -> None:
+    @workflow
+    async def raising(step: Step) -> None:
+        await step.run("raise", fn, retry=RetryPolicy(max_attempts=2, initial="1ms"))
+
+    await start_worker(raising)
+    run = await ow.run_workflow(raising)
+
+    with pytest.raises(WorkflowFailed, match=told):
+        await run.result(timeout=20)
+    details = await ow.get_run(run.id)
+    assert ["failed", "failed"] == [s.status for s in details.steps]
+    assert 0 == details.run.crashes
+
+
+async def _sleeping() -> None:
+    await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("misuse", "told"),
+    [
+        (lambda step: step.run("x", _sleeping()), "not a call of it"),
+        (lambda step: step.run("x", None), "takes a function to call, not None"),
+        (lambda step: step.run("x", _sleeping, retry=3), "retry must be a RetryPolicy"),
+        (lambda step: step.run(7, _sleeping), "name must be text of 1 to 200 characters"),
+        (
+            lambda step: step.run("x", lambda: step.run("y", _sleeping)),
+            "step 'y' is asked for inside a step",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:coroutine '_sleeping' was never awaited")
+async def test_a_step_that_is_asked_for_wrongly_fails_at_once_and_clearly(
+    ow: OpenWorkflow, start_worker: StartWorker, misuse: Any, told: str
+) -> None:
+    @workflow
+    async def wrong(step: Step) -> None:
+        await misuse(step)
+
+    await start_worker(wrong)
+
+    with pytest.raises(WorkflowFailed, match=told):
+        await (await ow.run_workflow(wrong)).result(timeout=20)
+
+
 async def test_a_step_that_takes_too_long_fails_with_step_timeout(
     ow: OpenWorkflow, start_worker: StartWorker
 ) -> None:

@@ -261,6 +261,7 @@ async def test_the_command_for_ci(
         (("same",), "no history was found, so nothing was checked"),
         (("nowhere",), "nowhere"),
         (("same", "--from-file", "broken.jsonl"), "broken.jsonl, line 1: this is no history"),
+        (("same", "--from-file", "packed.jsonl"), "packed.jsonl, line 1: this is no history"),
     ],
 )
 async def test_what_cannot_be_checked_is_an_error_and_no_success(
@@ -268,9 +269,11 @@ async def test_what_cannot_be_checked_is_an_error_and_no_success(
 ) -> None:
     (tmp_path / "same.py").write_text(MODULE.format(name="a"))
     (tmp_path / "broken.jsonl").write_text('{"format": "other"}\n')
+    (tmp_path / "packed.jsonl").write_bytes(b"\x1f\x8b\x08\0\xff")
 
     done = await asyncio.to_thread(command, tmp_path, database_url, "replay-check", *args)
 
     assert 1 == done.returncode
     assert message in done.stderr
+    assert "Traceback" not in done.stderr
     assert "Traceback" not in done.stderr

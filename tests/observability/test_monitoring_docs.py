@@ -18,7 +18,7 @@ def test_the_tables_are_made_from_the_code() -> None:
 
 
 def test_every_metric_is_in_the_catalogue_and_no_other() -> None:
-    listed = set(re.findall(r"^\| `(openworkflow_\w+)` \|", TEXT, re.MULTILINE))
+    listed = set(re.findall(r"^\| `((?:openworkflow|process)_\w+)` \|", TEXT, re.MULTILINE))
     parts = re.compile(r"_(?:bucket|sum|count)$")
 
     assert {parts.sub("", name) for name in exported()} == listed

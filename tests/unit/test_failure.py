@@ -210,3 +210,16 @@ def test_the_error_shape_of_other_programs_is_understood() -> None:
     failure = Failure.from_object({"name": "TypeError", "message": "x", "stack": "at y"})
 
     assert ("TypeError", "x", "at y") == (failure.type, failure.message, failure.traceback)
+
+
+class Hostile(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+    @property
+    def args(self) -> Any:  # type: ignore[override]
+        raise KeyboardInterrupt
+
+
+def test_an_error_whose_own_methods_would_end_the_process_is_described_by_its_type() -> None:
+    assert f"{__name__}:Hostile" == stored(Hostile()).type

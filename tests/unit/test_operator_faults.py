@@ -104,8 +104,8 @@ async def test_an_expired_watch_leads_to_a_new_list_which_notices_what_is_gone(
     task = asyncio.create_task(informer.run())
     try:
         await eventually(lambda: len(latest) >= 2)
+        await eventually(lambda: {Key("shop", "b")} == set(store._objects[kinds.DEPLOYMENT]))
         assert Key("shop", "orders") in heard
-        assert {Key("shop", "b")} == set(store._objects[kinds.DEPLOYMENT])
     finally:
         await stop(task)
 

@@ -137,6 +137,11 @@ def test_what_kubernetes_adds_for_a_service_of_our_name_is_no_setting() -> None:
     assert 8080 == Settings.from_env(links | {"OPENWORKFLOW_PORT": "8080"}).port
 
 
+def test_the_operators_settings_are_not_ours_to_refuse() -> None:
+    """Its pod is where `kubectl exec` finds the command at any time."""
+    assert Settings() == Settings.from_env({"OPENWORKFLOW_OPERATOR_LEASE_SECONDS": "15"})
+
+
 def test_settings_do_not_show_passwords() -> None:
     url = "postgresql://me:secret@db/app"
     settings = Settings.from_env({"DATABASE_URL": url, "OPENWORKFLOW_LISTEN_URL": url})

@@ -102,7 +102,8 @@ def test_a_parsed_url_shows_its_place_and_never_its_password() -> None:
 @pytest.mark.parametrize(
     ("url", "word"),
     [
-        ("  ", "empty"),
+        ("  ", "there is no database URL"),
+        (None, "set DATABASE_URL"),
         ("localhost/db", "form postgresql://"),
         ("postgresql://u:s3cr3t#1@h/db", "percent-encode"),
         ("postgresql://u@h/db#fragment", "form postgresql://"),
@@ -117,7 +118,7 @@ def test_a_parsed_url_shows_its_place_and_never_its_password() -> None:
         ("postgresql://u@h/db?target_session_attrs=master", "read-write"),
     ],
 )
-def test_a_url_that_cannot_be_read_says_what_is_wrong(url: str, word: str) -> None:
+def test_a_url_that_cannot_be_read_says_what_is_wrong(url: str | None, word: str) -> None:
     with pytest.raises(ConfigurationError, match=word) as caught:
         parse(url)
 

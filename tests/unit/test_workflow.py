@@ -241,8 +241,23 @@ def test_a_registry_finds_each_version() -> None:
     assert [("-nothing", "1"), ("-nothing", "2"), ("send-welcome", "")] == registry.keys()
 
 
+@pytest.mark.parametrize(
+    ("decorator", "options", "told"),
+    [
+        (workflow, {"retry": 5}, "workflow '-nothing': retry must be a RetryPolicy"),
+        (workflow, {"build_policy": "free"}, "must be 'pinned' or 'moving'"),
+        (step, {"retry": {"max_attempts": 3}}, "step '-nothing': retry must be"),
+    ],
+)
+def test_policies_that_are_none_are_refused_where_they_are_written(
+    decorator: Any, options: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        decorator(**options)(_nothing)
+
+
 def test_two_workflows_of_one_name_and_version_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="two workflows are called 'same'"):
+    with pytest.raises(ConfigurationError, match="two workflows are called 'same'; give"):
         Registry([workflow(name="same")(_nothing), workflow(name="same")(_nothing)])
 
 

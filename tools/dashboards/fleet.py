@@ -28,7 +28,6 @@ from tools.dashboards.shared import (
     OLDEST,
     READY_WORKERS,
     RUNNING,
-    SCALE_OPERATIONS,
     SCALING,
     SHARES,
     SLOTS,
@@ -39,6 +38,7 @@ from tools.dashboards.shared import (
     fleets,
 )
 
+SCALED = "openworkflow_scale_operations_total"
 EACH = (
     ("Due", "short", f"sum by ({BY}) ({fleets('due_runs')})"),
     ("Oldest due", "s", f"max by ({BY}) ({fleets('oldest_due_age_seconds')})"),
@@ -157,7 +157,16 @@ PAGE = Dashboard(
                     "percentunit",
                     Query(failure_ratio(FLEET, f"{BY}, namespace_id"), "{{namespace_id}}"),
                 ),
-                SCALE_OPERATIONS,
+                graph(
+                    "Scale operations",
+                    "Changes of the number of worker pods.",
+                    "short",
+                    Query(
+                        f"sum by (direction) (increase({SCALED}{{{FLEET}}}[$__rate_interval]))"
+                        " or vector(0)",
+                        "{{direction}}",
+                    ),
+                ),
             ),
         ),
         Row("Builds", (WORKERS_BY_BUILD, SHARES, LEFT)),

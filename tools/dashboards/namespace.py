@@ -25,7 +25,6 @@ from tools.dashboards.shared import (
     OLDEST,
     READY_WORKERS,
     RUNNING,
-    SCALE_OPERATIONS,
     SCALING,
     SHARES,
     WAITING,
@@ -128,7 +127,18 @@ WORKERS = Row(
                 "{{instance}}",
             ),
         ),
-        SCALE_OPERATIONS,
+        graph(
+            "CPU by worker",
+            "Cores in use. One is all that the event loop can have; threads may add to it.",
+            "short",
+            Query(rate("process_cpu_seconds_total", FLEET, "instance"), "{{instance}}"),
+        ),
+        graph(
+            "Memory by worker",
+            "Resident bytes; beyond the limit in spec.worker.resources the kernel ends the pod.",
+            "bytes",
+            Query(f"process_resident_memory_bytes{{{FLEET}}}", "{{instance}}"),
+        ),
         graph(
             "Event loop lag",
             "How late the event loop was at worst in the last minute; high where code blocks it.",

@@ -17,6 +17,8 @@ from tools.dashboards.grafana import (
 )
 from tools.dashboards.shared import FLEET, KUBE_NAMESPACE, NAME, WORKFLOW_NAMESPACE, fleets
 
+#: The process metrics of operators: those of other programs have the same names.
+IS_OPERATOR = "and on (job, instance) openworkflow_operator_leader"
 NOW = Row(
     "Now",
     (
@@ -83,6 +85,20 @@ VISITS = Row(
                 rate("openworkflow_kubernetes_requests_total", "", "verb, code"),
                 "{{verb}} {{code}}",
             ),
+        ),
+        graph(
+            "CPU of the operators",
+            "Cores in use.",
+            "short",
+            Query(
+                f"rate(process_cpu_seconds_total[$__rate_interval]) {IS_OPERATOR}", "{{instance}}"
+            ),
+        ),
+        graph(
+            "Memory of the operators",
+            "Resident bytes; they grow with the resources and pods that are watched.",
+            "bytes",
+            Query(f"process_resident_memory_bytes {IS_OPERATOR}", "{{instance}}"),
         ),
     ),
 )

@@ -10,7 +10,6 @@ from tools.dashboards.grafana import (
     YELLOW,
     Query,
     Variable,
-    graph,
     rate,
     stacked,
     stat,
@@ -105,15 +104,4 @@ SCALING = steps(
     Query(f"sum({fleets('ready_replicas')})", "ready"),
     Query(f"sum({fleets('wanted_replicas')})", "wanted"),
     Query(f"sum({fleets('max_replicas')})", "most allowed"),
-)
-SCALE_OPERATIONS = graph(
-    "Scale operations",
-    "Changes of the number of worker pods.",
-    "short",
-    Query(
-        "sum by (direction)"
-        f" (increase(openworkflow_scale_operations_total{{{FLEET}}}[$__rate_interval]))"
-        " or vector(0)",
-        "{{direction}}",
-    ),
 )

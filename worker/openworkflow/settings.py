@@ -60,7 +60,8 @@ class Settings:
         env = _without_service_links(os.environ if environ is None else environ)
         known = {PREFIX + f.name.upper(): f.name for f in fields(cls) if f.name != "database_url"}
         for variable in env:
-            if variable.startswith(PREFIX) and variable not in known:
+            foreign = variable.startswith(_OPERATORS) or not variable.startswith(PREFIX)
+            if not foreign and variable not in known:
                 raise ConfigurationError(_unknown(variable, list(known)))
         values: dict[str, Any] = {
             name: _convert(variable, name, text)
@@ -81,6 +82,8 @@ class Settings:
         }
 
 
+_OPERATORS = PREFIX + "OPERATOR_"
+"""Settings of the operator, in whose pod the command runs too."""
 _SERVICE_HOST = "_SERVICE_HOST"
 _SERVICE_LINK = re.compile(
     r"_SERVICE_(?:HOST|PORT)|_SERVICE_PORT_.+|_PORT|_PORT_\d+_(?:TCP|UDP|SCTP).*"

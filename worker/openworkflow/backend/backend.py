@@ -10,12 +10,12 @@ import asyncpg
 from openworkflow.backend import migrations, queries
 from openworkflow.backend.builds import Builds
 from openworkflow.backend.connection import Connection, Link, borrowed, connect, open_pool, probe
-from openworkflow.backend.creation import CHUNK, Creation
 from openworkflow.backend.diagnostics import Diagnostics, diagnose
+from openworkflow.backend.enqueuing import IDEMPOTENCY_PERIOD, Enqueuing
 from openworkflow.backend.failures import DRIVER_ERRORS, ConnectionLost, as_backend_error
 from openworkflow.backend.migrations import Migration, MigrationState
 from openworkflow.backend.namespace import Namespace
-from openworkflow.backend.notifications import Listener, Waker
+from openworkflow.backend.notifications import Listener
 from openworkflow.backend.records import (
     ClaimedRun,
     ClaimRequest,
@@ -54,8 +54,6 @@ __all__ = [
     "WorkerSession",
 ]
 
-IDEMPOTENCY_PERIOD = timedelta(hours=24)
-
 
 class BackendPostgres:
     """A connected backend; make one with `connect`, and `stop` it when done."""
@@ -75,8 +73,7 @@ class BackendPostgres:
         self._listen_dsn, self._pool, self._application_name = listen_dsn, pool, application_name
         self._sql = queries.load(namespace.schema)
         self.builds = Builds(self._fetch, self._sql, namespace.id)
-        self._waker = Waker(self._notify_work)
-        self._creating = 0
+        self._enqueuing = Enqueuing(pool, dsn, self._sql, namespace, pooled=pooled)
         self._closers: list[Callable[[], Awaitable[object]]] = []
 
     @classmethod
@@ -117,7 +114,7 @@ class BackendPostgres:
         """Disconnect; sessions and listeners are their openers' to close."""
         for close in self._closers:
             await close()
-        await self._waker.stop()
+        await self._enqueuing.stop()
         await self._pool.close()
 
     def on_stop(self, close: Callable[[], Awaitable[object]]) -> None:
@@ -137,24 +134,7 @@ class BackendPostgres:
         With a `connection` of yours the runs are part of your transaction: they exist, and workers
         hear of them, if and only if it commits.
         """
-        if not runs:
-            return []
-        creation = Creation(self._sql, self.namespace_id, idempotency_period)
-        if connection is not None:
-            return await self._create_for_caller(creation, connection, runs)
-        # Alone, the NOTIFY rides along; among others it would make their commits take turns.
-        alone = not self._creating and not self._waker.busy and len(runs) <= CHUNK
-        self._creating += 1
-        try:
-            async with borrowed(self._pool, self.url, pooled=self.pooled) as borrowed_one:
-                created = await creation.create(
-                    borrowed_one, runs, self._namespace.work_channel if alone else None
-                )
-        finally:
-            self._creating -= 1
-        if not alone:
-            self._waker.wake()
-        return created
+        return await self._enqueuing.create(runs, connection, idempotency_period)
 
     async def get_workflow_run(self, run_id: UUID) -> WorkflowRun | None:
         """The run, or None if this namespace has none of that id."""
@@ -322,23 +302,6 @@ class BackendPostgres:
         async with borrowed(self._pool, self.url, pooled=self.pooled) as connection:
             rows: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
             return rows
-
-    async def _create_for_caller(
-        self, creation: Creation, connection: Connection, runs: Sequence[NewRun]
-    ) -> list[CreatedRun]:
-        """No NOTIFY in the caller's transaction: it would hold up the commits of others."""
-        try:
-            created = await creation.create(connection, runs, None)
-        except DRIVER_ERRORS as error:
-            raise as_backend_error(error, self.url) from error
-        if connection.is_in_transaction():
-            self._waker.wake_after_commit(connection)
-        else:
-            self._waker.wake()
-        return created
-
-    async def _notify_work(self) -> None:
-        await self._fetch(self._sql["notify_work"], self._namespace.work_channel)
 
     async def _existing(self, run_id: UUID) -> WorkflowRun:
         run = await self.get_workflow_run(run_id)

@@ -32,7 +32,7 @@ class Creation:
         """
         ids = [run.id or uuid7() for run in runs]
         keyed = [run for run in runs if run.idempotency_key is not None]
-        kinds = {_kind(run) for run in runs}
+        kinds = {kind_of(run) for run in runs}
         if not keyed and len(kinds) == 1 and len(runs) <= CHUNK:
             await self._insert(connection, ids, runs, channel)
             return [CreatedRun(run_id, True, RunStatus.PENDING) for run_id in ids]
@@ -47,7 +47,7 @@ class Creation:
                     *_keys(sorted(keyed, key=_order)),
                     self._period,
                 )
-            for _, of_a_kind in itertools.groupby(ordered, lambda new: _kind(new[1])):
+            for _, of_a_kind in itertools.groupby(ordered, lambda new: kind_of(new[1])):
                 alike = list(of_a_kind)
                 for start in range(0, len(alike), CHUNK):
                     done |= await self._create_chunk(
@@ -85,7 +85,7 @@ class Creation:
         rows = await connection.fetch(
             self._sql["create_workflow_runs"],
             self._namespace_id,
-            *_kind(runs[0]),
+            *kind_of(runs[0]),
             ids,
             [run.input for run in runs],
             [run.idempotency_key for run in runs],
@@ -119,7 +119,7 @@ def _order(run: NewRun) -> tuple[str, str]:
     return run.workflow_name, run.idempotency_key or ""
 
 
-def _kind(run: NewRun) -> tuple[Any, ...]:
+def kind_of(run: NewRun) -> tuple[Any, ...]:
     """What the runs of one statement have in common."""
     return (
         run.workflow_name,

@@ -139,7 +139,7 @@ def _advice(error: asyncpg.PostgresError, state: str, text: str, dsn: Dsn) -> st
     if state == "42501":
         return f"; let an administrator grant it to role {dsn.user!r}"
     if state in ("42P01", "42703"):
-        return "; the tables are missing or old: run `openworkflow migrate`"
+        return "; the tables are missing or old: check the schema, and run `openworkflow migrate`"
     if state == _READ_ONLY:
         return "; this is a standby: use target_session_attrs=read-write in the database URL"
     if "startup parameter" in text:

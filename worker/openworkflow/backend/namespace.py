@@ -38,7 +38,7 @@ class Namespace:
 
 
 def _check(what: str, name: str, limit: int) -> None:
-    if not name or "\0" in name:
+    if type(name) is not str or not name or "\0" in name:
         raise ConfigurationError(f"{what} must be text without NUL, and not empty")
     if any("\ud800" <= character <= "\udfff" for character in name):
         raise ConfigurationError(f"{what} contains half of a surrogate pair, which is no text")

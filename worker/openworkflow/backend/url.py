@@ -88,11 +88,11 @@ class Dsn:
         return arguments
 
 
-def parse(url: str) -> Dsn:
+def parse(url: str | None) -> Dsn:
     """Read a connection string; ConfigurationError says what is wrong with it."""
-    if not url.strip():
+    if url is None or not url.strip():
         raise ConfigurationError(
-            "the database URL is empty; "
+            "there is no database URL; "
             "set DATABASE_URL=postgresql://user:password@host:5432/database"
         )
     match = _SHAPE.match(url.strip())

@@ -76,5 +76,5 @@ def retire(
 
 
 async def _call(where: Database, method: str, *arguments: Any) -> Any:
-    async with where.connect() as backend:
+    async with where.connect(migrate=False) as backend:
         return await getattr(backend.builds, method)(*arguments)

@@ -30,16 +30,20 @@ def dev(target: str, data: Path | None, no_reload: bool) -> None:
     With DATABASE_URL set, that database is used instead of the embedded one.
     """
     settings = Settings.from_env()
-    names = ", ".join(w.name for w in load_workflows(target))
+    workflows = load_workflows(target)
     with contextlib.ExitStack() as stack:
         url = settings.database_url
         if url is None:
             click.echo(f"PostgreSQL in {data or default_data_dir()}")
             url = stack.enter_context(EmbeddedPostgres(data))
-        click.echo(f"workflows: {names}")
-        click.echo("in another terminal:")
-        click.echo(f"  export DATABASE_URL='{url}'")
-        click.echo("  openworkflow run NAME --input '{...}' --wait")
+        click.echo(f"workflows: {', '.join(w.name for w in workflows)}")
+        if settings.database_url is None:
+            click.echo("in another terminal:")
+            click.echo(f"  export DATABASE_URL='{url}'")
+        else:  # not shown: it may hold a password
+            click.echo("in another terminal, with the same DATABASE_URL:")
+        input = " --input '{...}'" if workflows[0].takes_input else ""
+        click.echo(f"  openworkflow run {workflows[0].name}{input} --wait")
         click.echo("  openworkflow runs list\n")
         run_async(_serve(target, url, watch=not no_reload))
 

@@ -67,7 +67,7 @@ def write(runs: Iterable[RecordedRun]) -> Iterator[str]:
 
 def read(path: Path) -> Iterator[RecordedRun]:
     """The runs of a file. Raises ConfigurationError, with the line, for one that is none."""
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
                 yield _of_line(json.loads(line))

@@ -1,16 +1,36 @@
 """`openworkflow migrate`: bring the tables up to date, or show what that would do."""
 
+import asyncio
+import time
+from datetime import timedelta
+
 import click
 from rich.table import Table
 
-from openworkflow.cli.options import Database, database, database_options, json_option, run_async
+from openworkflow.backend.failures import ConnectionLost
+from openworkflow.backend.migrations import Migration
+from openworkflow.cli.options import (
+    Database,
+    DurationText,
+    database,
+    database_options,
+    json_option,
+    run_async,
+)
 from openworkflow.cli.render import as_json, console, when
+from openworkflow.telemetry.logs import mask
 
 
 @click.command()
 @database_options
 @click.option("--status", "show_status", is_flag=True, help="Show which migrations were applied.")
 @click.option("--dry-run", is_flag=True, help="Print the SQL that would be run, and run nothing.")
+@click.option(
+    "--wait",
+    type=DurationText(),
+    default="0s",
+    help="How long to wait for a server that does not answer yet, such as 60s. [default: not]",
+)
 @json_option
 def migrate(
     url: str | None,
@@ -18,6 +38,7 @@ def migrate(
     schema: str | None,
     show_status: bool,
     dry_run: bool,
+    wait: timedelta,
     as_json: bool,
 ) -> None:
     """Create or update the tables. Safe to repeat, and while workers run."""
@@ -27,18 +48,33 @@ def migrate(
     elif show_status:
         run_async(_status(where, as_json))
     else:
-        run_async(_migrate(where, as_json))
+        run_async(_migrate(where, wait, as_json))
 
 
-async def _migrate(where: Database, json_wanted: bool) -> None:
-    async with where.connect(migrate=False) as backend:
-        applied = await backend.migrate()
+async def _migrate(where: Database, wait: timedelta, json_wanted: bool) -> None:
+    applied = await apply(where, wait)
     if json_wanted:
         as_json({"applied": [m.version for m in applied]})
         return
     for migration in applied:
         click.echo(f"applied {migration.version:04d} {migration.name}")
     click.echo(f"schema {where.schema} is up to date")
+
+
+async def apply(where: Database, wait: timedelta) -> list[Migration]:
+    """Apply what is missing, once the server answers."""
+    deadline, said = time.monotonic() + wait.total_seconds(), ""
+    while True:
+        try:
+            async with where.connect(migrate=False) as backend:
+                return await backend.migrate()
+        except ConnectionLost as error:
+            if time.monotonic() >= deadline:
+                raise
+            if said != str(error):
+                said = str(error)
+                click.echo(f"waiting: {mask(said)}", err=True)
+            await asyncio.sleep(0.5)
 
 
 async def _status(where: Database, json_wanted: bool) -> None:

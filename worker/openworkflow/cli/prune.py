@@ -66,7 +66,7 @@ async def _prune(
     *,
     quiet: bool,
 ) -> int:
-    async with where.connect() as backend:
+    async with where.connect(migrate=False) as backend:
         found = sum([n async for n in backend.prune(statuses, older_than, dry_run=True)])
         if dry_run:
             return found

@@ -47,6 +47,8 @@ def run(
     as_json: bool,
 ) -> None:
     """Start a run of TARGET: a workflow's name, or module:workflow, which checks the input."""
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout is how long --wait waits; add --wait")
     where = database(url, namespace, schema)
     options = {
         "input": _parse(text),

@@ -68,7 +68,7 @@ def list_runs(
 
 
 async def _list(where: Database, wanted: RunFilter, limit: int, cursor: str | None) -> Page:
-    async with where.connect() as backend:
+    async with where.connect(migrate=False) as backend:
         return await OpenWorkflow(backend).list_runs(wanted, limit=limit, cursor=cursor)
 
 
@@ -151,7 +151,7 @@ async def _export(
 
 
 async def _with_client(where: Database, method: str, run_id: UUID) -> Any:
-    async with where.connect() as backend:
+    async with where.connect(migrate=False) as backend:
         return await getattr(OpenWorkflow(backend), method)(run_id)
 
 

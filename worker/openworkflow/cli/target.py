@@ -42,6 +42,7 @@ def _load(name: str) -> ModuleType:
     try:
         if name.endswith(".py"):
             return _load_file(Path(name))
+        _check_module_name(name)
         return importlib.import_module(name)
     except ConfigurationError:
         raise
@@ -60,7 +61,22 @@ def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ConfigurationError(f"there is no file {path}")
     sys.path.insert(0, str(path.parent.resolve()))
-    return importlib.import_module(path.stem)
+    module = importlib.import_module(path.stem)
+    found = getattr(module, "__file__", None)
+    if found is None or not path.samefile(found):
+        raise ConfigurationError(
+            f"{path} cannot be imported, because another module is called {path.stem!r} "
+            f"({found or 'built in'}); rename the file"
+        )
+    return module
+
+
+def _check_module_name(name: str) -> None:
+    if not name or name.startswith(".") or "/" in name:
+        raise ConfigurationError(
+            f"{name!r} is no module; give one as in `import shop.workflows`, or a file: "
+            "path/to/file.py"
+        )
 
 
 def _broken(name: str, error: BaseException) -> ConfigurationError:

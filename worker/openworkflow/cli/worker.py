@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 
 import click
+from prometheus_client import ProcessCollector
 
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.cli.options import Database, database, database_options, run_async
@@ -61,6 +62,8 @@ async def serve(
             **settings.worker_options(),
         )
         _describe(made, backend, settings)
+        # Of the process, which here is the worker's own: CPU, memory, open files.
+        ProcessCollector(registry=made.metrics.registry)
         http = HealthServer(
             settings.port if port is None else port,
             made.metrics.registry,

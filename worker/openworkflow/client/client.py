@@ -210,7 +210,8 @@ class OpenWorkflow:
                     return run
                 left = float("inf") if give_up is None else give_up - time.monotonic()
                 if limit is not None and left <= 0:
-                    raise ResultTimeout(run_id, limit)
+                    unclaimed = run.workflow_name if run.started_at is None else None
+                    raise ResultTimeout(run_id, limit, unclaimed)
                 seconds = min(left, pause * random.uniform(0.75, 1.0))
                 await asyncio.wait({finished}, timeout=seconds)
             finally:

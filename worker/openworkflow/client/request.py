@@ -45,6 +45,11 @@ class Request:
     def _identity(self) -> tuple[str, str | None, Moment | None]:
         if isinstance(self.workflow, str):
             return self.workflow, self.version, self.deadline
+        if not isinstance(self.workflow, Workflow):
+            raise ConfigurationError(
+                f"not a workflow: {self.workflow!r:.80}; decorate it with @workflow, or give the "
+                "name of one"
+            )
         return (
             self.workflow.name,
             self.workflow.version if self.version is None else self.version,
@@ -63,7 +68,9 @@ class Request:
 
 
 def _check_text(what: str, text: str | None, limit: int) -> None:
-    if text is not None and (not 0 < len(text) <= limit or "\0" in text or not _is_unicode(text)):
+    if text is None:
+        return
+    if type(text) is not str or not 0 < len(text) <= limit or "\0" in text or not _is_unicode(text):
         raise ConfigurationError(
             f"{what} must be text of 1 to {limit} characters without NUL, not {text!r:.80}"
         )

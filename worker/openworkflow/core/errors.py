@@ -99,8 +99,12 @@ class WorkflowCanceled(OpenWorkflowError):
 class ResultTimeout(OpenWorkflowError, TimeoutError):
     """The run did not finish while the caller waited; it goes on."""
 
-    def __init__(self, run_id: UUID | str, seconds: float) -> None:
-        super().__init__(f"workflow run {run_id} did not finish within {seconds:g} s; it goes on")
+    def __init__(self, run_id: UUID | str, seconds: float, unclaimed: str | None = None) -> None:
+        """`unclaimed` is the run's workflow, where no worker has begun it."""
+        hint = "it goes on"
+        if unclaimed is not None:
+            hint = f"no worker has claimed it so far: does one serve {unclaimed!r}?"
+        super().__init__(f"workflow run {run_id} did not finish within {seconds:g} s; {hint}")
         self.run_id, self.seconds = str(run_id), seconds
 
 

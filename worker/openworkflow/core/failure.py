@@ -42,7 +42,10 @@ class Failure:
     @classmethod
     def from_exception(cls, error: BaseException) -> Self:
         """Describe `error` and its causes; never raises."""
-        return cls._describe(error, CHAIN_LIMIT)
+        try:
+            return cls._describe(error, CHAIN_LIMIT)
+        except BaseException:  # its own methods raise what they like, SystemExit too
+            return cls(_type_name(error), "(the error cannot be described)")
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -94,7 +97,7 @@ class Failure:
             if isinstance(error, StepFailed | WorkflowFailed):
                 error.failure = self.cause or Failure(UNKNOWN, "")
             str(error)
-        except Exception:  # the class does not let itself be made: the caller gets None
+        except BaseException:  # the class does not let itself be made: the caller gets None
             return None
         if self.cause is not None:
             error.__cause__ = self.cause.rebuild()
@@ -117,7 +120,7 @@ class Failure:
         if isinstance(error, OSError) and type(error).__reduce__ is OSError.__reduce__:
             args = error.__reduce__()[1]  # type: ignore[assignment]  # with the file's name
         return cls(
-            type=_text(f"{type(error).__module__}:{type(error).__qualname__}"),
+            type=_type_name(error),
             message=_message(error),
             traceback=_traceback(error),
             cause=cls._cause(error, depth - 1),
@@ -147,6 +150,10 @@ class Failure:
         if self.state:
             parts["state"] = self.state
         return _clean(parts)  # type: ignore[no-any-return]
+
+
+def _type_name(error: BaseException) -> str:
+    return _text(f"{type(error).__module__}:{type(error).__qualname__}")
 
 
 def _message(error: BaseException) -> str:

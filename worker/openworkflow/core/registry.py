@@ -19,8 +19,9 @@ class Registry:
                     f"not a workflow: {each!r:.80}; decorate it with @workflow"
                 )
             if self._workflows.setdefault(each.key, each) is not each:
+                version = f" in version {each.version!r}" if each.version else ""
                 raise ConfigurationError(
-                    f"two workflows are called {each.name!r} in version {each.version!r}; "
+                    f"two workflows are called {each.name!r}{version}; "
                     "give one of them another name or version"
                 )
 

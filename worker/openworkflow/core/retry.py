@@ -71,6 +71,15 @@ class RetryPolicy:
         )
 
 
+def check_policy(what: str, value: object) -> None:
+    """Refuse at once what would fail when it is asked, at the first error."""
+    if not isinstance(value, RetryPolicy):
+        raise ConfigurationError(
+            f"{what}: retry must be a RetryPolicy, such as RetryPolicy(max_attempts=3), "
+            f"not {value!r:.80}"
+        )
+
+
 def _check_count(value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 2**31 - 1:
         raise ConfigurationError(

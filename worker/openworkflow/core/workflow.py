@@ -9,11 +9,11 @@ import typing
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from functools import cached_property, update_wrapper
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args, overload
 
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
-from openworkflow.core.retry import DEFAULT_WORKFLOW_RETRY, RetryPolicy
+from openworkflow.core.retry import DEFAULT_WORKFLOW_RETRY, RetryPolicy, check_policy
 from openworkflow.core.serialization import Codec, codec_for
 
 I = TypeVar("I")  # noqa: E741
@@ -63,8 +63,9 @@ class Workflow(Generic[I, O]):
         self._names = _names_used(fn, names or {})
         self.name = _valid_name(_default_name(fn) if name is None else name, "a workflow's name")
         self.version = None if version is None else _valid_name(version, "a workflow's version")
+        check_policy(f"workflow {self.name!r}", retry)
         self.retry = retry
-        self.build_policy = build_policy
+        self.build_policy = _valid_build_policy(build_policy, self.name)
         self.deadline = None if deadline is None else parse_duration(deadline)
         self.is_async = inspect.iscoroutinefunction(fn)
         self._input, self._step = _parameters(fn, self.name)
@@ -133,6 +134,8 @@ class DurableFunction(Generic[P, R]):
     ) -> None:
         self.fn = fn
         self.name = _valid_name(_default_name(fn) if name is None else name, "a step's name")
+        if retry is not None:
+            check_policy(f"step {self.name!r}", retry)
         self.retry, self.timeout = retry, None if timeout is None else parse_duration(timeout)
         update_wrapper(self, fn)
 
@@ -277,6 +280,14 @@ def _valid_name(name: str, what: str) -> str:
             f"not {name!r:.80}"
         )
     return name
+
+
+def _valid_build_policy(policy: BuildPolicy | None, name: str) -> BuildPolicy | None:
+    if policy is not None and policy not in get_args(BuildPolicy):
+        raise ConfigurationError(
+            f"workflow {name!r}: build_policy must be 'pinned' or 'moving', not {policy!r:.80}"
+        )
+    return policy
 
 
 def _parameters(fn: Callable[..., Any], name: str) -> tuple[str | None, str | None]:

@@ -7,11 +7,12 @@ to do but wait, or when the claim is gone; whatever they do afterwards is not re
 
 import asyncio
 import logging
+from asyncio import CancelledError
 from collections.abc import Callable
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from time import perf_counter
-from typing import Any, NoReturn
+from typing import Any
 
 from openworkflow.backend.backend import ClaimedRun
 from openworkflow.core.duration import Duration, parse_duration
@@ -27,8 +28,8 @@ from openworkflow.core.failure import Failure
 from openworkflow.core.retry import DEFAULT_STEP_RETRY, RetryPolicy
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.workflow import Workflow, current_run
+from openworkflow.engine import calls
 from openworkflow.engine.branches import Branches
-from openworkflow.engine.calls import as_replayed, call, callee
 from openworkflow.engine.history import FROM_STEP, History, Recorded, replayed, step_error
 from openworkflow.engine.outcome import (
     Completed,
@@ -91,9 +92,9 @@ class Execution:
         deadline = self._watch_deadline()
         try:
             output = await self._call_workflow()
-        except asyncio.CancelledError as error:
-            return self._stopped() or _reraise(error)
-        except (Exception, BaseExceptionGroup, Suspended, SystemExit) as error:
+        except (Exception, BaseExceptionGroup, Suspended, SystemExit, CancelledError) as error:
+            if self._stop is None and calls.is_cancelled(error):
+                raise
             return self._stopped() or self._raised(error)
         else:
             return self._stopped() or self._returned(output)
@@ -130,9 +131,12 @@ class Execution:
         timeout: Duration | None,
     ) -> Any:
         """See Step.run."""
-        key = self._key(name)
+        calls.check_request(name, retry, own_threads=self._sync is not None)
+        if self._stop is not None:
+            await calls.turn_away()
+        key = self._history.key(name)
         recorded = self._request(key, StepKind.RUN)
-        about = callee(fn)
+        about = calls.callee(fn)
         if recorded is not None and recorded.settled is not None:
             return replayed(key, recorded.settled, about.codec)
         await self._branches.reach(key)
@@ -148,7 +152,7 @@ class Execution:
             self._enter(step)
             try:
                 threads = self._services.step_threads
-                value = await call(fn, args, kwargs, about.is_async, threads, timeout, key)
+                value = await calls.call(fn, args, kwargs, about.is_async, threads, timeout, key)
                 return await self._record_success(step, value, about.codec)
             except Exception as error:
                 retry_at = await self._record_failure(step, error, retry or DEFAULT_STEP_RETRY)
@@ -179,7 +183,9 @@ class Execution:
         await self._sleep(name, lambda: when.astimezone(UTC))
 
     async def _sleep(self, name: str, ends: Callable[[], datetime]) -> None:
-        key = self._key(name)
+        if self._stop is not None:
+            await calls.turn_away()
+        key = self._history.key(name)
         recorded = self._request(key, StepKind.SLEEP)
         if recorded is not None and recorded.settled is not None:
             return
@@ -211,9 +217,8 @@ class Execution:
         self._sync = sync = SyncStep(self, loop)
         context = copy_context()
         context.run(current_run.set, sync)
-        return await loop.run_in_executor(
-            self._services.workflow_threads, context.run, workflow.invoke, arguments, sync
-        )
+        threads, work = self._services.workflow_threads, (workflow.invoke, arguments, sync)
+        return await loop.run_in_executor(threads, context.run, calls.in_thread, *work)
 
     def _detach(self) -> None:
         if self._sync is not None:
@@ -272,10 +277,6 @@ class Execution:
 
     # -- steps -------------------------------------------------------------------------------
 
-    def _key(self, name: str) -> str:
-        self._check_stopped()
-        return self._history.key(name)
-
     def _request(self, key: str, kind: StepKind) -> Recorded | None:
         try:
             recorded = self._history.request(key, kind)
@@ -300,7 +301,7 @@ class Execution:
     async def _record_success(self, step: StepCall, value: Any, codec: Any) -> Any:
         self._check_stopped()
         output = codec.encode(value, "result of step", self._services.payload_limit, name=step.key)
-        replayed = as_replayed(codec, value, output)
+        replayed = calls.as_replayed(codec, value, output)
         if step.announced is None and step.attempt == 1:
             self.recorder.succeeded(step, output)
         else:
@@ -344,7 +345,3 @@ class Execution:
     def _check_stopped(self) -> None:
         if self._stop is not None:
             raise Suspended
-
-
-def _reraise(error: BaseException) -> NoReturn:
-    raise error

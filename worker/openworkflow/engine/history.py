@@ -79,7 +79,7 @@ class History:
 
     def key(self, name: str) -> str:
         """The key of the next step called `name`. Raises ConfigurationError for an unfit name."""
-        if not 0 < len(name) <= NAME_LIMIT or _UNSTORABLE.search(name):
+        if type(name) is not str or not 0 < len(name) <= NAME_LIMIT or _UNSTORABLE.search(name):
             raise ConfigurationError(
                 f"a step's name must be text of 1 to {NAME_LIMIT} characters without NUL, "
                 f"not {name!r:.80}"

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import re
 import signal
 import socket
@@ -22,7 +23,7 @@ from uuid import uuid4
 
 from openworkflow.backend.backend import BackendPostgres, WorkerSession
 from openworkflow.backend.records import ClaimRequest, claim_key
-from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.errors import BackendError, ConfigurationError
 from openworkflow.core.registry import Registry
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT
 from openworkflow.core.workflow import BuildPolicy, Workflow
@@ -30,7 +31,7 @@ from openworkflow.engine.journal import DatabaseClock, Journal
 from openworkflow.engine.outcome import Released
 from openworkflow.engine.services import Services
 from openworkflow.telemetry.metrics import Metrics
-from openworkflow.worker.executor import Executor
+from openworkflow.worker.executor import HAND_BACK_SECONDS, Executor
 from openworkflow.worker.heartbeat import Heartbeat
 from openworkflow.worker.poller import Poller
 
@@ -39,6 +40,8 @@ logger = logging.getLogger(__name__)
 LOOP_TICK_SECONDS = 0.25
 LIVE_SECONDS = 300.0
 """Without a turn of the event loop for so long, the worker calls itself dead."""
+LEAVE_SECONDS = 3.0
+"""After a drain, how long a process waits for runs that do not let themselves be stopped."""
 DEFAULT_COLLECTOR_THRESHOLD = 2000
 """Python 3.13's; older ones have less."""
 _BUILD_ID = re.compile(r"[\w.:/@+-]{1,128}", re.ASCII)
@@ -116,7 +119,10 @@ class Worker:
         logger.info("worker %s stopped", self.worker_id)
 
     async def run_until_signal(self) -> None:
-        """Start, serve until SIGTERM or SIGINT, drain; a second signal cuts the drain short."""
+        """Start, serve until SIGTERM or SIGINT, drain; a second signal cuts the drain short.
+
+        For a process of its own: it is ended, with code 1, if a run catches every interruption.
+        """
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
         def on_signal() -> None:
@@ -131,7 +137,7 @@ class Worker:
         stopping = loop.create_task(stop.wait())
         await asyncio.wait({self._main, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        await self.stop()
+        await self._stop_or_leave()
 
     @property
     def slots_used(self) -> int:
@@ -155,6 +161,19 @@ class Worker:
         return True, "ready"
 
     # -- the process -------------------------------------------------------------------------
+
+    async def _stop_or_leave(self) -> None:
+        stopped = asyncio.ensure_future(self.stop())
+        patience = self._drain.total_seconds() + HAND_BACK_SECONDS + LEAVE_SECONDS
+        await asyncio.wait({stopped}, timeout=patience)
+        if stopped.done():
+            await stopped
+            return
+        logger.error("%d runs do not let themselves be stopped, leaving them", self.slots_used)
+        with contextlib.suppress(BackendError, TimeoutError):
+            await asyncio.wait_for(self._backend.release_unknown(self.worker_id, ()), LEAVE_SECONDS)
+        logging.shutdown()
+        os._exit(1)
 
     async def _run(self) -> None:
         async with contextlib.AsyncExitStack() as stack:

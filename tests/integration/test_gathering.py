@@ -1,0 +1,117 @@
+"""Runs that concurrent callers start share statements, and nothing else: not an error, no fate."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from openworkflow.backend.backend import BackendPostgres, ConnectionLost, CreatedRun, NewRun
+from openworkflow.core.errors import BackendError
+from tests.helpers import eventually
+
+GOOD = NewRun("w", input="1")
+REFUSED = NewRun("w", input=r'"\u0000"')
+"""The client would not let this pass; it stands for whatever only PostgreSQL can know."""
+
+
+async def create(backend: BackendPostgres, run: NewRun) -> CreatedRun:
+    (created,) = await backend.create_workflow_runs([run])
+    return created
+
+
+async def test_a_hundred_callers_share_commits(backend: BackendPostgres, database_url: str) -> None:
+    created = await asyncio.gather(*(create(backend, GOOD) for _ in range(100)))
+
+    connection = await asyncpg.connect(database_url)
+    stored = await connection.fetch("SELECT id, xmin FROM workflow_runs")
+    await connection.close()
+    assert {run.id for run in created} == {row["id"] for row in stored}
+    assert 100 == len(stored)
+    assert len({row["xmin"] for row in stored}) <= 5
+
+
+async def test_each_caller_gets_the_run_it_asked_for(backend: BackendPostgres) -> None:
+    wanted = [NewRun(f"w{number % 3}", input=str(number)) for number in range(60)]
+
+    created = await asyncio.gather(*(create(backend, run) for run in wanted))
+
+    for asked, answer in zip(wanted, created, strict=True):
+        run = await backend.get_workflow_run(answer.id)
+        assert run is not None
+        assert (asked.workflow_name, asked.input) == (run.workflow_name, str(run.input))
+
+
+async def test_a_run_that_is_refused_fails_alone(backend: BackendPostgres) -> None:
+    wanted = [GOOD] * 10 + [REFUSED] + [GOOD] * 10
+
+    answers = await asyncio.gather(
+        *(create(backend, run) for run in wanted), return_exceptions=True
+    )
+
+    assert isinstance(answers[10], BackendError)
+    assert 20 == sum(isinstance(answer, CreatedRun) for answer in answers)
+    assert 20 == len((await backend.list_workflow_runs(limit=100)).runs)
+
+
+async def test_a_caller_that_gives_up_takes_nobody_along(
+    backend: BackendPostgres, database_url: str
+) -> None:
+    blocker = await asyncpg.connect(database_url)
+    async with blocker.transaction():
+        await blocker.execute("LOCK TABLE workflow_runs")
+        callers = [asyncio.create_task(create(backend, GOOD)) for _ in range(10)]
+        await eventually(lambda: _blocked(blocker, 2))
+        callers[5].cancel()
+    answers = await asyncio.gather(*callers, return_exceptions=True)
+    await blocker.close()
+
+    assert isinstance(answers[5], asyncio.CancelledError)
+    assert 9 == sum(isinstance(answer, CreatedRun) for answer in answers)
+    assert 9 == len((await backend.list_workflow_runs()).runs)
+
+
+async def test_a_lost_connection_is_told_to_all_and_the_next_caller_gets_through(
+    backend: BackendPostgres, database_url: str
+) -> None:
+    blocker, killer = [await asyncpg.connect(database_url) for _ in range(2)]
+    async with blocker.transaction():
+        await blocker.execute("LOCK TABLE workflow_runs")
+        callers = [asyncio.create_task(create(backend, GOOD)) for _ in range(10)]
+        await eventually(lambda: _killed_until_done(killer, callers))
+    for connection in (blocker, killer):
+        await connection.close()
+
+    answers = await asyncio.gather(*callers, return_exceptions=True)
+    assert [ConnectionLost] * 10 == [type(answer) for answer in answers]
+    assert (await create(backend, GOOD)).created
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+async def test_what_is_too_big_to_share_goes_by_itself(
+    backend: BackendPostgres, database_url: str, size: int
+) -> None:
+    run = NewRun("w", input=f'"{"x" * size}"')
+
+    await asyncio.gather(*(create(backend, run) for _ in range(20)))
+
+    connection = await asyncpg.connect(database_url)
+    commits = await connection.fetchval("SELECT count(DISTINCT xmin::text) FROM workflow_runs")
+    await connection.close()
+    assert (commits == 20) == (size > 65_536)
+
+
+async def _blocked(connection: asyncpg.Connection, count: int) -> bool:
+    waiting = await connection.fetchval(
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'workflow_runs'::regclass"
+    )
+    return bool(waiting >= count)
+
+
+async def _killed_until_done(
+    killer: asyncpg.Connection, callers: list[asyncio.Task[CreatedRun]]
+) -> bool:
+    await killer.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    return all(caller.done() for caller in callers)

@@ -1,0 +1,40 @@
+"""What a caller asks for wrongly is refused with what to do, before anything is stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from openworkflow.backend.namespace import Namespace
+from openworkflow.client.request import Request
+from openworkflow.core.errors import ConfigurationError
+
+LIMIT = 1_000
+
+
+def rows(workflow: Any, key: Any = None) -> list[Any]:
+    return Request(workflow, None, None, None, LIMIT).runs([None], [key])
+
+
+def undecorated() -> None: ...
+
+
+@pytest.mark.parametrize("workflow", [undecorated, None, 5])
+def test_what_is_no_workflow_is_refused(workflow: Any) -> None:
+    with pytest.raises(ConfigurationError, match="decorate it with @workflow, or give the name"):
+        rows(workflow)
+
+
+@pytest.mark.parametrize("key", [5, "", "a\0b", "k" * 501])
+def test_an_idempotency_key_is_text(key: Any) -> None:
+    with pytest.raises(ConfigurationError, match="idempotency_key must be text of 1 to 500"):
+        rows("orders", key)
+
+
+@pytest.mark.parametrize("name", [5, None, "", "a\0b"])
+def test_a_namespace_and_a_schema_are_text(name: Any) -> None:
+    with pytest.raises(ConfigurationError, match="namespace_id must be text"):
+        Namespace(name, "public")
+    with pytest.raises(ConfigurationError, match="schema must be text"):
+        Namespace("default", name)

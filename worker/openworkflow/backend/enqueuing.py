@@ -1,0 +1,83 @@
+"""Starts runs: how they share commits, and how the workers hear of them."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from openworkflow.backend.connection import Connection, borrowed
+from openworkflow.backend.creation import CHUNK, Creation
+from openworkflow.backend.failures import DRIVER_ERRORS, as_backend_error
+from openworkflow.backend.gathering import Gathering, can_gather
+from openworkflow.backend.namespace import Namespace
+from openworkflow.backend.notifications import Waker
+from openworkflow.backend.records import CreatedRun, NewRun
+from openworkflow.backend.url import Dsn
+
+IDEMPOTENCY_PERIOD = timedelta(hours=24)
+
+
+class Enqueuing:
+    """Creates the runs of a namespace and wakes its workers."""
+
+    def __init__(
+        self, pool: Any, dsn: Dsn, queries: Mapping[str, str], namespace: Namespace, *, pooled: bool
+    ) -> None:
+        self._pool, self._dsn, self._pooled = pool, dsn, pooled
+        self._sql, self._namespace = queries, namespace
+        self._waker = Waker(self._notify)
+        self._creating = 0
+        self._gathering = Gathering(self._create)
+
+    async def create(
+        self, runs: Sequence[NewRun], connection: Connection | None, period: timedelta
+    ) -> list[CreatedRun]:
+        """See BackendPostgres.create_workflow_runs."""
+        if not runs:
+            return []
+        if connection is not None:
+            return await self._create_for_caller(connection, runs, period)
+        if len(runs) == 1 and can_gather(runs[0]):
+            return [await self._gathering.create(runs[0])]
+        return await self._create(runs, period)
+
+    async def stop(self) -> None:
+        """Let the last wake-up leave."""
+        await self._waker.stop()
+
+    async def _create(
+        self, runs: Sequence[NewRun], period: timedelta = IDEMPOTENCY_PERIOD
+    ) -> list[CreatedRun]:
+        # Alone, the NOTIFY rides along; among others it would make their commits take turns.
+        alone = not self._creating and not self._waker.busy and len(runs) <= CHUNK
+        self._creating += 1
+        try:
+            async with borrowed(self._pool, self._dsn, pooled=self._pooled) as connection:
+                created = await self._creation(period).create(
+                    connection, runs, self._namespace.work_channel if alone else None
+                )
+        finally:
+            self._creating -= 1
+        if not alone:
+            self._waker.wake()
+        return created
+
+    async def _create_for_caller(
+        self, connection: Connection, runs: Sequence[NewRun], period: timedelta
+    ) -> list[CreatedRun]:
+        """No NOTIFY in the caller's transaction: it would hold up the commits of others."""
+        try:
+            created = await self._creation(period).create(connection, runs, None)
+        except DRIVER_ERRORS as error:
+            raise as_backend_error(error, self._dsn) from error
+        if connection.is_in_transaction():
+            self._waker.wake_after_commit(connection)
+        else:
+            self._waker.wake()
+        return created
+
+    def _creation(self, period: timedelta) -> Creation:
+        return Creation(self._sql, self._namespace.id, period)
+
+    async def _notify(self) -> None:
+        async with borrowed(self._pool, self._dsn, pooled=self._pooled) as connection:
+            await connection.fetch(self._sql["notify_work"], self._namespace.work_channel)

@@ -1,0 +1,100 @@
+"""Group commit of new runs: what concurrent callers of a process start shares statements.
+
+The first callers send their run at once, each over a connection of its own. What comes meanwhile
+gathers, and leaves as one statement when one of them is back. There is no timer: a lone caller has
+the latency of a single commit, a hundred at once share each commit.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+from openworkflow.backend.creation import kind_of
+from openworkflow.backend.failures import ConnectionLost
+from openworkflow.backend.records import CreatedRun, NewRun
+
+FLIGHTS = 2
+"""Statements under way at once; more would carry less each."""
+MOST_ABOARD = 500
+MOST_CHARACTERS = 65_536
+"""Of an input; with larger ones a statement would grow beyond what both sides like to hold."""
+
+
+def can_gather(run: NewRun) -> bool:
+    """Whether others are likely to be alike: a key, or a time of its own, sets a run apart."""
+    return (
+        run.idempotency_key is None
+        and run.available_at is None
+        and run.deadline_at is None
+        and len(run.input or "") <= MOST_CHARACTERS
+    )
+
+
+class _Waiting(NamedTuple):
+    run: NewRun
+    created: "asyncio.Future[CreatedRun]"
+
+
+class Gathering:
+    """Starts single runs by `send`, which creates all of those it is given, or none."""
+
+    def __init__(self, send: Callable[[Sequence[NewRun]], Awaitable[list[CreatedRun]]]) -> None:
+        self._send = send
+        self._waiting: list[_Waiting] = []
+        self._in_flight = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def create(self, run: NewRun) -> CreatedRun:
+        """Create this run; it is durable once this returns. Raises BackendError."""
+        if self._in_flight >= FLIGHTS:
+            waiting = _Waiting(run, asyncio.get_running_loop().create_future())
+            self._waiting.append(waiting)
+            return await waiting.created
+        self._in_flight += 1
+        try:
+            (created,) = await self._send([run])
+        finally:
+            self._landed()
+        return created
+
+    def _landed(self) -> None:
+        """The next flight, if anybody waits."""
+        if not self._waiting:
+            self._in_flight -= 1
+            return
+        task = asyncio.create_task(self._fly(self._boarded()), name="openworkflow enqueue")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _boarded(self) -> list[_Waiting]:
+        """All that can share a statement with the first, less those that were cancelled."""
+        kind = kind_of(self._waiting[0].run)
+        alike = [waiting for waiting in self._waiting if kind_of(waiting.run) == kind]
+        chosen = set(map(id, alike[:MOST_ABOARD]))
+        self._waiting = [waiting for waiting in self._waiting if id(waiting) not in chosen]
+        return [waiting for waiting in alike[:MOST_ABOARD] if not waiting.created.done()]
+
+    async def _fly(self, aboard: list[_Waiting]) -> None:
+        try:
+            await self._deliver(aboard)
+        finally:
+            for waiting in aboard:
+                waiting.created.cancel()  # no effect on those that have their answer
+            self._landed()
+
+    async def _deliver(self, aboard: list[_Waiting]) -> None:
+        try:
+            created = await self._send([waiting.run for waiting in aboard])
+        except Exception as error:
+            if len(aboard) == 1 or isinstance(error, ConnectionLost):
+                for waiting in aboard:
+                    if not waiting.created.done():
+                        waiting.created.set_exception(error)
+                return
+            # The database refused the statement: only the run at fault may fail for it.
+            for waiting in aboard:
+                await self._deliver([waiting])
+            return
+        for waiting, run in zip(aboard, created, strict=True):
+            if not waiting.created.done():
+                waiting.created.set_result(run)
