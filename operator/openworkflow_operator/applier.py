@@ -55,13 +55,11 @@ class Applier:
                 if error.status != 404:
                     raise
         child = Key(key.namespace, name)
-        if part.scale_to is not None and self._store.knows(kinds.DEPLOYMENT, child):
-            self._store.scaled(child, await self._cluster.scale(*child, part.scale_to))
-            self._count(key, part)
-
-    def _count(self, key: Key, decided: Plan) -> None:
-        if decided.scale_to is not None and decided.scale_to != decided.was:
-            direction = "up" if decided.scale_to > decided.was else "down"
+        if part.scale_to is None or not self._store.knows(kinds.DEPLOYMENT, child):
+            return
+        self._store.scaled(child, await self._cluster.scale(*child, part.scale_to))
+        if part.scale_to != part.was:
+            direction = "up" if part.scale_to > part.was else "down"
             self._metrics.scale_operations.labels(*key, direction).inc()
 
 

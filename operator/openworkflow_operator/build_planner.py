@@ -39,18 +39,20 @@ def plan_builds(observed: Observed, past: Recollection, now: float) -> Plan:
     target = build_of(resource)
     if observed.conflict is not None or resource.paused:
         phases = past.verdict.phases if past.verdict is not None else {}
-        return replace(
-            plan(_of_build(observed, target, None, Verdict({})), past, now), phases=phases
-        )
+        part = _of_build(observed, target, resource.worker, None, share=100, awake=False)
+        return replace(plan(part, past, now), phases=phases)
     view = observed.database
     views = view.builds if isinstance(view, Observation) else None
     fleets = {build: _fleet(observed, build) for build in observed.fleets}
     fresh = decide_rollout(target, views, fleets, resource.rollout.gate)
     verdict = _heeded(fresh, observed, past)
     parts: dict[str, Plan] = {}
-    readable = {build for build, item in observed.fleets.items() if _worker_of(item) is not None}
-    for build in (target, *sorted(readable - {target} - verdict.remove)):
-        part = _of_build(observed, build, views, verdict)
+    found = {build: _worker_of(item) for build, item in observed.fleets.items()}
+    workers = {build: worker for build, worker in found.items() if worker is not None}
+    workers[target] = resource.worker
+    for build in (target, *sorted(workers.keys() - {target} - verdict.remove)):
+        share, awake = _share(build, target, views), build in verdict.awake
+        part = _of_build(observed, build, workers[build], views, share=share, awake=awake)
         before = past.builds.get(build, Recollection())
         parts[build] = plan(part, before, now)
     whole = parts.pop(target)
@@ -129,17 +131,22 @@ def _is_stalled(deployment: Object) -> bool:
 
 
 def _of_build(
-    observed: Observed, build: str, views: Mapping[str, BuildView] | None, verdict: Verdict
+    observed: Observed,
+    build: str,
+    worker: Worker,
+    views: Mapping[str, BuildView] | None,
+    *,
+    share: int,
+    awake: bool,
 ) -> Observed:
     """What there is to see of one build."""
     live = {kind: item for kind, item in observed.live.items() if kind is not kinds.DEPLOYMENT}
     deployment = observed.fleets.get(build)
     if deployment is not None:
         live[kinds.DEPLOYMENT] = deployment
-    share = _share(build, views, observed.resource)
     return replace(
         observed,
-        resource=_resource(observed.resource, build, deployment, share, build in verdict.awake),
+        resource=_resource(observed.resource, build, worker, share, awake),
         live=live,
         pods=[pod for pod in observed.pods if pod.build == build],
         database=_demand(observed, build, views, share),
@@ -147,12 +154,9 @@ def _of_build(
 
 
 def _resource(
-    resource: WorkflowNamespace, build: str, deployment: Object | None, share: int, awake: bool
+    resource: WorkflowNamespace, build: str, worker: Worker, share: int, awake: bool
 ) -> WorkflowNamespace:
     """The resource as this build sees it: its own pods, and limits that fit its part."""
-    worker = resource.worker
-    if build != build_of(resource) and deployment is not None:
-        worker = _worker_of(deployment) or worker
     least = max(resource.scaling.min_replicas if share else 0, int(awake))
     return replace(
         resource,
@@ -172,10 +176,10 @@ def _worker_of(deployment: Object) -> Worker | None:
         return None
 
 
-def _share(build: str, views: Mapping[str, BuildView] | None, resource: WorkflowNamespace) -> int:
+def _share(build: str, target: str, views: Mapping[str, BuildView] | None) -> int:
     """Percent of the new runs; before any build is promoted, the wanted one takes them all."""
     if views is None or not any(view.share for view in views.values()):
-        return 100 if build == build_of(resource) else 0
+        return 100 if build == target else 0
     return views[build].share if build in views else 0
 
 
