@@ -7,7 +7,7 @@ the latency of a single commit, a hundred at once share each commit.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from openworkflow.backend.creation import kind_of
 from openworkflow.backend.failures import ConnectionLost
@@ -40,7 +40,8 @@ class Gathering:
 
     def __init__(self, send: Callable[[Sequence[NewRun]], Awaitable[list[CreatedRun]]]) -> None:
         self._send = send
-        self._waiting: list[_Waiting] = []
+        self._waiting: dict[tuple[Any, ...], list[_Waiting]] = {}
+        """By what the runs of a statement have in common; the kind to leave next is first."""
         self._in_flight = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -48,7 +49,7 @@ class Gathering:
         """Create this run; it is durable once this returns. Raises BackendError."""
         if self._in_flight >= FLIGHTS:
             waiting = _Waiting(run, asyncio.get_running_loop().create_future())
-            self._waiting.append(waiting)
+            self._waiting.setdefault(kind_of(run), []).append(waiting)
             return await waiting.created
         self._in_flight += 1
         try:
@@ -67,11 +68,11 @@ class Gathering:
         task.add_done_callback(self._tasks.discard)
 
     def _boarded(self) -> list[_Waiting]:
-        """All that can share a statement with the first, less those that were cancelled."""
-        kind = kind_of(self._waiting[0].run)
-        alike = [waiting for waiting in self._waiting if kind_of(waiting.run) == kind]
-        chosen = set(map(id, alike[:MOST_ABOARD]))
-        self._waiting = [waiting for waiting in self._waiting if id(waiting) not in chosen]
+        """Those that share the next statement, less those that were cancelled."""
+        kind = next(iter(self._waiting))
+        alike = self._waiting.pop(kind)
+        if left := alike[MOST_ABOARD:]:
+            self._waiting[kind] = left  # behind the other kinds
         return [waiting for waiting in alike[:MOST_ABOARD] if not waiting.created.done()]
 
     async def _fly(self, aboard: list[_Waiting]) -> None:
