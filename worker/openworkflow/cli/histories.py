@@ -1,7 +1,7 @@
 """Recorded runs from a database or from files: what `replay-check` replays and `export` writes."""
 
 import json
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,24 +45,23 @@ async def recorded(
         await session.close()
 
 
-def write(runs: Iterable[RecordedRun]) -> Iterator[str]:
-    """A line of JSON for each run. It holds inputs and results as they were stored."""
-    for each in runs:
-        run = each.run
-        yield json.dumps(
-            {
-                "format": FORMAT,
-                "id": str(run.id),
-                "workflow": run.workflow_name,
-                "version": run.version,
-                "status": each.status,
-                "build_id": each.build_id,
-                "input": run.input,
-                "error_type": each.error_type,
-                "steps": [_step_fields(step) for step in each.steps],
-            },
-            ensure_ascii=False,
-        )
+def line_of(recorded: RecordedRun) -> str:
+    """The run as a line of JSON. It holds inputs and results as they were stored."""
+    run = recorded.run
+    return json.dumps(
+        {
+            "format": FORMAT,
+            "id": str(run.id),
+            "workflow": run.workflow_name,
+            "version": run.version,
+            "status": recorded.status,
+            "build_id": recorded.build_id,
+            "input": run.input,
+            "error_type": recorded.error_type,
+            "steps": [_step_fields(step) for step in recorded.steps],
+        },
+        ensure_ascii=False,
+    )
 
 
 def read(path: Path) -> Iterator[RecordedRun]:

@@ -144,8 +144,7 @@ async def _export(
     async with where.connect(migrate=False) as backend:
         found = histories.recorded(backend, workflow=workflow, statuses=statuses, limit=limit)
         async for run in found:
-            for line in histories.write([run]):
-                output.write(line + "\n")
+            output.write(histories.line_of(run) + "\n")
             written += 1
     return written
 
