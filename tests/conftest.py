@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pytest
 
 from tests import real_cluster
@@ -135,6 +136,14 @@ async def backend(database_url: str) -> AsyncIterator[BackendPostgres]:
     connected = await BackendPostgres.connect(database_url)
     yield connected
     await connected.stop()
+
+
+@pytest.fixture
+async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """A connection to the test's own database."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
 
 
 @pytest.fixture

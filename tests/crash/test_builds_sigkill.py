@@ -8,21 +8,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
-import pytest
 
 from openworkflow import BackendPostgres, OpenWorkflow, RunHandle
 
 BUILD_WORKER = Path(__file__).with_name("build_worker.py")
 SLOTS = 5
-
-
-@pytest.fixture
-async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to the ledger of effects, which is not ours but the user's."""
-    connection = await asyncpg.connect(database_url)
-    await connection.execute("CREATE TABLE ledger (step text)")
-    yield connection
-    await connection.close()
 
 
 @contextlib.asynccontextmanager
@@ -45,6 +35,7 @@ async def workers(database_url: str, *builds: str) -> AsyncIterator[None]:
 async def test_no_run_changes_its_build_and_no_recorded_step_is_repeated(
     ow: OpenWorkflow, backend: BackendPostgres, database_url: str, sql: asyncpg.Connection
 ) -> None:
+    await sql.execute("CREATE TABLE ledger (step text)")  # of effects: not ours but the user's
     for build in ("v1", "v2"):
         await backend.builds.register(build)
     runs: list[RunHandle[str]] = []

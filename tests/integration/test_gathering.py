@@ -19,12 +19,12 @@ async def create(backend: BackendPostgres, run: NewRun) -> CreatedRun:
     return created
 
 
-async def test_a_hundred_callers_share_commits(backend: BackendPostgres, database_url: str) -> None:
+async def test_a_hundred_callers_share_commits(
+    backend: BackendPostgres, sql: asyncpg.Connection
+) -> None:
     created = await asyncio.gather(*(create(backend, GOOD) for _ in range(100)))
 
-    connection = await asyncpg.connect(database_url)
-    stored = await connection.fetch("SELECT id, xmin FROM workflow_runs")
-    await connection.close()
+    stored = await sql.fetch("SELECT id, xmin FROM workflow_runs")
     assert {run.id for run in created} == {row["id"] for row in stored}
     assert 100 == len(stored)
     assert len({row["xmin"] for row in stored}) <= 5
@@ -88,15 +88,13 @@ async def test_a_lost_connection_is_told_to_all_and_the_next_caller_gets_through
 
 @pytest.mark.parametrize("size", [10, 100_000])
 async def test_what_is_too_big_to_share_goes_by_itself(
-    backend: BackendPostgres, database_url: str, size: int
+    backend: BackendPostgres, sql: asyncpg.Connection, size: int
 ) -> None:
     run = NewRun("w", input=f'"{"x" * size}"')
 
     await asyncio.gather(*(create(backend, run) for _ in range(20)))
 
-    connection = await asyncpg.connect(database_url)
-    commits = await connection.fetchval("SELECT count(DISTINCT xmin::text) FROM workflow_runs")
-    await connection.close()
+    commits = await sql.fetchval("SELECT count(DISTINCT xmin::text) FROM workflow_runs")
     assert (commits == 20) == (size > 65_536)
 
 

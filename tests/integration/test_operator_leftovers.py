@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
 import pytest
 
 from openworkflow_operator.database import ConnectOptions, Database, _statement
-from openworkflow_operator.dsn import parse
 
 LOCAL = ConnectOptions(allow_loopback=True)
 BOTH = pytest.mark.parametrize("file", ["fail_runs.sql", "move_runs.sql"])
-
-
-@pytest.fixture
-async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    database = await Database.connect(parse(database_url), "public", LOCAL)
-    yield database
-    database.terminate()
 
 
 async def insert(sql: asyncpg.Connection[Any], count: int, status: str, build: str = "old") -> None:

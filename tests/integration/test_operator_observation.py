@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib.resources
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -29,20 +28,6 @@ from tests.helpers import eventually
 
 LOCAL = ConnectOptions(allow_loopback=True)
 KEY = Key("shop", "orders")
-
-
-@pytest.fixture
-async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    database = await Database.connect(parse(database_url), "public", LOCAL)
-    yield database
-    database.terminate()
 
 
 def question(namespace_id: str = "orders", limit: int = 100, lead: float = 20) -> Question:

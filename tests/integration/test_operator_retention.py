@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -26,20 +25,6 @@ KEY = Key("shop", "orders")
 HOUR, DAY = 3600, 86_400
 AT_ONCE = Rest(0, 0.05, 0.05, 0.05)
 START = UUID(int=0)
-
-
-@pytest.fixture
-async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    database = await Database.connect(parse(database_url), "public", LOCAL)
-    yield database
-    database.terminate()
 
 
 async def insert(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -216,15 +216,16 @@ class World:
 
 
 @pytest.fixture(params=[False, True], ids=["it-lives", "it-dies-after-each-effect"])
-async def world(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[World]:
-    sql = await asyncpg.connect(database_url)
-    database = await Database.connect(parse(database_url), "public", LOCAL)
+async def world(
+    request: pytest.FixtureRequest,
+    database_url: str,
+    sql: asyncpg.Connection[Any],
+    database: Database,
+) -> World:
     world = World(database_url, sql, database, mortal=request.param)
     await world.until(V1, (V1, Phase.CURRENT))
     await world.sleep_on(V1)
-    yield world
-    database.terminate()
-    await sql.close()
+    return world
 
 
 async def test_a_rollout_ends_and_the_old_build_is_kept_for_its_runs(world: World) -> None:

@@ -8,9 +8,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import asyncpg
 import pytest
 from kubernetes.aio.client import ApiClient, Configuration
 
@@ -56,14 +54,6 @@ async def client(plane: ControlPlane) -> AsyncIterator[ApiClient]:
     configuration.api_key = {"BearerToken": f"Bearer {token}"}
     async with ApiClient(configuration) as client:
         yield client
-
-
-@pytest.fixture
-async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
-    """A connection to the database of the test."""
-    connection = await asyncpg.connect(database_url)
-    yield connection
-    await connection.close()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
--- One batch of the runs pinned to $2, which any build may continue from now on. Asked for twice: by the index of each
--- status, and again of the row itself, which may have ended meanwhile.
+-- One batch of the runs pinned to $2, which any build may continue from now on.
+-- Asked for twice: by the index of each status, and again of the row itself, which may have ended
+-- meanwhile.
 UPDATE {schema}.workflow_runs
 SET pinned = false
 WHERE status IN ('pending', 'running') AND id IN (

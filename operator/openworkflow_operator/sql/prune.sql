@@ -1,5 +1,6 @@
 -- One page of the table, in the order of the ids after $4, with the finished runs on it deleted
--- whose time is over, but for those of a build that is being proven by them; their step attempts go with them. What it costs is bounded by the page.
+-- whose time is over, but for those of a build that is being proven by them; their step attempts go
+-- with them. What it costs is bounded by the page.
 WITH page AS (
   SELECT w.id
   FROM {schema}.workflow_runs w

@@ -84,8 +84,9 @@ returning build_id;
 
 
 -- name: unpin_build
--- One batch of the runs pinned to $2, which any build may continue from now on. Asked for twice: by the index of each
--- status, and again of the row itself, which may have ended meanwhile.
+-- One batch of the runs pinned to $2, which any build may continue from now on.
+-- Asked for twice: by the index of each status, and again of the row itself, which may have ended
+-- meanwhile.
 update {schema}.workflow_runs
    set pinned = false
  where status in ('pending', 'running')
