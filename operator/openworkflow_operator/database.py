@@ -40,8 +40,9 @@ PRUNE_SECONDS: Final = 40.0
 #: What a server may send for one look, or while connecting. 500 namespaces with 20 busy pods each
 #: answer with less than a megabyte.
 MOST_BYTES: Final = 4 * 2**20
-#: The newest migration of `workflow_runs` whose meaning this operator knows.
-KNOWN_SCHEMA_VERSION: Final = 2
+#: The contract of the schema that this operator knows: the highest number in its ledger. What
+#: additive migrations bring, which do not raise it, is none of the operator's business.
+KNOWN_CONTRACT: Final = 2
 
 _READ: Final = (
     "BEGIN READ ONLY; SET LOCAL statement_timeout = 3000; SET LOCAL lock_timeout = 1000; "
@@ -95,7 +96,7 @@ class Database:
 
     @classmethod
     async def connect(cls, dsn: Dsn, schema: str, options: ConnectOptions) -> Self:
-        """Connect and check the schema's version.
+        """Connect and check the schema's contract.
 
         Raises what `diagnosis.diagnose` understands: OSError, TimeoutError, asyncpg's errors,
         InvalidUrl, SchemaMissing and SchemaTooNew.
@@ -107,7 +108,7 @@ class Database:
                     await _check_addresses(dsn)
                 self = cls(await _connect(dsn, options, budget), schema, budget)
                 try:
-                    await self._check_version()
+                    await self._check_contract()
                 except BaseException:
                     self.terminate()
                     raise
@@ -230,20 +231,20 @@ class Database:
         await self._connection.execute(end)
         return rows
 
-    async def _check_version(self) -> None:
-        statement = _statement("schema_version.sql", self._schema)
+    async def _check_contract(self) -> None:
+        statement = _statement("contract.sql", self._schema)
         try:
             rows = await self._read(statement)
         except asyncpg.InsufficientPrivilegeError:
             return  # a role that may only count runs; the look itself tells whether it can
         except asyncpg.UndefinedTableError:
             raise SchemaMissing from None
-        version = rows[0]["version"] if rows else None
-        if version is None:
+        contract = rows[0]["contract"] if rows else None
+        if contract is None:
             raise SchemaMissing
-        if not isinstance(version, int):
+        if not isinstance(contract, int):
             raise UnusableAnswer
-        if version > KNOWN_SCHEMA_VERSION:
+        if contract > KNOWN_CONTRACT:
             raise SchemaTooNew
 
 

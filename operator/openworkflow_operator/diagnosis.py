@@ -19,7 +19,7 @@ from openworkflow_operator.observation import DatabaseProblem, DatabaseReason
 
 
 class SchemaTooNew(Exception):
-    """The schema was made by a newer version than this operator knows."""
+    """The schema's contract is newer than the one this operator knows."""
 
 
 class SchemaMissing(Exception):
@@ -45,7 +45,8 @@ _ADVICE: Final = {
     DatabaseReason.PERMISSION_DENIED: "the role may not read `workflow_runs`: grant SELECT on it",
     DatabaseReason.READ_ONLY: "the database is read-only: the URL must lead to the primary",
     DatabaseReason.SCHEMA_MISSING: "the tables are missing or too old: run `openworkflow migrate`",
-    DatabaseReason.SCHEMA_TOO_NEW: "the tables are newer than this operator: upgrade the operator",
+    DatabaseReason.SCHEMA_TOO_NEW: "the contract of the tables is newer than this operator: "
+    "upgrade the operator",
     DatabaseReason.QUERY_FAILED: "the run counts could not be read",
 }
 

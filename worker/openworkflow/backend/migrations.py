@@ -1,168 +1,199 @@
-"""Brings a schema up to date: numbered files, forward only, each applied once under a lock.
+"""Brings a schema up to date: numbered files, forward only, each applied once and by itself.
 
-The lock is a transaction's advisory lock, so fifty workers may start at once, behind a pooler too.
+Each migration is a transaction of its own under an advisory lock, so that any number of programs
+may start at once, behind a pooler too. Who finds the lock taken does not queue for it but looks
+again: a transaction that waits would hold up an index that is made concurrently.
 """
 
+import asyncio
 import hashlib
-import re
-from dataclasses import dataclass
-from datetime import datetime
-from functools import cache
-from importlib import resources
-from typing import Any
+import logging
+import random
 
 import asyncpg
 
+from openworkflow.backend import ledger
+from openworkflow.backend.altering import NO_TIME_LIMITS, Patience, build, insist, is_empty
+from openworkflow.backend.blueprint import TABLES, Index, Migration, known
 from openworkflow.backend.failures import one_line
+from openworkflow.backend.ledger import Connection, Ledger, MigrationState, look, lost_indexes
 from openworkflow.backend.queries import quoted
 from openworkflow.core.errors import BackendError
 
-Connection = Any
-"""An asyncpg connection, or a pool's proxy of one."""
+__all__ = ["Migration", "MigrationState", "check", "known", "mend", "migrate"]
 
 OLDEST_POSTGRES = 12
-TABLES = ("workflow_runs", "step_attempts")
+LOOK_AGAIN = 0.1
+"""Seconds, twice that at most: until a program that found the lock taken looks again."""
+PATIENCE = 60.0
+"""Seconds without progress until a migration that others keep from its lock is given up."""
 
-_LEDGER = """
-create table openworkflow_migrations (
-  version INTEGER PRIMARY KEY,
-  name TEXT NOT NULL,
-  applied_at TIMESTAMPTZ NOT NULL DEFAULT NOW()
-)"""
-
-
-@dataclass(frozen=True, slots=True)
-class Migration:
-    """A numbered file of `sql/migrations`."""
-
-    version: int
-    name: str
-    sql: str
-
-
-@dataclass(frozen=True, slots=True)
-class MigrationState:
-    """A migration, and when it was applied to the database; None if it was not yet."""
-
-    migration: Migration
-    applied_at: datetime | None
-
-
-@cache
-def known() -> tuple[Migration, ...]:
-    """The migrations this version of the code has, in order."""
-    folder = resources.files("openworkflow.backend") / "sql" / "migrations"
-    found = []
-    for file in folder.iterdir():
-        if match := re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name):
-            found.append(Migration(int(match[1]), match[2], file.read_text("utf-8")))
-    return tuple(sorted(found, key=lambda migration: migration.version))
-
-
-async def states(connection: Connection, schema: str) -> list[MigrationState]:
-    """Every known migration with the time it was applied."""
-    applied = await _applied(connection, schema)
-    return [MigrationState(migration, applied.get(migration.version)) for migration in known()]
+logger = logging.getLogger(__name__)
 
 
 async def check(connection: Connection, schema: str) -> None:
-    """Raise BackendError for a server too old, or a schema newer than the code."""
-    if connection.get_server_version().major < OLDEST_POSTGRES:
-        raise BackendError(
-            f"this PostgreSQL is version {connection.get_server_version().major}; "
-            f"OpenWorkflow needs {OLDEST_POSTGRES} or newer"
-        )
-    _refuse_newer(await _applied(connection, schema), schema)
+    """Raise BackendError for a server too old, or a schema with a newer contract."""
+    _refuse_old_server(connection)
+    (await look(connection, schema)).refuse_newer()
 
 
-async def migrate(connection: Connection, schema: str) -> list[Migration]:
-    """Apply what is missing; returns what was applied. Raises BackendError, applying nothing."""
-    await check(connection, schema)
-    if not _missing(await _applied(connection, schema)):
-        return []
-    try:
+async def migrate(
+    connection: Connection, schema: str, *, pooled: bool = False, patience: float = PATIENCE
+) -> list[Migration]:
+    """Apply what is missing, one by one; returns what was applied here.
+
+    `pooled` says that the connection keeps no state between transactions. Raises BackendError;
+    the migrations before the one that failed stay applied.
+    """
+    _refuse_old_server(connection)
+    applied: list[Migration] = []
+    told = False
+    waiting, left = Patience(patience), len(known()) + 1
+    while True:
+        found = await look(connection, schema)
+        _refuse(found)
+        if not found.missing:
+            return applied
+        if len(found.missing) < left:
+            waiting, left = Patience(patience), len(found.missing)
+        migration = found.missing[0]
+        try:
+            if await _apply(connection, found, migration, waiting, pooled):
+                applied.append(migration)
+                continue
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise await _not_allowed(connection, found, error) from error
+        if not told:
+            logger.info("schema %s is migrated by another program: waiting for it", schema)
+        told = True
+        await asyncio.sleep(random.uniform(LOOK_AGAIN, 2 * LOOK_AGAIN))
+
+
+async def mend(connection: Connection, schema: str, *, patience: float = PATIENCE) -> list[Index]:
+    """Make indexes again that are gone or invalid; returns them. Needs a direct connection."""
+    lost = await lost_indexes(connection, schema)
+    if lost:
+        async with _Session(connection, schema) as session:
+            if not session.locked:
+                return []
+            for index in lost:
+                await build(connection, schema, index, Patience(patience))
+    return lost
+
+
+async def _apply(
+    connection: Connection, found: Ledger, migration: Migration, waiting: Patience, pooled: bool
+) -> bool:
+    """Apply one migration, unless another program is at it or was faster."""
+    if migration.concurrently and not await is_empty(connection, found.schema, migration):
+        if pooled:
+            raise _no_state_behind_a_pooler(found.schema, migration)
+        return await _apply_concurrently(connection, found.schema, migration, waiting)
+    async with connection.transaction(isolation="read_committed"):
+        number = lock(found.schema)
+        if not await connection.fetchval("select pg_try_advisory_xact_lock($1)", number):
+            return False
+        now = await look(connection, found.schema)
+        if now.missing[:1] != [migration]:
+            return False
+        _refuse(now)
+        await _prepare(connection, now)
+
+        async def apply() -> None:
+            await connection.execute(migration.in_transaction)
+            await connection.execute(ledger.RECORD, migration.number, migration.name)
+
+        await insist(connection, found.schema, migration, apply, waiting)
+    return True
+
+
+async def _apply_concurrently(
+    connection: Connection, schema: str, migration: Migration, waiting: Patience
+) -> bool:
+    async with _Session(connection, schema) as session:
+        if not session.locked or (await look(connection, schema)).missing[:1] != [migration]:
+            return False
+        for index in migration.makes.indexes:
+            await build(connection, schema, index, waiting)
         async with connection.transaction():
-            return await _migrate_locked(connection, schema)
-    except asyncpg.InsufficientPrivilegeError as error:
-        async with connection.transaction():
-            role = await connection.fetchval("select current_user")
-        raise BackendError(
-            f"role {role!r} may not create tables in schema {schema!r}: {one_line(error)}; "
-            f"let an administrator run GRANT CREATE, USAGE ON SCHEMA {quoted(schema)} "
-            f"TO {quoted(role)}, or `openworkflow migrate` with a role that may"
-        ) from error
+            await connection.execute(f"set local search_path to {quoted(schema)}, public")
+            await connection.execute(ledger.RECORD, migration.number, migration.name)
+    return True
 
 
-async def _migrate_locked(connection: Connection, schema: str) -> list[Migration]:
-    await connection.execute("set local statement_timeout = 0")
-    await connection.fetchval("select pg_advisory_xact_lock($1)", _lock(schema))
-    applied = await _applied(connection, schema)
-    _refuse_newer(applied, schema)
-    missing = _missing(applied)
-    if not missing:
-        return []
-    await _create_schema(connection, schema)
-    await connection.execute(f"set local search_path to {quoted(schema)}, public")
-    if not applied:
-        await _refuse_foreign_tables(connection, schema)
-        await connection.execute(_LEDGER)
-        await _provide_uuids(connection)
-    for migration in missing:
-        await connection.execute(migration.sql)
-        await connection.execute(
-            "insert into openworkflow_migrations (version, name) values ($1, $2)",
-            migration.version,
-            migration.name,
-        )
-    return missing
+class _Session:
+    """The lock as a session's, for what cannot be done in a transaction."""
+
+    def __init__(self, connection: Connection, schema: str) -> None:
+        self._connection, self._lock, self.locked = connection, lock(schema), False
+
+    async def __aenter__(self) -> "_Session":
+        self.locked = await self._connection.fetchval("select pg_try_advisory_lock($1)", self._lock)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.locked and not self._connection.is_closed():
+            await self._connection.execute("reset all")
+            await self._connection.fetchval("select pg_advisory_unlock($1)", self._lock)
 
 
-async def _create_schema(connection: Connection, schema: str) -> None:
+async def _prepare(connection: Connection, found: Ledger) -> None:
+    """Make the transaction ready for a migration: limits, schema, ledger."""
+    await connection.fetch(NO_TIME_LIMITS, True)
     # `if not exists` alone would ask for the right to create schemas although this one is there.
+    schema = found.schema
     if not await connection.fetchval("select true from pg_namespace where nspname = $1", schema):
         await connection.execute(f"create schema {quoted(schema)}")
+    await connection.execute(f"set local search_path to {quoted(schema)}, public")
+    if not found.exists:
+        await connection.execute(ledger.CREATE)
+        await _provide_uuids(connection)
+    elif found.emptied:
+        await connection.execute(ledger.FORGET)
 
 
-async def _applied(connection: Connection, schema: str) -> dict[int, datetime]:
-    ledger = f"{quoted(schema)}.openworkflow_migrations"
-    async with connection.transaction():
-        if not await _exists(connection, schema, "openworkflow_migrations"):
-            return {}
-        rows = await connection.fetch(f"select version, applied_at from {ledger}")  # noqa: S608
-    return {row["version"]: row["applied_at"] for row in rows}
-
-
-def _missing(applied: dict[int, datetime]) -> list[Migration]:
-    return [migration for migration in known() if migration.version not in applied]
-
-
-def _refuse_newer(applied: dict[int, datetime], schema: str) -> None:
-    newest = known()[-1].version
-    if applied and max(applied) > newest:
+def _refuse(found: Ledger) -> None:
+    found.refuse_newer()
+    found.refuse_loss()
+    if not found.rows and (foreign := [table for table in TABLES if table in found.tables]):
         raise BackendError(
-            f"schema {schema!r} is at version {max(applied)}, newer than this program, "
-            f"which knows up to {newest}; upgrade openworkflow-fleet here"
+            f"schema {found.schema!r} already has a table {foreign[0]} that this program did not "
+            "make; choose another schema (OPENWORKFLOW_SCHEMA), or, if its contents may go, "
+            "DROP TABLE step_attempts; DROP TABLE workflow_runs;"
         )
 
 
-async def _refuse_foreign_tables(connection: Connection, schema: str) -> None:
-    for table in TABLES:
-        if await _exists(connection, schema, table):
-            raise BackendError(
-                f"schema {schema!r} already has a table {table} that this program did not make; "
-                "choose another schema (OPENWORKFLOW_SCHEMA), or, if its contents may go, "
-                "DROP TABLE step_attempts; DROP TABLE workflow_runs;"
-            )
+def _refuse_old_server(connection: Connection) -> None:
+    major = connection.get_server_version().major
+    if major < OLDEST_POSTGRES:
+        raise BackendError(
+            f"this PostgreSQL is version {major}; OpenWorkflow needs {OLDEST_POSTGRES} or newer"
+        )
 
 
-async def _exists(connection: Connection, schema: str, table: str) -> bool:
-    # Not to_regclass(): it may answer from what the session remembers of before the lock.
-    found: bool = await connection.fetchval(
-        "select exists (select from pg_tables where schemaname = $1 and tablename = $2)",
-        schema,
-        table,
+def _no_state_behind_a_pooler(schema: str, migration: Migration) -> BackendError:
+    return BackendError(
+        f"schema {schema!r}: migration {migration.version:04d} {migration.name} makes indexes "
+        "while others write, which a pooler in transaction mode cannot carry; run "
+        "`openworkflow migrate --url` with a URL that leads to PostgreSQL itself"
     )
-    return found
+
+
+async def _not_allowed(
+    connection: Connection, found: Ledger, error: asyncpg.PostgresError
+) -> BackendError:
+    async with connection.transaction():
+        role = await connection.fetchval("select current_user")
+    if found.rows and not found.emptied:
+        return BackendError(
+            f"role {role!r} may not bring schema {found.schema!r} up to date: {one_line(error)}; "
+            "run `openworkflow migrate` with the role that owns the tables"
+        )
+    return BackendError(
+        f"role {role!r} may not create tables in schema {found.schema!r}: {one_line(error)}; "
+        f"let an administrator run GRANT CREATE, USAGE ON SCHEMA {quoted(found.schema)} "
+        f"TO {quoted(role)}, or `openworkflow migrate` with a role that may"
+    )
 
 
 async def _provide_uuids(connection: Connection) -> None:
@@ -179,6 +210,7 @@ async def _provide_uuids(connection: Connection) -> None:
         ) from error
 
 
-def _lock(schema: str) -> int:
+def lock(schema: str) -> int:
+    """The number of the advisory lock; programs of all versions take the same."""
     digest = hashlib.sha256(f"openworkflow migrations {schema}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)

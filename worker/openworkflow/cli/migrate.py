@@ -53,11 +53,15 @@ def migrate(
 
 async def _migrate(where: Database, wait: timedelta, json_wanted: bool) -> None:
     applied = await apply(where, wait)
+    async with where.connect(migrate=False) as backend:
+        mended = await backend.mend_indexes()
     if json_wanted:
-        as_json({"applied": [m.version for m in applied]})
+        as_json({"applied": [m.version for m in applied], "mended": mended})
         return
     for migration in applied:
         click.echo(f"applied {migration.version:04d} {migration.name}")
+    for index in mended:
+        click.echo(f"made {index} again")
     click.echo(f"schema {where.schema} is up to date")
 
 
@@ -86,6 +90,7 @@ async def _status(where: Database, json_wanted: bool) -> None:
                 {
                     "version": s.migration.version,
                     "name": s.migration.name,
+                    "additive": s.migration.additive,
                     "applied_at": s.applied_at,
                 }
                 for s in states

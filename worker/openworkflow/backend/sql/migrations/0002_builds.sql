@@ -11,7 +11,8 @@ CREATE INDEX idx_workflow_runs_pinned
   ON workflow_runs (namespace_id, build_id, available_at)
   WHERE pinned AND status = 'pending';
 
-CREATE TABLE workflow_builds (
+-- It may have outlived the other tables, if somebody dropped those.
+CREATE TABLE IF NOT EXISTS workflow_builds (
   namespace_id TEXT NOT NULL,
   build_id TEXT NOT NULL,
   -- Every run belongs to one of a hundred buckets, by its id. This build takes those from
