@@ -2,5 +2,6 @@
 
 from openworkflow.client.client import OpenWorkflow
 from openworkflow.client.handle import RunDetails, RunHandle
+from openworkflow.client.request import ManyRunsOptions, RunOptions
 
-__all__ = ["OpenWorkflow", "RunDetails", "RunHandle"]
+__all__ = ["ManyRunsOptions", "OpenWorkflow", "RunDetails", "RunHandle", "RunOptions"]

@@ -4,13 +4,19 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 from uuid import UUID
 
 from openworkflow.backend.backend import BackendPostgres, CreatedRun, Page, RunFilter
 from openworkflow.backend.notifications import Listener
 from openworkflow.client.handle import RunDetails, RunHandle
-from openworkflow.client.request import Moment, Request
+from openworkflow.client.request import (
+    ManyRunsOptions,
+    Request,
+    RunOptions,
+    SharedOptions,
+    check_options,
+)
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import (
     ConfigurationError,
@@ -21,9 +27,6 @@ from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, codec_for
 from openworkflow.core.workflow import Workflow
 from openworkflow.core.workflow_run import WorkflowRun
 from openworkflow.worker.worker import Worker
-
-if TYPE_CHECKING:
-    import asyncpg
 
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
@@ -48,40 +51,19 @@ class OpenWorkflow:
 
     @overload
     async def run_workflow(
-        self,
-        workflow: Workflow[Any, O],
-        input: Any = None,
-        *,
-        version: str | None = None,
-        idempotency_key: str | None = None,
-        available_at: Moment | None = None,
-        deadline: Moment | None = None,
-        connection: "asyncpg.Connection[Any] | None" = None,
+        self, workflow: Workflow[Any, O], input: Any = None, **options: Unpack[RunOptions]
     ) -> RunHandle[O]: ...
 
     @overload
     async def run_workflow(
-        self,
-        workflow: str,
-        input: Any = None,
-        *,
-        version: str | None = None,
-        idempotency_key: str | None = None,
-        available_at: Moment | None = None,
-        deadline: Moment | None = None,
-        connection: "asyncpg.Connection[Any] | None" = None,
+        self, workflow: str, input: Any = None, **options: Unpack[RunOptions]
     ) -> RunHandle[Any]: ...
 
     async def run_workflow(
         self,
         workflow: Workflow[Any, Any] | str,
         input: Any = None,
-        *,
-        version: str | None = None,
-        idempotency_key: str | None = None,
-        available_at: Moment | None = None,
-        deadline: Moment | None = None,
-        connection: "asyncpg.Connection[Any] | None" = None,
+        **options: Unpack[RunOptions],
     ) -> RunHandle[Any]:
         """Start one run; it exists once this returns.
 
@@ -91,58 +73,37 @@ class OpenWorkflow:
         transaction, the run exists if and only if that transaction commits.
         Raises InputValidationError, ConfigurationError or BackendError, and then nothing is stored.
         """
-        request = Request(workflow, version, available_at, deadline, self._payload_limit)
-        runs = request.runs([input], [idempotency_key])
-        created = await self._backend.create_workflow_runs(runs, connection=connection)
-        return self._handle(workflow, created[0])
+        check_options("run_workflow", options, RunOptions)
+        keys = [options.get("idempotency_key")]
+        return (await self._start(workflow, [input], keys, options))[0]
 
     @overload
     async def run_workflows(
         self,
         workflow: Workflow[Any, O],
         inputs: Sequence[Any],
-        *,
-        version: str | None = None,
-        idempotency_keys: Sequence[str | None] | None = None,
-        available_at: Moment | None = None,
-        deadline: Moment | None = None,
-        connection: "asyncpg.Connection[Any] | None" = None,
+        **options: Unpack[ManyRunsOptions],
     ) -> list[RunHandle[O]]: ...
 
     @overload
     async def run_workflows(
-        self,
-        workflow: str,
-        inputs: Sequence[Any],
-        *,
-        version: str | None = None,
-        idempotency_keys: Sequence[str | None] | None = None,
-        available_at: Moment | None = None,
-        deadline: Moment | None = None,
-        connection: "asyncpg.Connection[Any] | None" = None,
+        self, workflow: str, inputs: Sequence[Any], **options: Unpack[ManyRunsOptions]
     ) -> list[RunHandle[Any]]: ...
 
     async def run_workflows(
         self,
         workflow: Workflow[Any, Any] | str,
         inputs: Sequence[Any],
-        *,
-        version: str | None = None,
-        idempotency_keys: Sequence[str | None] | None = None,
-        available_at: Moment | None = None,
-        deadline: Moment | None = None,
-        connection: "asyncpg.Connection[Any] | None" = None,
+        **options: Unpack[ManyRunsOptions],
     ) -> list[RunHandle[Any]]:
         """Start a run for each input, all or none; thousands in one call. See run_workflow."""
-        keys = idempotency_keys or [None] * len(inputs)
+        check_options("run_workflows", options, ManyRunsOptions)
+        keys = options.get("idempotency_keys") or [None] * len(inputs)
         if len(keys) != len(inputs):
             raise ConfigurationError(
                 f"{len(inputs)} inputs need as many idempotency_keys, not {len(keys)}"
             )
-        request = Request(workflow, version, available_at, deadline, self._payload_limit)
-        runs = request.runs(inputs, keys)
-        created = await self._backend.create_workflow_runs(runs, connection=connection)
-        return [self._handle(workflow, each) for each in created]
+        return await self._start(workflow, inputs, keys, options)
 
     def handle(self, run_id: UUID, workflow: Workflow[I, O] | None = None) -> RunHandle[O]:
         """A handle of a run started elsewhere; `workflow` types its result."""
@@ -226,6 +187,19 @@ class OpenWorkflow:
                 self._backend.on_stop(self.stop)
                 self._listener = listener
             return self._listener
+
+    async def _start(
+        self,
+        workflow: Workflow[Any, Any] | str,
+        inputs: Sequence[Any],
+        keys: Sequence[str | None],
+        options: SharedOptions,
+    ) -> list[RunHandle[Any]]:
+        runs = Request(workflow, options, self._payload_limit).runs(inputs, keys)
+        created = await self._backend.create_workflow_runs(
+            runs, connection=options.get("connection")
+        )
+        return [self._handle(workflow, each) for each in created]
 
     def _handle(self, workflow: Workflow[I, O] | str, created: CreatedRun) -> RunHandle[O]:
         codec = codec_for(Any) if isinstance(workflow, str) else workflow.output_codec

@@ -1,50 +1,88 @@
 """What a caller wants, checked and as the row to store. Nothing is stored if it does not fit."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from openworkflow.backend.backend import NewRun
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.names import KEY_LIMIT, NAME_LIMIT, storable_text
 from openworkflow.core.serialization import codec_for
 from openworkflow.core.workflow import Workflow
 
-KEY_LIMIT = 500
-NAME_LIMIT = 200
+if TYPE_CHECKING:
+    import asyncpg
+
 Moment = datetime | Duration
 """A time, which must carry a time zone, or a length of time from now."""
 
 
+class SharedOptions(TypedDict, total=False):
+    """What may be said about one run as well as about many."""
+
+    version: str | None
+    """Of the workflow; its own where it is given with its code."""
+    available_at: Moment | None
+    """When it may start; by default at once."""
+    deadline: Moment | None
+    """When it is failed unless it has ended; by default as the workflow says."""
+    connection: "asyncpg.Connection[Any] | None"
+    """A connection of yours, in a transaction with which the run comes into being, or does not."""
+
+
+class RunOptions(SharedOptions, total=False):
+    """Options of OpenWorkflow.run_workflow."""
+
+    idempotency_key: str | None
+    """A second call for the workflow with this key within 24 h returns the first run."""
+
+
+class ManyRunsOptions(SharedOptions, total=False):
+    """Options of OpenWorkflow.run_workflows."""
+
+    idempotency_keys: Sequence[str | None] | None
+    """One for each input."""
+
+
+def check_options(call: str, given: Mapping[str, object], kind: type) -> None:
+    """Refuse options that a TypedDict does not have, as Python refuses parameters: by TypeError."""
+    for name in given:
+        if name not in kind.__annotations__:
+            allowed = ", ".join(kind.__annotations__)
+            raise TypeError(f"{call}() has no option {name!r}; there are {allowed}")
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The options of one or many runs of a workflow."""
+    """One or many runs of a workflow that somebody asks for, with the options they share."""
 
     workflow: Workflow[Any, Any] | str
-    version: str | None
-    available_at: Moment | None
-    deadline: Moment | None
+    options: SharedOptions
     payload_limit: int
 
     def runs(self, inputs: Iterable[Any], keys: Iterable[str | None]) -> list[NewRun]:
         """The row of each run. Raises SerializationError or ConfigurationError."""
         name, version, deadline = self._identity()
-        _check_text("workflow", name, NAME_LIMIT)
-        _check_text("version", version, NAME_LIMIT)
-        at, delay = _moment("available_at", self.available_at)
+        storable_text("workflow", name, NAME_LIMIT)
+        if version is not None:
+            storable_text("version", version, NAME_LIMIT)
+        at, delay = _moment("available_at", self.options.get("available_at"))
         deadline_at, deadline_in = _moment("deadline", deadline)
         _check_order(at, delay, deadline_at, deadline_in)
         rows = []
         for value, key in zip(inputs, keys, strict=True):
-            _check_text("idempotency_key", key, KEY_LIMIT)
+            if key is not None:
+                storable_text("idempotency_key", key, KEY_LIMIT)
             text = self._encode(value)
             rows.append(NewRun(name, version, text, key, at, delay, deadline_at, deadline_in))
         return rows
 
     def _identity(self) -> tuple[str, str | None, Moment | None]:
+        version, deadline = self.options.get("version"), self.options.get("deadline")
         if isinstance(self.workflow, str):
-            return self.workflow, self.version, self.deadline
+            return self.workflow, version, deadline
         if not isinstance(self.workflow, Workflow):
             raise ConfigurationError(
                 f"not a workflow: {self.workflow!r:.80}; decorate it with @workflow, or give the "
@@ -52,8 +90,8 @@ class Request:
             )
         return (
             self.workflow.name,
-            self.workflow.version if self.version is None else self.version,
-            self.workflow.deadline if self.deadline is None else self.deadline,
+            self.workflow.version if version is None else version,
+            self.workflow.deadline if deadline is None else deadline,
         )
 
     def _encode(self, value: Any) -> str | None:
@@ -65,19 +103,6 @@ class Request:
             return None
         codec = self.workflow.input_codec
         return codec.encode(codec.validate(value, "input"), "input", self.payload_limit)
-
-
-def _check_text(what: str, text: str | None, limit: int) -> None:
-    if text is None:
-        return
-    if type(text) is not str or not 0 < len(text) <= limit or "\0" in text or not _is_unicode(text):
-        raise ConfigurationError(
-            f"{what} must be text of 1 to {limit} characters without NUL, not {text!r:.80}"
-        )
-
-
-def _is_unicode(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _moment(what: str, value: Moment | None) -> tuple[datetime | None, timedelta | None]:

@@ -28,6 +28,10 @@ class BackendError(OpenWorkflowError):
     """The database cannot do what was asked: connection, permission, schema."""
 
 
+class ConnectionLost(BackendError):
+    """The database does not answer for now; the same request may succeed later."""
+
+
 class SerializationError(OpenWorkflowError):
     """A value has no JSON form, or a stored one does not fit the annotation any more."""
 
@@ -51,10 +55,6 @@ class PayloadTooLarge(SerializationError):
         )
         self.size, self.limit = size, limit
         """Both in bytes."""
-
-
-class WorkflowNotFound(OpenWorkflowError):
-    """No workflow of that name and version is registered here."""
 
 
 class RunNotFound(OpenWorkflowError):
@@ -127,6 +127,22 @@ class NonDeterminism(OpenWorkflowError):
     """A replay asked for other steps than those recorded: the workflow's code changed."""
 
 
+class Stalled(OpenWorkflowError):
+    """A workflow function waits for something that nothing it has asked for will end."""
+
+
+class TooManySteps(OpenWorkflowError):
+    """A run has recorded more step attempts than one run may."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"the run has recorded {limit:,} step attempts, the limit of one run; begin afresh "
+            "before that with step.continue_as_new(input), do more in each step, or raise the "
+            "limit (OPENWORKFLOW_MAX_STEP_ATTEMPTS)"
+        )
+        self.limit = limit
+
+
 class DeadlineExceeded(OpenWorkflowError):
     """The run was not over at its deadline."""
 
@@ -141,10 +157,6 @@ class NonRetryableError(OpenWorkflowError):
 
 class Suspended(BaseException):
     """Unwinds a workflow function that is to continue later, perhaps in another worker."""
-
-
-class ClaimLost(Suspended):
-    """Unwinds a workflow function whose run belongs to another worker by now."""
 
 
 def _restore(cls: type[OpenWorkflowError], args: tuple[Any, ...]) -> OpenWorkflowError:

@@ -24,6 +24,15 @@ def problem(value: Any, *, typed: bool = False) -> str | None:
     return _problem(value, (), typed)
 
 
+def place(path: tuple[Any, ...]) -> str:
+    """` at path …`, cut and escaped for a message; nothing for the value itself."""
+    if not path:
+        return ""
+    shown = ".".join(str(part) for part in path).encode("ascii", "backslashreplace").decode()
+    shown = shown.replace("\0", "\\x00")
+    return " at " + (shown if len(shown) <= _SHOWN_PATH else shown[:_SHOWN_PATH] + "…")
+
+
 def _problem(value: Any, path: tuple[Any, ...], typed: bool) -> str | None:
     if value is None or value is True or value is False:
         return None
@@ -32,32 +41,37 @@ def _problem(value: Any, path: tuple[Any, ...], typed: bool) -> str | None:
     if isinstance(value, int):
         if value.bit_length() <= LARGEST_BITS:
             return None
-        return f"{_at(path)} is an integer of more than 3900 digits; store it as text"
+        return f"{place(path)} is an integer of more than 3900 digits; store it as text"
     if isinstance(value, float):
         if value - value == 0.0:  # neither infinite nor NaN
             return None
-        return f"{_at(path)} is {value!r}, which JSON cannot hold; use None or text instead"
+        return f"{place(path)} is {value!r}, which JSON cannot hold; use None or text instead"
     if len(path) > DEEPEST:
-        return f"{_at(path)} is nested more than {DEEPEST} levels deep, or contains itself"
+        return f"{place(path)} is nested more than {DEEPEST} levels deep, or contains itself"
     if isinstance(value, dict):
         return _in_dict(value, path, typed)
-    if isinstance(value, list | tuple) or (typed and isinstance(value, set | frozenset)):
+    if isinstance(value, list | tuple | set | frozenset) and (typed or _is_plain(value)):
         return _first(enumerate(value), path, typed)
     if not typed:
         return _unknown(value, path)
     return _in_bytes(value, path) if isinstance(value, bytes | bytearray) else None
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether a list holds all of it; a named tuple would lose the names of its fields."""
+    return isinstance(value, list | tuple) and not hasattr(value, "_fields")
+
+
 def _in_text(text: str, path: tuple[Any, ...]) -> str | None:
     if "\0" in text:
-        return f"{_at(path)} holds a NUL character, which PostgreSQL's JSON refuses; remove it"
+        return f"{place(path)} holds a NUL character, which PostgreSQL's JSON refuses; remove it"
     if text.isascii():
         return None
     try:
         text.encode()
     except UnicodeEncodeError:
         return (
-            f"{_at(path)} holds a lone surrogate, which is not Unicode text; "
+            f"{place(path)} holds a lone surrogate, which is not Unicode text; "
             "decode the bytes it came from properly"
         )
     return None
@@ -68,7 +82,7 @@ def _in_bytes(value: bytes | bytearray, path: tuple[Any, ...]) -> str | None:
         value.decode()
     except UnicodeDecodeError:
         return (
-            f"{_at(path)} holds bytes that are not UTF-8 text; encode them as text, "
+            f"{place(path)} holds bytes that are not UTF-8 text; encode them as text, "
             "for example with base64"
         )
     return None
@@ -82,7 +96,7 @@ def _in_dict(value: dict[Any, Any], path: tuple[Any, ...], typed: bool) -> str |
             if typed:
                 continue
             return (
-                f"{_at(path)} has the key {key!r:.40} of type {type(key).__qualname__}; the keys "
+                f"{place(path)} has the key {key!r:.40} of type {type(key).__qualname__}; the keys "
                 "of JSON are text: use str(key), or annotate the function's type"
             )
         if (found := _in_text(key, (*path, "(key)"))) is not None:
@@ -108,14 +122,6 @@ def _unknown(value: Any, path: tuple[Any, ...]) -> str:
     if isinstance(value, Enum):
         name = f"enum {name}"
     return (
-        f"{_at(path)} is of type {name}, which plain JSON cannot hold; annotate the function with "
-        "the value's type (dataclass, pydantic model, datetime, set, …), or use plain data"
+        f"{place(path)} is of type {name}, which plain JSON cannot hold; annotate the function "
+        "with the value's type (dataclass, pydantic model, datetime, set, …), or use plain data"
     )
-
-
-def _at(path: tuple[Any, ...]) -> str:
-    if not path:
-        return ""
-    shown = ".".join(str(part) for part in path).encode("ascii", "backslashreplace").decode()
-    shown = shown.replace("\0", "\\x00")
-    return " at " + (shown if len(shown) <= _SHOWN_PATH else shown[:_SHOWN_PATH] + "…")

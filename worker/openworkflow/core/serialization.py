@@ -1,13 +1,13 @@
 """Values to JSON and back, by annotation; pydantic does the work.
 
-What is encoded can be decoded: a value that JSON or jsonb cannot hold, or that does not fit its
-annotation, is refused by an error that names what it is part of, where in it, and what to do.
-jsonb does not keep the order of an object's keys: neither does a decoded dict.
+What is encoded comes back: a value that JSON or jsonb cannot hold, that does not fit its
+annotation, or that would come back as another one, is refused by an error that names what it is
+part of, where in it, and what to do. Keys of dicts come back in jsonb's order (see `jsonb.py`).
 """
 
 import json
 import types
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Iterator
 from functools import lru_cache
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin
 
@@ -21,7 +21,15 @@ from openworkflow.core.errors import (
     PayloadTooLarge,
     SerializationError,
 )
-from openworkflow.core.json_values import problem
+from openworkflow.core.json_values import place, problem
+from openworkflow.core.jsonb import (
+    float_text,
+    in_jsonb_order,
+    loads_in_jsonb_order,
+    shows_order,
+    with_floats_kept,
+)
+from openworkflow.core.losses import Loss, change, conversion_loss
 
 T = TypeVar("T")
 
@@ -29,7 +37,7 @@ DEFAULT_PAYLOAD_LIMIT = 1_048_576
 """Bytes of JSON that one input or result may have."""
 
 _SHORT = 256
-_SCALARS = frozenset({bool, int, str})
+_SCALARS: frozenset[type] = frozenset({bool, int, str, float, type(None)})
 _PLAIN = (Any, object, dict, list, dict[str, Any], list[Any], list[dict[str, Any]])
 """Annotations that promise nothing beyond JSON."""
 
@@ -40,13 +48,14 @@ class Codec(Generic[T]):
     Raises ConfigurationError for an annotation that cannot be understood.
     """
 
-    __slots__ = ("_adapter", "_annotation", "_plain", "_scalars", "_takes_none")
+    __slots__ = ("_adapter", "_annotation", "_plain", "_scalars", "_shows_order", "_takes_none")
 
     def __init__(self, annotation: Any) -> None:
         self._annotation = annotation
         self._plain = annotation in _PLAIN
         self._adapter = self._make_adapter(annotation)
-        self._scalars = _SCALARS if annotation is Any else _scalars_of(annotation)
+        self._scalars = _scalars_of(annotation)
+        self._shows_order = shows_order(self._adapter.core_schema)
 
     def encode(
         self, value: Any, what: str, limit: int = DEFAULT_PAYLOAD_LIMIT, *, name: str = ""
@@ -71,6 +80,20 @@ class Codec(Generic[T]):
         if len(encoded) > limit:
             raise PayloadTooLarge(what, len(encoded), limit)
         return encoded.decode()
+
+    def as_replayed(self, value: Any, output: str | None) -> T:
+        """What a replay decodes once jsonb has held `output`, which `encode` made of `value`.
+
+        The first execution goes on with this, so that it decides as every replay will.
+        """
+        kind = type(value)
+        if kind in self._scalars:
+            return value + 0.0 if kind is float else value  # type: ignore[no-any-return]
+        if output is None or "{" not in output or not self._shows_order:
+            return self.decode(output)
+        if self._plain:
+            return loads_in_jsonb_order(output)  # type: ignore[no-any-return]
+        return self.decode(in_jsonb_order(output))
 
     def decode(self, text: str | None) -> T:
         """The value of JSON text. Raises SerializationError if it does not fit the annotation."""
@@ -127,7 +150,7 @@ class Codec(Generic[T]):
                 self._adapter.validate_python(value)
             except pydantic.ValidationError as error:
                 raise self._misfit(what, error) from None
-        return to_json(value)
+        return with_floats_kept(to_json(value))
 
     def _dump(self, value: Any, what: str) -> bytes:
         """JSON by the annotation, read back once: what is stored must not fail a later replay."""
@@ -140,11 +163,24 @@ class Codec(Generic[T]):
         # NaN comes out as null, so only text that shows a null needs the closer look.
         if (b"null" in encoded or b"\\u0000" in encoded) and (found := self._problem(value)):
             raise SerializationError(what + found)
+        encoded = with_floats_kept(encoded)
         try:
-            self._adapter.validate_json(encoded)
+            back = self._adapter.validate_json(encoded)
         except pydantic.ValidationError as error:
             raise self._misfit(what, error) from None
+        if (loss := self._loss(value, back)) is not None:
+            raise self._changed(what, loss)
         return encoded
+
+    def _loss(self, value: Any, back: Any) -> Loss | None:
+        """What of `value` is not in `back`, which the annotation made of its JSON."""
+        if change(value, back) is None:
+            return None
+        try:
+            converted = self._adapter.validate_python(value)
+        except pydantic.ValidationError:
+            converted = value
+        return change(converted, back) or conversion_loss(value, converted)
 
     def _problem(self, value: Any) -> str | None:
         """The first NaN, NUL or surrogate inside models and dataclasses too."""
@@ -158,6 +194,18 @@ class Codec(Generic[T]):
         found = self._problem(value) or problem(value)
         return SerializationError(
             what + found if found else f"{what} cannot be stored as JSON: {error}"
+        )
+
+    def _changed(self, what: str, loss: Loss) -> SerializationError:
+        path, before, after = loss
+        was, becomes = type(before).__qualname__, type(after).__qualname__
+        change = f"another {becomes}" if was == becomes else f"{becomes} instead of {was}"
+        if isinstance(after, Iterator):
+            change = "an iterator, which can be read only once"
+        return SerializationError(
+            f"{what}{place(path)} would come back as {change}: the annotation {self._shown} does "
+            "not keep it; annotate the function with exactly what it returns, or return data that "
+            "JSON keeps"
         )
 
     def _misfit(self, what: str, error: pydantic.ValidationError) -> SerializationError:
@@ -193,23 +241,31 @@ def _accepts_none(adapter: TypeAdapter[Any]) -> bool:
 
 def _scalar(kind: type, value: Any) -> str | None:
     """JSON text of a small scalar; None when it needs a closer look."""
-    if kind is bool:
-        return "true" if value else "false"
     if kind is int:
         return str(value) if -(2**53) < value < 2**53 else None
-    if len(value) > _SHORT or not value.isascii() or not value.isprintable():
-        return None
-    return None if '"' in value or "\\" in value else f'"{value}"'
+    if kind is str:
+        if len(value) > _SHORT or not value.isascii() or not value.isprintable():
+            return None
+        return None if '"' in value or "\\" in value else f'"{value}"'
+    if kind is bool:
+        return "true" if value else "false"
+    return float_text(value) if kind is float and value - value == 0.0 else None
 
 
 def _scalars_of(annotation: Any) -> frozenset[type]:
-    """The scalar types that fit without a look at pydantic's rules."""
+    """The scalar types whose values the annotation lets through, and reads back, as they are.
+
+    A union must have no other members: UUID | str reads some text back as a UUID.
+    """
+    if annotation is Any or annotation is object:
+        return _SCALARS
     alternatives = (
         get_args(annotation)
         if get_origin(annotation) in (Union, types.UnionType)
         else (annotation,)
     )
-    return frozenset(kind for kind in _SCALARS if kind in alternatives)
+    scalars = [kind for kind in _SCALARS if kind in alternatives]
+    return frozenset(scalars if len(scalars) == len(alternatives) else ())
 
 
 def _first(error: pydantic.ValidationError, root: str = "") -> tuple[str, str]:

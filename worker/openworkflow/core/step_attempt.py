@@ -6,6 +6,9 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+DEFAULT_MAX_STEP_ATTEMPTS = 1000
+"""Attempts of steps that one run may make, as in the TypeScript SDK."""
+
 
 class StepKind(StrEnum):
     """What the step does."""

@@ -11,8 +11,10 @@ from contextvars import ContextVar
 from functools import cached_property, update_wrapper
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args, overload
 
+from openworkflow.core.annotations import resolve
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.names import NAME_LIMIT, storable_text
 from openworkflow.core.retry import DEFAULT_WORKFLOW_RETRY, RetryPolicy, check_policy
 from openworkflow.core.serialization import Codec, codec_for
 
@@ -21,11 +23,8 @@ O = TypeVar("O")  # noqa: E741
 P = ParamSpec("P")
 R = TypeVar("R")
 
-NAME_LIMIT = 200
 BuildPolicy = Literal["pinned", "moving"]
 STEP_TYPES = frozenset({"Step", "SyncStep"})
-
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 class StepRunner(Protocol):
@@ -35,8 +34,17 @@ class StepRunner(Protocol):
         """Run it as a step of the current run."""
 
 
+class _InsideStep:
+    """Runs functions decorated with `@step` as the plain functions that they are inside a step."""
+
+    def call(self, fn: DurableFunction[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+        """See StepRunner."""
+        return fn.fn(*args, **kwargs)
+
+
+INSIDE_STEP: StepRunner = _InsideStep()
 current_run: ContextVar[StepRunner | None] = ContextVar("openworkflow_current_run", default=None)
-"""The run whose workflow function is executing; None outside one, and inside a step."""
+"""The run whose workflow function is executing, INSIDE_STEP in a step, None elsewhere."""
 
 
 class Workflow(Generic[I, O]):
@@ -61,15 +69,19 @@ class Workflow(Generic[I, O]):
         _check_function(fn)
         self.fn = fn
         self._names = _names_used(fn, names or {})
-        self.name = _valid_name(_default_name(fn) if name is None else name, "a workflow's name")
-        self.version = None if version is None else _valid_name(version, "a workflow's version")
+        self.name = storable_text(
+            "a workflow's name", _default_name(fn) if name is None else name, NAME_LIMIT
+        )
+        self.version = (
+            None if version is None else storable_text("a workflow's version", version, NAME_LIMIT)
+        )
         check_policy(f"workflow {self.name!r}", retry)
         self.retry = retry
         self.build_policy = _valid_build_policy(build_policy, self.name)
         self.deadline = None if deadline is None else parse_duration(deadline)
         self.is_async = inspect.iscoroutinefunction(fn)
         self._input, self._step = _parameters(fn, self.name)
-        self.takes_input, self.takes_step = self._input is not None, self._step is not None
+        self.takes_input = self._input is not None
         update_wrapper(self, fn)
 
     @property
@@ -109,7 +121,7 @@ class Workflow(Generic[I, O]):
         except Exception as error:
             # `step: Step` may be imported for type checkers only; the rest still counts.
             hints = {
-                name: _resolve(annotation, self.fn, self._names)
+                name: resolve(annotation, self.fn, self._names)
                 for name, annotation in getattr(self.fn, "__annotations__", {}).items()
                 if name != self._step
             }
@@ -133,7 +145,9 @@ class DurableFunction(Generic[P, R]):
         timeout: Duration | None = None,
     ) -> None:
         self.fn = fn
-        self.name = _valid_name(_default_name(fn) if name is None else name, "a step's name")
+        self.name = storable_text(
+            "a step's name", _default_name(fn) if name is None else name, NAME_LIMIT
+        )
         if retry is not None:
             check_policy(f"step {self.name!r}", retry)
         self.retry, self.timeout = retry, None if timeout is None else parse_duration(timeout)
@@ -273,15 +287,6 @@ def _default_name(fn: Callable[..., Any]) -> str:
     return name.replace("_", "-")
 
 
-def _valid_name(name: str, what: str) -> str:
-    if type(name) is not str or not 0 < len(name) <= NAME_LIMIT or _UNSTORABLE.search(name):
-        raise ConfigurationError(
-            f"{what} must be text of 1 to {NAME_LIMIT} characters without NUL or surrogates, "
-            f"not {name!r:.80}"
-        )
-    return name
-
-
 def _valid_build_policy(policy: BuildPolicy | None, name: str) -> BuildPolicy | None:
     if policy is not None and policy not in get_args(BuildPolicy):
         raise ConfigurationError(
@@ -320,14 +325,3 @@ def _names_used(fn: Callable[..., Any], names: Mapping[str, Any]) -> dict[str, A
     texts = [text for text in getattr(fn, "__annotations__", {}).values() if isinstance(text, str)]
     mentioned = {word for text in texts for word in re.findall(r"\w+", text)}
     return {name: names[name] for name in mentioned if name in names}
-
-
-def _resolve(annotation: Any, fn: Callable[..., Any], names: Mapping[str, Any]) -> Any:
-    if not isinstance(annotation, str):
-        return annotation
-    scope: dict[str, Any] = {**getattr(fn, "__globals__", {}), **names}
-    holder = type("_Holder", (), {"__annotations__": {"it": annotation}})
-    try:
-        return typing.get_type_hints(holder, scope, scope, include_extras=True)["it"]
-    except Exception:
-        return annotation

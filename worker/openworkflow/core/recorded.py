@@ -1,0 +1,68 @@
+"""What the engine is given of a run: the claim, and the rows of its history. Plain data.
+
+Named tuples, since a busy worker makes ten thousand of them a second. JSON values are text here;
+whoever needs the value decodes it.
+"""
+
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+UNREADABLE = "unreadable"
+"""The kind and status of the one row that stands for a history which could not be decoded."""
+
+
+class ClaimedRun(NamedTuple):
+    """A run that is ours until the lease ends."""
+
+    id: UUID
+    workflow_name: str
+    version: str | None
+    input: str | None
+    """JSON text."""
+    claim_no: int
+    """The fence of everything written for it."""
+    attempts: int
+    crashes: int
+    """Expired leases since it last made progress, this one included."""
+    deadline_at: datetime | None
+    due_at: datetime
+    """`available_at` before the claim."""
+    claimed_at: datetime
+    recovered: bool
+    """Its former lease expired."""
+    has_history: bool
+    """It was claimed before, so it may have recorded steps."""
+    wake_no: int = 0
+    """How often the run had been woken when it was claimed; a park carries it back."""
+    history_from: int = 0
+    """The first claim whose steps count: later than 0 once the run was continued as new."""
+
+
+class RecordedStep(NamedTuple):
+    """A row of a run's history, as a replay needs it."""
+
+    step_name: str
+    """The step's key: its name, or `name:1` and so on where a name is used again."""
+    kind: str
+    """Text, not StepKind: a kind that a newer version wrote is refused with its own run only."""
+    status: str
+    """Text, for the same reason."""
+    attempt: int
+    claim_no: int
+    output: str | None
+    """JSON text, as are `error` and `context`."""
+    error: str | None
+    context: str | None
+    resume_at: datetime | None
+    id: UUID
+    completion_no: int | None = None
+    """The place of its result among all that reached the workflow; None if it has none (yet)."""
+    final: bool = False
+    """The failure that spent the last retry."""
+    interrupted: bool = False
+    """Cut short by a crash or a drain: no failure of the step's own."""
+    reopened: bool = False
+    """Was final until somebody retried the run."""
+    canceled: bool = False
+    """The workflow itself cancelled the branch that waited for it."""
