@@ -5,17 +5,19 @@ from typing import Any
 
 import asyncpg
 
-from openworkflow.backend.backend import (
-    BackendPostgres,
-    ClaimedRun,
-    ClaimRequest,
+from openworkflow.backend.backend import BackendPostgres, ClaimedRun, ClaimRequest, WorkerSession
+from openworkflow.backend.records import (
+    Completion,
+    Continuation,
     Flush,
     Flushed,
     RunEnd,
+    StepSuccess,
     StepWrite,
-    WorkerSession,
+    Wake,
+    Write,
+    claim_key,
 )
-from openworkflow.backend.records import Completion, StepSuccess, claim_key
 from openworkflow.core.ids import uuid7
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.workflow_run import RunStatus
@@ -35,16 +37,27 @@ async def flush(
     claim: ClaimRequest | None = None,
     successes: list[StepSuccess] | None = None,
     completions: list[Completion] | None = None,
+    continuations: list[Continuation] | None = None,
+    wakes: list[Wake] | None = None,
     worker: str = "host/1",
     lease: timedelta = LEASE,
 ) -> Flushed:
-    return await session.flush(
-        Flush(worker, lease, steps or [], ends or [], claim, successes or [], completions or [])
-    )
+    rows: dict[type[Write], Any] = {
+        StepSuccess: successes,
+        StepWrite: steps,
+        Completion: completions,
+        RunEnd: ends,
+        Continuation: continuations,
+        Wake: wakes,
+    }
+    given = {kind: some for kind, some in rows.items() if some}
+    return await session.flush(Flush(worker, lease, given, claim))
 
 
-def wanted(limit: int, *names: str) -> ClaimRequest:
-    return ClaimRequest(limit, [claim_key(name, "") for name in names])
+def wanted(limit: int, *names: str, **options: Any) -> ClaimRequest:
+    """A request that trusts nobody and takes everything, unless the options say otherwise."""
+    options.setdefault("suspects", limit)
+    return ClaimRequest(limit, [claim_key(name, "") for name in names], **options)
 
 
 async def claim(
@@ -74,12 +87,15 @@ def step_of(run: ClaimedRun, name: str, **columns: Any) -> StepWrite:
         "duration": 0.001,
         "resume_at": None,
         "update": False,
+        "completion_no": None,
     }
     return StepWrite(**(values | columns))
 
 
-def success_of(run: ClaimedRun, name: str, output: str | None = "1") -> StepSuccess:
-    return StepSuccess(uuid7(), run.id, run.claim_no, name, output, 0.001)
+def success_of(
+    run: ClaimedRun, name: str, output: str | None = "1", completion_no: int = 1
+) -> StepSuccess:
+    return StepSuccess(uuid7(), run.id, run.claim_no, name, output, 0.001, completion_no)
 
 
 def completion_of(run: ClaimedRun, output: str | None = None) -> Completion:
@@ -94,6 +110,8 @@ def end_of(run: ClaimedRun, status: RunStatus = RunStatus.SUCCEEDED, **columns: 
         "delay": None,
         "attempts": None,
         "progress": False,
+        "wake_no": None,
+        "forever": False,
     }
     return RunEnd(run.id, run.claim_no, status, **(values | columns))
 

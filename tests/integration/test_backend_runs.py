@@ -1,6 +1,7 @@
 """Runs as clients see them: created, listed, canceled, retried, pruned."""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -286,6 +287,53 @@ async def test_a_retried_run_starts_afresh_at_the_step_that_failed(
     assert (await claim_one(session, "a")).claim_no == 2
 
 
+async def test_a_retry_reopens_exactly_the_steps_whose_failure_ended_the_run(
+    backend: BackendPostgres, session: WorkerSession
+) -> None:
+    """Siblings of a gather begin later steps before the failure of one ends the run."""
+    await backend.create_workflow_runs([NewRun("a")])
+    run = await claim_one(session, "a")
+    final = {
+        "status": StepStatus.FAILED,
+        "context": '{"final": true, "branch": "1"}',
+        "error": "{}",
+        "output": None,
+    }
+    await flush(session, steps=[step_of(run, "charge", **final, completion_no=1)])
+    await flush(session, steps=[step_of(run, "caught", **final, completion_no=2)])
+    await flush(session, steps=[step_of(run, "sibling", completion_no=3)])
+    error = '{"type": "E", "message": "no", "steps": ["charge"]}'
+    await flush(session, ends=[end_of(run, RunStatus.FAILED, error=error)])
+
+    await backend.retry_workflow_run(run.id)
+
+    history = (await session.load_histories([run.id]))[run.id]
+    assert {
+        ("charge", False, True, 1),
+        ("caught", True, False, 2),
+        ("sibling", False, False, 3),
+    } == {(step.step_name, step.final, step.reopened, step.completion_no) for step in history}
+    # What claims up to this one recorded came after the failure that is not there any more.
+    assert {"branch": "1", "reopened": True, "reopened_at": run.claim_no} == json.loads(
+        history[0].context or ""
+    )
+
+
+async def test_a_retry_of_a_run_that_its_own_code_failed_reopens_no_step(
+    backend: BackendPostgres, session: WorkerSession
+) -> None:
+    await backend.create_workflow_runs([NewRun("a")])
+    run = await claim_one(session, "a")
+    caught = {"status": StepStatus.FAILED, "context": '{"final": true}', "error": "{}"}
+    await flush(session, steps=[step_of(run, "caught", **caught)])
+    error = '{"type": "E", "message": "no", "steps": []}'
+    await flush(session, ends=[end_of(run, RunStatus.FAILED, error=error)])
+
+    await backend.retry_workflow_run(run.id)
+
+    assert [True] == [step.final for step in (await session.load_histories([run.id]))[run.id]]
+
+
 async def test_pruning_deletes_old_ends_in_batches_and_nothing_else(
     backend: BackendPostgres, session: WorkerSession, database_url: str
 ) -> None:
@@ -333,7 +381,7 @@ async def test_a_schema_of_one_s_own_works_beside_public(
 
 @pytest.mark.parametrize(
     ("namespace_id", "word"),
-    [("", "empty"), ("x" * 300, "300"), ("ü" * 128, "256"), ("a\0b", "NUL"), ("\ud800", "half")],
+    [("", "not ''"), ("x" * 300, "300"), ("ü" * 128, "256"), ("a\0b", "NUL"), ("\ud800", "surrog")],
 )
 async def test_a_namespace_that_cannot_be_is_refused(
     database_url: str, namespace_id: str, word: str
@@ -361,7 +409,8 @@ async def test_diagnostics_see_leases_privileges_and_broken_rows(
         healthy.missing_privileges,
         healthy.expired_leases,
     )
-    assert (1, ["idx_workflow_runs_lease"]) == (sick.expired_leases, sick.missing_indexes)
+    assert 1 == sick.expired_leases
+    assert [True] == ["idx_workflow_runs_lease" in made for made in sick.missing_indexes]
     assert [("a running run has a worker", 1, run.id)] == [
         (found.invariant, found.rows, found.run_id) for found in sick.violations
     ]

@@ -5,7 +5,6 @@ import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 import pytest
@@ -52,7 +51,7 @@ async def test_a_claim_takes_the_run_for_the_length_of_the_lease(
     run = await backend.get_workflow_run(created.id)
     assert run is not None
     assert (RunStatus.RUNNING, "host/1", 1) == (run.status, run.worker_id, run.claim_no)
-    assert claimed.claimed_at + LEASE == run.available_at
+    assert timedelta(0) <= run.available_at - (claimed.claimed_at + LEASE) < timedelta(seconds=5)
     assert claimed.claimed_at == run.started_at
     assert run.created_at == claimed.due_at
     assert '{"x": [1, "ü"]}' == claimed.input
@@ -149,7 +148,7 @@ async def test_an_expired_lease_is_claimed_again_and_counts_as_a_crash(
     for crashes in (1, 2, 3):
         await expire_leases(database_url)
 
-        again = await claim_one(session, "a", worker="other/2")
+        again = await claim_one(session, "a", worker=f"other/{crashes}")
 
         assert (crashes, crashes + 1) == (again.crashes, again.claim_no)
         assert again.recovered
@@ -160,17 +159,15 @@ async def test_a_crash_after_progress_starts_the_count_afresh(
     backend: BackendPostgres, session: WorkerSession, database_url: str
 ) -> None:
     await backend.create_workflow_runs([NewRun("a")])
-    await claim_one(session, "a")
-    await expire_leases(database_url)
-    run = await claim_one(session, "a")
-    assert run.crashes == 1
-    await expire_leases(database_url)
-    run = await claim_one(session, "a")
-    assert run.crashes == 2
+    run = await claim_one(session, "a", worker="w/0")
+    for crashes in (1, 2):
+        await expire_leases(database_url)
+        run = await claim_one(session, "a", worker=f"w/{crashes}")
+        assert run.crashes == crashes
     await flush(session, steps=[step_of(run, "s")])
     await expire_leases(database_url)
 
-    assert (await claim_one(session, "a")).crashes == 1
+    assert (await claim_one(session, "a", worker="w/3")).crashes == 1
 
 
 async def test_closing_what_a_dead_worker_began_is_no_progress(
@@ -183,7 +180,7 @@ async def test_closing_what_a_dead_worker_began_is_no_progress(
         running = step_of(run, "deadly", status=StepStatus.RUNNING, output=None)
         await flush(session, steps=[running])
         await expire_leases(database_url)
-        run = await claim_one(session, "a")
+        run = await claim_one(session, "a", worker=f"w/{crashes}")
         assert run.crashes == crashes
         await flush(
             session,
@@ -209,7 +206,7 @@ async def test_an_expired_lease_goes_before_a_backlog(
     await backend.create_workflow_runs([NewRun("a", available_at=past)] * 10)
     await expire_leases(database_url)
 
-    assert (await claim_one(session, "a")).id == crashed.id
+    assert (await claim_one(session, "a", worker="w/2")).id == crashed.id
 
 
 async def test_nothing_a_lost_claim_writes_is_recorded(
@@ -218,7 +215,7 @@ async def test_nothing_a_lost_claim_writes_is_recorded(
     await backend.create_workflow_runs([NewRun("a")])
     stale = await claim_one(session, "a", worker="host/1")
     await expire_leases(database_url)
-    current = await claim_one(session, "a", worker="host/1")
+    current = await claim_one(session, "a", worker="host/2")
     lost, kept = step_of(stale, "s"), step_of(current, "s")
 
     refused = await flush(session, steps=[lost], ends=[end_of(stale, RunStatus.FAILED)])
@@ -335,7 +332,7 @@ async def test_a_run_ended_in_a_flush_is_not_claimed_by_it(
     run = await claim_one(session, "a")
     await expire_leases(database_url)
 
-    flushed = await flush(session, ends=[end_of(run)], claim=wanted(5, "a"))
+    flushed = await flush(session, ends=[end_of(run)], claim=wanted(5, "a"), worker="w/2")
 
     assert len({run.id} - flushed.lost) + len(flushed.claimed) == 1
 
@@ -432,57 +429,11 @@ async def test_runs_claimed_by_an_answer_that_never_came_are_handed_back(
     await backend.create_workflow_runs([NewRun("a")] * 3)
     known, lost, _ = await claim(session, "a", limit=2) + await claim(session, "a", worker="w/2")
 
-    released = await backend.release_unknown("host/1", [known.id])
+    released = await session.release_unknown("host/1", [known.id])
 
     assert [lost.id] == released
     again = await claim_one(session, "a")
     assert (lost.id, 0, False) == (again.id, again.crashes, again.recovered)
-
-
-async def test_the_history_of_a_run_comes_in_the_order_it_was_begun(
-    backend: BackendPostgres, session: WorkerSession
-) -> None:
-    await backend.create_workflow_runs([NewRun("a"), NewRun("a")])
-    run, empty = await claim(session, "a")
-    final = step_of(
-        run, "c", status=StepStatus.FAILED, error="{}", context='{"final": true}', duration=1.0
-    )
-    await flush(session, steps=[step_of(run, "b", duration=2.0), final])
-    await flush(session, steps=[step_of(run, "a", duration=9.0)])
-
-    histories = await session.load_histories([run.id, empty.id, UUID(int=1)])
-
-    assert ["a", "b", "c"] == [step.step_name for step in histories[run.id]]
-    assert [False, False, True] == [step.final for step in histories[run.id]]
-    assert ([], []) == (histories[empty.id], histories[UUID(int=1)])
-
-
-async def test_of_two_results_of_a_step_the_later_claim_s_is_the_history(
-    backend: BackendPostgres, session: WorkerSession, database_url: str
-) -> None:
-    """A claim may be lost between the check of the fence and the commit."""
-    await backend.create_workflow_runs([NewRun("a")])
-    await claim_one(session, "a")
-    await expire_leases(database_url)
-    run = await claim_one(session, "a")
-    await flush(
-        session,
-        steps=[
-            step_of(run, "s", output='"kept"', duration=1.0),
-            step_of(run, "before", output='"before"', duration=5.0),
-        ],
-    )
-    connection = await asyncpg.connect(database_url)
-    await connection.execute(
-        "INSERT INTO step_attempts (workflow_run_id, step_name, kind, status, output, claim_no) "
-        "VALUES ($1, 's', 'run', 'succeeded', '\"stale\"', 1)",
-        run.id,
-    )
-    await connection.close()
-
-    history = (await session.load_histories([run.id]))[run.id]
-
-    assert ['"before"', '"kept"'] == [step.output for step in history]
 
 
 async def test_a_cold_database_is_walked_by_its_indexes(database_url: str) -> None:

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from openworkflow.backend.backend import BackendPostgres, ConnectionLost, Flush
+from openworkflow.backend.backend import BackendPostgres, ConnectionLost
+from openworkflow.backend.records import Flush
 from openworkflow.backend.url import parse
 from openworkflow.core.errors import BackendError, ConfigurationError
 from tests.flushes import LEASE

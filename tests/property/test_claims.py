@@ -24,11 +24,12 @@ from hypothesis.stateful import (
 )
 
 from openworkflow import BackendPostgres, RunStatus
-from openworkflow.backend.backend import Flush, NewRun, RunEnd, StepWrite
+from openworkflow.backend.backend import NewRun
+from openworkflow.backend.records import RunEnd, StepWrite, Wake
 from openworkflow.core.errors import InvalidRunState
 from openworkflow.core.ids import uuid7
 from openworkflow.core.step_attempt import StepKind, StepStatus
-from tests.flushes import wanted
+from tests.flushes import flush, wanted
 
 WORKERS = ["a/1", "b/1", "c/1"]
 LEASE = timedelta(seconds=60)
@@ -44,6 +45,7 @@ class Run:
     steps: set[UUID] = field(default_factory=set)
     expired: bool = False
     due: bool = True
+    wake_no: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Claim:
     worker: str
     run: UUID
     claim_no: int
+    wake_no: int
 
 
 class Claims(RuleBasedStateMachine):
@@ -91,8 +94,7 @@ class Claims(RuleBasedStateMachine):
         await self.backend.stop()
 
     def flush(self, worker: str, **parts: Any) -> Any:
-        batch = {"steps": [], "ends": [], "claim": None, **parts}
-        return self.do(self.session.flush(Flush(worker, LEASE, **batch)))
+        return self.do(flush(self.session, worker=worker, lease=LEASE, **parts))
 
     def holds(self, claim: Claim) -> bool:
         run = self.runs[claim.run]
@@ -111,7 +113,7 @@ class Claims(RuleBasedStateMachine):
             key
             for key, run in self.runs.items()
             if (run.status is RunStatus.PENDING and run.due)
-            or (run.status is RunStatus.RUNNING and run.expired)
+            or (run.status is RunStatus.RUNNING and run.expired and run.holder != worker)
         }
         claimed = self.flush(worker, claim=wanted(limit, "w")).claimed
         assert min(limit, len(available)) == len(claimed)
@@ -120,8 +122,8 @@ class Claims(RuleBasedStateMachine):
             assert got.id in available
             run.status, run.holder, run.expired = RunStatus.RUNNING, worker, False
             run.claim_no += 1
-            assert run.claim_no == got.claim_no
-            self.claims.append(Claim(worker, got.id, got.claim_no))
+            assert (run.claim_no, run.wake_no) == (got.claim_no, got.wake_no)
+            self.claims.append(Claim(worker, got.id, got.claim_no, got.wake_no))
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data())
@@ -153,8 +155,9 @@ class Claims(RuleBasedStateMachine):
         data=st.data(),
         status=st.sampled_from([RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.PENDING]),
         delay=st.sampled_from([0.0, 3600.0]),
+        forever=st.booleans(),
     )
-    def end(self, data: st.DataObject, status: RunStatus, delay: float) -> None:
+    def end(self, data: st.DataObject, status: RunStatus, delay: float, forever: bool) -> None:
         claim = data.draw(st.sampled_from(self.claims))
         parked = status is RunStatus.PENDING
         end = RunEnd(
@@ -167,13 +170,29 @@ class Claims(RuleBasedStateMachine):
             delay=delay if parked else None,
             attempts=None,
             progress=True,
+            wake_no=claim.wake_no if parked else None,
+            forever=parked and forever,
         )
         lost = self.flush(claim.worker, ends=[end]).lost
         assert self.holds(claim) == (claim.run not in lost)
         if self.holds(claim):
             run = self.runs[claim.run]
             run.status, run.holder, run.expired = status, None, False
-            run.due = not parked or delay == 0.0
+            run.due = not parked or (delay == 0.0 and not forever) or run.wake_no > claim.wake_no
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data(), worker=st.sampled_from([None, *WORKERS]))
+    def wake(self, data: st.DataObject, worker: str | None) -> None:
+        key = data.draw(st.sampled_from(list(self.runs)))
+        run = self.runs[key]
+        if worker is None:
+            unfinished = not run.status.finished
+            assert unfinished == self.do(self.backend.wake_workflow_run(key))
+        else:
+            self.flush(worker, wakes=[Wake(key)])
+        if not run.status.finished:
+            run.wake_no += 1
+            run.due = True
 
     @precondition(lambda self: self.claims)
     @rule(worker=st.sampled_from(WORKERS))
@@ -227,7 +246,7 @@ class Claims(RuleBasedStateMachine):
             return
         rows = self.do(
             self.sql.fetch(
-                "SELECT r.id, r.status, r.claim_no, r.worker_id, "
+                "SELECT r.id, r.status, r.claim_no, r.worker_id, r.wake_no, "
                 "array_remove(array_agg(s.id), NULL) AS steps FROM workflow_runs r "
                 "LEFT JOIN step_attempts s ON s.workflow_run_id = r.id "
                 "WHERE r.id = ANY($1) GROUP BY r.id",
@@ -237,10 +256,11 @@ class Claims(RuleBasedStateMachine):
         assert len(self.runs) == len(rows)
         for row in rows:
             run = self.runs[row["id"]]
-            assert (run.status, run.claim_no, run.holder) == (
+            assert (run.status, run.claim_no, run.holder, run.wake_no) == (
                 row["status"],
                 row["claim_no"],
                 row["worker_id"],
+                row["wake_no"],
             )
             assert run.steps == set(row["steps"])
 

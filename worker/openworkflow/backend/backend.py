@@ -1,35 +1,34 @@
 """BackendPostgres: the tables of one namespace, a method for each thing that is done with them."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
 
 import asyncpg
 
-from openworkflow.backend import migrations, queries
+from openworkflow.backend import flush, migrations, queries
 from openworkflow.backend.builds import Builds
 from openworkflow.backend.connection import Connection, Link, borrowed, connect, open_pool, probe
 from openworkflow.backend.diagnostics import Diagnostics, diagnose
 from openworkflow.backend.enqueuing import IDEMPOTENCY_PERIOD, Enqueuing
 from openworkflow.backend.failures import DRIVER_ERRORS, ConnectionLost, as_backend_error
-from openworkflow.backend.migrations import Migration, MigrationState
+from openworkflow.backend.ledger import Ledger, Loss, MigrationState, look
+from openworkflow.backend.migrations import Migration
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.notifications import Listener
 from openworkflow.backend.records import (
     ClaimedRun,
     ClaimRequest,
     CreatedRun,
-    Flush,
-    Flushed,
     NewRun,
     Page,
     RecordedStep,
-    RunEnd,
     RunFilter,
-    StepWrite,
+    Wake,
 )
-from openworkflow.backend.rows import as_run, as_step, cursor_after, read_cursor
+from openworkflow.backend.rows import as_member, as_run, as_step, cursor_after, read_cursor
 from openworkflow.backend.session import HeartbeatSession, WorkerSession
 from openworkflow.backend.url import Dsn, parse
 from openworkflow.core.errors import ConfigurationError, InvalidRunState, RunNotFound
@@ -42,17 +41,15 @@ __all__ = [
     "ClaimedRun",
     "ConnectionLost",
     "CreatedRun",
-    "Flush",
-    "Flushed",
     "HeartbeatSession",
     "NewRun",
     "Page",
     "RecordedStep",
-    "RunEnd",
     "RunFilter",
-    "StepWrite",
     "WorkerSession",
 ]
+
+_WAKE = flush.Shape((Wake,), updates=False, claim=False)
 
 
 class BackendPostgres:
@@ -70,6 +67,11 @@ class BackendPostgres:
     ) -> None:
         self.url, self.pooled, self._namespace = dsn, pooled, namespace
         self.namespace_id, self.schema = namespace.id, namespace.schema
+        self._place = {
+            "namespace_id": namespace.id,
+            "work_channel": namespace.work_channel,
+            "done_channel": namespace.done_channel,
+        }
         self._listen_dsn, self._pool, self._application_name = listen_dsn, pool, application_name
         self._sql = queries.load(namespace.schema)
         self.builds = Builds(self._fetch, self._sql, namespace.id)
@@ -96,7 +98,10 @@ class BackendPostgres:
         dsn, listen_dsn = parse(url), parse(listen_url) if listen_url else None
         connection, pooled = await probe(dsn, application_name=application_name)
         try:
-            await (migrations.migrate if migrate else migrations.check)(connection, schema)
+            if migrate:
+                await migrations.migrate(connection, schema, pooled=pooled)
+            else:
+                await migrations.check(connection, schema)
         except DRIVER_ERRORS as error:
             raise as_backend_error(error, dsn) from error
         finally:
@@ -173,7 +178,7 @@ class BackendPostgres:
         """How many runs of the namespace have each status."""
         rows = await self._fetch(self._sql["count_workflow_runs"], self.namespace_id)
         counts = dict.fromkeys(RunStatus, 0)
-        counts.update((RunStatus(row["status"]), row["runs"]) for row in rows)
+        counts.update((as_member(RunStatus, row["status"]), row["runs"]) for row in rows)
         return counts
 
     async def cancel_workflow_run(self, run_id: UUID) -> WorkflowRun:
@@ -208,6 +213,17 @@ class BackendPostgres:
         run = await self._existing(run_id)
         raise InvalidRunState(run_id, run.status, "retried; only a failed or canceled run can")
 
+    async def wake_workflow_run(self, run_id: UUID) -> bool:
+        """Say that something has happened which this run may wait for.
+
+        One that waits is due at once, and one that is about to wait will not. False if it has
+        finished, or is none of this namespace.
+        """
+        values: dict[str, Any] = {**self._place, "wake_run_id": [run_id]}
+        arguments = [values[name] for name in _WAKE.parameters]
+        (row,) = await self._fetch(flush.statement(self._sql, _WAKE), *arguments)
+        return bool(row["wakes"])
+
     async def prune(
         self,
         statuses: Collection[RunStatus],
@@ -240,7 +256,7 @@ class BackendPostgres:
         links = [self._link() for _ in range(connections)]
         for link in links:
             await link.open()
-        return WorkerSession(links, self._sql, self.namespace_id, self._namespace.done_channel)
+        return WorkerSession(links, self._sql, self._place)
 
     async def open_heartbeat(self) -> HeartbeatSession:
         """A connection for one worker's heartbeat, in the event loop that is running."""
@@ -257,16 +273,6 @@ class BackendPostgres:
             self._namespace, lambda: connect(dsn, application_name=self._application_name)
         )
 
-    async def release_unknown(self, worker_id: str, held: Iterable[UUID]) -> list[UUID]:
-        """Hand back runs claimed for this worker that it does not hold; returns their ids.
-
-        For after a lost connection, when the answer of a claim may never have arrived.
-        """
-        rows = await self._fetch(
-            self._sql["release_workflow_runs"], self.namespace_id, worker_id, list(held)
-        )
-        return [row["id"] for row in rows]
-
     async def next_due(self, after: datetime | None = None) -> float | None:
         """Seconds until the next pending run falls due after `after` (by default now), if any."""
         rows = await self._fetch(self._sql["next_due"], self.namespace_id, after)
@@ -280,13 +286,26 @@ class BackendPostgres:
 
     async def migrate(self) -> list[Migration]:
         """Apply the migrations that are missing; returns them."""
-        async with borrowed(self._pool, self.url, pooled=self.pooled) as connection:
-            return await migrations.migrate(connection, self.schema)
+        async with self._own_connection() as connection:
+            return await migrations.migrate(connection, self.schema, pooled=self.pooled)
+
+    async def mend_indexes(self) -> list[str]:
+        """Make indexes again that are gone or invalid; returns their names.
+
+        Behind a pooler none: they are made concurrently, which needs a direct connection.
+        """
+        if self.pooled:
+            return []
+        async with self._own_connection() as connection:
+            return [index.name for index in await migrations.mend(connection, self.schema)]
 
     async def migration_states(self) -> list[MigrationState]:
         """Every migration this program knows, and when it was applied."""
-        async with borrowed(self._pool, self.url, pooled=self.pooled) as connection:
-            return await migrations.states(connection, self.schema)
+        return (await self._look()).states
+
+    async def schema_loss(self) -> Loss | None:
+        """A table or column that is gone although its migration was applied."""
+        return (await self._look()).loss
 
     async def diagnostics(self) -> Diagnostics:
         """The health of server, schema and namespace; reads both tables whole."""
@@ -297,6 +316,23 @@ class BackendPostgres:
             namespace_id=self.namespace_id,
             pooled=self.pooled,
         )
+
+    async def _look(self) -> Ledger:
+        async with borrowed(self._pool, self.url, pooled=self.pooled) as connection:
+            return await look(connection, self.schema)
+
+    @contextlib.asynccontextmanager
+    async def _own_connection(self) -> AsyncIterator[Connection]:
+        """A connection outside of the pool, whose settings and transactions nobody shares."""
+        connection = await connect(
+            self.url, application_name=self._application_name, pooled=self.pooled
+        )
+        try:
+            yield connection
+        except DRIVER_ERRORS as error:
+            raise as_backend_error(error, self.url) from error
+        finally:
+            connection.terminate()
 
     async def _fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         async with borrowed(self._pool, self.url, pooled=self.pooled) as connection:

@@ -12,7 +12,13 @@ from typing import Any
 
 import asyncpg
 
-from openworkflow.backend.failures import DRIVER_ERRORS, ConnectionLost, as_backend_error
+from openworkflow.backend.failures import (
+    DRIVER_ERRORS,
+    ConnectionLost,
+    UnreadableAnswer,
+    as_backend_error,
+    one_line,
+)
 from openworkflow.backend.url import Dsn
 from openworkflow.core.errors import BackendError
 
@@ -147,6 +153,12 @@ class Link:
                     self.drop()
                     raise ConnectionLost(str(failure)) from error
                 raise failure from error
+            except (ValueError, OverflowError) as error:
+                self.drop()
+                raise UnreadableAnswer(
+                    f"PostgreSQL at {self._dsn} answered with a value that Python cannot hold: "
+                    f"{one_line(error)}"
+                ) from error
             except BaseException:
                 self.drop()
                 raise

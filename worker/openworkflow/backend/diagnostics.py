@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from openworkflow.backend.blueprint import known, made_by
 from openworkflow.backend.queries import quoted
 
 
@@ -35,6 +36,7 @@ class Diagnostics:
     missing_privileges: list[str]
     """Such as `step_attempts DELETE`."""
     missing_indexes: list[str]
+    """The SQL that makes each index that is gone or invalid."""
     oldest_transaction: float
     """Seconds; an old one keeps dead rows alive, which slows every claim."""
     expired_leases: int
@@ -55,7 +57,9 @@ async def diagnose(
 ) -> Diagnostics:
     """Ask everything; the schema must be up to date."""
     before = datetime.now(UTC)
-    (server,) = await fetch(queries["diagnose_server"], quoted(schema))
+    made = made_by(known())
+    names = [index.name for index in made.indexes]
+    (server,) = await fetch(queries["diagnose_server"], quoted(schema), list(made.tables), names)
     middle = before + (datetime.now(UTC) - before) / 2
     (runs,) = await fetch(queries["diagnose_runs"], namespace_id)
     broken = await fetch(queries["check_invariants"])
@@ -68,7 +72,11 @@ async def diagnose(
         used_connections=server["used_connections"],
         may_create=server["may_create"],
         missing_privileges=server["missing_privileges"],
-        missing_indexes=server["missing_indexes"],
+        missing_indexes=[
+            index.statement(schema, concurrently=True)
+            for index in made.indexes
+            if index.name in server["missing_indexes"]
+        ],
         oldest_transaction=server["oldest_transaction"],
         expired_leases=runs["expired_leases"],
         oldest_expired_lease=runs["oldest_expired_lease"],

@@ -13,7 +13,9 @@ import ssl
 import asyncpg
 
 from openworkflow.backend.url import Dsn
-from openworkflow.core.errors import BackendError
+from openworkflow.core.errors import BackendError, ConnectionLost
+
+__all__ = ["DRIVER_ERRORS", "ConnectionLost", "UnreadableAnswer", "as_backend_error", "one_line"]
 
 DRIVER_ERRORS = (
     OSError,
@@ -37,8 +39,8 @@ _UNREACHABLE = {
 }
 
 
-class ConnectionLost(BackendError):
-    """The database does not answer for now; the same request may succeed later."""
+class UnreadableAnswer(ConnectionLost):
+    """The answer holds a value that the driver cannot decode, so it gives none of it."""
 
 
 def as_backend_error(error: BaseException, dsn: Dsn) -> BackendError:
@@ -140,6 +142,8 @@ def _advice(error: asyncpg.PostgresError, state: str, text: str, dsn: Dsn) -> st
         return f"; let an administrator grant it to role {dsn.user!r}"
     if state in ("42P01", "42703"):
         return "; the tables are missing or old: check the schema, and run `openworkflow migrate`"
+    if state == "42P10":
+        return "; an index is missing: run `openworkflow migrate`, which makes it again"
     if state == _READ_ONLY:
         return "; this is a standby: use target_session_attrs=read-write in the database URL"
     if "startup parameter" in text:

@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 
-from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.names import storable_text
 
 NAMESPACE_LIMIT = 255
 """Bytes of UTF-8."""
@@ -19,8 +19,8 @@ class Namespace:
     schema: str
 
     def __post_init__(self) -> None:
-        _check("namespace_id", self.id, NAMESPACE_LIMIT)
-        _check("schema", self.schema, IDENTIFIER_LIMIT)
+        storable_text("namespace_id", self.id, NAMESPACE_LIMIT, unit="bytes")
+        storable_text("schema", self.schema, IDENTIFIER_LIMIT, unit="bytes")
 
     @property
     def work_channel(self) -> str:
@@ -35,13 +35,3 @@ class Namespace:
     @property
     def _digest(self) -> str:
         return hashlib.sha256(f"{self.schema}.{self.id}".encode()).hexdigest()[:16]
-
-
-def _check(what: str, name: str, limit: int) -> None:
-    if type(name) is not str or not name or "\0" in name:
-        raise ConfigurationError(f"{what} must be text without NUL, and not empty")
-    if any("\ud800" <= character <= "\udfff" for character in name):
-        raise ConfigurationError(f"{what} contains half of a surrogate pair, which is no text")
-    size = len(name.encode())
-    if size > limit:
-        raise ConfigurationError(f"{what} {name[:20]!r}... has {size} bytes; {limit} are allowed")

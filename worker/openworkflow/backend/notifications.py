@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any, Self
 from uuid import UUID
 
@@ -27,6 +27,8 @@ CHECK_SECONDS = 30.0
 """How often an idle listening connection is asked whether it still lives."""
 CANCELED = "canceled "
 """Begins the payload that tells workers of a canceled run."""
+WOKEN = "wake "
+"""Begins the payload that tells workers of runs, among theirs, whose wait has ended."""
 
 
 class Listener:
@@ -43,6 +45,7 @@ class Listener:
         self._namespace, self._connect = namespace, connect
         self._on_work: list[Callable[[], object]] = []
         self._on_canceled: list[Callable[[UUID], object]] = []
+        self._on_woken: list[Callable[[UUID], object]] = []
         self._waiting: dict[UUID, set[asyncio.Future[None]]] = {}
         self._hears_done = False
         self._changed = asyncio.Event()
@@ -74,6 +77,10 @@ class Listener:
     def on_canceled(self, callback: Callable[[UUID], object]) -> None:
         """Call back with the id of each run that is canceled."""
         self._on_canceled.append(callback)
+
+    def on_woken(self, callback: Callable[[UUID], object]) -> None:
+        """Call back with the id of each running run that is woken, whoever executes it."""
+        self._on_woken.append(callback)
 
     def on_finished(self, run_id: UUID) -> asyncio.Future[None]:
         """A future that resolves when the run may have finished; look at its row then."""
@@ -129,9 +136,9 @@ class Listener:
     def _hear_work(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
         text = str(payload)
         if text.startswith(CANCELED):
-            run_id = UUID(text.removeprefix(CANCELED))
-            for callback in self._on_canceled:
-                callback(run_id)
+            _call_with_ids(self._on_canceled, text.removeprefix(CANCELED))
+        elif text.startswith(WOKEN):
+            _call_with_ids(self._on_woken, text.removeprefix(WOKEN))
         else:
             for wake in self._on_work:
                 wake()
@@ -139,8 +146,8 @@ class Listener:
     def _hear_done(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
         if not self._waiting:
             return
-        for text in str(payload).split(","):
-            for future in tuple(self._waiting.get(UUID(text), ())):
+        for run_id in _ids(str(payload)):
+            for future in tuple(self._waiting.get(run_id, ())):
                 _resolve(future)
 
     def _wake_all(self) -> None:
@@ -213,6 +220,19 @@ class Waker:
 
 _COMMITS = ("COMMIT", "END")
 _ENDS = (*_COMMITS, "ROLLBACK", "ABORT")
+
+
+def _ids(text: str) -> Iterator[UUID]:
+    """The ids in a payload; anybody may send one, so what is no id is passed over."""
+    for word in text.split(","):
+        with contextlib.suppress(ValueError):
+            yield UUID(word)
+
+
+def _call_with_ids(callbacks: Iterable[Callable[[UUID], object]], text: str) -> None:
+    for run_id in _ids(text):
+        for callback in callbacks:
+            callback(run_id)
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -5,15 +5,37 @@ dataclass, but made in half the time, and `zip(*rows)` turns them into the colum
 JSON values are text here; whoever needs the value decodes it.
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.recorded import ClaimedRun, RecordedStep
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
+
+__all__ = [
+    "KEY_SEPARATOR",
+    "ClaimRequest",
+    "ClaimedRun",
+    "Completion",
+    "Continuation",
+    "CreatedRun",
+    "Flush",
+    "Flushed",
+    "NewRun",
+    "Page",
+    "RecordedStep",
+    "RunEnd",
+    "RunFilter",
+    "StepSuccess",
+    "StepWrite",
+    "Wake",
+    "Write",
+    "claim_key",
+]
 
 KEY_SEPARATOR = "\x1f"
 
@@ -67,6 +89,10 @@ class StepSuccess(NamedTuple):
     output: str | None
     duration: float
     """Seconds since it began: `created_at` is the database's now less this."""
+    completion_no: int | None
+    """The place of this result among all that reached the workflow."""
+    context: str | None = None
+    """JSON text, such as which branch asked."""
 
 
 class StepWrite(NamedTuple):
@@ -85,7 +111,9 @@ class StepWrite(NamedTuple):
     duration: float
     resume_at: datetime | None
     update: bool
-    """The row is there, as `running`; this is its end."""
+    """The row is there, as `running`; this is its end. `context` is merged into the row's."""
+    completion_no: int | None = None
+    """None for what does not reach the workflow: a beginning, a failure that is retried."""
 
 
 class Completion(NamedTuple):
@@ -111,9 +139,27 @@ class RunEnd(NamedTuple):
     """The new count of failed attempts; None keeps it."""
     progress: bool
     """Forgive earlier crashes."""
+    wake_no: int | None = None
+    """The number that a wait has seen: a run that was woken since is due at once."""
+    forever: bool = False
+    """Due at no time, unless its deadline or a wake makes it so; `available_at` is ignored."""
 
 
-Write = StepSuccess | StepWrite | Completion | RunEnd
+class Continuation(NamedTuple):
+    """A claimed run that starts afresh, at once, with a new input and no history."""
+
+    run_id: UUID
+    claim_no: int
+    input: str | None
+
+
+class Wake(NamedTuple):
+    """Something that a run may wait for has happened. Any run; no claim is needed."""
+
+    run_id: UUID
+
+
+Write = StepSuccess | StepWrite | Completion | RunEnd | Continuation | Wake
 """One row of a flush; its first column is the id that an answer names it by."""
 
 
@@ -128,6 +174,13 @@ class ClaimRequest:
     keys: list[str]
     build_id: str | None = None
     pinned_keys: list[str] = field(default_factory=list)
+    suspects: int = 0
+    """How many runs may be taken that crashed `trusted_crashes` times or more."""
+    trusted_crashes: int = 2
+    recover: bool = True
+    """Whether expired leases of other workers are taken at all."""
+    deadlines: Mapping[str, float] = field(default_factory=dict)
+    """By key: seconds from a run's creation to its deadline, where it was given none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,34 +189,9 @@ class Flush:
 
     worker_id: str
     lease: timedelta
-    steps: Sequence[StepWrite] = ()
-    ends: Sequence[RunEnd] = ()
+    rows: Mapping[type[Write], Sequence[Any]] = field(default_factory=dict)
+    """The writes by their type; none of the lists is empty."""
     claim: ClaimRequest | None = None
-    successes: Sequence[StepSuccess] = ()
-    completions: Sequence[Completion] = ()
-
-
-class ClaimedRun(NamedTuple):
-    """A run that is ours until the lease ends."""
-
-    id: UUID
-    workflow_name: str
-    version: str | None
-    input: str | None
-    """JSON text."""
-    claim_no: int
-    """The fence of everything written for it."""
-    attempts: int
-    crashes: int
-    """Expired leases since it last made progress, this one included."""
-    deadline_at: datetime | None
-    due_at: datetime
-    """`available_at` before the claim."""
-    claimed_at: datetime
-    recovered: bool
-    """Its former lease expired."""
-    has_history: bool
-    """It was claimed before, so it may have recorded steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,26 +202,6 @@ class Flushed:
     lost: Set[UUID]
     """The steps, by their own ids, and the ends of runs whose claim no longer stood."""
     claimed: list[ClaimedRun]
-
-
-class RecordedStep(NamedTuple):
-    """A row of a run's history, as a replay needs it."""
-
-    step_name: str
-    kind: StepKind
-    status: StepStatus
-    attempt: int
-    claim_no: int
-    output: str | None
-    error: str | None
-    final: bool
-    """The failure that spent the last retry."""
-    interrupted: bool
-    """Cut short by a crash or a drain: no failure of the step's own."""
-    reopened: bool
-    """Was final until somebody retried the run."""
-    resume_at: datetime | None
-    id: UUID
 
 
 @dataclass(frozen=True, slots=True)

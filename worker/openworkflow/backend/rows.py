@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -15,23 +16,36 @@ from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.step_attempt import StepAttempt, StepKind, StepStatus
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
+M = TypeVar("M", bound=StrEnum)
+
 _JSON_COLUMNS = ("config", "context", "input", "output", "error")
 _RUN_COLUMNS = [field.name for field in fields(WorkflowRun)]
 _STEP_COLUMNS = [field.name for field in fields(StepAttempt)]
 
 
 def as_run(row: asyncpg.Record) -> WorkflowRun:
-    """A row of `workflow_runs`; columns that a newer schema may add are left out."""
+    """A row of `workflow_runs`, however odd: one row must not keep a page from being shown."""
     values = _decoded(row, _RUN_COLUMNS)
-    values["status"] = RunStatus(values["status"])
+    values["status"] = as_member(RunStatus, values["status"])
     return WorkflowRun(**values)
 
 
 def as_step(row: asyncpg.Record) -> StepAttempt:
-    """A row of `step_attempts`."""
+    """A row of `step_attempts`, however odd."""
     values = _decoded(row, _STEP_COLUMNS)
-    values["kind"], values["status"] = StepKind(values["kind"]), StepStatus(values["status"])
+    values["kind"] = as_member(StepKind, values["kind"])
+    values["status"] = as_member(StepStatus, values["status"])
     return StepAttempt(**values)
+
+
+def as_member(enum: type[M], text: str) -> M:
+    """The member of this value; for one that a newer version wrote, a member of its own."""
+    try:
+        return enum(text)
+    except ValueError:
+        member = str.__new__(enum, text)
+        member._name_ = member._value_ = text
+        return member
 
 
 def cursor_after(run: WorkflowRun) -> str:
@@ -56,5 +70,13 @@ def _decoded(row: asyncpg.Record, columns: Sequence[str]) -> dict[str, Any]:
     values = {column: row[column] for column in columns}
     for column in _JSON_COLUMNS:
         if values.get(column) is not None:
-            values[column] = json.loads(values[column])
+            values[column] = _json(values[column])
     return values
+
+
+def _json(text: str) -> Any:
+    """The value; the text itself where Python cannot hold it, such as a number of 5,000 digits."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text

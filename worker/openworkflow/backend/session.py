@@ -2,127 +2,107 @@
 
 import asyncio
 import operator
-from collections.abc import Iterable, Mapping, Sequence, Set
-from datetime import timedelta
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import asyncpg
 
+from openworkflow.backend import flush as flushes
 from openworkflow.backend.connection import Link
-from openworkflow.backend.queries import numbered
-from openworkflow.backend.records import (
-    ClaimedRun,
-    Completion,
-    Flush,
-    Flushed,
-    RecordedStep,
-    RunEnd,
-    StepSuccess,
-    StepWrite,
-    Write,
-)
-from openworkflow.core.step_attempt import StepKind, StepStatus
+from openworkflow.backend.failures import UnreadableAnswer
+from openworkflow.backend.flush import Shape
+from openworkflow.backend.records import ClaimedRun, Flush, Flushed, RecordedStep
+from openworkflow.core.errors import BackendError
+from openworkflow.core.recorded import UNREADABLE
+from openworkflow.core.step_attempt import StepStatus
 
-_STEP_PARAMETERS = {
-    "flush_step_successes": [f"success_{name}" for name in StepSuccess._fields],
-    "flush_step_writes": [f"step_{name}" for name in StepWrite._fields],
-}
-_END_PARAMETERS = {
-    "flush_completions": [f"completion_{name}" for name in Completion._fields],
-    "flush_run_ends": [f"end_{name}" for name in RunEnd._fields],
-}
-_CLAIM_PARAMETERS = (
-    "claim_keys",
-    "claim_limit",
-    "worker_id",
-    "namespace_id",
-    "lease",
-    "build_id",
-    "pinned_keys",
+_CLAIM_COLUMNS = (
+    "id",
+    "workflow_name",
+    "version",
+    "input",
+    "claim_no",
+    "attempts",
+    "crashes",
+    "deadline_at",
+    "wake_no",
+    "history_from",
 )
-_CLAIM_COLUMNS = ClaimedRun._fields[: ClaimedRun._fields.index("due_at")]
-_CLAIM_NO = _CLAIM_COLUMNS.index("claim_no")
 _DUE_AT = operator.attrgetter("due_at")
-_KINDS = {kind.value: kind for kind in StepKind}
-_STATUSES = {status.value: status for status in StepStatus}
-
-
-class Parts(NamedTuple):
-    """Which parts a flush is joined from."""
-
-    successes: bool
-    steps: bool
-    updates: bool
-    """Some of the steps end a row that was recorded as running."""
-    completions: bool
-    ends: bool
-    claim: bool
 
 
 class WorkerSession:
-    """A few connections that take turns, each with one statement at a time."""
+    """A few connections that take turns, each with one statement at a time.
+
+    `place` is what every flush needs to know of where it goes: the namespace and its channels.
+    """
 
     def __init__(
-        self, links: Iterable[Link], queries: Mapping[str, str], namespace_id: str, channel: str
+        self, links: Iterable[Link], queries: Mapping[str, str], place: Mapping[str, str]
     ) -> None:
         self._links = list(links)
-        self._sql, self._namespace_id, self._channel = queries, namespace_id, channel
-        self._statements: dict[Parts, str] = {}
+        self._sql, self._place = queries, place
+        self._statements: dict[Shape, tuple[str, tuple[str, ...]]] = {}
         self._idle: asyncio.Queue[Link] = asyncio.LifoQueue()
         for link in self._links:
             self._idle.put_nowait(link)
 
     async def flush(self, flush: Flush) -> Flushed:
-        """Record, end and claim in one statement and one commit.
+        """Record, end, wake and claim in one statement and one commit.
 
-        Raises ConnectionLost if it is unknown whether it took effect: sending the same steps and
-        ends again is safe, runs it may have claimed are to be released. Raises BackendError if
-        PostgreSQL refused it, and then nothing of it took effect.
+        Raises ConnectionLost if it is unknown whether it took effect: sending the same rows again
+        is safe, runs it may have claimed are to be released. Raises BackendError if PostgreSQL
+        refused it, and then nothing of it took effect.
         """
-        arguments: list[Any] = []
-        updates = False
-        if flush.successes or flush.steps:
-            _columns(arguments, flush.successes, flush.steps)
-            updates = bool(flush.steps) and True in arguments[-1]
-            arguments.append(len(flush.successes) + len(flush.steps))
-        if flush.completions or flush.ends:
-            _columns(arguments, flush.completions, flush.ends)
-            arguments += len(flush.completions) + len(flush.ends), self._channel
-        if flush.claim:
-            arguments += flush.claim.keys, flush.claim.limit
-            arguments += flush.worker_id, self._namespace_id, flush.lease
-            arguments += flush.claim.build_id, flush.claim.pinned_keys
-        parts = Parts(
-            bool(flush.successes),
-            bool(flush.steps),
-            updates,
-            bool(flush.completions),
-            bool(flush.ends),
-            flush.claim is not None,
-        )
-        (row,) = await self._fetch(self._statement(parts), arguments)
-        return Flushed(
-            row["now"], _lost(flush, row), _claimed(row) if flush.claim is not None else []
-        )
+        shape = flushes.shape_of(flush)
+        sql, parameters = self._statement(shape)
+        values = {**self._place, **flushes.values(flush, shape)}
+        (row,) = await self._fetch(sql, [values[name] for name in parameters])
+        lost = flushes.lost(flush, shape, row)
+        return Flushed(row["now"], lost, _claimed(row) if shape.claim else [])
 
     async def load_histories(self, run_ids: Sequence[UUID]) -> dict[UUID, list[RecordedStep]]:
-        """What was recorded for each of these runs, in the order it was begun."""
-        histories: dict[UUID, list[RecordedStep]] = {run_id: [] for run_id in run_ids}
-        for row in await self._fetch(self._sql["load_histories"], (list(run_ids),)):
-            histories[row["workflow_run_id"]].append(_recorded(row))
+        """What was recorded for each of these runs, in the order results reached the workflow.
+
+        A history that cannot be read is one step of the kind `UNREADABLE` that says why.
+        """
+        try:
+            rows = await self._fetch(self._sql["load_histories"], (list(run_ids),))
+        except BackendError as error:
+            if not _is_of_a_value(error):
+                raise
+            if len(run_ids) == 1:
+                return {run_ids[0]: [_unreadable(run_ids[0], error)]}
+            apart = [await self.load_histories([run_id]) for run_id in run_ids]
+            return {run_id: steps for one in apart for run_id, steps in one.items()}
+        histories: dict[UUID, list[asyncpg.Record]] = {run_id: [] for run_id in run_ids}
+        for row in rows:
+            histories[row["workflow_run_id"]].append(row)
         return {run_id: _current(history) for run_id, history in histories.items()}
+
+    async def release_unknown(self, worker_id: str, held: Iterable[UUID]) -> list[UUID]:
+        """Hand back runs claimed for this worker that it does not hold; returns their ids.
+
+        For claims whose answer never arrived, and runs whose end could not be written: a worker
+        leaves its own expired leases to others. Raises as `flush` does.
+        """
+        arguments = (self._place["namespace_id"], worker_id, list(held))
+        rows = await self._fetch(self._sql["release_workflow_runs"], arguments)
+        return [row["id"] for row in rows]
 
     async def close(self) -> None:
         """Disconnect."""
         for link in self._links:
             await link.close()
 
-    def _statement(self, parts: Parts) -> str:
-        statement = self._statements.get(parts)
-        if statement is None:
-            statement = self._statements[parts] = flush_statement(self._sql, parts)
-        return statement
+    def _statement(self, shape: Shape) -> tuple[str, tuple[str, ...]]:
+        found = self._statements.get(shape)
+        if found is None:
+            found = flushes.statement(self._sql, shape), shape.parameters
+            self._statements[shape] = found
+        return found
 
     async def _fetch(self, sql: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
         link = await self._idle.get()
@@ -151,116 +131,106 @@ class HeartbeatSession:
         await self._link.close()
 
 
-def flush_statement(queries: Mapping[str, str], parts: Parts) -> str:
-    """The statement that consists of these parts."""
-    joined: list[str] = []
-    answers: list[str] = []
-    parameters: list[str] = []
-    if parts.successes or parts.steps:
-        rows = _rows(queries, _STEP_PARAMETERS, (parts.successes, parts.steps), parameters)
-        joined.append(queries["flush_steps"].replace("{rows}", rows))
-        answers.append("steps")
-        parameters.append("step_count")
-    if parts.updates:
-        joined.append(queries["flush_updates"])
-    if parts.completions or parts.ends:
-        rows = _rows(queries, _END_PARAMETERS, (parts.completions, parts.ends), parameters)
-        joined.append(queries["flush_ends"].replace("{rows}", rows))
-        answers.append("ends")
-        parameters += ["end_count", "done_channel"]
-    if parts.claim:
-        joined.append(queries["flush_claim"])
-        answers.append("claim")
-        parameters += _CLAIM_PARAMETERS
-    if not joined:
-        return "select now() as now"
-    columns = ", ".join(f"{answer}.*" for answer in answers)
-    select = f"select now() as now, {columns} from {', '.join(answers)}"  # noqa: S608
-    return numbered(f"with {', '.join(joined)} {select}", parameters)
-
-
-def _rows(
-    queries: Mapping[str, str],
-    sources: Mapping[str, list[str]],
-    used: Iterable[bool],
-    parameters: list[str],
-) -> str:
-    """The sources in use, one after the other; adds their parameters."""
-    names = [name for name, is_used in zip(sources, used, strict=True) if is_used]
-    for name in names:
-        parameters += sources[name]
-    return " union all ".join(queries[name] for name in names)
-
-
-def _columns(arguments: list[Any], *kinds: Sequence[Write]) -> None:
-    """Rows of each kind as the columns that the statement takes."""
-    for rows in kinds:
-        if rows:
-            arguments += zip(*rows, strict=True)
-
-
-def _lost(flush: Flush, row: asyncpg.Record) -> Set[UUID]:
-    """What the database did not take; it names what it took only if that was not all."""
-    lost: set[UUID] = set()
-    if (flush.successes or flush.steps) and row["steps"] is not None:
-        lost = {step.id for step in flush.successes} | {step.id for step in flush.steps}
-        lost.difference_update(row["steps"])
-    if (flush.completions or flush.ends) and row["ends"] is not None:
-        ended = {end.run_id for end in flush.completions} | {end.run_id for end in flush.ends}
-        lost |= ended.difference(row["ends"])
-    return lost
-
-
 def _claimed(row: asyncpg.Record) -> list[ClaimedRun]:
     """The runs that were claimed, those that waited longest first."""
     if row["id"] is None:
         return []
-    now, recovered = row["now"], frozenset(row["recovered_ids"])
-    due_at = dict(zip(row["taken_ids"], row["taken_at"], strict=True))
+    claimed_at: datetime = row["claimed_at"]
+    recovered = frozenset(row["recovered_ids"])
+    due_at: dict[UUID, datetime] = dict(zip(row["taken_ids"], row["taken_at"], strict=True))
     columns = [row[name] for name in _CLAIM_COLUMNS]
     runs = [
-        ClaimedRun._make(
-            (*values, due_at[values[0]], now, values[0] in recovered, values[_CLAIM_NO] > 1)
+        ClaimedRun(
+            run_id,
+            name,
+            version,
+            # In a database without an encoding it may be no UTF-8: then it is no JSON either.
+            None if input is None else input.decode("utf-8", "backslashreplace"),
+            claim_no,
+            attempts,
+            crashes,
+            deadline_at,
+            due_at[run_id],
+            claimed_at,
+            run_id in recovered,
+            claim_no > max(1, history_from),
+            wake_no,
+            history_from,
         )
-        for values in zip(*columns, strict=True)
+        for (
+            run_id,
+            name,
+            version,
+            input,
+            claim_no,
+            attempts,
+            crashes,
+            deadline_at,
+            wake_no,
+            history_from,
+        ) in zip(*columns, strict=True)
     ]
     runs.sort(key=_DUE_AT)
     return runs
 
 
-def _recorded(row: asyncpg.Record) -> RecordedStep:
-    return RecordedStep(
-        step_name=row["step_name"],
-        kind=_KINDS[row["kind"]],
-        status=_STATUSES[row["status"]],
-        attempt=row["attempt"],
-        claim_no=row["claim_no"],
-        output=row["output"],
-        error=row["error"],
-        final=row["final"],
-        interrupted=row["interrupted"],
-        reopened=row["reopened"],
-        resume_at=row["resume_at"],
-        id=row["id"],
-    )
+def _current(rows: list[asyncpg.Record]) -> list[RecordedStep]:
+    """The history without what a claim recorded in the moment it was lost, or before a retry.
 
-
-def _current(history: list[RecordedStep]) -> list[RecordedStep]:
-    """Drop what a claim recorded in the moment it was lost, where the next one settled it again.
-
-    Only the later claim went on from its own result.
+    Where the next claim settled a step again, only that one went on from its own result. Attempts
+    of a step that was given new ones are not counted against these.
     """
+    steps = [RecordedStep._make(row[2:]) for row in rows]
     newest: dict[str, int] = {}
+    reopened: dict[str, datetime] = {}
     repeated = False
-    for step in history:
-        if step.final or step.status is StepStatus.SUCCEEDED:
+    for row, step in zip(rows, steps, strict=True):
+        if step.reopened:
+            at = row["created_at"]
+            reopened[step.step_name] = max(at, reopened.get(step.step_name, at))
+        elif _settles(step):
             repeated = repeated or step.step_name in newest
             newest[step.step_name] = max(step.claim_no, newest.get(step.step_name, 0))
-    if not repeated:
-        return history
+    if repeated:
+        kept = [not _settles(s) or s.claim_no == newest[s.step_name] for s in steps]
+    elif reopened:
+        kept = [True] * len(steps)
+    else:
+        return steps
     return [
         step
-        for step in history
-        if not (step.final or step.status is StepStatus.SUCCEEDED)
-        or step.claim_no == newest[step.step_name]
+        for step, keep, row in zip(steps, kept, rows, strict=True)
+        if keep and not _forgiven(step, row["created_at"], reopened)
     ]
+
+
+def _settles(step: RecordedStep) -> bool:
+    return step.final or step.canceled or step.status == StepStatus.SUCCEEDED
+
+
+def _forgiven(step: RecordedStep, created_at: datetime, reopened: Mapping[str, datetime]) -> bool:
+    """A failed attempt from before the step was reopened."""
+    if step.status != StepStatus.FAILED or step.reopened or step.completion_no is not None:
+        return False
+    return step.step_name in reopened and created_at < reopened[step.step_name]
+
+
+def _is_of_a_value(error: BackendError) -> bool:
+    """Whether some row is at fault, and not the database or what we may do there."""
+    state = getattr(error.__cause__, "sqlstate", None) or ""
+    return isinstance(error, UnreadableAnswer) or state.startswith("22")
+
+
+def _unreadable(run_id: UUID, error: Exception) -> RecordedStep:
+    return RecordedStep(
+        step_name="",
+        kind=UNREADABLE,
+        status=UNREADABLE,
+        attempt=1,
+        claim_no=0,
+        output=None,
+        error=str(error),
+        context=None,
+        resume_at=None,
+        id=run_id,
+    )

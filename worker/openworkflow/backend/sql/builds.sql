@@ -33,7 +33,7 @@ with known as (
 )
 select build_id, coalesce(share, 0) as share, created_at, promoted_at, held_at,
        coalesce(running, 0) as running, coalesce(due, 0) as due,
-       coalesce(waiting, 0) as waiting, next_due_at
+       coalesce(waiting, 0) as waiting, {instant next_due_at} as next_due_at
   from known full join counted using (build_id)
  order by created_at desc nulls last, build_id;
 
@@ -117,7 +117,8 @@ with failed as (
     returning id
 ), interrupted as (
     update {schema}.step_attempts attempt
-       set status = 'failed', completed_at = now(), context = '{"interrupted": true}',
+       set status = 'failed', completed_at = now(),
+           context = coalesce(attempt.context, '{}') || '{"interrupted": true}',
            error = $4::text::jsonb
       from failed
      where attempt.workflow_run_id = failed.id and attempt.status = 'running'

@@ -1,9 +1,11 @@
 -- What the runs of one worker gathered, and its next claim: one round trip, one commit.
 --
 -- The parts that a flush needs are joined into one statement,
---     with <parts> select now(), steps.*, ends.*, claim.* from steps, ends, claim
+--     with <parts> select clock_timestamp(), steps.*, ends.*, claim.* from steps, ends, claim
 -- so that one which carries a single step does not pay for the rest. `:name` is a parameter.
--- All parts see the database as it was before the statement.
+-- All parts see the database as it was before the statement, and no row is written twice by it:
+-- of two parts that mean to write one row, PostgreSQL silently drops one. So a flush never carries
+-- the end and the wake of one run; the engine's journal keeps them apart.
 
 
 -- name: flush_step_successes
@@ -11,12 +13,14 @@
 select id, run_id, claim_no,
        step_name, 'run' as kind, 'succeeded' as status,
        1 as attempt, output, null as error,
-       null as context, duration,
-       null::timestamptz as resume_at, false as is_update
+       context, duration,
+       null::timestamptz as resume_at, false as is_update, completion_no
   from unnest(:success_id::uuid[], :success_run_id::uuid[], :success_claim_no::int[],
-              :success_step_name::text[], :success_output::text[], :success_duration::float8[])
+              :success_step_name::text[], :success_output::text[], :success_duration::float8[],
+              :success_completion_no::int[], :success_context::text[])
        as success (id, run_id, claim_no,
-                   step_name, output, duration)
+                   step_name, output, duration,
+                   completion_no, context)
 
 
 -- name: flush_step_writes
@@ -25,12 +29,12 @@ select *
               :step_step_name::text[], :step_kind::text[], :step_status::text[],
               :step_attempt::int[], :step_output::text[], :step_error::text[],
               :step_context::text[], :step_duration::float8[],
-              :step_resume_at::timestamptz[], :step_update::bool[])
+              :step_resume_at::timestamptz[], :step_update::bool[], :step_completion_no::int[])
        as step (id, run_id, claim_no,
                 step_name, kind, status,
                 attempt, output, error,
                 context, duration,
-                resume_at, is_update)
+                resume_at, is_update, completion_no)
 
 
 -- name: flush_steps
@@ -46,34 +50,44 @@ step as (
     -- A statement sent again after a lost connection finds its rows and leaves them.
     insert into {schema}.step_attempts
         (id, workflow_run_id, claim_no, step_name, kind, status, attempt,
-         output, error, context, created_at, completed_at, resume_at)
+         output, error, context, created_at, completed_at, resume_at, completion_no)
     select id, run_id, claim_no, step_name, kind, status, attempt,
            output::jsonb, error::jsonb, context::jsonb,
            now() - make_interval(secs => duration),
            case when status <> 'running' then now() end,
-           resume_at
+           resume_at, completion_no
       from step
      where not is_update
     on conflict (id) do nothing
 ), steps as (
-    select case when (select count(*) from step) < :step_count::int
+    select case when (select count(*) from step) < :steps_count::int
                 then array(select id from step) end as steps
 )
 
 
 -- name: flush_updates
--- The ends of attempts that were recorded as running. A row keeps the claim that began it.
+-- The ends of attempts that were recorded as running, and of no others: of a result and the next
+-- claim's word that the attempt was cut short, the one that comes first stands.
+-- A row keeps what its context said from the beginning, and the time that a sleep is over; that it
+-- belongs to the claim that ended it says how events and claims relate.
 updated as (
     update {schema}.step_attempts attempt
        set status = step.status,
            output = step.output::jsonb,
            error = step.error::jsonb,
-           context = coalesce(step.context::jsonb, attempt.context),
-           resume_at = step.resume_at,
-           completed_at = case when step.status <> 'running' then now() end
+           context = coalesce(attempt.context || step.context::jsonb,
+                              step.context::jsonb, attempt.context),
+           resume_at = coalesce(step.resume_at, attempt.resume_at),
+           claim_no = case when step.completion_no is null then attempt.claim_no
+                           else step.claim_no end,
+           completed_at = case when step.status <> 'running' then now() end,
+           completion_no = step.completion_no
       from step
      where step.is_update
        and attempt.id = step.id and attempt.workflow_run_id = step.run_id
+       and (attempt.status = 'running'
+            -- A sleep goes on under a new claim: its end stands, not that of the claim before.
+            or step.completion_no is not null and attempt.claim_no < step.claim_no)
 )
 
 
@@ -81,7 +95,8 @@ updated as (
 -- What nearly every run comes to.
 select run_id, claim_no, 'succeeded' as status,
        output, null as error, null::timestamptz as available_at,
-       null::float8 as delay, null::int as attempts, false as progress
+       null::float8 as delay, null::int as attempts, false as progress,
+       null::int as wake_no, false as forever
   from unnest(:completion_run_id::uuid[], :completion_claim_no::int[], :completion_output::text[])
        as completion (run_id, claim_no, output)
 
@@ -90,14 +105,18 @@ select run_id, claim_no, 'succeeded' as status,
 select *
   from unnest(:end_run_id::uuid[], :end_claim_no::int[], :end_status::text[],
               :end_output::text[], :end_error::text[], :end_available_at::timestamptz[],
-              :end_delay::float8[], :end_attempts::int[], :end_progress::bool[])
+              :end_delay::float8[], :end_attempts::int[], :end_progress::bool[],
+              :end_wake_no::int[], :end_forever::bool[])
        as ending (run_id, claim_no, status,
                   output, error, available_at,
-                  delay, attempts, progress)
+                  delay, attempts, progress,
+                  wake_no, forever)
 
 
 -- name: flush_ends
 -- Runs that finish, park, retry or are handed back. A deadline wakes a run that waits.
+-- A run that was woken since its wait began is not parked but due: whichever of the two statements
+-- comes first, the other finds its row as the first one left it.
 -- The rows are one or both kinds of the above.
 ended as (
     update {schema}.workflow_runs run
@@ -107,117 +126,95 @@ ended as (
            error = case when ending.status = 'pending'
                         then coalesce(ending.error::jsonb, run.error)
                         else ending.error::jsonb end,
-           available_at = case when ending.status = 'pending'
-                               then least(coalesce(ending.available_at,
-                                                   now() + make_interval(secs => ending.delay),
-                                                   now()),
-                                          run.deadline_at)
-                               else run.available_at end,
+           available_at = case
+               when ending.status <> 'pending' then run.available_at
+               when run.wake_no > ending.wake_no then now()
+               else least(case when ending.forever then 'infinity'
+                               else coalesce(ending.available_at,
+                                             now() + make_interval(secs => ending.delay),
+                                             now()) end,
+                          run.deadline_at) end,
            completed_at = case when ending.status <> 'pending' then now() end,
            attempts = coalesce(ending.attempts, run.attempts),
            crashes = case when ending.progress then 0 else run.crashes end
       from ({rows}) as ending
      where run.id = ending.run_id
        and run.claim_no = ending.claim_no and run.worker_id is not null
-    returning run.id, run.status
+    returning run.id, run.status,
+              run.status = 'pending' and run.wake_no > ending.wake_no as is_woken
 ), notified as (
     -- 200 ids are 7.4 kB; a payload may have 8.
     select pg_notify(:done_channel, string_agg(id::text, ','))
       from (select id, (row_number() over () - 1) / 200 as chunk
               from ended where status <> 'pending') finished
      group by chunk
+), due_at_once as (
+    -- What woke the run told its worker, which was about to park it; nobody else knows.
+    select pg_notify(:work_channel, '') where exists (select from ended where is_woken)
 ), ends as (
-    select case when (select count(*) from ended) < :end_count::int
+    select case when (select count(*) from ended) < :ends_count::int
                 then array(select id from ended) end as ends,
-           (select count(*) from notified) as notifications
+           (select count(*) from notified) + (select count(*) from due_at_once) as ends_told
 )
 
 
--- name: flush_claim
--- Leases that ran out go first, or a steady backlog would keep them waiting for ever.
--- A workflow is served if its name and version, joined by a separator, are among :claim_keys.
--- Runs that are pinned belong to their build; the others to the builds that take their bucket.
-route as (
-    select coalesce(min(takes_from) filter (where build_id = :build_id), 0) as takes_from,
-           case when coalesce(max(takes_to), 0) = 0 then 100
-                else coalesce(max(takes_to) filter (where build_id = :build_id), 0)
-           end as takes_to
-      from {schema}.workflow_builds
-     where namespace_id = :namespace_id
-), expired as (
-    select id, available_at
-      from {schema}.workflow_runs
-     where status = 'running' and namespace_id = :namespace_id and available_at <= now()
-       and workflow_name || chr(31) || coalesce(version, '') = any (:claim_keys::text[])
-       and case when pinned then build_id = :build_id
-                else (uuid_hash(id) & 2147483647) % 100 >= (select takes_from from route)
-                 and (uuid_hash(id) & 2147483647) % 100 < (select takes_to from route) end
-     order by available_at
-     limit :claim_limit
-       for update skip locked
-), own as (
-    select id, available_at
-      from {schema}.workflow_runs
-     where pinned and status = 'pending' and namespace_id = :namespace_id
-       and build_id = :build_id and available_at <= now()
-       and workflow_name || chr(31) || coalesce(version, '') = any (:claim_keys::text[])
-     order by available_at
-     limit :claim_limit - (select count(*) from expired)
-       for update skip locked
-), due as (
-    select id, available_at
-      from {schema}.workflow_runs
-     where status = 'pending' and namespace_id = :namespace_id and available_at <= now()
-       and workflow_name || chr(31) || coalesce(version, '') = any (:claim_keys::text[])
-       and not pinned
-       and (select takes_to from route) > 0
-       and ((select takes_to - takes_from from route) = 100
-            or (uuid_hash(id) & 2147483647) % 100 >= (select takes_from from route)
-           and (uuid_hash(id) & 2147483647) % 100 < (select takes_to from route))
-     order by available_at
-     limit :claim_limit - (select count(*) from expired) - (select count(*) from own)
-       for update skip locked
-), taken as (
-    select id, available_at, true as recovered from expired
-    union all
-    select id, available_at, false from own
-    union all
-    select id, available_at, false from due
-), claimed as (
+-- name: flush_continuation_rows
+select *
+  from unnest(:continuation_run_id::uuid[], :continuation_claim_no::int[],
+              :continuation_input::text[])
+       as continuation (run_id, claim_no, input)
+
+
+-- name: flush_continuations
+-- Runs that start afresh with a new input. Their steps go, those at least that are seen here: a row
+-- that another statement is about to commit stays, and does not count, as history_from says.
+continued as (
     update {schema}.workflow_runs run
-       set status = 'running',
-           worker_id = :worker_id,
-           claim_no = claim_no + 1,
-           available_at = now() + :lease::interval,
-           started_at = coalesce(started_at, now()),
-           build_id = case
-               when pinned then build_id
-               when workflow_name || chr(31) || coalesce(version, '')
-                    = any (:pinned_keys::text[]) then :build_id
-               else coalesce(build_id, :build_id)
-           end,
-           pinned = pinned
-               or workflow_name || chr(31) || coalesce(version, '') = any (:pinned_keys::text[]),
-           -- A lease that expired counts as a crash; the count restarts where steps were recorded.
-           crashes = case
-               when status = 'pending' then crashes
-               when exists (select from {schema}.step_attempts attempt
-                             where attempt.workflow_run_id = run.id
-                               and attempt.claim_no = run.claim_no
-                               and attempt.status <> 'running'
-                               and attempt.context -> 'interrupted' is null) then 1
-               else crashes + 1
-           end
-     where id = any (array(select id from taken))
-    returning id, workflow_name, version, input::text as input,
-              claim_no, attempts, crashes, deadline_at
-), claim as (
-    select array(select id from taken) as taken_ids,
-           array(select available_at from taken) as taken_at,
-           array(select id from taken where recovered) as recovered_ids,
-           array_agg(id) as id, array_agg(workflow_name) as workflow_name,
-           array_agg(version) as version, array_agg(input) as input,
-           array_agg(claim_no) as claim_no, array_agg(attempts) as attempts,
-           array_agg(crashes) as crashes, array_agg(deadline_at) as deadline_at
-      from claimed
+       set status = 'pending',
+           worker_id = null,
+           available_at = now(),
+           input = continuation.input::jsonb,
+           output = null,
+           error = null,
+           attempts = 0,
+           crashes = 0,
+           history_from = run.claim_no + 1
+      from ({rows}) as continuation
+     where run.id = continuation.run_id
+       and run.claim_no = continuation.claim_no and run.worker_id is not null
+    returning run.id
+), forgotten as (
+    delete from {schema}.step_attempts
+     where workflow_run_id = any (array(select id from continued))
+), continuations as (
+    select case when (select count(*) from continued) < :continuations_count::int
+                then array(select id from continued) end as continuations
+)
+
+
+-- name: flush_wake_rows
+select run_id from unnest(:wake_run_id::uuid[]) as wake (run_id)
+
+
+-- name: flush_wakes
+-- Runs that may wait for what has just happened: those that do are due now. A run that nobody has
+-- begun waits for nothing but its own time. One that is being executed is found by its number, or
+-- hears of it at once: workers of older versions take the message for one of new work.
+-- The namespace is spelt so that no index on it is used: on a table that was never analysed the
+-- planner would walk the whole namespace instead of the primary key.
+woken as (
+    update {schema}.workflow_runs
+       set wake_no = wake_no + 1,
+           available_at = case when status = 'pending' and claim_no > 0
+                               then least(available_at, now()) else available_at end
+     where id = any (array({rows}))
+       and namespace_id || '' = :namespace_id and completed_at is null
+    returning id, status
+), told as (
+    select pg_notify(:work_channel, case when status = 'running'
+                                         then 'wake ' || string_agg(id::text, ',') else '' end)
+      from (select id, status, (row_number() over () - 1) / 200 as chunk from woken) as chunked
+     group by status, chunk
+), wakes as (
+    select array(select id from woken) as wakes, (select count(*) from told) as wakes_told
 )

@@ -12,7 +12,8 @@ select pg_notify($1, '');
 
 
 -- name: diagnose_server
--- What the server says of itself, and what this role may do in the schema $1.
+-- What the server says of itself, and what this role may do with the tables $2 of the schema $1;
+-- $3 are the indexes that are to be there.
 select current_setting('server_version') as server_version,
        current_user::text as role,
        clock_timestamp() as now,
@@ -25,15 +26,12 @@ select current_setting('server_version') as server_version,
                   where datname = current_database() and backend_type = 'client backend'),
                 0)::float8 as oldest_transaction,
        array(select relation || ' ' || privilege
-               from unnest(array['workflow_runs', 'step_attempts', 'workflow_builds']) as relation,
+               from unnest($2::text[]) as relation,
                     unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE']) as privilege
               where not coalesce(has_table_privilege(to_regclass($1 || '.' || relation), privilege),
                                  false)) as missing_privileges,
        array(select wanted
-               from unnest(array['idx_workflow_runs_available', 'idx_workflow_runs_namespace',
-                                 'idx_workflow_runs_lease', 'idx_workflow_runs_idempotency',
-                                 'idx_workflow_runs_pinned',
-                                 'idx_step_attempts_workflow_run']) as wanted
+               from unnest($3::text[]) as wanted
               where not exists (select from pg_index
                                  where indexrelid = to_regclass($1 || '.' || wanted)
                                    and indisvalid)) as missing_indexes;
@@ -41,15 +39,20 @@ select current_setting('server_version') as server_version,
 
 -- name: diagnose_runs
 -- How far behind a namespace is. Both look at one end of an index.
-select extract(epoch from now() - (select min(available_at) from {schema}.workflow_runs
-                                    where status = 'running' and namespace_id = $1
-                                      and available_at < now()))::float8 as oldest_expired_lease,
-       extract(epoch from now() - (select min(available_at) from {schema}.workflow_runs
-                                    where status = 'pending' and namespace_id = $1
-                                      and available_at < now()))::float8 as oldest_due_run,
+with oldest as (
+    select (select min(available_at) from {schema}.workflow_runs
+             where status = 'running' and namespace_id = $1
+               and available_at < now()) as expired_lease,
+           (select min(available_at) from {schema}.workflow_runs
+             where status = 'pending' and namespace_id = $1
+               and available_at < now()) as due_run
+)
+select extract(epoch from now() - {instant expired_lease})::float8 as oldest_expired_lease,
+       extract(epoch from now() - {instant due_run})::float8 as oldest_due_run,
        (select count(*) from {schema}.workflow_runs
          where status = 'running' and namespace_id = $1
-           and available_at < now()) as expired_leases;
+           and available_at < now()) as expired_leases
+  from oldest;
 
 
 -- name: check_invariants
@@ -80,6 +83,11 @@ with broken as (
       from {schema}.step_attempts attempt
       join {schema}.workflow_runs run on run.id = attempt.workflow_run_id
      where attempt.claim_no > run.claim_no
+    union all
+    select 'a finished run has no step attempt that is running', attempt.workflow_run_id
+      from {schema}.step_attempts attempt
+      join {schema}.workflow_runs run on run.id = attempt.workflow_run_id
+     where attempt.status = 'running' and run.status in ('succeeded', 'failed', 'canceled')
     union all
     select 'one claim records the success of a step once', workflow_run_id
       from {schema}.step_attempts

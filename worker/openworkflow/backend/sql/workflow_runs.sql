@@ -1,5 +1,5 @@
 -- The life of a workflow run: created, extended, canceled, retried, and what people ask about it.
--- Claims and ends are in flush.sql, with everything else that a worker writes.
+-- Claims are in claim.sql, ends in flush.sql with everything else that a worker writes.
 --
 -- `{schema}` stands for the quoted schema. Every write of a claimed run carries the fence
 --     claim_no = <this claim> and worker_id is not null
@@ -53,6 +53,7 @@ select run.workflow_name, run.idempotency_key, run.id, run.status
 -- name: extend_leases
 -- The heartbeat: one statement for all runs of a worker. Answers which claims still stand.
 -- A row that is locked is being ended or canceled; waiting for it could deadlock.
+-- The lease counts from when it is written, not from before a wait for a lock on the table.
 with claim as (
     select * from unnest($1::uuid[], $2::int[]) as claim (run_id, claim_no)
 ), unlocked as (
@@ -63,7 +64,7 @@ with claim as (
        for no key update of run skip locked
 ), extended as (
     update {schema}.workflow_runs
-       set available_at = now() + $3::interval
+       set available_at = clock_timestamp() + $3::interval
      where id = any (array(select id from unlocked))
 )
 select claim.run_id, claim.claim_no
@@ -104,47 +105,68 @@ with canceled as (
 ), interrupted as (
     -- Nobody is left who would end them. Marked, because they are no failures of the steps.
     update {schema}.step_attempts attempt
-       set status = 'failed', completed_at = now(), context = '{"interrupted": true}',
+       set status = 'failed', completed_at = now(),
+           context = coalesce(attempt.context, '{}') || '{"interrupted": true}',
            error = '{"type": "Interrupted", "message": "the run was canceled"}'
       from canceled
      where attempt.workflow_run_id = canceled.id and attempt.status = 'running'
 )
-select canceled.*,
+select {run_columns},
        pg_notify($3, 'canceled ' || id::text) as workers,
        pg_notify($4, id::text) as waiting
   from canceled;
 
 
 -- name: retry_workflow_run
--- Back to pending. Recorded successes stay, so the run goes on where it stopped. A step whose
--- retries were spent is tried afresh, if no other step was begun after it.
-with run as (
-    update {schema}.workflow_runs
+-- Back to pending. Recorded successes stay, so the run goes on where it stopped. The steps that
+-- the error names, because their failure ended the run, are tried afresh. Older versions named
+-- none: then it is those whose retries were spent with no other step begun afterwards.
+with stopped as (
+    select id, claim_no, error -> 'steps' as steps
+      from {schema}.workflow_runs
+     where id = $2 and namespace_id = $1 and status in ('failed', 'canceled')
+       for update
+), retried as (
+    update {schema}.workflow_runs run
        set status = 'pending', worker_id = null, available_at = now(),
            attempts = 0, crashes = 0, error = null, completed_at = null, deadline_at = null
-     where id = $2 and namespace_id = $1 and status in ('failed', 'canceled')
-    returning *
+      from stopped
+     where run.id = stopped.id
+    returning run.*
 ), reopened as (
     update {schema}.step_attempts attempt
-       set context = (attempt.context - 'final') || '{"reopened": true}'
-      from run
-     where attempt.workflow_run_id = run.id
+       set context = (attempt.context - 'final')
+                     || jsonb_build_object('reopened', true, 'reopened_at', stopped.claim_no)
+      from stopped
+     where attempt.workflow_run_id = stopped.id
        and attempt.status = 'failed' and attempt.context @> '{"final": true}'
-       and not exists (select from {schema}.step_attempts later
-                        where later.workflow_run_id = attempt.workflow_run_id
-                          and later.step_name <> attempt.step_name
-                          and later.created_at > attempt.completed_at)
+       and case when jsonb_typeof(stopped.steps) = 'array'
+                then stopped.steps ? attempt.step_name
+                else not exists (select from {schema}.step_attempts later
+                                  where later.workflow_run_id = attempt.workflow_run_id
+                                    and later.step_name <> attempt.step_name
+                                    and later.created_at > attempt.completed_at) end
 )
-select run.*, pg_notify($3, '') as workers from run;
+select {run_columns}, pg_notify($3, '') as workers from retried;
 
 
 -- name: get_workflow_run
-select * from {schema}.workflow_runs where id = $2 and namespace_id = $1;
+select {run_columns} from {schema}.workflow_runs where id = $2 and namespace_id = $1;
+
+
+-- name: run_columns
+-- Every column that is shown, times within what Python can hold.
+id, namespace_id, workflow_name, version, status, worker_id, config, context, input, output, error,
+       {instant available_at} as available_at, {instant deadline_at} as deadline_at,
+       {instant created_at} as created_at, {instant completed_at} as completed_at,
+       idempotency_key, claim_no, attempts, crashes, {instant started_at} as started_at,
+       build_id, pinned
 
 
 -- name: list_workflow_runs
--- Newest first. $8 and $9 are the created_at and id of the last run of the page before.
-select *
+-- Newest first. $8 and $9 are the created_at and id of the last run of the page before, as shown.
+-- The first test of $8 is for the index; a time too late to be shown passes it on every page.
+select {run_columns}
   from {schema}.workflow_runs
  where namespace_id = $1
    and ($2::text is null or status = $2)
@@ -154,7 +176,8 @@ select *
    and ($6::timestamptz is null or created_at < $6)
    and ($7::text is null or worker_id = $7)
    and ($11::text is null or build_id = $11)
-   and ($8::timestamptz is null or (created_at, id) < ($8, $9::uuid))
+   and created_at <= case when $8::timestamptz < {instant 'infinity'} then $8 else 'infinity' end
+   and ($8 is null or ({instant created_at}, id) < ($8, $9::uuid))
  order by created_at desc, id desc
  limit $10;
 

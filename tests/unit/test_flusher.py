@@ -1,0 +1,317 @@
+"""How entries are sent: shared, again after a lost connection, one by one after a refusal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from openworkflow.backend.records import (
+    ClaimedRun,
+    ClaimRequest,
+    Completion,
+    Flush,
+    Flushed,
+    StepSuccess,
+    Wake,
+    Write,
+)
+from openworkflow.core.errors import BackendError, ConnectionLost
+from openworkflow.core.ids import uuid7
+from openworkflow.engine import flusher as flusher_module
+from openworkflow.engine.flusher import Flusher
+from openworkflow.engine.journal import DatabaseClock, Journal, Refused
+from openworkflow.telemetry.metrics import Metrics
+from tests.helpers import eventually
+
+A, B = UUID(int=1), UUID(int=2)
+NOW = datetime(2040, 1, 1, tzinfo=UTC)
+
+
+class Database:
+    """Stands for the session; takes every row that `refuses` does not."""
+
+    def __init__(self) -> None:
+        self.statements: list[list[Write]] = []
+        self.claims: list[ClaimRequest | None] = []
+        self.released: list[tuple[str, list[UUID]]] = []
+        self.refuses: Callable[[Write], bool] = lambda _: False
+        self.breaks: Exception | None = None
+        self.loses: set[UUID] = set()
+        self.outages = 0
+        self.hold: asyncio.Event | None = None
+        self.claimed: list[ClaimedRun] = []
+
+    async def flush(self, flush: Flush) -> Flushed:
+        rows = [row for rows in flush.rows.values() for row in rows]
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.outages:
+            self.outages -= 1
+            raise ConnectionLost("gone")
+        self.claims.append(flush.claim)
+        if self.breaks is not None and any(self.refuses(row) for row in rows):
+            raise self.breaks
+        if bad := [row for row in rows if self.refuses(row)]:
+            raise BackendError(f"cannot store {bad[0]}")
+        self.statements.append(rows)
+        return Flushed(NOW, self.loses & {row[0] for row in rows}, self.claimed)
+
+    async def release_unknown(self, worker_id: str, held: list[UUID]) -> list[UUID]:
+        self.released.append((worker_id, list(held)))
+        return []
+
+
+class Slots:
+    """Stands for the poller: asks for runs once."""
+
+    def __init__(self, request: ClaimRequest | None = None) -> None:
+        self.request = request
+        self.got: list[list[ClaimedRun]] = []
+
+    def take(self) -> ClaimRequest | None:
+        request, self.request = self.request, None
+        return request
+
+    def settled(self, request: ClaimRequest, claimed: list[ClaimedRun]) -> None:
+        self.got.append(claimed)
+
+    def held(self) -> list[UUID]:
+        return [A]
+
+
+@pytest.fixture(autouse=True)
+def reconnects_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flusher_module, "RECONNECT_FIRST_SECONDS", 0.0)
+
+
+@pytest.fixture
+async def database() -> Database:
+    return Database()
+
+
+@pytest.fixture
+async def journal() -> Journal:
+    return Journal(DatabaseClock(NOW))
+
+
+@pytest.fixture
+async def slots() -> Slots:
+    return Slots()
+
+
+@pytest.fixture
+async def running(
+    journal: Journal, database: Database, slots: Slots
+) -> AsyncIterator[asyncio.Task[None]]:
+    session: Any = database
+    flusher = Flusher(
+        journal,
+        session,
+        slots,
+        Metrics("test"),
+        worker_id="w/1",
+        lease=timedelta(seconds=30),
+        batch=10,
+    )
+    task = asyncio.create_task(flusher.run())
+    yield task
+    task.cancel()
+    await asyncio.wait({task})
+
+
+def step(run_id: UUID, output: str = "1") -> StepSuccess:
+    return StepSuccess(uuid7(), run_id, 1, "s", output, 0.001, 1)
+
+
+def done(run_id: UUID, output: str | None = None) -> Completion:
+    return Completion(run_id, 1, output)
+
+
+def is_bad(row: Write) -> bool:
+    return getattr(row, "output", None) == "bad"
+
+
+async def test_what_has_gathered_shares_a_statement(
+    journal: Journal, database: Database, running: object
+) -> None:
+    rows: list[Write] = [step(A), step(B), done(A)]
+
+    assert [True] * 3 == await asyncio.gather(*(journal.write(row) for row in rows))
+    assert [rows] == database.statements
+    assert NOW <= journal.clock.now()
+
+
+async def test_what_comes_while_one_flush_is_out_leaves_with_the_other_flusher(
+    journal: Journal, database: Database, running: object
+) -> None:
+    database.hold = asyncio.Event()
+    writes = [journal.write(step(A))]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    writes.append(journal.write(step(B)))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    late = [journal.write(done(A)), journal.write(done(B))]
+    database.hold.set()
+
+    assert [True] * 4 == await asyncio.gather(*writes, *late)
+    assert [1, 1, 2] == sorted(len(statement) for statement in database.statements)
+
+
+async def test_a_lost_claim_is_told_to_its_own_entry_only(
+    journal: Journal, database: Database, running: object
+) -> None:
+    database.loses = {A}
+    lost, kept = journal.write(done(A)), journal.write(done(B))
+
+    assert (False, True) == (await lost, await kept)
+
+
+async def test_after_a_lost_connection_the_same_rows_are_sent_again_and_nothing_is_claimed(
+    journal: Journal, database: Database, slots: Slots, running: object
+) -> None:
+    """Whether the first statement was committed, nobody knows."""
+    database.outages = 3
+    slots.request = ClaimRequest(5, [])
+    written = journal.write(step(A))
+
+    assert await written
+    assert [[written.rows[0]]] == database.statements
+    assert ([None], [[]]) == (database.claims, slots.got)
+    assert [("w/1", [A])] == database.released
+
+
+async def test_a_refused_row_fails_alone_and_its_error_names_it(
+    journal: Journal, database: Database, running: object
+) -> None:
+    database.refuses = is_bad
+    rows: list[Write] = [step(A), step(A, "bad"), done(B)]
+    good, bad, other = (journal.write(row) for row in rows)
+
+    with pytest.raises(Refused, match="cannot store") as refused:
+        await bad
+
+    assert bad.rows[0] is refused.value.row
+    assert (True, True) == (await good, await other)
+
+
+@pytest.mark.parametrize("error", [OverflowError("date value out of range"), KeyError("x")])
+async def test_a_row_that_cannot_be_encoded_fails_alone_like_a_refused_one(
+    journal: Journal,
+    database: Database,
+    slots: Slots,
+    running: asyncio.Task[None],
+    error: Exception,
+) -> None:
+    """It ended the flusher, and with it the worker and all its runs."""
+    database.refuses, database.breaks = is_bad, error
+    slots.request = ClaimRequest(5, [])
+    rows: list[Write] = [step(A), step(A, "bad"), done(B)]
+    good, bad, other = (journal.write(row) for row in rows)
+
+    with pytest.raises(Refused, match=type(error).__name__) as refused:
+        await bad
+
+    assert bad.rows[0] is refused.value.row
+    assert (True, True) == (await good, await other)
+    await eventually(lambda: slots.got)
+    assert ([[]], [("w/1", [A])]) == (slots.got, database.released)
+    assert not running.done()
+
+
+async def test_a_refused_end_leaves_the_step_that_travelled_with_it_recorded(
+    journal: Journal, database: Database, running: object
+) -> None:
+    """The step was called; its result is good, and a retry of the run must find it."""
+    database.refuses = is_bad
+    written = journal.write(step(A))
+    assert journal.append(written, end := done(A, "bad"))
+
+    with pytest.raises(Refused) as refused:
+        await written
+
+    assert refused.value.row is end
+    assert [[written.rows[0]]] == database.statements
+
+
+async def test_a_run_does_not_end_without_the_step_that_travelled_with_its_end(
+    journal: Journal, database: Database, running: object
+) -> None:
+    database.refuses = is_bad
+    written = journal.write(last := step(A, "bad"))
+    assert journal.append(written, done(A))
+
+    with pytest.raises(Refused) as refused:
+        await written
+
+    assert refused.value.row is last
+    assert [] == database.statements
+
+
+async def test_a_run_does_not_end_without_a_step_of_the_same_batch_but_other_steps_are_kept(
+    journal: Journal, database: Database, running: object
+) -> None:
+    database.refuses = is_bad
+    rows: list[Write] = [step(A, "bad"), step(A), done(A), done(B)]
+    _, sibling, end, other = (journal.write(row) for row in rows)
+
+    with pytest.raises(Refused) as refused:
+        await end
+
+    assert refused.value.row is rows[0]
+    assert (True, True) == (await sibling, await other)
+    assert [[rows[1]], [rows[3]]] == database.statements
+
+
+async def test_a_wake_travels_with_its_end_also_where_the_batch_was_refused(
+    journal: Journal, database: Database, running: object
+) -> None:
+    database.refuses = is_bad
+    journal.write(step(B, "bad")).add_done_callback(lambda done: done.exception())
+    written = journal.write(end := done(A))
+    journal.append(written, Wake(B))
+
+    assert await written
+    assert [[end, Wake(B)]] == database.statements
+
+
+async def test_a_lost_claim_ends_the_search_for_the_row_at_fault(
+    journal: Journal, database: Database, running: object
+) -> None:
+    first = step(A)
+    database.refuses, database.loses = is_bad, {first.id}
+    written = journal.write(first)
+    journal.append(written, done(A, "bad"))
+
+    assert not await written
+
+
+async def test_a_refused_flush_claims_nothing(
+    journal: Journal, database: Database, slots: Slots, running: object
+) -> None:
+    database.refuses, slots.request = is_bad, ClaimRequest(5, [])
+    with pytest.raises(Refused):
+        await journal.write(step(A, "bad"))
+    await asyncio.sleep(0)
+
+    assert [[]] == slots.got
+
+
+async def test_what_is_unwritten_when_the_flusher_stops_counts_as_lost(
+    journal: Journal, database: Database, running: asyncio.Task[None]
+) -> None:
+    database.hold = asyncio.Event()
+    sent = journal.write(step(A))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    queued = [journal.write(step(B)) for _ in range(30)]
+
+    running.cancel()
+    await asyncio.wait({running})
+
+    assert [False] * 31 == await asyncio.gather(sent, *queued)

@@ -1,0 +1,200 @@
+"""The statement of a flush: which parts it is joined from, in which order, with which parameters.
+
+A kind of write is a line of `PARTS`: the rows of its type are read by one block of flush.sql and
+written by the block of its group. The engine and the session loop over the table, so a new kind of
+write is a record, a block, and a line here.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from openworkflow.backend.queries import numbered
+from openworkflow.backend.records import (
+    Completion,
+    Continuation,
+    Flush,
+    RunEnd,
+    StepSuccess,
+    StepWrite,
+    Wake,
+    Write,
+)
+
+
+class Part(NamedTuple):
+    """How the rows of one type are read."""
+
+    group: str
+    source: str
+    """The block that makes rows of the parameters `prefix`_field."""
+    prefix: str
+
+
+class Group(NamedTuple):
+    """What is done with rows of several types, which are joined by `union all`."""
+
+    block: str
+    parameters: tuple[str, ...]
+    fenced: bool
+    """Whether it answers which rows it took, in a column of the group's name, if not all."""
+
+
+class Arm(NamedTuple):
+    """One reason for which a run may be claimed, in the order in which they are looked for."""
+
+    name: str
+    where: str
+    order: str = "available_at"
+    limit: str | None = None
+    """The parameter that limits this arm alone."""
+
+
+PARTS: Mapping[type[Write], Part] = {
+    StepSuccess: Part("steps", "flush_step_successes", "success"),
+    StepWrite: Part("steps", "flush_step_writes", "step"),
+    Completion: Part("ends", "flush_completions", "completion"),
+    RunEnd: Part("ends", "flush_run_ends", "end"),
+    Continuation: Part("continuations", "flush_continuation_rows", "continuation"),
+    Wake: Part("wakes", "flush_wake_rows", "wake"),
+}
+GROUPS = {
+    "steps": Group("flush_steps", ("steps_count",), fenced=True),
+    "ends": Group("flush_ends", ("ends_count", "done_channel", "work_channel"), fenced=True),
+    "continuations": Group("flush_continuations", ("continuations_count",), fenced=True),
+    "wakes": Group("flush_wakes", ("namespace_id", "work_channel"), fenced=False),
+}
+ARMS = (
+    Arm("expired", "claim_expired", limit="recover_limit"),
+    Arm("suspect", "claim_suspect", limit="suspect_limit"),
+    Arm("own", "claim_own"),
+    Arm("due", "claim_due"),
+)
+COLUMNS = {
+    kind: tuple(f"{part.prefix}_{name}" for name in kind._fields) for kind, part in PARTS.items()
+}
+CLAIM_PARAMETERS = (
+    "claim_keys",
+    "claim_limit",
+    "recover_limit",
+    "suspect_limit",
+    "trusted_crashes",
+    "worker_id",
+    "namespace_id",
+    "lease",
+    "build_id",
+    "pinned_keys",
+    "deadline_keys",
+    "deadline_seconds",
+)
+LONGEST_DEADLINE = 1e11
+"""Seconds, three thousand years: a longer one could be no timestamp of PostgreSQL's."""
+
+
+class Shape(NamedTuple):
+    """What a flush consists of; flushes of one shape are one statement."""
+
+    kinds: tuple[type[Write], ...]
+    """In the order of PARTS."""
+    updates: bool
+    """Some of the steps end a row that was recorded as running."""
+    claim: bool
+
+    @property
+    def groups(self) -> list[str]:
+        """The groups of these kinds, each once."""
+        return list(dict.fromkeys(PARTS[kind].group for kind in self.kinds))
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of the statement's parameters, each once."""
+        names = [name for kind in self.kinds for name in COLUMNS[kind]]
+        names += [name for group in self.groups for name in GROUPS[group].parameters]
+        return tuple(dict.fromkeys([*names, *(CLAIM_PARAMETERS if self.claim else ())]))
+
+
+def shape_of(flush: Flush) -> Shape:
+    """The shape of a flush."""
+    rows = flush.rows
+    updates = any(step.update for step in rows.get(StepWrite, ()))
+    return Shape(tuple(kind for kind in PARTS if rows.get(kind)), updates, flush.claim is not None)
+
+
+def statement(queries: Mapping[str, str], shape: Shape) -> str:
+    """The statement for flushes of this shape."""
+    blocks = list(_blocks(queries, shape))
+    answers = [*shape.groups, *(["claim"] if shape.claim else [])]
+    if not answers:
+        return "select clock_timestamp() as now"
+    columns = ", ".join(f"{answer}.*" for answer in answers)
+    select = f"select clock_timestamp() as now, {columns} from {', '.join(answers)}"  # noqa: S608
+    return numbered(f"with {', '.join(blocks)} {select}", shape.parameters)
+
+
+def values(flush: Flush, shape: Shape) -> dict[str, Any]:
+    """The values of the statement's parameters, but for what a session always has."""
+    named: dict[str, Any] = {"worker_id": flush.worker_id, "lease": flush.lease}
+    for kind in shape.kinds:
+        rows = flush.rows[kind]
+        for name, column in zip(COLUMNS[kind], zip(*rows, strict=True), strict=True):
+            # unnest() fills a missing array with NULLs, which costs nothing to send.
+            is_empty = column[0] is None and column.count(None) == len(column)
+            named[name] = None if is_empty else column
+        count = f"{PARTS[kind].group}_count"
+        named[count] = named.get(count, 0) + len(rows)
+    if (claim := flush.claim) is not None:
+        named["claim_keys"], named["claim_limit"] = claim.keys, claim.limit
+        named["recover_limit"] = claim.limit if claim.recover else 0
+        named["suspect_limit"] = claim.suspects if claim.recover else 0
+        named["trusted_crashes"] = claim.trusted_crashes
+        named["build_id"], named["pinned_keys"] = claim.build_id, claim.pinned_keys
+        named["deadline_keys"] = list(claim.deadlines)
+        named["deadline_seconds"] = [
+            min(seconds, LONGEST_DEADLINE) for seconds in claim.deadlines.values()
+        ]
+    return named
+
+
+def lost(flush: Flush, shape: Shape, answer: Any) -> set[UUID]:
+    """What the database did not take; it names what it took only if that was not all."""
+    missing: set[UUID] = set()
+    for group in shape.groups:
+        if GROUPS[group].fenced and (taken := answer[group]) is not None:
+            for kind in shape.kinds:
+                if PARTS[kind].group == group:
+                    missing.update(row[0] for row in flush.rows[kind])
+            missing.difference_update(taken)
+    return missing
+
+
+def _blocks(queries: Mapping[str, str], shape: Shape) -> Iterator[str]:
+    for group in shape.groups:
+        sources = [PARTS[kind].source for kind in shape.kinds if PARTS[kind].group == group]
+        rows = " union all ".join(queries[source] for source in sources)
+        yield queries[GROUPS[group].block].replace("{rows}", rows)
+        if group == "steps" and shape.updates:
+            yield queries["flush_updates"]
+    if shape.claim:
+        yield queries["claim_route"]
+        yield from (_arm(queries, place) for place in range(len(ARMS)))
+        arms = " union all ".join(f"select * from {arm.name}" for arm in ARMS)  # noqa: S608
+        yield queries["claim_taken"].replace("{arms}", arms)
+
+
+def _arm(queries: Mapping[str, str], place: int) -> str:
+    """An arm takes what those before it have left to take."""
+    arm = ARMS[place]
+    limit = ":claim_limit::int" + _less(ARMS[:place])
+    if arm.limit is not None:
+        limit = f"least(:{arm.limit}::int, {limit})"
+    return (
+        queries["claim_arm"]
+        .replace("{arm}", arm.name)
+        .replace("{where}", queries[arm.where])
+        .replace("{order}", arm.order)
+        .replace("{limit}", limit)
+    )
+
+
+def _less(arms: Sequence[Arm]) -> str:
+    return "".join(f" - (select count(*) from {arm.name})" for arm in arms)  # noqa: S608

@@ -1,0 +1,127 @@
+-- The claim: which runs a worker takes, and what becomes of their rows. A part of a flush.
+--
+-- Each arm is one reason to take a run, made from `claim_arm`; an arm takes what the arms before
+-- it have left to take. One whose limit is 0 is not executed at all.
+
+
+-- name: claim_route
+-- The buckets whose new runs this build takes: none unless it is promoted, all if no build is.
+route as (
+    select coalesce(min(takes_from) filter (where build_id = :build_id), 0) as takes_from,
+           case when coalesce(max(takes_to), 0) = 0 then 100
+                else coalesce(max(takes_to) filter (where build_id = :build_id), 0)
+           end as takes_to
+      from {schema}.workflow_builds
+     where namespace_id = :namespace_id
+)
+
+
+-- name: claim_arm
+-- A workflow is served if its name and version, joined by a separator, are among :claim_keys.
+-- now() is when the statement began: a claim that had to wait finds fewer leases expired, not more.
+{arm} as (
+    select id, available_at, status = 'running' as recovered
+      from {schema}.workflow_runs
+     where namespace_id = :namespace_id and available_at <= now()
+       and workflow_name || chr(31) || coalesce(version, '') = any (:claim_keys::text[])
+       and {where}
+     order by {order}
+     limit {limit}
+       for update skip locked
+)
+
+
+-- name: claim_expired
+-- Leases that ran out go first, or a steady backlog would keep them waiting for ever.
+-- A worker leaves its own to others: its older execution of the run may still be alive in it.
+status = 'running' and worker_id is distinct from :worker_id
+       and crashes < :trusted_crashes::int
+       and {claim_lineage}
+
+
+-- name: claim_suspect
+-- Runs that may be what their workers died of: few at a time, so that a worker's other runs do
+-- not die with it again and again until they are taken for the cause as well.
+status = 'running' and worker_id is distinct from :worker_id
+       and crashes >= :trusted_crashes::int
+       and {claim_lineage}
+
+
+-- name: claim_own
+-- Runs pinned to this build, which no other takes.
+pinned and status = 'pending' and build_id = :build_id
+
+
+-- name: claim_due
+-- All others. Where all buckets are taken nothing is computed of the id.
+status = 'pending' and not pinned
+       and (select takes_to from route) > 0
+       and ((select takes_to - takes_from from route) = 100 or {claim_bucket})
+
+
+-- name: claim_lineage
+-- Runs that are pinned belong to their build; the others to the builds that take their bucket.
+case when pinned then build_id = :build_id else {claim_bucket} end
+
+
+-- name: claim_bucket
+((uuid_hash(id) & 2147483647) % 100 >= (select takes_from from route)
+       and (uuid_hash(id) & 2147483647) % 100 < (select takes_to from route))
+
+
+-- name: claim_taken
+-- The lease counts from when the row is written: one that was given by the beginning of a statement
+-- that had to wait would have run out already. A run that was started by its workflow's name is
+-- given the workflow's deadline here, since only workers know it.
+taken as (
+    {arms}
+), claimed as (
+    update {schema}.workflow_runs run
+       set status = 'running',
+           worker_id = :worker_id,
+           claim_no = claim_no + 1,
+           available_at = clock_timestamp() + :lease::interval,
+           started_at = coalesce(started_at, now()),
+           deadline_at = case
+               when claim_no > 0 then deadline_at
+               else coalesce(deadline_at,
+                             least(created_at, now()) + make_interval(
+                                 secs => (:deadline_seconds::float8[])[array_position(
+                                     :deadline_keys::text[],
+                                     workflow_name || chr(31) || coalesce(version, ''))]))
+           end,
+           build_id = case
+               when pinned then build_id
+               when workflow_name || chr(31) || coalesce(version, '')
+                    = any (:pinned_keys::text[]) then :build_id
+               else coalesce(build_id, :build_id)
+           end,
+           pinned = pinned
+               or workflow_name || chr(31) || coalesce(version, '') = any (:pinned_keys::text[]),
+           -- A lease that expired counts as a crash; the count restarts where steps were recorded.
+           crashes = case
+               when status = 'pending' then crashes
+               when exists (select from {schema}.step_attempts attempt
+                             where attempt.workflow_run_id = run.id
+                               and attempt.claim_no = run.claim_no
+                               and attempt.status <> 'running'
+                               and attempt.context -> 'interrupted' is null) then 1
+               else crashes + 1
+           end
+     where id = any (array(select id from taken))
+    -- The input as bytes: one that is no text would fail the statement for all.
+    returning id, workflow_name, version, {bytes input} as input,
+              claim_no, attempts, crashes, {instant deadline_at} as deadline_at,
+              wake_no, history_from
+), claim as (
+    select now() as claimed_at,
+           array(select id from taken) as taken_ids,
+           array(select {instant available_at} from taken) as taken_at,
+           array(select id from taken where recovered) as recovered_ids,
+           array_agg(id) as id, array_agg(workflow_name) as workflow_name,
+           array_agg(version) as version, array_agg(input) as input,
+           array_agg(claim_no) as claim_no, array_agg(attempts) as attempts,
+           array_agg(crashes) as crashes, array_agg(deadline_at) as deadline_at,
+           array_agg(wake_no) as wake_no, array_agg(history_from) as history_from
+      from claimed
+)
