@@ -511,7 +511,7 @@ async def test_a_run_whose_result_of_a_step_the_database_refuses_fails_with_that
     encode = Codec.encode
 
     def broken(self: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
-        return "{" if value == -1 else encode(self, value, *args, **kwargs)
+        return '"\\u0000"' if value == -1 else encode(self, value, *args, **kwargs)
 
     monkeypatch.setattr(Codec, "encode", broken)
 

@@ -15,11 +15,15 @@ from hypothesis import strategies as st
 from openworkflow import OpenWorkflow, Step, Workflow, workflow
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.cli import histories
+from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.workflow_run import RunStatus
 from openworkflow.engine.replay import RecordedRun, Replayer
 from tests.helpers import StartWorker, eventually
 
 Code = Workflow[Any, Any]
+
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def as_text(number: int) -> str:
@@ -92,7 +96,7 @@ async def test_the_code_that_recorded_it_can_go_on_with_it(
     ("changed", "message"),
     [
         (code("a", "x", "c"), "has step 'b' next, but the code asks for step 'x'"),
-        (code("a", "c"), "has step 'b' next, but the code returned"),
+        (code("a", "c"), "has step 'b' next, but the code asks for step 'c'"),
         (code("a", "b"), "has step 'c' next, but the code returned"),
         (code("a", "b", "c", call=as_number), "does not fit"),
         (code("a", "b", "c", "d"), None),
@@ -277,3 +281,44 @@ async def test_what_cannot_be_checked_is_an_error_and_no_success(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_a_file_that_the_version_before_wrote_is_still_read_and_replayed() -> None:
+    """It knows no order of completion, no branches, and nothing of the arguments of a call."""
+
+    def kept(*names: str) -> Code:
+        @workflow(name="kept")
+        async def run(step: Step) -> list[str]:
+            first = await step.run("one", as_text, 1)
+            both = await asyncio.gather(*(step.run(name, as_text, 2) for name in names))
+            again = await step.run("again", as_text, 4)
+            again = await step.run("one", as_text, 5)
+            await step.sleep("pause", "1h")
+            return [first, *both, again]
+
+        return run
+
+    (recorded,) = histories.read(GOLDEN / "history-1.jsonl")
+
+    assert (RunStatus.PENDING, 7) == (recorded.status, len(recorded.steps))
+    with Replayer() as replayer:
+        same = await replayer.replay(recorded, kept("left", "right"))
+        other = await replayer.replay(recorded, kept("left"))
+    assert None is same.found
+    assert other.found is not None
+    assert "right" in other.found.message
+    assert other.found.cause.endswith("NonDeterminism")
+
+
+def test_a_file_is_of_one_of_the_formats_that_this_program_knows(tmp_path: Path) -> None:
+    line = (GOLDEN / "history-1.jsonl").read_text()
+    newer = tmp_path / "newer.jsonl"
+    newer.write_text(line.replace("openworkflow-history/1", "openworkflow-history/3"))
+
+    with pytest.raises(ConfigurationError, match="the format is 'openworkflow-history/3'"):
+        list(histories.read(newer))
+
+    (old,) = histories.read(GOLDEN / "history-1.jsonl")
+    newer.write_text(histories.line_of(old))
+    assert json.loads(newer.read_text())["format"] == histories.FORMAT
+    assert [old.steps] == [each.steps for each in histories.read(newer)]

@@ -1,347 +1,286 @@
-"""One execution of one claimed run: replay what is recorded, run what is not, say how it ended.
+"""One execution of one claimed run, from its claim to how it ends.
 
-The function and its branches run as ordinary asyncio code. The execution interrupts them (by
-cancelling the task, which user code cannot mistake for a failure of its own) when nothing is left
-to do but wait, or when the claim is gone; whatever they do afterwards is not recorded.
+The workflow function itself moves in a program (program.py), by events alone. What it asks for are
+operations, which the agenda (agenda.py) starts once everything recorded has reached the function.
 """
 
 import asyncio
 import logging
 from asyncio import CancelledError
-from collections.abc import Callable
-from contextvars import copy_context
-from datetime import UTC, datetime, timedelta
+from contextvars import Context
+from datetime import datetime
 from time import perf_counter
-from typing import Any
+from typing import Any, NoReturn
 
-from openworkflow.backend.backend import ClaimedRun
-from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import (
     ConfigurationError,
     DeadlineExceeded,
-    NonDeterminism,
-    OpenWorkflowError,
-    SerializationError,
     Suspended,
+    TooManySteps,
 )
 from openworkflow.core.failure import Failure
-from openworkflow.core.retry import DEFAULT_STEP_RETRY, RetryPolicy
-from openworkflow.core.step_attempt import StepKind, StepStatus
-from openworkflow.core.workflow import Workflow, current_run
-from openworkflow.engine import calls
-from openworkflow.engine.branches import Branches
-from openworkflow.engine.history import FROM_STEP, History, Recorded, replayed, step_error
+from openworkflow.core.recorded import ClaimedRun
+from openworkflow.core.step_attempt import StepStatus
+from openworkflow.core.workflow import Workflow
+from openworkflow.engine.agenda import Agenda
+from openworkflow.engine.history import History
+from openworkflow.engine.operations.operation import Operation
+from openworkflow.engine.operations.patch import Patches
 from openworkflow.engine.outcome import (
     Completed,
+    Continued,
     Failed,
     Lost,
     Outcome,
-    Parked,
     Released,
-    Rescheduled,
-    after_error,
 )
-from openworkflow.engine.patches import Patches
+from openworkflow.engine.program import AsyncProgram
 from openworkflow.engine.recorder import Recorder, StepCall
 from openworkflow.engine.services import Services
-from openworkflow.engine.step import Step, SyncStep
+from openworkflow.engine.slot import NO_SLOT, Slot
+from openworkflow.engine.thread_program import ThreadProgram
 
 logger = logging.getLogger(__name__)
 
+UNREADABLE_SECONDS = 30.0
+"""When a run is offered again whose history a newer program wrote, or that met a defect of ours."""
+_CUT_SHORT = "the run was interrupted"
+
 
 class Execution:
-    """Runs the function of one claimed run; make one per claim."""
+    """Runs the function of one claimed run; make one per claim.
+
+    `context` is the context that the task of `run` is executed in, where the caller knows it: steps
+    of the function's own branch then need no task of their own.
+    """
 
     __slots__ = (
-        "_branches",
-        "_history",
-        "_journal",
-        "_services",
-        "_stop",
-        "_sync",
-        "_task",
-        "_workflow",
+        "_guard",
+        "_limit",
+        "agenda",
         "claim",
+        "context",
         "draining",
+        "history",
         "patches",
+        "program",
         "recorder",
+        "services",
+        "slot",
         "started",
+        "stopped",
+        "task",
+        "workflow",
     )
 
     def __init__(
-        self, run: ClaimedRun, workflow: Workflow[Any, Any], history: History, services: Services
+        self,
+        run: ClaimedRun,
+        workflow: Workflow[Any, Any],
+        history: History,
+        services: Services,
+        slot: Slot = NO_SLOT,
+        context: Context | None = None,
     ) -> None:
-        self.claim, self._workflow, self._history = run, workflow, history
-        self._services, self._journal = services, services.journal
-        self._branches = Branches(
-            history, services.journal.clock, park=self._park, mismatch=self._mismatch
+        self.claim, self.workflow, self.history = run, workflow, history
+        self.services, self.slot, self.context = services, slot, context
+        self._guard = services.guard
+        self._limit = services.limits.max_attempts
+        self.recorder = Recorder(
+            run,
+            services.journal,
+            self._lose,
+            completions=history.completions,
+            attempts=history.attempts,
         )
-        self._task: asyncio.Task[Any] | None = None
-        self._sync: SyncStep | None = None
-        self._stop: Outcome | None = None
-        self.recorder = Recorder(run, services.journal, self._lose)
         self.patches: Patches | None = None
+        self.program: AsyncProgram | ThreadProgram | None = None
+        self.task: asyncio.Task[Any] | None = None
+        self.agenda = Agenda(self)
+        self.stopped: Outcome | None = None
+        """How the execution ends; None while it goes on."""
         self.draining = False
         self.started = perf_counter()
 
+    # -- the life of the execution -------------------------------------------------------------
+
     async def run(self) -> Outcome:
         """Execute to an outcome; whatever user code raises becomes one."""
-        if self._stop:
-            return self._stop
-        self._task = asyncio.current_task()
-        deadline = self._watch_deadline()
+        if self.stopped is None and (self.claim.deadline_at or self.history.unreadable):
+            self.stopped = self._refusal()
+        if self.stopped is not None:
+            if isinstance(self.stopped, Failed):
+                self._close_rows()
+            return self.stopped
+        self.task = asyncio.current_task()
+        deadline = None if self.claim.deadline_at is None else self._watch_deadline()
+        self.program = program = (AsyncProgram if self.workflow.is_async else ThreadProgram)(self)
         try:
-            output = await self._call_workflow()
-        except (Exception, BaseExceptionGroup, Suspended, SystemExit, CancelledError) as error:
-            if self._stop is None and calls.is_cancelled(error):
-                raise
-            return self._stopped() or self._raised(error)
-        else:
-            return self._stopped() or self._returned(output)
+            outcome = await program.run()
+        except (CancelledError, Suspended) as error:
+            if self.stopped is None:
+                if isinstance(error, Suspended):
+                    self.stopped = self.defect(error)
+                else:
+                    raise
+            outcome = self.stopped
         finally:
             if deadline is not None:
                 deadline.cancel()
-            self._detach()
+            if self.agenda.tasks:
+                await self.agenda.end_tasks()
+            program.forget()
+            self._forget()
+        if isinstance(outcome, Completed | Failed):
+            self._close_rows()
+        return outcome
 
     def interrupt(self, outcome: Outcome) -> None:
         """Stop the function where it is; the run ends with `outcome`, unless it already has one."""
-        if self._stop is not None:
+        if self.stopped is not None:
             return
-        self._stop = outcome
-        if not isinstance(outcome, Lost):
-            self.recorder.close_announced("the run was interrupted")
-        # From inside the function the caller raises Suspended instead: a task that cancels itself
-        # would be cancelled at its next await, which may be the one that records the outcome.
-        if self._task is not None and asyncio.current_task() is not self._task:
-            self._task.cancel()
+        self.stopped = outcome
+        if self.agenda.busy and not isinstance(outcome, Lost):
+            self.recorder.close_calls(_CUT_SHORT)
+        if self.program is not None:
+            self.program.stop()
 
     def drain(self) -> None:
         """Let running steps end and be recorded, then hand the run back."""
         self.draining = True
-        if self.recorder.idle:
-            self.interrupt(Released())
+        if self.stopped is None and (self.program is None or self.program.at_rest):
+            self.agenda.consider()
 
-    async def run_step(
-        self,
-        name: str,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        retry: RetryPolicy | None,
-        timeout: Duration | None,
-    ) -> Any:
-        """See Step.run."""
-        calls.check_request(name, retry, own_threads=self._sync is not None)
-        if self._stop is not None:
-            await calls.turn_away()
-        key = self._history.key(name)
-        recorded = self._request(key, StepKind.RUN)
-        about = calls.callee(fn)
-        if recorded is not None and recorded.settled is not None:
-            return replayed(key, recorded.settled, about.codec)
-        await self._branches.reach(key)
-        failures = 0
-        if recorded is not None:
-            failures = recorded.failures
-            self.recorder.close(recorded.unfinished, "its worker died")
-            await self._branches.wait_until(recorded.retry_at)
-        while True:
-            if not self.recorder.settled:
-                await self.recorder.durable()
-            step = StepCall(key, failures + 1)
-            self._enter(step)
-            try:
-                threads = self._services.step_threads
-                value = await calls.call(fn, args, kwargs, about.is_async, threads, timeout, key)
-                return await self._record_success(step, value, about.codec)
-            except Exception as error:
-                retry_at = await self._record_failure(step, error, retry or DEFAULT_STEP_RETRY)
-            finally:
-                self._leave(step)
-            failures += 1
-            await self._branches.wait_until(retry_at)
+    def check_stopped(self) -> None:
+        """Raise Suspended if the execution was stopped."""
+        if self.stopped is not None:
+            raise Suspended
 
-    async def patched(self, name: str) -> bool:
+    def fail(self, error: BaseException) -> None:
+        """End the run with an error that is not for the function to catch."""
+        self.interrupt(Failed(Failure.from_exception(error)))
+
+    def continue_as_new(self, value: Any) -> NoReturn:
+        """See Step.continue_as_new."""
+        workflow = self.workflow
+        text = None
+        if workflow.takes_input:
+            codec = workflow.input_codec
+            limit = self.services.payload_limit
+            text = codec.encode(codec.validate(value, "input"), "input", limit)
+        elif value is not None:
+            raise ConfigurationError(f"workflow {workflow.name!r} takes no input")
+        if self.agenda.operations:
+            raise ConfigurationError(
+                "the run cannot continue as new while steps are unfinished: "
+                f"{_listed(self.agenda.operations)}; await them first"
+            )
+        self.interrupt(Continued(text))
+        raise Suspended
+
+    # -- what operations ask -------------------------------------------------------------------
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether something new may begin, as far as is known without waiting."""
+        return (
+            self.stopped is None
+            and not self.draining
+            and self._guard.stands
+            and not 0 < self._limit <= self.recorder.attempts
+        )
+
+    async def gate(self, operation: Operation) -> None:
+        """Wait until an operation may begin: what was seen before is durable, the claim good.
+
+        Raises Suspended if nothing may begin any more.
+        """
+        await self.recorder.durable(operation.after)
+        operation.after = ()
+        if not self.services.guard.stands:
+            await self.services.guard.renewed()
+        if 0 < self._limit <= self.recorder.attempts:
+            self.fail(TooManySteps(self._limit))
+        if self.stopped is not None or self.draining:
+            raise Suspended
+
+    async def durable(self) -> None:
+        """Wait until everything recorded is durable. Raises Suspended if the claim was lost."""
+        await self.recorder.durable()
+        self.check_stopped()
+
+    async def announced(self, step: StepCall) -> None:
+        """Wait until the row is there that says that the step runs: its end updates that row."""
+        if step.announced is not None:
+            await step.announced
+            self.check_stopped()
+
+    def now(self) -> datetime:
+        """The database's time."""
+        return self.services.journal.clock.now()
+
+    def is_past_deadline(self, when: datetime) -> bool:
+        """Whether the run is to be over by then."""
+        return self.claim.deadline_at is not None and when >= self.claim.deadline_at
+
+    def report_step(self, status: StepStatus, seconds: float) -> None:
+        """Count a step attempt that has ended."""
+        self.services.metrics.step_finished(self.workflow.name, status, seconds)
+
+    def patched(self, name: str) -> bool:
         """See Step.patched."""
-        self._check_stopped()
+        self.check_stopped()
         if self.patches is None:
-            self.patches = Patches(self._history, self.recorder)
+            self.patches = Patches(self.history, self.recorder)
         return self.patches.ask(name)
 
-    async def sleep(self, name: str, duration: Duration) -> None:
-        """See Step.sleep."""
-        delay = parse_duration(duration)
-        await self._sleep(name, lambda: self._journal.clock.now() + delay)
+    # -- how it begins and ends ----------------------------------------------------------------
 
-    async def sleep_until(self, name: str, when: datetime) -> None:
-        """See Step.sleep_until."""
-        if when.tzinfo is None:
-            raise ConfigurationError(
-                f"step.sleep_until({name!r}): the time must carry a time zone, "
-                "for example datetime(..., tzinfo=UTC)"
-            )
-        await self._sleep(name, lambda: when.astimezone(UTC))
-
-    async def _sleep(self, name: str, ends: Callable[[], datetime]) -> None:
-        if self._stop is not None:
-            await calls.turn_away()
-        key = self._history.key(name)
-        recorded = self._request(key, StepKind.SLEEP)
-        if recorded is not None and recorded.settled is not None:
-            return
-        if recorded is not None and (sleeping := recorded.sleeping) is not None:
-            step, resume_at = StepCall(key, 1, sleeping.id), sleeping.resume_at
-        else:
-            await self._branches.reach(key)
-            await self.recorder.durable()
-            self._check_stopped()
-            step, resume_at = StepCall(key, 1), ends()
-            await self.recorder.begin_sleep(step, resume_at)
-        self._check_stopped()
-        await self._branches.wait_until(resume_at)
-        self._check_stopped()
-        self.recorder.end_sleep(step)
-
-    # -- the function ------------------------------------------------------------------------
-
-    async def _call_workflow(self) -> Any:
-        workflow = self._workflow
-        arguments: tuple[Any, ...] = ()
-        if workflow.takes_input:
-            arguments = (workflow.input_codec.decode(self.claim.input),)
-        if workflow.is_async:
-            step = Step(self)
-            current_run.set(step)
-            return await workflow.invoke(arguments, step)
-        loop = asyncio.get_running_loop()
-        self._sync = sync = SyncStep(self, loop)
-        context = copy_context()
-        context.run(current_run.set, sync)
-        threads, work = self._services.workflow_threads, (workflow.invoke, arguments, sync)
-        return await loop.run_in_executor(threads, context.run, calls.in_thread, *work)
-
-    def _detach(self) -> None:
-        if self._sync is not None:
-            self._sync.interrupt()
-        self._task = None
-        self._branches.detach()
-        self.recorder.detach()
-
-    def _stopped(self) -> Outcome | None:
-        """The outcome of an interruption, whose cancellation ends here."""
-        if self._stop is not None:
-            while self._task is not None and self._task.cancelling():
-                self._task.uncancel()
-        return self._stop
-
-    def _returned(self, value: Any) -> Outcome:
-        if self._history.unrequested:
-            return Failed(Failure.from_exception(self._history.mismatch([])))
-        workflow, limit = self._workflow, self._services.payload_limit
-        try:
-            return Completed(
-                workflow.output_codec.encode(value, "result of workflow", limit, name=workflow.name)
-            )
-        except OpenWorkflowError as error:
-            return Failed(Failure.from_exception(error))
-
-    def _raised(self, error: BaseException) -> Outcome:
-        of_a_step = hasattr(error, FROM_STEP)
-        outcome = after_error(error, self._workflow.retry, self.claim.attempts + 1, of_a_step)
-        if isinstance(outcome, Rescheduled):
-            again = self._journal.clock.now() + timedelta(seconds=outcome.delay)
-            return Failed(outcome.failure) if self._past_deadline(again) else outcome
-        return outcome
+    def _refusal(self) -> Outcome | None:
+        if self.history.unreadable is not None:
+            logger.error("cannot read the history of a run: %s", self.history.unreadable)
+            return Released(UNREADABLE_SECONDS)
+        deadline = self.claim.deadline_at
+        if deadline is not None and deadline <= self.claim.claimed_at:
+            return Failed(Failure.from_exception(_exceeded(deadline)))
+        return None
 
     def _watch_deadline(self) -> asyncio.TimerHandle | None:
         deadline = self.claim.deadline_at
         if deadline is None:
             return None
-        error = DeadlineExceeded(f"the run did not end by its deadline, {deadline.isoformat()}")
-        remaining = (deadline - self._journal.clock.now()).total_seconds()
-        return asyncio.get_running_loop().call_later(
-            max(0.0, remaining), self.interrupt, Failed(Failure.from_exception(error))
-        )
+        seconds = (deadline - self.now()).total_seconds()
+        loop = asyncio.get_running_loop()
+        return loop.call_later(max(0.0, seconds), self.fail, _exceeded(deadline))
 
-    def _past_deadline(self, when: datetime) -> bool:
-        return self.claim.deadline_at is not None and when >= self.claim.deadline_at
+    def _close_rows(self) -> None:
+        """A run that has ended leaves no row that says it is running."""
+        if self.recorder.open:
+            self.recorder.close_all("the run ended")
+        if self.history.recorded:
+            self.recorder.close(self.history.leftovers(), "its worker died, and the run ended")
+
+    def _forget(self) -> None:
+        """Let go of what holds this execution: it is then freed without the garbage collector."""
+        self.agenda.forget()
+        self.recorder.detach()
+        while self.stopped is not None and self.task is not None and self.task.cancelling():
+            self.task.uncancel()
+        self.program = self.task = self.context = None
+
+    def defect(self, error: BaseException) -> Released:
+        """A mistake of this program, not of the run: loud, and the run is offered again."""
+        logger.error("internal error while executing a run; it is handed back", exc_info=error)
+        return Released(UNREADABLE_SECONDS)
 
     def _lose(self) -> None:
         self.interrupt(Lost())
 
-    def _park(self, resume_at: datetime) -> None:
-        self.interrupt(Parked(resume_at))
 
-    def _mismatch(self, asked: list[str]) -> None:
-        self.interrupt(Failed(Failure.from_exception(self._history.mismatch(asked))))
+def _exceeded(deadline: datetime) -> DeadlineExceeded:
+    return DeadlineExceeded(f"the run did not end by its deadline, {deadline.isoformat()}")
 
-    # -- steps -------------------------------------------------------------------------------
 
-    def _request(self, key: str, kind: StepKind) -> Recorded | None:
-        try:
-            recorded = self._history.request(key, kind)
-        except NonDeterminism as error:
-            self.interrupt(Failed(Failure.from_exception(error)))
-            raise Suspended from None
-        if recorded is not None:
-            self._branches.requested()
-        return recorded
-
-    def _enter(self, step: StepCall) -> None:
-        if self.draining:
-            self.drain()
-        self._check_stopped()
-        self._branches.enter()
-        self.recorder.begin(step)
-
-    def _leave(self, step: StepCall) -> None:
-        self._branches.leave()
-        self.recorder.abandon(step)
-
-    async def _record_success(self, step: StepCall, value: Any, codec: Any) -> Any:
-        self._check_stopped()
-        output = codec.encode(value, "result of step", self._services.payload_limit, name=step.key)
-        replayed = calls.as_replayed(codec, value, output)
-        if step.announced is None and step.attempt == 1:
-            self.recorder.succeeded(step, output)
-        else:
-            await self.recorder.ended(step, StepStatus.SUCCEEDED, output=output)
-            self._check_stopped()
-        self._services.metrics.step_finished(
-            self._workflow.name, StepStatus.SUCCEEDED, step.seconds
-        )
-        return replayed
-
-    async def _record_failure(
-        self, step: StepCall, error: Exception, policy: RetryPolicy
-    ) -> datetime:
-        """Record a failed attempt. Returns when to retry, or raises the step's error.
-
-        What we cannot store is not retried: the step's effect has happened.
-        """
-        self._check_stopped()
-        failure = Failure.from_exception(error)
-        retry_at = self._journal.clock.now() + policy.delay(step.attempt)
-        final = (
-            isinstance(error, SerializationError | ConfigurationError)
-            or not policy.retries(error)
-            or policy.exhausted(step.attempt)
-            or self._past_deadline(retry_at)
-        )
-        await self.recorder.ended(
-            step,
-            StepStatus.FAILED,
-            error=failure.to_json(),
-            context='{"final": true}' if final else None,
-            resume_at=None if final else retry_at,
-        )
-        self._check_stopped()
-        self._services.metrics.step_finished(self._workflow.name, StepStatus.FAILED, step.seconds)
-        if final:
-            raise step_error(failure, step.key, step.attempt)
-        logger.info("step %s failed, attempt %d: %s", step.key, step.attempt, failure.message)
-        return retry_at
-
-    def _check_stopped(self) -> None:
-        if self._stop is not None:
-            raise Suspended
+def _listed(keys: Any) -> str:
+    shown = [repr(key) for key in keys]
+    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")

@@ -1,36 +1,41 @@
-"""What earlier executions of a run recorded, by step key. Pure.
+"""What earlier executions of a run recorded, and in which order it reaches the function. Pure.
 
-A key is the step's name; the same name again in one run gets an ordinal (`name:1`, `name:2`) in
-call order, as in the TypeScript SDK.
+The ends of steps are the run's events. They are numbered in the order in which they reached the
+function, and a replay hands them out in that order, each once the function waits for it. Nothing
+new begins before all of them have been handed out.
 """
 
-import re
+import itertools
+import json
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from openworkflow.backend.backend import RecordedStep
-from openworkflow.core.errors import ConfigurationError, NonDeterminism
+from openworkflow.core.errors import NonDeterminism
 from openworkflow.core.failure import Failure
+from openworkflow.core.recorded import UNREADABLE, RecordedStep
 from openworkflow.core.serialization import Codec
 from openworkflow.core.step_attempt import StepKind, StepStatus
+from openworkflow.engine.keys import PATCHED, Keys
 
-NAME_LIMIT = 200
-"""Characters of a step's name."""
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-PATCHED = "patched:"
-"""Begins the key of a row that says that a run takes a patch's new path; no step is called so."""
 FROM_STEP = "__openworkflow_step__"
 """Marks an error raised by a step whose retries are spent: the run's own policy skips those."""
+
+_NO_ORDER: deque[tuple[int, str]] = deque(maxlen=0)
+_NO_KEYS: dict[str, int] = {}
+_NONE_REQUIRED: set[str] = set()
+_KINDS = frozenset(kind.value for kind in StepKind)
+_STATUSES = frozenset(status.value for status in StepStatus)
 
 
 @dataclass(slots=True)
 class Recorded:
     """Everything recorded under one key."""
 
-    kind: StepKind
+    kind: str
     settled: RecordedStep | None = None
     """The attempt that decides a replay: a success, or the failure that spent the last retry."""
     failures: int = 0
@@ -40,77 +45,80 @@ class Recorded:
     """The row of a sleep that has not been seen to end."""
     unfinished: list[UUID] = field(default_factory=list)
     """Rows left `running` by an execution that did not live to end them."""
+    fingerprint: str | None = None
+    """The function and its arguments, where the name came again."""
+
+    def take_unfinished(self) -> list[UUID]:
+        """The rows left running, for whoever ends them now."""
+        rows, self.unfinished = self.unfinished, []
+        return rows
+
+    def take_sleeping(self) -> RecordedStep | None:
+        """The row of a sleep that goes on, for whoever ends it now."""
+        row, self.sleeping = self.sleeping, None
+        return row
 
     def add(self, attempt: RecordedStep) -> None:
-        """Take in one row; rows come in the order they were created."""
-        if attempt.status is StepStatus.SUCCEEDED:
-            self.settled = attempt
-        elif attempt.kind is StepKind.SLEEP:
-            self.sleeping = attempt
-        elif attempt.status is StepStatus.RUNNING:
+        """Take in one row, in any order."""
+        if attempt.status == StepStatus.SUCCEEDED or attempt.final:
+            if self.settled is None or self.settled.claim_no <= attempt.claim_no:
+                self.settled = attempt
+        elif attempt.canceled:
+            return
+        elif attempt.kind == StepKind.SLEEP:
+            if self.sleeping is None or self.sleeping.status != StepStatus.RUNNING:
+                self.sleeping = attempt
+        elif attempt.status == StepStatus.RUNNING:
             self.unfinished.append(attempt.id)
-        elif attempt.final:
-            self.settled = attempt
-        elif not attempt.interrupted:
-            self.failures += 1
-            self.retry_at = attempt.resume_at
-        if attempt.reopened:
-            self.settled, self.failures, self.retry_at = None, 0, None
+        elif not attempt.interrupted and attempt.attempt > self.failures:
+            self.failures, self.retry_at = attempt.attempt, attempt.resume_at
 
 
 class History:
-    """The recorded steps of one run, and which of them this execution has asked for."""
+    """The recorded steps of one run, and the events of which this execution hands out the next."""
 
-    __slots__ = ("_ordinals", "_recorded", "_requested", "unrequested")
+    __slots__ = (
+        "_loose",
+        "_required",
+        "_strict",
+        "attempts",
+        "completions",
+        "has_branches",
+        "keys",
+        "recorded",
+        "unreadable",
+    )
 
     def __init__(self, attempts: Iterable[RecordedStep] = ()) -> None:
-        self._recorded: dict[str, Recorded] = {}
-        self._requested: set[str] = set()
-        self._ordinals: dict[str, int] = {}
-        for attempt in attempts:
-            self._recorded.setdefault(attempt.step_name, Recorded(attempt.kind)).add(attempt)
-        self.unrequested: dict[str, None] = dict.fromkeys(
-            key for key in self._recorded if not key.startswith(PATCHED)
-        )
-        """Recorded keys the function has not asked for yet, in recorded order.
-
-        A patch that the code no longer asks about is none: what it guarded is all there is now.
-        """
-
-    def key(self, name: str) -> str:
-        """The key of the next step called `name`. Raises ConfigurationError for an unfit name."""
-        if type(name) is not str or not 0 < len(name) <= NAME_LIMIT or _UNSTORABLE.search(name):
-            raise ConfigurationError(
-                f"a step's name must be text of 1 to {NAME_LIMIT} characters without NUL, "
-                f"not {name!r:.80}"
-            )
-        if name.startswith(PATCHED):
-            raise ConfigurationError(
-                f"a step's name may not begin with {PATCHED!r}, as {name!r:.80}"
-            )
-        key = name
-        while key in self._requested:
-            self._ordinals[name] = ordinal = self._ordinals.get(name, 0) + 1
-            key = f"{name}:{ordinal}"
-        self._requested.add(key)
-        return key
-
-    def is_recorded(self, key: str) -> bool:
-        """Whether a row of this key was recorded."""
-        return key in self._recorded
+        self.recorded: dict[str, Recorded] = {}
+        """What is recorded, by key."""
+        self.attempts = 0
+        """Attempts recorded so far, failed ones included."""
+        self.completions = 0
+        """The number of the last event."""
+        self.unreadable: str | None = None
+        """Why this program cannot read the history: a newer one wrote it."""
+        self.has_branches = False
+        """Whether some of it was asked for by branches, or threads, of the function."""
+        rows = list(attempts)
+        if not rows:  # what most runs begin with: nothing is ever put into these
+            self._strict, self._loose, self._required = _NO_ORDER, _NO_KEYS, _NONE_REQUIRED
+            self.keys = Keys()
+            return
+        self._strict, self._loose, self._required = deque(), {}, set()
+        told = self._read(rows)
+        self.has_branches = bool(told)
+        self.keys = Keys(self.recorded, legacy=bool(self._required))
+        for key, context in told.items():
+            self.keys.own(key, context)
 
     def request(self, key: str, kind: StepKind) -> Recorded | None:
         """What is recorded under `key`, which the function now asks for.
 
         Raises NonDeterminism when the record is of another kind.
         """
-        if not self._recorded:
-            return None
-        recorded = self._recorded.get(key)
-        if recorded is None:
-            return None
-        self.unrequested.pop(key, None)
-        if recorded.kind is not kind:
+        recorded = self.recorded.get(key)
+        if recorded is not None and recorded.kind != kind:
             raise NonDeterminism(
                 f"step {key!r} was recorded as a {_noun(recorded.kind)}, but the code now asks for "
                 f"a {_noun(kind)} of that name; give the new step another name, or deploy the "
@@ -118,24 +126,184 @@ class History:
             )
         return recorded
 
-    def mismatch(self, asked: Sequence[str]) -> NonDeterminism:
-        """The error for a replay that cannot reach what was recorded; it names both steps."""
-        expected = next(iter(self.unrequested))
-        got = f"asks for step {asked[0]!r}" if asked else "returned"
+    def is_recorded(self, key: str) -> bool:
+        """Whether a row of this key was recorded."""
+        return key in self.recorded
+
+    @property
+    def pending(self) -> bool:
+        """Whether the run had gone further than its function has come so far."""
+        return bool(self._strict or self._loose)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether events are left that must reach the function before anything new begins."""
+        return bool(self._strict or self._required)
+
+    def next_event(self) -> RecordedStep | None:
+        """The next event, if the function has asked for its step."""
+        head = self._strict[0] if self._strict else None
+        for key, after in self._loose.items():
+            if key in self.keys and (head is None or after < head[0]):
+                return self.take(key)
+        if head is not None and head[1] in self.keys:
+            self._strict.popleft()
+            return self._settled(head[1])
+        return None
+
+    def take_next(self, key: str) -> RecordedStep | None:
+        """The next event, if it is the end of this step for certain; else nothing happens."""
+        if self._loose or not self._strict or self._strict[0][1] != key:
+            return None
+        self._strict.popleft()
+        return self._settled(key)
+
+    def take(self, key: str) -> RecordedStep:
+        """The event of `key`, out of turn: a thread cannot be made to wait for its turn."""
+        if key in self._loose:
+            del self._loose[key]
+            self._required.discard(key)
+        else:
+            self._strict = deque(each for each in self._strict if each[1] != key)
+        return self._settled(key)
+
+    def unasked(self) -> str | None:
+        """The first recorded step that has to be asked for, and was not."""
+        required = (key for key in self._loose if key in self._required)
+        in_order = itertools.chain(required, (key for _, key in self._strict))
+        return next((key for key in in_order if key not in self.keys), None)
+
+    def mismatch(self, waiting_for: Iterable[str]) -> NonDeterminism:
+        """The error for a replay that cannot reach what was recorded; it names both steps.
+
+        The function waits for the ends of these steps; if there are none, it has returned.
+        """
+        first = next(iter(waiting_for), None)
+        got = "returned" if first is None else f"asks for step {first!r}"
         return NonDeterminism(
-            f"the history of this run has step {expected!r} next, but the code {got}: the workflow "
-            "function changed, or depends on something other than its input and its steps; deploy "
-            "such a change as a new version of the workflow, so that old runs keep the old code"
+            f"the history of this run has step {self.unasked()!r} next, but the code {got}: the "
+            "workflow function changed, or depends on something other than its input and its "
+            "steps; deploy such a change as a new version of the workflow, so that old runs keep "
+            "the old code"
         )
 
+    def leftovers(self) -> list[UUID]:
+        """Rows still `running` whose end nobody has recorded."""
+        rows: list[UUID] = []
+        for recorded in self.recorded.values():
+            rows += recorded.unfinished
+            row = recorded.sleeping
+            if row is not None and row.status == StepStatus.RUNNING and recorded.settled is None:
+                rows.append(row.id)
+        return rows
 
-def _noun(kind: StepKind) -> str:
-    return "sleep" if kind is StepKind.SLEEP else "step"
+    def _settled(self, key: str) -> RecordedStep:
+        settled = self.recorded[key].settled
+        assert settled is not None
+        return settled
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def _read(self, rows: Sequence[RecordedStep]) -> dict[str, dict[str, Any]]:
+        """Take in the rows; returns what they say of the calls that they record."""
+        told: dict[str, dict[str, Any]] = {}
+        reopened = [row for row in rows if row.reopened]
+        since = {row.step_name: _reopened_at(row) for row in reopened}
+        for row in rows:
+            if row.kind not in _KINDS or row.status not in _STATUSES:
+                self.unreadable = _unknown(row)
+                return {}
+            self.completions = max(self.completions, row.completion_no or 0)
+            recorded = self.recorded.setdefault(row.step_name, Recorded(row.kind))
+            if context := _context(row):
+                recorded.fingerprint = context.get("call", recorded.fingerprint)
+                if "branch" in context:
+                    told[row.step_name] = context
+            if row.claim_no > since.get(row.step_name, -1):
+                recorded.add(row)
+        self._order(reopened)
+        self.attempts = sum(
+            max(1, each.failures + len(each.unfinished) + (each.settled is not None))
+            for each in self.recorded.values()
+        )
+        return told
+
+    def _order(self, reopened: Sequence[RecordedStep]) -> None:
+        """Sort the settled steps into events that come in order, and those that come when asked.
+
+        Without a number, from a version that did not count, a step is handed out once it is asked
+        for, and has to be asked for. What came after a failure that was reopened by hand is handed
+        out if it is asked for at all. So is what a claim recorded in the moment it was lost, but
+        only after the events of the claims that had not seen it: they went on without.
+        """
+        numbered: list[tuple[int, int, str]] = []
+        for key, each in self.recorded.items():
+            if (row := each.settled) is None or key.startswith(PATCHED):
+                continue
+            if row.completion_no is None:
+                self._loose[key] = 0
+                self._required.add(key)
+            else:
+                numbered.append((row.completion_no, row.claim_no, key))
+        numbered.sort()
+        newest, spans = _claims(numbered)
+        for number, claim_no, key in numbered:
+            if newest[number] > claim_no:
+                self._loose[key] = max(
+                    last for c, (first, last) in spans.items() if c > claim_no and first <= number
+                )
+            elif any(
+                number > (row.completion_no or 0) and claim_no <= _reopened_at(row)
+                for row in reopened
+            ):
+                self._loose[key] = number
+            else:
+                self._strict.append((number, key))
+
+
+def _claims(
+    numbered: Iterable[tuple[int, int, str]],
+) -> tuple[dict[int, int], dict[int, tuple[int, int]]]:
+    """The newest claim that had recorded by each event, and each claim's first and last event."""
+    newest: dict[int, int] = {}
+    spans: dict[int, tuple[int, int]] = {}
+    latest = 0
+    for number, claim_no, _ in numbered:
+        newest[number] = latest = max(latest, claim_no)
+        spans[claim_no] = (spans.get(claim_no, (number,))[0], number)
+    return newest, spans
+
+
+def _context(row: RecordedStep) -> dict[str, Any]:
+    """What a row says beside its columns; other programs may have put anything there."""
+    if row.context is None:
+        return {}
+    told = json.loads(row.context)
+    return told if isinstance(told, dict) else {}
+
+
+def _reopened_at(row: RecordedStep) -> int:
+    """The claim that had ended when somebody retried the run."""
+    claim_no = _context(row).get("reopened_at")
+    return claim_no if type(claim_no) is int else row.claim_no
+
+
+def _unknown(row: RecordedStep) -> str:
+    if row.kind == UNREADABLE:
+        return f"its rows cannot be decoded: {row.error}"
+    return (
+        f"step {row.step_name!r} is recorded as kind {row.kind!r}, status {row.status!r}, which "
+        "this program does not know; upgrade openworkflow-fleet"
+    )
+
+
+def _noun(kind: str) -> str:
+    return "sleep" if kind == StepKind.SLEEP else "step"
 
 
 def replayed(key: str, settled: RecordedStep, codec: Codec[Any]) -> Any:
     """What the step returned; raises what it raised, in its own type where that is known."""
-    if settled.status is StepStatus.SUCCEEDED:
+    if settled.status == StepStatus.SUCCEEDED:
         return codec.decode(settled.output)
     raise step_error(Failure.from_json(settled.error or "{}"), key, settled.attempt)
 

@@ -1,14 +1,17 @@
 """How one execution of a claimed run ended, as data; `run_end` is the one fenced write for it."""
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
 
-from openworkflow.backend.records import ClaimedRun, Completion, RunEnd
+from openworkflow.backend.records import Completion, Continuation, RunEnd
 from openworkflow.core.errors import OpenWorkflowError
 from openworkflow.core.failure import Failure
+from openworkflow.core.recorded import ClaimedRun
 from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.workflow_run import RunStatus
+from openworkflow.engine.history import FROM_STEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,8 @@ class Failed:
     """The run is over, unsuccessfully."""
 
     failure: Failure
+    steps: tuple[str, ...] = ()
+    """The keys of the steps whose failure this is: a retry by hand begins with those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +40,27 @@ class Rescheduled:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """Every branch waits; nothing happens before `resume_at` (the database's clock)."""
+    """Every branch waits; nothing happens before `resume_at` (the database's clock), or ever.
 
-    resume_at: datetime
+    Unless something woke the run since it was claimed with `wake_no`: then it is due at once.
+    """
+
+    resume_at: datetime | None
+    wake_no: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """Handed back by a draining worker: available to others at once, no attempt spent."""
+    """Handed back, no attempt spent: available to others after `delay` seconds."""
+
+    delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """The run starts afresh, with this input (JSON text) and no history."""
+
+    input: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +68,52 @@ class Lost:
     """The claim belongs to somebody else, or the run was canceled: nothing may be written."""
 
 
-Outcome = Completed | Failed | Rescheduled | Parked | Released | Lost
+Outcome = Completed | Failed | Rescheduled | Parked | Released | Continued | Lost
 
 
-def after_error(
-    error: BaseException, policy: RetryPolicy, attempt: int, of_a_step: bool
-) -> Failed | Rescheduled:
+def after_error(error: BaseException, policy: RetryPolicy, attempt: int) -> Failed | Rescheduled:
     """What an error that left the function means; `attempt` counts this execution, from 1.
 
     A step's own error has had the step's retries; for anything else the run's policy decides.
     """
-    failure = Failure.from_exception(error)
-    final = of_a_step or not isinstance(error, Exception) or isinstance(error, OpenWorkflowError)
-    if final or not policy.retries(error) or policy.exhausted(attempt):
-        return Failed(failure)
+    failure, steps = Failure.from_exception(error), failed_steps(error)
+    final = _of_steps(error) or not isinstance(error, Exception)
+    if final or isinstance(error, OpenWorkflowError):
+        return Failed(failure, steps)
+    if not policy.retries(error) or policy.exhausted(attempt):
+        return Failed(failure, steps)
     return Rescheduled(failure, policy.delay(attempt).total_seconds())
 
 
-def run_end(run: ClaimedRun, outcome: Outcome, *, progress: bool) -> Completion | RunEnd | None:
+def failed_steps(error: BaseException) -> tuple[str, ...]:
+    """The keys of the steps whose errors are in `error`: itself, its causes, or its group."""
+    found: dict[str, None] = {}
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        each = left.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        if (key := getattr(each, FROM_STEP, None)) is not None:
+            found[key] = None
+            continue
+        if isinstance(each, BaseExceptionGroup):
+            left += reversed(each.exceptions)
+        left += (each.__cause__, None if each.__suppress_context__ else each.__context__)
+    return tuple(found)
+
+
+def _of_steps(error: BaseException) -> bool:
+    """Whether it is nothing but what steps raised whose retries are spent."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_of_steps(each) for each in error.exceptions)
+    return hasattr(error, FROM_STEP)
+
+
+def run_end(
+    run: ClaimedRun, outcome: Outcome, *, progress: bool
+) -> Completion | RunEnd | Continuation | None:
     """The write that records `outcome`, or None where nothing may be written.
 
     `progress` tells whether this claim recorded a step, which forgives earlier crashes.
@@ -75,8 +121,8 @@ def run_end(run: ClaimedRun, outcome: Outcome, *, progress: bool) -> Completion 
     match outcome:
         case Completed(output):
             return Completion(run.id, run.claim_no, output)
-        case Failed(failure):
-            return _end(run, RunStatus.FAILED, error=failure.to_json())
+        case Failed(failure, steps):
+            return _end(run, RunStatus.FAILED, error=_with_steps(failure, steps))
         case Rescheduled(failure, delay):
             return _end(
                 run,
@@ -86,10 +132,19 @@ def run_end(run: ClaimedRun, outcome: Outcome, *, progress: bool) -> Completion 
                 attempts=run.attempts + 1,
                 progress=True,
             )
-        case Parked(resume_at):
-            return _end(run, RunStatus.PENDING, available_at=resume_at, progress=True)
-        case Released():
-            return _end(run, RunStatus.PENDING, delay=0.0, progress=progress)
+        case Parked(resume_at, wake_no):
+            return _end(
+                run,
+                RunStatus.PENDING,
+                available_at=resume_at,
+                progress=True,
+                wake_no=wake_no,
+                forever=resume_at is None,
+            )
+        case Released(delay):
+            return _end(run, RunStatus.PENDING, delay=delay, progress=progress)
+        case Continued(text):
+            return Continuation(run.id, run.claim_no, text)
         case Lost():
             return None
         case _:
@@ -106,6 +161,8 @@ def _end(
     delay: float | None = None,
     attempts: int | None = None,
     progress: bool = False,
+    wake_no: int | None = None,
+    forever: bool = False,
 ) -> RunEnd:
     return RunEnd(
         run_id=run.id,
@@ -117,4 +174,11 @@ def _end(
         delay=delay,
         attempts=attempts,
         progress=progress,
+        wake_no=wake_no,
+        forever=forever,
     )
+
+
+def _with_steps(failure: Failure, steps: tuple[str, ...]) -> str:
+    text = failure.to_json()
+    return f'{text[:-1]},"steps":{json.dumps(steps)}}}' if steps else text

@@ -6,10 +6,11 @@ from time import perf_counter
 from typing import Any
 from uuid import UUID
 
-from openworkflow.backend.records import ClaimedRun, Completion, RunEnd, StepSuccess, StepWrite
+from openworkflow.backend.records import Completion, Continuation, RunEnd, StepSuccess, StepWrite
 from openworkflow.core.errors import BackendError, SerializationError
 from openworkflow.core.failure import Failure
 from openworkflow.core.ids import uuid7
+from openworkflow.core.recorded import ClaimedRun
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.engine.journal import Journal, Written
 
@@ -17,11 +18,14 @@ from openworkflow.engine.journal import Journal, Written
 class StepCall:
     """An attempt in progress; `announced` once its `running` row was sent, `seconds` at its end."""
 
-    __slots__ = ("announced", "attempt", "id", "key", "seconds", "started")
+    __slots__ = ("announced", "attempt", "context", "id", "key", "kind", "seconds", "started")
 
-    def __init__(self, key: str, attempt: int, row: UUID | None = None) -> None:
+    def __init__(
+        self, key: str, attempt: int, context: str | None = None, *, row: UUID | None = None
+    ) -> None:
         self.id = row or uuid7()
-        self.key, self.attempt = key, attempt
+        self.key, self.attempt, self.context = key, attempt, context
+        self.kind = StepKind.RUN
         self.started = perf_counter()
         self.seconds = 0.0
         self.announced: Written | None = None
@@ -31,30 +35,54 @@ class Recorder:
     """Writes the rows of one claim's steps; `lost` is called when the claim turns out to be lost.
 
     A short step is one insert, at its end. A longer one is announced by a `running` row, which its
-    end updates.
+    end updates. The ends that reach the workflow are numbered from `completions` on.
     """
 
-    __slots__ = ("_calls", "_claim", "_journal", "_lost", "_pending", "progress")
+    __slots__ = (
+        "_calls",
+        "_claim",
+        "_journal",
+        "_lost",
+        "_to_close",
+        "attempts",
+        "completions",
+        "open",
+        "pending",
+        "progress",
+    )
 
-    def __init__(self, claim: ClaimedRun, journal: Journal, lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        claim: ClaimedRun,
+        journal: Journal,
+        lost: Callable[[], None],
+        *,
+        completions: int = 0,
+        attempts: int = 0,
+    ) -> None:
         self._claim, self._journal, self._lost = claim, journal, lost
         self._calls: dict[StepCall, None] = {}
-        self._pending: dict[Written, str] = {}
+        self.open: dict[StepCall, None] = {}
+        """Attempts and sleeps whose rows say that they are running."""
+        self.pending: dict[Written, str] = {}
+        """What was written and is not known to be durable, with the keys of the steps."""
+        self._to_close = 0
+        self.completions = completions
+        self.attempts = attempts
+        """Step attempts of the run so far, those of earlier claims included."""
         self.progress = False
         """Whether anything was recorded."""
 
     def detach(self) -> None:
-        """See Branches.detach."""
+        """Forget whom to call back: a finished run is then freed without the garbage collector."""
         self._lost = _nobody
 
-    @property
-    def idle(self) -> bool:
-        """Whether no step function is running."""
-        return not self._calls
+    # -- calls of functions ----------------------------------------------------------------------
 
     def begin(self, call: StepCall) -> None:
         """A step function starts."""
         self._calls[call] = None
+        self.attempts += 1
 
     def abandon(self, call: StepCall) -> None:
         """A step function is over, recorded or not."""
@@ -65,121 +93,224 @@ class Recorder:
         now = perf_counter()
         for call in self._calls:
             if call.announced is None and now - call.started > older_than:
-                call.announced = self._journal.write(self._write(call, StepStatus.RUNNING))
+                self._announce(call, self._write(call, StepStatus.RUNNING))
 
     def succeeded(self, call: StepCall, output: str | None) -> None:
         """Record a success; `durable` then waits for it."""
-        del self._calls[call]  # from here on nobody else writes to its row
+        self._calls.pop(call, None)  # from here on nobody else writes to its row
         call.seconds = perf_counter() - call.started
+        self.completions = number = self.completions + 1
+        if call.announced is not None or call.attempt != 1:
+            self._end(call, StepStatus.SUCCEEDED, output=output, completion_no=number)
+            return
         claim = self._claim
-        row = StepSuccess(call.id, claim.id, claim.claim_no, call.key, output, call.seconds)
-        self._send(row, call.key)
+        row = StepSuccess(
+            call.id, claim.id, claim.claim_no, call.key, output, call.seconds, number, call.context
+        )
+        self.pending[self._journal.write(row)] = call.key
 
-    async def ended(self, call: StepCall, status: StepStatus, **columns: Any) -> None:
-        """Record any end of an attempt, durably."""
+    def failed(self, call: StepCall, failure: Failure, retry_at: datetime | None) -> Written:
+        """Record a failure, to be tried again at `retry_at`, or the end of the step."""
         self._calls.pop(call, None)
         call.seconds = perf_counter() - call.started
-        update = call.announced is not None
-        if call.announced is not None:
-            await call.announced
-        self._send(self._write(call, status, update=update, **columns), call.key)
-        await self.durable()
+        context, number = call.context, None
+        if retry_at is None:
+            self.completions = number = self.completions + 1
+            context = _with("final", context)
+        return self._end(
+            call,
+            StepStatus.FAILED,
+            error=failure.to_json(),
+            context=context,
+            resume_at=retry_at,
+            completion_no=number,
+        )
 
-    @property
-    def settled(self) -> bool:
-        """Whether everything recorded is known to be durable."""
-        return not self._pending
+    def mark(self, call: StepCall, output: str) -> None:
+        """Record something that is no event: it is answered at once, now and in a replay."""
+        claim = self._claim
+        self._send(
+            StepSuccess(
+                call.id, claim.id, claim.claim_no, call.key, output, 0.0, None, call.context
+            ),
+            call.key,
+        )
 
-    async def end(self, end: Completion | RunEnd) -> bool:
-        """Record the run's end after, or together with, its last step; False if it was lost.
+    # -- sleeps ----------------------------------------------------------------------------------
 
-        Raises BackendError if the database refuses it, and otherwise as `durable` does.
-        """
-        if len(self._pending) == 1 and self._journal.newest in self._pending:
-            return await self._journal.write_with_newest(end)
-        await self.durable()
-        return await self._journal.write(end)
+    def begin_sleep(self, call: StepCall, resume_at: datetime) -> Written:
+        """Record that the run sleeps until `resume_at`."""
+        call.kind = StepKind.SLEEP
+        self.attempts += 1
+        return self._announce(call, self._write(call, StepStatus.RUNNING, resume_at=resume_at))
 
-    async def durable(self) -> None:
-        """Wait for everything recorded so far; a step starts, and a run is parked, after that.
-
-        Raises SerializationError for a result that the database refuses to store.
-        """
-        for written in tuple(self._pending):
-            try:
-                held = await written
-            except BackendError as error:
-                key = self._pending.pop(written, "")
-                raise SerializationError(f"result of step {key!r}: {error}") from error
-            self._pending.pop(written, None)
-            if held:
-                self.progress = True
-            else:
-                self._lost()
-
-    async def begin_sleep(self, call: StepCall, resume_at: datetime) -> None:
-        """Record, durably, that the run sleeps until `resume_at`."""
-        write = self._write(call, StepStatus.RUNNING, kind=StepKind.SLEEP, resume_at=resume_at)
-        self._send(write, call.key)
-        await self.durable()
+    def adopt(self, call: StepCall) -> None:
+        """Take over a sleep that an earlier claim began."""
+        call.kind = StepKind.SLEEP
+        self.open[call] = None
 
     def end_sleep(self, call: StepCall) -> None:
-        """Record that a sleep has ended.
+        """Record that a sleep has ended."""
+        self.completions = number = self.completions + 1
+        self.open.pop(call, None)
+        write = self._write(call, StepStatus.SUCCEEDED, update=True, completion_no=number)
+        self._send(write, call.key)
 
-        Nobody waits for it: the row already says when, which is all a replay needs.
-        """
-        self._send(
-            self._write(call, StepStatus.SUCCEEDED, kind=StepKind.SLEEP, update=True), call.key
-        )
+    # -- what is cut short -----------------------------------------------------------------------
+
+    def cancel(self, call: StepCall) -> None:
+        """End the row of what the workflow itself cancelled, if it has one."""
+        self._calls.pop(call, None)
+        if call in self.open:
+            del self.open[call]
+            self._close_after(call, "Canceled", "the workflow cancelled it", "canceled")
 
     def close(self, rows: Iterable[UUID], why: str) -> None:
         """End the rows of attempts that were cut short; they do not count as failures."""
         for row in rows:
-            failure = Failure(type="Interrupted", message=f"the attempt was cut short: {why}")
-            self._journal.write(
-                self._write(
-                    StepCall("", 1, row),
-                    StepStatus.FAILED,
-                    update=True,
-                    error=failure.to_json(),
-                    context='{"interrupted": true}',
-                )
-            )
+            self._interrupt(StepCall("", 1, row=row), why)
 
-    def close_announced(self, why: str) -> None:
-        """The same for what this execution announced and will not end."""
-        self.close([call.id for call in self._calls if call.announced is not None], why)
+    def close_calls(self, why: str) -> None:
+        """End the rows of the functions that this execution began and will not see the end of."""
+        for call in [call for call in self._calls if call in self.open]:
+            del self.open[call]
+            self._interrupt(call, why)
 
-    def _send(self, row: StepSuccess | StepWrite, key: str) -> None:
-        self._pending[self._journal.write(row)] = key
+    def close_all(self, why: str) -> None:
+        """End every row that is open, sleeps too: the run ends."""
+        for call in self.open:
+            self._interrupt(call, why)
+        self.open.clear()
+
+    def _interrupt(self, call: StepCall, why: str) -> None:
+        message = f"the attempt was cut short: {why}"
+        self._close_after(call, "Interrupted", message, "interrupted")
+
+    def _close_after(self, call: StepCall, *how: str) -> None:
+        """End a row, once it is there: a statement does not see the rows that it inserts itself."""
+        announced = call.announced
+        if announced is None or announced.done():
+            self._close(call, *how)
+            return
+        self._to_close += 1
+
+        def close(_: object) -> None:
+            self._to_close -= 1
+            self._close(call, *how)
+
+        announced.add_done_callback(close)
+
+    # -- durability ------------------------------------------------------------------------------
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything recorded is known to be durable."""
+        return not self.pending
+
+    async def end(self, end: Completion | RunEnd | Continuation) -> bool:
+        """Record the run's end after, or together with, its last step; False if it was lost.
+
+        Raises BackendError if the database refuses it, and otherwise as `durable` does.
+        """
+        if len(self.pending) == 1 and not self._to_close and not isinstance(end, Continuation):
+            (written,) = self.pending
+            if self._journal.append(written, end):
+                return await self.durable()
+        await self.durable()
+        return await self._journal.write(end)
+
+    async def durable(self, these: Iterable[Written] | None = None) -> bool:
+        """Wait until these writes are durable, by default everything recorded so far.
+
+        A step starts, and a run is parked or ended, after that. Answers whether the claim held.
+        Raises SerializationError for a result that the database refuses to store.
+        """
+        all_held = True
+        if these is not None:
+            for written in these:
+                all_held = await self._settled(written) and all_held
+            return all_held
+        while self.pending:
+            all_held = await self._settled(next(iter(self.pending))) and all_held
+        return all_held
+
+    async def _settled(self, written: Written) -> bool:
+        try:
+            held = await written
+        except BackendError as error:
+            if (key := self.pending.pop(written, None)) is None:
+                return True  # somebody else has told
+            raise SerializationError(f"result of step {key!r}: {error}") from error
+        self.pending.pop(written, None)
+        if held:
+            self.progress = True
+        else:
+            self._lost()
+        return held
+
+    # -- rows ------------------------------------------------------------------------------------
+
+    def _end(self, call: StepCall, status: StepStatus, **columns: Any) -> Written:
+        self.open.pop(call, None)
+        update = call.announced is not None
+        return self._send(self._write(call, status, update=update, **columns), call.key)
+
+    def _close(self, call: StepCall, type_name: str, message: str, mark: str) -> None:
+        """Sent, not waited for, but for the end of the run, which must not overtake it."""
+        failure = Failure(type=type_name, message=message)
+        write = self._write(
+            call,
+            StepStatus.FAILED,
+            update=True,
+            error=failure.to_json(),
+            context=_with(mark, call.context),
+        )
+        self._send(write, call.key)
+
+    def _announce(self, call: StepCall, row: StepWrite) -> Written:
+        call.announced = written = self._journal.write(row)
+        self.pending[written] = call.key
+        self.open[call] = None
+        return written
+
+    def _send(self, row: StepSuccess | StepWrite, key: str) -> Written:
+        written = self._journal.write(row)
+        self.pending[written] = key
+        return written
 
     def _write(
         self,
         call: StepCall,
         status: StepStatus,
         *,
-        kind: StepKind = StepKind.RUN,
         update: bool = False,
         output: str | None = None,
         error: str | None = None,
         context: str | None = None,
         resume_at: datetime | None = None,
+        completion_no: int | None = None,
     ) -> StepWrite:
         return StepWrite(
             id=call.id,
             run_id=self._claim.id,
             claim_no=self._claim.claim_no,
             step_name=call.key,
-            kind=kind,
+            kind=call.kind,
             status=status,
             attempt=call.attempt,
             output=output,
             error=error,
-            context=context,
+            context=context or call.context,
             duration=perf_counter() - call.started,
             resume_at=resume_at,
             update=update,
+            completion_no=completion_no,
         )
+
+
+def _with(mark: str, context: str | None) -> str:
+    """The JSON of a row's context with a mark that it counts as something else than a failure."""
+    return f'{{"{mark}": true}}' if context is None else f'{context[:-1]}, "{mark}": true}}'
 
 
 def _nobody() -> None:

@@ -6,21 +6,24 @@ recorded ends the replay. What the function does outside its steps does run, as 
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from openworkflow.backend.records import ClaimedRun, RecordedStep, Write
+from openworkflow.core.errors import Stalled
 from openworkflow.core.failure import Failure
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT
 from openworkflow.core.workflow import Workflow
 from openworkflow.core.workflow_run import RunStatus
 from openworkflow.engine.execution import Execution
-from openworkflow.engine.history import PATCHED, History
+from openworkflow.engine.guard import LeaseGuard
+from openworkflow.engine.history import History
 from openworkflow.engine.journal import DatabaseClock, Written
+from openworkflow.engine.keys import PATCHED
 from openworkflow.engine.outcome import Failed, Outcome, Rescheduled
-from openworkflow.engine.services import Services
+from openworkflow.engine.services import Limits, Services
+from openworkflow.engine.threads import Threads
 from openworkflow.telemetry.metrics import Metrics
 
 BLOCKED = "Blocked"
@@ -68,7 +71,6 @@ class Tape:
 
     def __init__(self) -> None:
         self.clock = DatabaseClock(datetime.now(UTC))
-        self.newest: Written | None = None
 
     def write(self, row: Write) -> Written:
         """As if it were durable already."""
@@ -76,19 +78,23 @@ class Tape:
         written.settle(True)
         return written
 
+    def append(self, written: Written, row: Write) -> bool:
+        """Nothing waits here to be sent."""
+        return False
+
 
 class Replayer:
     """Replays runs one at a time or together; use it as a context."""
 
     def __init__(self, timeout: timedelta = timedelta(seconds=5)) -> None:
         self._timeout = timeout.total_seconds()
-        self._threads = ThreadPoolExecutor(8, "openworkflow-replay")
+        self._threads = Threads(8, "openworkflow-replay")
 
     def __enter__(self) -> "Replayer":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     async def replay(self, recorded: RecordedRun, workflow: Workflow[Any, Any]) -> Replayed:
         """Replay one run; what its code raises becomes the answer."""
@@ -99,6 +105,9 @@ class Replayer:
             self._threads,
             self._threads,
             DEFAULT_PAYLOAD_LIMIT,
+            LeaseGuard(),
+            Limits(0),
+            rest_seconds=0.0,
         )
         history = History(recorded.steps)
         execution = Execution(recorded.run, workflow, history, services)
@@ -125,4 +134,5 @@ def _judged(outcome: Outcome, recorded: RecordedRun) -> Break | None:
     failure: Failure = outcome.failure
     if recorded.status is RunStatus.FAILED and failure.type == recorded.error_type:
         return None
-    return Break(failure.type, failure.message)
+    stalled = failure.type.endswith(f":{Stalled.__qualname__}")
+    return Break(BLOCKED if stalled else failure.type, failure.message)

@@ -1,10 +1,23 @@
-"""What the executions of one worker have in common."""
+"""What the executions of one worker have in common, and what each is given of the worker."""
 
-from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from openworkflow.core.step_attempt import DEFAULT_MAX_STEP_ATTEMPTS
+from openworkflow.engine.guard import LeaseGuard
 from openworkflow.engine.journal import Journal
+from openworkflow.engine.threads import Threads
 from openworkflow.telemetry.metrics import Metrics
+
+REST_SECONDS = 2.0
+"""A run that waits no longer than this stays in memory, if there is room, instead of parking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one run may do; 0 is no limit."""
+
+    max_attempts: int = DEFAULT_MAX_STEP_ATTEMPTS
+    """Step attempts of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +26,9 @@ class Services:
 
     journal: Journal
     metrics: Metrics
-    step_threads: Executor
-    workflow_threads: Executor
+    step_threads: Threads
+    workflow_threads: Threads
     payload_limit: int
+    guard: LeaseGuard = field(default_factory=LeaseGuard)
+    limits: Limits = Limits()
+    rest_seconds: float = REST_SECONDS

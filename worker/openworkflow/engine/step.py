@@ -3,19 +3,22 @@
 Also what makes a function decorated with `@step` durable while a workflow runs.
 """
 
-import asyncio
-import concurrent.futures
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from openworkflow.core.duration import Duration
 from openworkflow.core.errors import Suspended
 from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.workflow import DurableFunction
+from openworkflow.engine.operations.call import CallOperation
+from openworkflow.engine.operations.operation import Operation
+from openworkflow.engine.operations.sleep import sleep_for, sleep_until
 
 if TYPE_CHECKING:
     from openworkflow.engine.execution import Execution
+    from openworkflow.engine.program import AsyncProgram
+    from openworkflow.engine.thread_program import ThreadProgram
 
 T = TypeVar("T")
 
@@ -24,13 +27,14 @@ class Step:
     """The durable operations of one run.
 
     Each is recorded before the workflow proceeds past it, and is not repeated by a replay. Await
-    nothing but steps in a workflow function: whatever else it waits for is not durable.
+    nothing but steps, and asyncio's ways to combine them, in a workflow function: what comes from
+    outside in any other way is refused.
     """
 
-    __slots__ = ("_execution",)
+    __slots__ = ("_execution", "_program")
 
-    def __init__(self, execution: "Execution") -> None:
-        self._execution = execution
+    def __init__(self, execution: "Execution", program: "AsyncProgram") -> None:
+        self._execution, self._program = execution, program
 
     @overload
     async def run(
@@ -73,15 +77,28 @@ class Step:
         text such as "30s") fails. When no attempt is left the last error is raised, in its own
         type where that type is known, else as StepFailed.
         """
-        return self._execution.run_step(name, fn, args, kwargs, retry, timeout)
+        execution, program = self._execution, self._program
+        operation = CallOperation(execution, name, fn, args, kwargs, retry, timeout)
+        execution.agenda.unawaited[operation] = coroutine = program.ask(operation)
+        return coroutine
 
-    async def sleep(self, name: str, duration: Duration) -> None:
+    def sleep(self, name: str, duration: Duration) -> Coroutine[Any, Any, None]:
         """Wait for `duration` (seconds, timedelta or text such as "24h"); costs no worker."""
-        await self._execution.sleep(name, duration)
+        return self._called(sleep_for(self._execution, name, duration))
 
-    async def sleep_until(self, name: str, when: datetime) -> None:
+    def sleep_until(self, name: str, when: datetime) -> Coroutine[Any, Any, None]:
         """Wait until `when`, which must carry a time zone; in the past it is no wait."""
-        await self._execution.sleep_until(name, when)
+        return self._called(sleep_until(self._execution, name, when))
+
+    async def continue_as_new(self, input: Any = None) -> NoReturn:
+        """Begin the run afresh with this input, under the same id and without its history.
+
+        For workflows that go on for ever: what a replay has to read stays small. Whoever waits for
+        the run goes on waiting. Raises ConfigurationError while other steps are unfinished, and
+        InputValidationError.
+        """
+        self._program.check_asking("continue_as_new")
+        self._execution.continue_as_new(input)
 
     async def patched(self, name: str) -> bool:
         """Whether this run takes the path that came with the patch `name`.
@@ -89,21 +106,28 @@ class Step:
         True for runs that had not come to this point when the code was deployed; it is recorded.
         False, for good, for runs that had gone past it.
         """
-        return await self._execution.patched(name)
+        self._program.check_asking(f"patched:{name}")
+        return self._execution.patched(name)
 
     def call(self, fn: DurableFunction[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         """Run a function decorated with `@step`; what its plain call inside a workflow does."""
-        return self._execution.run_step(fn.name, fn.fn, args, kwargs, fn.retry, fn.timeout)
+        return self._called(
+            CallOperation(self._execution, fn.name, fn.fn, args, kwargs, fn.retry, fn.timeout)
+        )
+
+    def _called(self, operation: Operation) -> Coroutine[Any, Any, Any]:
+        """The coroutine of an operation; it is asked for once that is awaited."""
+        self._execution.agenda.unawaited[operation] = coroutine = self._program.ask(operation)
+        return coroutine
 
 
 class SyncStep:
-    """The same for a workflow that is a plain `def`, which runs in a thread of its own."""
+    """The same operations for a workflow that is a plain `def`, which runs in a thread."""
 
-    __slots__ = ("_calls", "_execution", "_loop")
+    __slots__ = ("_execution", "_program")
 
-    def __init__(self, execution: "Execution", loop: asyncio.AbstractEventLoop) -> None:
-        self._execution, self._loop = execution, loop
-        self._calls: set[concurrent.futures.Future[Any]] = set()
+    def __init__(self, execution: "Execution", program: "ThreadProgram") -> None:
+        self._execution, self._program = execution, program
 
     def run(
         self,
@@ -116,38 +140,30 @@ class SyncStep:
         **kwargs: Any,
     ) -> T:
         """See Step.run."""
-        result: T = self._wait(self._execution.run_step(name, fn, args, kwargs, retry, timeout))
+        result: T = self._program.ask(
+            CallOperation(self._execution, name, fn, args, kwargs, retry, timeout)
+        )
         return result
 
     def sleep(self, name: str, duration: Duration) -> None:
         """See Step.sleep."""
-        self._wait(self._execution.sleep(name, duration))
+        self._program.ask(sleep_for(self._execution, name, duration))
 
     def sleep_until(self, name: str, when: datetime) -> None:
         """See Step.sleep_until."""
-        self._wait(self._execution.sleep_until(name, when))
+        self._program.ask(sleep_until(self._execution, name, when))
+
+    def continue_as_new(self, input: Any = None) -> NoReturn:
+        """See Step.continue_as_new."""
+        self._program.answer(lambda: self._execution.continue_as_new(input))
+        raise Suspended
 
     def patched(self, name: str) -> bool:
         """See Step.patched."""
-        return bool(self._wait(self._execution.patched(name)))
+        return bool(self._program.answer(lambda: self._execution.patched(name)))
 
     def call(self, fn: DurableFunction[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         """See Step.call."""
-        return self._wait(
-            self._execution.run_step(fn.name, fn.fn, args, kwargs, fn.retry, fn.timeout)
+        return self._program.ask(
+            CallOperation(self._execution, fn.name, fn.fn, args, kwargs, fn.retry, fn.timeout)
         )
-
-    def interrupt(self) -> None:
-        """Let the thread leave the step it waits for, by Suspended."""
-        for call in list(self._calls):
-            call.cancel()
-
-    def _wait(self, operation: Coroutine[Any, Any, Any]) -> Any:
-        call = asyncio.run_coroutine_threadsafe(operation, self._loop)
-        self._calls.add(call)
-        try:
-            return call.result()
-        except concurrent.futures.CancelledError:
-            raise Suspended from None
-        finally:
-            self._calls.discard(call)

@@ -1,0 +1,252 @@
+"""What a workflow function has asked for: looked up, started, waited for, withdrawn.
+
+An operation begins once everything recorded has reached the function. Where nothing is left to do
+but wait, that is known, not guessed: nothing of the function is ready, nothing is being done, and
+no event is left. The run is then parked, or rests in memory for a moment.
+"""
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from contextvars import copy_context
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from openworkflow.core.errors import NonDeterminism, SerializationError, Suspended
+from openworkflow.engine import calls
+from openworkflow.engine.keys import Branch
+from openworkflow.engine.operations.operation import Operation
+from openworkflow.engine.outcome import Parked, Released
+from openworkflow.engine.waits import Waits
+
+if TYPE_CHECKING:
+    from openworkflow.engine.execution import Execution
+
+CANCEL_SECONDS = 3.0
+"""How long an execution waits for step functions that were cancelled; less than a worker has to
+hand its runs back."""
+
+
+_NO_WAITS: Waits[Operation] = Waits()
+"""What most executions have: nothing is ever put into it."""
+
+
+class Agenda:
+    """The operations of one execution."""
+
+    __slots__ = (
+        "_asked",
+        "_execution",
+        "_resting",
+        "_waits",
+        "busy",
+        "operations",
+        "tasks",
+        "unawaited",
+    )
+
+    def __init__(self, execution: "Execution") -> None:
+        self._execution = execution
+        self.operations: dict[str, Operation] = {}
+        """What the function has asked for, and has not been answered, by key."""
+        self.unawaited: dict[Operation, Coroutine[Any, Any, Any]] = {}
+        """What it has called, and not awaited so far."""
+        self._asked: list[Operation] = []
+        self.busy = 0
+        """Operations that are being performed, those that wait included."""
+        self.tasks: set[asyncio.Task[None]] = set()
+        """Where they are performed, unless in the execution's own task."""
+        self._waits: Waits[Operation] = _NO_WAITS
+        self._resting: asyncio.Lock | None = None
+
+    def register(self, operation: Operation, branch: Branch) -> None:
+        """Take in what the function asks for. Raises ConfigurationError, or stops the run."""
+        execution = self._execution
+        history = execution.history
+        key = operation.key = history.keys.request(operation.name, branch)
+        try:
+            if history.recorded:
+                operation.recorded = history.request(key, operation.kind)
+            operation.check()
+        except NonDeterminism as error:
+            execution.fail(error)
+            raise Suspended from None
+        if history.keys.requested[key] is not None:
+            operation.path = branch.path
+            if told := operation.tells():
+                operation.context = json.dumps(told)
+        # What the function had seen; what others record meanwhile is no reason to wait.
+        operation.after = tuple(execution.recorder.pending)
+        self.operations[key] = operation
+        if operation.recorded is None or operation.recorded.settled is None:
+            self._asked.append(operation)
+
+    def withdraw(self, operation: Operation) -> None:
+        """The workflow has cancelled the branch that waits for it."""
+        execution = self._execution
+        if execution.stopped is not None or self.operations.pop(operation.key, None) is None:
+            return
+        if operation in self._asked:
+            self._asked.remove(operation)
+            return
+        operation.withdraw()
+        if operation.task is not None:
+            operation.task.cancel()
+
+    def start_asked(self, *, here: bool, all_asked: bool = True) -> Operation | None:
+        """Start what was asked for, if the function has come as far as the history.
+
+        With `here`, a single operation is returned instead, for the caller to perform. Where
+        `all_asked`, the function can ask for nothing more before something of this has ended.
+        """
+        execution = self._execution
+        if all_asked and execution.history.unfinished:
+            execution.fail(execution.history.mismatch(self.operations))
+            return None
+        if execution.draining or not self._asked:
+            return None
+        asked, self._asked = self._asked, []
+        self.busy += len(asked)
+        if here and len(self.operations) == 1 and asked[0].environment is None:
+            return asked[0]
+        loop = asyncio.get_running_loop()
+        for operation in asked:
+            task = operation.task = loop.create_task(
+                self._perform(operation), context=operation.environment or copy_context()
+            )
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+        return None
+
+    def start_alone(self) -> bool:
+        """Whether the only thing asked for may be begun; the caller performs it."""
+        execution = self._execution
+        if execution.draining:
+            return False
+        self._asked.clear()
+        self.busy += 1
+        return True
+
+    async def _perform(self, operation: Operation) -> None:
+        """Do what was asked for, in a task of its own."""
+        try:
+            answer = await operation.perform()
+        except BaseException as error:
+            self.performed(operation, error)
+        else:
+            self.settle(operation, *answer)
+            self.performed(operation)
+
+    def performed(self, operation: Operation, error: BaseException | None = None) -> None:
+        """An operation is not being done any more; what went wrong with it ends this run only.
+
+        Raises CancelledError if the worker is torn down.
+        """
+        execution = self._execution
+        self.busy -= 1
+        self._waits.end(operation)
+        try:
+            if error is not None and not isinstance(error, Suspended):
+                self._went_wrong(operation, error)
+        finally:
+            if execution.program is not None:
+                execution.program.moved()
+
+    def _went_wrong(self, operation: Operation, error: BaseException) -> None:
+        execution = self._execution
+        if isinstance(error, SerializationError):
+            execution.fail(error)  # the database refused what another step has recorded
+        elif not calls.is_cancelled(error):
+            execution.interrupt(execution.defect(error))
+        elif execution.stopped is None and self.operations.get(operation.key) is operation:
+            raise error  # not withdrawn by the workflow, not stopped: the worker is torn down
+
+    def settle(self, operation: Operation, value: Any, error: BaseException | None = None) -> None:
+        """An operation has ended, and its end is recorded: the next event of the run."""
+        execution = self._execution
+        asked = self.operations.get(operation.key) is operation  # else withdrawn meanwhile
+        if asked and execution.program is not None and execution.stopped is None:
+            execution.program.settled(operation, value, error)
+
+    async def wait(self, operation: Operation, until: datetime | None) -> None:
+        """Wait until then in memory, as long as the run is not parked for it; None is for ever."""
+        execution = self._execution
+        seconds = None if until is None else (until - execution.now()).total_seconds()
+        if seconds is not None and seconds <= 0:
+            return
+        loop = asyncio.get_running_loop()
+        wait: asyncio.Future[None] = loop.create_future()
+        timer = None if seconds is None else loop.call_later(seconds, _resolve, wait)
+        if self._waits is _NO_WAITS:
+            self._waits = Waits()
+        self._waits.begin(operation, until)
+        try:
+            if execution.program is not None and execution.program.at_rest:
+                self.consider()
+            execution.check_stopped()
+            await wait
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._waits.end(operation)
+        if self._resting is not None:
+            async with self._resting:
+                await execution.slot.acquire()
+        execution.check_stopped()
+
+    def consider(self) -> None:
+        """Park the run, let it rest or hand it back, if nothing of it can move.
+
+        Called while the function is quiet and no event waits for it.
+        """
+        execution = self._execution
+        if execution.stopped is not None or self.busy > len(self._waits):
+            return
+        all_wait = 0 < len(self._waits) == len(self.operations)
+        if not all_wait:
+            if execution.draining:
+                execution.interrupt(Released())
+            return
+        until = self._waits.earliest
+        if execution.draining:
+            execution.interrupt(Parked(until, execution.claim.wake_no))
+        else:
+            self._rest_or_park(until)
+
+    def _rest_or_park(self, until: datetime | None) -> None:
+        """A short wait is cheaper in memory than a replay: it costs a lease and no slot."""
+        execution = self._execution
+        short = until is not None and (
+            (until - execution.now()).total_seconds() <= execution.services.rest_seconds
+        )
+        if short and not execution.slot.occupies:
+            return
+        if short and execution.slot.may_rest:
+            self._resting = self._resting or asyncio.Lock()
+            execution.slot.release()
+        else:
+            execution.interrupt(Parked(until, execution.claim.wake_no))
+
+    async def end_tasks(self) -> None:
+        """Cancel the step functions still running, and see them out for a moment."""
+        execution = self._execution
+        left = [task for task in self.tasks if not task.done()]
+        for task in left:
+            task.cancel()
+        if left and execution.stopped is not None:
+            await asyncio.wait(left, timeout=CANCEL_SECONDS)
+
+    def forget(self) -> None:
+        """The execution is over: let go of what holds it in memory."""
+        for coroutine in self.unawaited.values():
+            coroutine.close()
+        self.unawaited.clear()
+        self.operations.clear()
+        self._asked.clear()
+        if not self.tasks:  # what does not let itself be cancelled still asks of it
+            del self._execution
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,125 @@
+"""What the end of a workflow function means for its run."""
+
+import inspect
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from openworkflow.core.errors import ConfigurationError, OpenWorkflowError, Stalled
+from openworkflow.core.failure import Failure
+from openworkflow.engine.operations.sleep import TimerOperation
+from openworkflow.engine.outcome import Completed, Failed, Outcome, Rescheduled, after_error
+
+if TYPE_CHECKING:
+    from openworkflow.engine.execution import Execution
+
+OTHER_THREADS = "thread"
+"""The branch of what is asked for by threads that a plain function has started."""
+SHOWN = 3
+"""Names that a message lists."""
+
+
+def decoded_input(execution: "Execution") -> tuple[Any, ...]:
+    """The arguments of the function. Raises SerializationError for an input that does not fit."""
+    workflow = execution.workflow
+    if not workflow.takes_input:
+        return ()
+    return (workflow.input_codec.decode(execution.claim.input),)
+
+
+def raised(execution: "Execution", error: BaseException, last_failed: str | None = None) -> Outcome:
+    """An error has left the function; `last_failed` is the step whose error it had just got."""
+    attempt = execution.claim.attempts + 1
+    outcome = after_error(error, execution.workflow.retry, attempt)
+    if isinstance(outcome, Rescheduled):
+        again = execution.now() + timedelta(seconds=outcome.delay)
+        if not execution.is_past_deadline(again):
+            return outcome
+        outcome = Failed(outcome.failure)
+    if not outcome.steps and last_failed is not None:
+        return Failed(outcome.failure, (last_failed,))
+    return outcome
+
+
+def returned(execution: "Execution", value: Any, alone: Iterable[str] = ()) -> Outcome:
+    """The function has returned `value`, and left branches with these paths to themselves."""
+    workflow = execution.workflow
+    try:
+        _check_complete(execution, alone)
+        codec, limit = workflow.output_codec, execution.services.payload_limit
+        return Completed(codec.encode(value, "result of workflow", limit, name=workflow.name))
+    except OpenWorkflowError as error:
+        return Failed(Failure.from_exception(error))
+
+
+def inside_a_step(name: str) -> ConfigurationError:
+    """The error for what is asked for by a step, where no replay would come."""
+    return ConfigurationError(
+        f"step {name!r:.80} is asked for inside a step, which a replay would not call; "
+        "call the function directly there, or ask for the step in the workflow"
+    )
+
+
+def stalled() -> Stalled:
+    """The error for a function that nothing will move any more."""
+    return Stalled(
+        "the workflow function waits for something that is no step, and that no branch of it will "
+        "end: an event or a future that nobody sets, or a lock that nobody gives back; whatever "
+        "comes from outside has to come as the result of a step"
+    )
+
+
+def never_rests(callbacks: int) -> ConfigurationError:
+    """The error for a function that goes on by itself, and waits for nothing."""
+    return ConfigurationError(
+        f"the workflow function did not come to rest within {callbacks:,} callbacks: it polls "
+        "(asyncio.sleep(0) in a loop?) instead of waiting; await the step, a lock or an event"
+    )
+
+
+def moved_from_outside() -> ConfigurationError:
+    """The error for a function that something moved which no replay will see."""
+    return ConfigurationError(
+        "something outside of the workflow function has moved it: a step, a thread or another task "
+        "has set an event, put into a queue or resolved a future that the function waits for; no "
+        "replay would see that, so let a step return the value instead"
+    )
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first of them, quoted, and how many more there are."""
+    shown = [repr(name) for name in names]
+    more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
+    return ", ".join(shown[:SHOWN]) + more
+
+
+def _check_complete(execution: "Execution", alone: Iterable[str]) -> None:
+    """Raise for steps that were recorded and not asked for, or asked for and not waited for."""
+    agenda, history = execution.agenda, execution.history
+    if not (agenda.operations or agenda.unawaited or history.unfinished):
+        return
+    if history.unasked() is not None:
+        raise history.mismatch(())
+    # A branch that is given up where it stands may still hold steps that it would have awaited.
+    given_up = any(each.path not in ("", OTHER_THREADS) for each in agenda.operations.values())
+    forgotten = [
+        operation.name
+        for operation, coroutine in agenda.unawaited.items()
+        if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED and not given_up
+    ]
+    if forgotten:
+        raise ConfigurationError(
+            f"the workflow returned, and {listed(forgotten)} never ran: a step has to be awaited, "
+            "await step.run(...), or closed if it is not wanted any more"
+        )
+    unfinished = [
+        operation.key
+        for operation in agenda.operations.values()
+        if not isinstance(operation, TimerOperation)
+        and any(f"{operation.path}.".startswith(f"{path}.") for path in alone)
+    ]
+    if unfinished:
+        raise ConfigurationError(
+            f"the workflow returned while {listed(unfinished)} had not ended, in a task or thread "
+            "that nobody waits for: await it, or cancel it, before the workflow returns"
+        )

@@ -1,0 +1,329 @@
+"""The event loop that a workflow function runs on: deterministic, and moved by nothing but events.
+
+asyncio decides what runs next by what happens to be ready, so a program with branches takes another
+course when it is called again under other timing. Here nothing becomes ready by itself: the
+execution delivers one event (the end of a step, a timer) and then runs this loop until it is quiet.
+The order of the events is recorded, so a replay takes the same course, whatever the timing.
+
+Everything of asyncio that needs no outside world works: tasks, gather, wait, TaskGroup, shield,
+locks, queues, cancellation. Timers (`asyncio.sleep`, `timeout`, `wait_for`) become durable ones.
+What would reach outside (sockets, threads, subprocesses) is refused: it belongs into a step.
+"""
+
+import asyncio
+import itertools
+import logging
+import sys
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextvars import Context, copy_context
+from typing import Any, NoReturn, Protocol
+
+from openworkflow.core.errors import ConfigurationError
+from openworkflow.engine.as_completed import of_as_completed
+from openworkflow.engine.keys import Branch
+
+logger = logging.getLogger(__name__)
+
+_EMPTY = Context()
+_ONE_TASK_PER_THREAD = sys.version_info >= (3, 14)
+"""Since then a thread has one current task; before, each loop has its own."""
+
+
+class BranchTask(asyncio.Task[Any]):
+    """A task of a workflow function, which knows its branch, and whether anybody waits for it."""
+
+    def __init__(
+        self, branch: Branch, number: int, coro: Coroutine[Any, Any, Any], **options: Any
+    ) -> None:
+        self.branch = branch
+        self.waited_for = False
+        """Whether it was ever awaited, gathered or otherwise waited for."""
+        self._number = number
+        super().__init__(coro, **options)
+
+    def __hash__(self) -> int:
+        """The same in every execution: `asyncio.wait` answers sets, and their order is seen."""
+        return self._number
+
+    def add_done_callback(self, callback: Any, /, *, context: Context | None = None) -> None:
+        """See asyncio.Future; whoever waits for a task does it by this."""
+        self.waited_for = True
+        super().add_done_callback(callback, context=context)
+
+    def on_done(self, callback: Callable[[Any], object]) -> None:
+        """Call back at the end, without counting as somebody who waits."""
+        super().add_done_callback(callback, context=_EMPTY)
+
+
+class Timer:
+    """A wait for a time that asyncio code asked for; it can be cancelled, like any TimerHandle."""
+
+    __slots__ = ("_withdraw", "args", "callback", "context", "when")
+
+    def __init__(
+        self, when: float, callback: Callable[..., object], args: Any, context: Context
+    ) -> None:
+        self.when, self.callback, self.args, self.context = when, callback, args, context
+        self._withdraw: Callable[[], None] | None = None
+
+    def on_cancel(self, withdraw: Callable[[], None] | None) -> None:
+        """Have `withdraw` called when the workflow cancels this; None once it is over."""
+        self._withdraw = withdraw
+
+    def cancel(self) -> None:
+        """Part of asyncio's TimerHandle."""
+        if (withdraw := self._withdraw) is not None:
+            self._withdraw = None
+            withdraw()
+
+    def cancelled(self) -> bool:
+        """Part of asyncio's TimerHandle."""
+        return self._withdraw is None
+
+
+class Owner(Protocol):
+    """The execution whose function runs on the loop."""
+
+    def ask_timer(self, timer: Timer, seconds: float) -> None:
+        """Wait `seconds`, durably, and then deliver the timer."""
+
+    def moved_from_outside(self) -> None:
+        """Something that is no event of the run made its function ready."""
+
+
+class _Handle:
+    """A callback that is ready; asyncio's own Handle costs three times as much to make."""
+
+    __slots__ = ("args", "callback", "context")
+
+    def __init__(self, callback: Callable[..., object] | None, args: Any, context: Context) -> None:
+        self.callback, self.args, self.context = callback, args, context
+
+    def cancel(self) -> None:
+        self.callback = None
+
+    def cancelled(self) -> bool:
+        return self.callback is None
+
+
+class WorkflowLoop(asyncio.AbstractEventLoop):
+    """Made anew for each execution; `home` is the context that the execution itself runs in.
+
+    `seed` is a number of the run's own: tasks are numbered from there on.
+    """
+
+    def __init__(self, owner: Owner, home: Context | None, seed: int = 0) -> None:
+        self._owner: Owner | None = owner
+        self._home = home
+        self.ready: deque[_Handle] = deque()
+        """What is to run next; empty while the function waits for an event, or has ended."""
+        self._time = 0.0
+        self._numbers = itertools.count(seed)
+        self._made: dict[int, BranchTask] = {}
+        self._outer = asyncio.get_running_loop()
+        self._branched = False
+        self._outer_task: asyncio.Task[Any] | None = None
+        self.trunk = Branch()
+        """The branch of the function itself."""
+        self.tasks: set[BranchTask] = set()
+        """Tasks that the function made and that have not ended."""
+        self.running = False
+        """Whether this loop is the one that executes just now."""
+
+    # -- what the execution does ---------------------------------------------------------------
+
+    def enter(self) -> None:
+        """Make this the running loop, in the midst of a task of the loop that it was made in."""
+        if _ONE_TASK_PER_THREAD:
+            self._outer_task = asyncio.current_task()
+            if self._outer_task is not None:
+                asyncio.tasks._leave_task(self._outer, self._outer_task)
+        asyncio._set_running_loop(self)
+        self.running = True
+
+    def leave(self) -> None:
+        """Let the outer loop go on."""
+        self.running = False
+        asyncio._set_running_loop(self._outer)
+        if _ONE_TASK_PER_THREAD and self._outer_task is not None:
+            asyncio.tasks._enter_task(self._outer, self._outer_task)
+
+    def run(self, limit: int) -> int:
+        """Run what is ready, and what that makes ready, up to `limit` callbacks; how many ran."""
+        ready, home, ran = self.ready, self._home, 0
+        while ready and ran < limit:
+            handle = ready.popleft()
+            callback = handle.callback
+            if callback is None:
+                continue
+            ran += 1
+            try:
+                if handle.context is home:
+                    callback(*handle.args)
+                else:
+                    handle.context.run(callback, *handle.args)
+            except (SystemExit, KeyboardInterrupt):
+                pass  # asyncio.Task keeps it too, and that is where it is looked at
+            except BaseException as error:
+                told = f"a callback of the workflow failed: {error!r:.200}"
+                self.call_exception_handler({"message": told, "exception": error})
+        return ran
+
+    def fire(self, timer: Timer) -> None:
+        """A timer's time has come."""
+        timer.on_cancel(None)
+        self._time = max(self._time, timer.when)
+        self.ready.append(_Handle(timer.callback, timer.args, timer.context))
+
+    def branch(self) -> Branch:
+        """The branch whose code is executing."""
+        if not self._branched:
+            return self.trunk
+        task = asyncio.current_task(self)
+        return task.branch if isinstance(task, BranchTask) else self.trunk
+
+    def forget(self) -> None:
+        """The execution is over: nothing moves any more, and nothing keeps it in memory."""
+        self._owner = self._home = None
+        self.ready.clear()
+        self.tasks.clear()
+
+    # -- what asyncio asks of a loop -----------------------------------------------------------
+
+    get_debug = bool
+    """Part of asyncio, which asks it for each future: `bool()` says no without a frame."""
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> _Handle:
+        """Part of asyncio."""
+        if not self.running:
+            return self._from_outside()
+        handle = _Handle(callback, args, context or copy_context())
+        self.ready.append(handle)
+        return handle
+
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> _Handle:
+        """Part of asyncio; a thread that was not made by a step is no event of the run."""
+        return self._from_outside()
+
+    def call_later(  # type: ignore[override]
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> Timer | _Handle:
+        """Part of asyncio; the timer is recorded, and survives the worker."""
+        return self.call_at(self._time + delay, callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> Timer | _Handle:
+        """Part of asyncio."""
+        if not self.running:
+            return self._from_outside()
+        if when <= self._time or self._owner is None:
+            return self.call_soon(callback, *args, context=context)
+        timer = Timer(when, callback, args, context or copy_context())
+        self._owner.ask_timer(timer, when - self._time)
+        return timer
+
+    def time(self) -> float:
+        """Part of asyncio: seconds by the timers of this run that have fired, not by a clock."""
+        return self._time
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """Part of asyncio."""
+        return asyncio.Future(loop=self)
+
+    def create_task(  # type: ignore[override]
+        self,
+        coro: Coroutine[Any, Any, Any],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+        **options: Any,
+    ) -> asyncio.Task[Any]:
+        """Part of asyncio: a new branch."""
+        if not self.running:
+            coro.close()
+            raise ConfigurationError(
+                "a task of a workflow is made by the workflow's own code, not from outside of it"
+            )
+        if (made := self._made.pop(id(coro), None)) is not None:
+            return made
+        if (siblings := of_as_completed(sys._getframe(1))) is not None:
+            for each in siblings:
+                self._made[id(each)] = self._new_task(each, None, None)
+            return self._made.pop(id(coro))
+        return self._new_task(coro, name, context)
+
+    def _new_task(
+        self, coro: Coroutine[Any, Any, Any], name: str | None, context: Context | None
+    ) -> BranchTask:
+        branch = self.branch().child()
+        name = name or f"branch-{branch.path}"
+        task = BranchTask(branch, next(self._numbers), coro, loop=self, name=name, context=context)
+        self._branched = True
+        self.tasks.add(task)
+        task.on_done(self.tasks.discard)
+        return task
+
+    def close_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """An async generator was left before its end: what it still has to do is a branch."""
+        if self.running:
+            self.create_task(generator.aclose())
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Part of asyncio: say what went wrong in the background, while somebody listens."""
+        if self._owner is None:
+            return
+        error = context.get("exception")
+        logger.warning("in a workflow: %s", context.get("message"), exc_info=error)
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        """Part of asyncio."""
+        self.call_exception_handler(context)
+
+    def is_running(self) -> bool:
+        """Part of asyncio."""
+        return self.running
+
+    def is_closed(self) -> bool:
+        """Part of asyncio."""
+        return self._owner is None
+
+    def get_task_factory(self) -> None:
+        """Part of asyncio."""
+
+    def get_exception_handler(self) -> None:
+        """Part of asyncio."""
+
+    def _from_outside(self) -> _Handle:
+        """Nothing runs: from whatever thread this comes, the execution hears of it in its own."""
+        if self._owner is not None and not self._outer.is_closed():
+            self._outer.call_soon_threadsafe(self._owner.moved_from_outside)
+        return _Handle(None, (), _EMPTY)
+
+
+def _refusal(name: str) -> Callable[..., NoReturn]:
+    def refuse(self: WorkflowLoop, *_: Any, **__: Any) -> NoReturn:
+        raise ConfigurationError(
+            f"workflow code may not reach outside (asyncio's {name}): a replay would do it again; "
+            "put it into a function and run that as a step: await step.run(name, function)"
+        )
+
+    return refuse
+
+
+for _name, _member in vars(asyncio.AbstractEventLoop).items():
+    if callable(_member) and not _name.startswith("_") and _name not in vars(WorkflowLoop):
+        setattr(WorkflowLoop, _name, _refusal(_name))

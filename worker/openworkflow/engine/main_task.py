@@ -1,0 +1,177 @@
+"""The workflow function as a task of its loop, which its execution may also step by hand.
+
+asyncio.Task could do the second half only. A function that does one thing after the other awaits
+bare operations: whoever steps it performs them, without a future, a callback or a turn of the loop
+for each. Once the function awaits anything else, it goes on as any task does.
+"""
+
+import asyncio
+from asyncio import CancelledError
+from collections.abc import Coroutine
+from contextvars import Context
+from typing import Any
+
+from openworkflow.engine.loop import WorkflowLoop
+from openworkflow.engine.operations.operation import Operation
+
+_enter_task: Any = asyncio.tasks._enter_task
+_leave_task: Any = asyncio.tasks._leave_task
+
+
+class MainTask(asyncio.Future[Any]):
+    """What `asyncio.current_task()` answers in the workflow function, outside of its branches."""
+
+    __slots__ = (
+        "_asked",
+        "_context",
+        "_coroutine",
+        "_fut_waiter",
+        "_must_cancel",
+        "_name",
+        "_on",
+        "_requests",
+    )
+
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, Any], loop: WorkflowLoop, context: Context
+    ) -> None:
+        super().__init__(loop=loop)
+        self._coroutine, self._context, self._on = coroutine, context, loop
+        self._asked: Operation | None = None
+        self._fut_waiter: Any = None
+        self._must_cancel = False
+        self._requests = 0
+        self._name = "workflow"
+
+    # -- for the execution -----------------------------------------------------------------------
+
+    def step(self, value: Any = None, error: BaseException | None = None) -> Any:
+        """Let the function go on with an answer; returns what it awaits next, if it goes on."""
+        loop, coroutine = self._on, self._coroutine
+        if self._must_cancel:
+            error = error if isinstance(error, CancelledError) else CancelledError()
+            self._must_cancel = False
+        _enter_task(loop, self)
+        try:
+            return coroutine.send(value) if error is None else coroutine.throw(error)
+        except StopIteration as stop:
+            self.set_result(stop.value)
+        except BaseException as raised:
+            self._fail(raised)
+        finally:
+            _leave_task(loop, self)
+        return None
+
+    def step_alone(self, value: Any, error: BaseException | None) -> Any:
+        """Step from outside of the loop, which is the running one meanwhile."""
+        loop, coroutine = self._on, self._coroutine
+        loop.enter()
+        try:
+            if self._must_cancel:
+                return self.step(value, error)
+            _enter_task(loop, self)
+            try:
+                return coroutine.send(value) if error is None else coroutine.throw(error)
+            finally:
+                _leave_task(loop, self)
+        except StopIteration as stop:
+            self.set_result(stop.value)
+        except BaseException as raised:
+            self._fail(raised)
+        finally:
+            loop.leave()
+        return None
+
+    def _fail(self, error: BaseException) -> None:
+        self.set_exception(Canceled(error) if isinstance(error, CancelledError) else error)
+
+    def go_on(self, awaited: Any) -> None:
+        """From here on, be a task: wait for what the function awaits, and let it go on then."""
+        if self.done():
+            return
+        future = awaited
+        if isinstance(awaited, Operation):
+            self._asked, future = awaited, awaited.future
+        elif awaited is None:  # asyncio.sleep(0)
+            self._on.call_soon(self._proceed, context=self._context)
+            return
+        elif not getattr(awaited, "_asyncio_future_blocking", False):
+            self._proceed(RuntimeError(f"the workflow awaits {awaited!r:.80}, which is no future"))
+            return
+        else:
+            awaited._asyncio_future_blocking = False
+        if asyncio.futures._get_loop(future) is not self._on:  # type: ignore[attr-defined]
+            self._proceed(
+                RuntimeError(
+                    f"the workflow awaits {future!r:.80}, which was made outside of it; whatever "
+                    "comes from outside has to come as the result of a step"
+                )
+            )
+            return
+        self._fut_waiter = future
+        future.add_done_callback(self._wake_up, context=self._context)
+        if self._must_cancel and future.cancel():
+            self._must_cancel = False
+
+    def _wake_up(self, future: "asyncio.Future[Any]") -> None:
+        self._fut_waiter, asked, self._asked = None, self._asked, None
+        try:
+            value = future.result()
+        except BaseException as error:
+            self._proceed(error)
+        else:
+            self.go_on(self.step(None if asked is None else value))
+
+    def _proceed(self, error: BaseException | None = None) -> None:
+        self.go_on(self.step(None, error))
+
+    def ended(self) -> tuple[Any, BaseException | None]:
+        """What the function returned or raised."""
+        error = self.exception()
+        if isinstance(error, Canceled):
+            error = error.error
+        return (None, error) if error is not None else (self.result(), None)
+
+    # -- what asyncio asks of a task -------------------------------------------------------------
+
+    def cancel(self, msg: Any = None) -> bool:
+        """See asyncio.Task."""
+        if self.done():
+            return False
+        self._requests += 1
+        if self._fut_waiter is None or not self._fut_waiter.cancel(msg):
+            self._must_cancel = True
+        return True
+
+    def cancelling(self) -> int:
+        """See asyncio.Task."""
+        return self._requests
+
+    def uncancel(self) -> int:
+        """See asyncio.Task."""
+        self._requests = max(0, self._requests - 1)
+        return self._requests
+
+    def get_coro(self) -> Coroutine[Any, Any, Any]:
+        """See asyncio.Task."""
+        return self._coroutine
+
+    def get_context(self) -> Context:
+        """See asyncio.Task."""
+        return self._context
+
+    def get_name(self) -> str:
+        """See asyncio.Task."""
+        return self._name
+
+    def set_name(self, value: object) -> None:
+        """See asyncio.Task."""
+        self._name = str(value)
+
+
+class Canceled(Exception):
+    """Holds a CancelledError that left the function: a future takes it for its own."""
+
+    def __init__(self, error: CancelledError) -> None:
+        super().__init__()
+        self.error = error

@@ -1,0 +1,174 @@
+"""`step.run`: call a function, again if it fails, and record what came of it."""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from openworkflow.core.callee import Callee, callee, check_call, fingerprint
+from openworkflow.core.duration import Duration, parse_duration
+from openworkflow.core.errors import (
+    ConfigurationError,
+    NonDeterminism,
+    SerializationError,
+    Suspended,
+)
+from openworkflow.core.failure import Failure
+from openworkflow.core.recorded import RecordedStep
+from openworkflow.core.retry import DEFAULT_STEP_RETRY, RetryPolicy, check_policy
+from openworkflow.core.step_attempt import StepKind, StepStatus
+from openworkflow.engine import calls
+from openworkflow.engine.history import replayed, step_error
+from openworkflow.engine.operations.operation import Operation
+from openworkflow.engine.recorder import StepCall
+
+logger = logging.getLogger(__name__)
+
+
+class CallOperation(Operation):
+    """A function, its arguments, and how often it may be tried."""
+
+    __slots__ = ("about", "args", "attempt", "fn", "kwargs", "retry", "seconds", "timeout")
+
+    kind = StepKind.RUN
+    about: Callee
+
+    def __init__(
+        self,
+        execution: Any,
+        name: str,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        retry: RetryPolicy | None,
+        timeout: Duration | None,
+    ) -> None:
+        # What Operation.__init__ does, without its call: each step of each run makes one of these.
+        self.execution, self.name, self.key, self.path = execution, name, name, ""
+        self.context = self.environment = self.recorded = self.task = None
+        self.after = ()
+        self.fn, self.args, self.kwargs = fn, args, kwargs
+        self.retry, self.timeout = retry, timeout
+        self.seconds: float | None = None
+        self.attempt: StepCall | None = None
+
+    def check(self) -> None:
+        """See Operation.check: the function, its options, and the call that was recorded."""
+        if self.retry is not None:
+            check_policy(f"step {self.name!r:.80}", self.retry)
+        if self.timeout is not None:
+            self.seconds = parse_duration(self.timeout).total_seconds()
+        self.about = callee(self.fn)
+        if self.about.options:
+            self._check_options(self.about.options)
+        recorded = self.recorded
+        if recorded is not None and recorded.fingerprint is not None:
+            self._check_same(recorded.fingerprint)
+
+    def tells(self) -> dict[str, Any]:
+        """See Operation.tells; a name that came before says what is called, and with what."""
+        told = super().tells()
+        if self.execution.history.keys.is_repeated(self.key):
+            told["call"] = fingerprint(self.fn, self.args, self.kwargs)
+        return told
+
+    def recall(self, row: RecordedStep) -> tuple[Any, BaseException | None]:
+        """See Operation.recall."""
+        try:
+            return replayed(self.key, row, self.about.codec), None
+        except Exception as error:
+            return None, error
+
+    async def perform(self) -> tuple[Any, BaseException | None]:
+        """See Operation.perform: attempts until one succeeds, or none is left."""
+        execution, recorder, recorded = self.execution, self.execution.recorder, self.recorded
+        services, codec, failures = execution.services, self.about.codec, 0
+        attempt = calls.call if self.seconds is None else calls.call_within
+        if recorded is not None:
+            failures = recorded.failures
+            recorder.close(recorded.take_unfinished(), "its worker died")
+            await execution.agenda.wait(self, recorded.retry_at or execution.now())
+        while True:
+            if self.after or not execution.is_clear:
+                await execution.gate(self)
+            step = self.attempt = StepCall(self.key, failures + 1, self.context)
+            recorder.begin(step)
+            try:
+                value = await attempt(self, services.step_threads)
+                if execution.stopped is not None:
+                    raise Suspended
+                output = codec.encode(
+                    value, "result of step", services.payload_limit, name=self.key
+                )
+                value = codec.as_replayed(value, output)
+            except Exception as error:
+                last, retry_at = await self._failed(step, error)
+                if last is not None:
+                    return None, last
+            except BaseException:
+                recorder.abandon(step)
+                raise
+            else:
+                if step.announced is not None:
+                    await execution.announced(step)
+                recorder.succeeded(step, output)
+                services.metrics.step_finished(
+                    execution.workflow.name, StepStatus.SUCCEEDED, step.seconds
+                )
+                return value, None
+            failures += 1
+            await execution.agenda.wait(self, retry_at)
+
+    def withdraw(self) -> None:
+        """See Operation.withdraw: its row, if it has one, says that the workflow cancelled it."""
+        if self.attempt is not None:
+            self.execution.recorder.cancel(self.attempt)
+
+    async def _failed(
+        self, step: StepCall, error: Exception
+    ) -> tuple[Exception | None, datetime | None]:
+        """Record a failed attempt: the step's error if it was the last one, else when to retry.
+
+        What we cannot store is not retried: the step's effect has happened. Nor is a call that
+        cannot work.
+        """
+        execution = self.execution
+        execution.check_stopped()
+        policy = self.retry or DEFAULT_STEP_RETRY
+        failure = Failure.from_exception(error)
+        retry_at = execution.now() + policy.delay(step.attempt)
+        final = (
+            isinstance(error, SerializationError | ConfigurationError)
+            or not policy.retries(error)
+            or policy.exhausted(step.attempt)
+            or execution.is_past_deadline(retry_at)
+            or (isinstance(error, TypeError) and bool(check_call(self.fn, self.args, self.kwargs)))
+        )
+        await execution.announced(step)
+        written = execution.recorder.failed(step, failure, None if final else retry_at)
+        execution.report_step(StepStatus.FAILED, step.seconds)
+        if final:
+            return step_error(failure, self.key, step.attempt), None
+        await execution.recorder.durable((written,))
+        execution.check_stopped()
+        logger.info("step %s failed, attempt %d: %s", step.key, step.attempt, failure.message)
+        return None, retry_at
+
+    def _check_options(self, options: frozenset[str]) -> None:
+        """Refuse an option that the function takes too: whose it is would be a guess."""
+        given = {"retry": self.retry, "timeout": self.timeout}
+        for option in sorted(options):
+            if given[option] is not None:
+                raise ConfigurationError(
+                    f"step {self.name!r:.80}: the function takes {option!r} itself; write "
+                    f"functools.partial(function, {option}=...) for its own, and for the step's "
+                    "put the call into a function that takes none"
+                )
+
+    def _check_same(self, recorded: str) -> None:
+        if fingerprint(self.fn, self.args, self.kwargs) != recorded:
+            raise NonDeterminism(
+                f"step {self.key!r} was recorded for another function or other arguments than the "
+                "code now asks for; a name that is used again must come in the same order each "
+                "time: give each call a name of its own, such as one with an id in it"
+            )

@@ -1,0 +1,99 @@
+"""What all operations of a run have in common: asked for, performed or replayed, delivered.
+
+The workflow function asks, and waits for `future`. If history has the end of the operation, that is
+delivered when its turn comes. Otherwise `perform` runs on the worker's own loop, records what
+happened, and settles the operation; the execution then delivers that.
+"""
+
+import asyncio
+from collections.abc import Generator
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from openworkflow.core.recorded import RecordedStep
+from openworkflow.core.step_attempt import StepKind
+from openworkflow.engine.history import Recorded
+from openworkflow.engine.journal import Written
+
+if TYPE_CHECKING:
+    from openworkflow.engine.execution import Execution
+
+
+class Reply(Protocol):
+    """A future that the asking code waits for: of its loop, or of another thread."""
+
+    def done(self) -> bool:
+        """Whether it has a result, or was cancelled."""
+
+    def set_result(self, result: Any, /) -> None:
+        """Resolve it."""
+
+    def set_exception(self, exception: Any, /) -> None:
+        """Resolve it with an error."""
+
+
+class Operation:
+    """One operation of a run; its subclasses are the kinds of steps."""
+
+    __slots__ = (
+        "after",
+        "context",
+        "environment",
+        "execution",
+        "future",
+        "key",
+        "name",
+        "path",
+        "recorded",
+        "task",
+    )
+
+    kind: ClassVar[StepKind]
+
+    def __init__(self, execution: "Execution", name: str) -> None:
+        self.execution, self.name = execution, name
+        self.key = name
+        """What its rows are called; the execution gives it once the function asks."""
+        self.path = ""
+        """The branch that asked."""
+        self.context: str | None = None
+        """JSON text that tells its rows from those of other calls of the name."""
+        self.environment: Context | None = None
+        """The context variables of the branch that asked; None for those of the execution."""
+        self.recorded: Recorded | None = None
+        self.future: Reply
+        self.after: tuple[Written, ...] = ()
+        """What has to be durable before it begins."""
+        self.task: asyncio.Task[None] | None = None
+        """Where it is performed, unless the execution's own task does it."""
+
+    def check(self) -> None:
+        """Refuse what cannot work, when it is asked for. Raises ConfigurationError or more."""
+
+    def tells(self) -> dict[str, Any]:
+        """What its rows say beside their columns."""
+        return self.execution.history.keys.context(self.key)
+
+    async def perform(self) -> tuple[Any, BaseException | None]:
+        """Do it and record it; returns its value, or its error, which is the next event."""
+        raise NotImplementedError
+
+    def recall(self, row: RecordedStep) -> tuple[Any, BaseException | None]:
+        """What was recorded: a value, or an error."""
+        raise NotImplementedError
+
+    def __await__(self) -> Generator["Operation", Any, Any]:
+        """Hand it to whoever steps the function, and go on with the answer."""
+        return (yield self)
+
+    def deliver(self, value: Any, error: BaseException | None = None) -> None:
+        """Let the function go on; one that was cancelled meanwhile does not wait any more."""
+        if self.future.done():
+            return
+        if error is None:
+            self.future.set_result(value)
+        else:
+            self.future.set_exception(error)
+
+    def withdraw(self) -> None:
+        """The workflow has cancelled it: nobody waits for it any more."""
