@@ -17,6 +17,7 @@ import asyncpg
 
 from openworkflow import BackendPostgres, OpenWorkflow, Step, workflow
 from openworkflow.backend.backend import WorkerSession
+from openworkflow.backend.records import Completion, StepSuccess, StepWrite
 from openworkflow.engine.recorder import Recorder
 
 URL, BOUNDARY = sys.argv[1:3]
@@ -61,13 +62,15 @@ def _arm() -> None:
         return succeeded(self, call, output)
 
     async def armed_flush(self: WorkerSession, batch: Any) -> Any:
-        carries = any(write.step_name == TARGET for write in (*batch.successes, *batch.steps))
+        rows = batch.rows
+        steps = (*rows.get(StepSuccess, ()), *rows.get(StepWrite, ()))
+        carries = any(write.step_name == TARGET for write in steps)
         if carries:
             die_at("before-commit")
         flushed = await flush(self, batch)
         if carries:
             die_at("after-commit")
-        if batch.completions:
+        if Completion in rows:
             die_at("ended")
         return flushed
 

@@ -13,8 +13,11 @@ import asyncpg
 import pytest
 
 from openworkflow import BackendPostgres
-from openworkflow.backend.backend import Flush, HeartbeatSession, NewRun
+from openworkflow.backend.backend import HeartbeatSession, NewRun
+from openworkflow.backend.records import Flush
+from openworkflow.engine.guard import LeaseGuard
 from openworkflow.telemetry.metrics import Metrics
+from openworkflow.worker import heartbeat as heartbeat_module
 from openworkflow.worker.heartbeat import Heartbeat
 from tests.flushes import wanted
 from tests.helpers import eventually
@@ -54,8 +57,17 @@ def lost() -> list[Claim]:
 
 
 @pytest.fixture
+def guard() -> LeaseGuard:
+    return LeaseGuard(LEASE.total_seconds())
+
+
+@pytest.fixture
 def start(
-    backend: BackendPostgres, claims: list[Claim], lost: list[Claim], metrics: Metrics
+    backend: BackendPostgres,
+    claims: list[Claim],
+    lost: list[Claim],
+    guard: LeaseGuard,
+    metrics: Metrics,
 ) -> Iterator[Start]:
     """Starts a heartbeat of `claims`; it is stopped at the end of the test."""
     started: list[Heartbeat] = []
@@ -64,7 +76,9 @@ def start(
         held: Callable[[], list[Claim]] = lambda: list(claims),
         on_lost: Callable[[set[Claim]], None] = lost.extend,
     ) -> Heartbeat:
-        heartbeat = Heartbeat(backend, WORKER, LEASE, held=held, on_lost=on_lost, metrics=metrics)
+        heartbeat = Heartbeat(
+            backend, WORKER, LEASE, guard, held=held, on_lost=on_lost, metrics=metrics
+        )
         heartbeat.start()
         started.append(heartbeat)
         return heartbeat
@@ -201,16 +215,16 @@ async def test_a_worker_without_runs_beats_too(start: Start, metrics: Metrics) -
 
 
 async def test_the_age_grows_while_no_beat_arrives(
-    start: Start, monkeypatch: pytest.MonkeyPatch, metrics: Metrics
+    start: Start, guard: LeaseGuard, monkeypatch: pytest.MonkeyPatch, metrics: Metrics
 ) -> None:
     async def refuse(*_: object) -> set[Claim]:
         raise ConnectionError
 
     monkeypatch.setattr(HeartbeatSession, "beat", refuse)
-    heartbeat = start()
+    start()
 
     await eventually(lambda: errors(metrics) >= 2)
-    assert heartbeat.age() > 0.1
+    assert guard.age > 0.1
 
 
 async def test_stop_is_prompt_even_while_the_database_hangs(
@@ -246,9 +260,87 @@ async def test_stop_disconnects_and_may_be_called_twice(
 
 
 async def test_a_heartbeat_that_was_never_started_can_be_stopped(
-    backend: BackendPostgres, metrics: Metrics
+    backend: BackendPostgres, guard: LeaseGuard, metrics: Metrics
 ) -> None:
-    Heartbeat(backend, WORKER, LEASE, held=list, on_lost=print, metrics=metrics).stop()
+    Heartbeat(backend, WORKER, LEASE, guard, held=list, on_lost=print, metrics=metrics).stop()
+
+
+async def test_a_heartbeat_that_is_asked_for_comes_at_once(
+    start: Start, observer: asyncpg.Connection, metrics: Metrics
+) -> None:
+    heartbeat = start()
+    await eventually(lambda: last_beat(metrics) > 0)
+    await expire(observer)
+
+    heartbeat.hurry()
+
+    await eventually(lambda: _two_leased(observer), deadline=LEASE.total_seconds() / 5)
+
+
+async def test_each_heartbeat_renews_the_guard_even_while_the_event_loop_is_blocked(
+    start: Start, guard: LeaseGuard
+) -> None:
+    start()
+
+    time.sleep(2 * LEASE.total_seconds())  # noqa: ASYNC251 - what user code does to us
+
+    assert guard.stands
+
+
+async def test_a_guard_that_fell_stands_again_once_the_lost_claims_were_stopped(
+    start: Start, backend: BackendPostgres, claims: list[Claim], guard: LeaseGuard
+) -> None:
+    stood: list[bool] = []
+    guard.renew(guard.now())
+    guard._last -= 100  # an outage that the test need not wait for
+    await backend.cancel_workflow_run(claims[0][0])
+    goes_on = asyncio.ensure_future(guard.renewed())
+
+    start(on_lost=lambda _: stood.append(guard.stands or goes_on.done()))
+
+    await asyncio.wait_for(goes_on, 10)
+    assert [False] == stood[:1]
+    assert not guard.may_recover
+
+
+async def test_opening_a_connection_has_a_deadline(
+    start: Start, backend: BackendPostgres, monkeypatch: pytest.MonkeyPatch, metrics: Metrics
+) -> None:
+    """A server that accepts and says nothing must not silence the heartbeat for good."""
+    opening = backend.open_heartbeat
+    hanging = [asyncio.sleep(600), asyncio.sleep(600)]
+
+    async def open_heartbeat() -> HeartbeatSession:
+        if hanging:
+            await hanging.pop()
+        return await opening()
+
+    monkeypatch.setattr(backend, "open_heartbeat", open_heartbeat)
+    monkeypatch.setattr(heartbeat_module, "OPEN_SECONDS", 0.01)
+    start()
+
+    await eventually(lambda: last_beat(metrics) > 0)
+    assert 2 == errors(metrics)
+
+
+async def test_stop_does_not_wait_for_ever_for_a_thread_that_is_stuck(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat_module, "STOP_SECONDS", 0.05)
+    stuck, end = threading.Event(), threading.Event()
+
+    def held() -> list[Claim]:
+        stuck.set()
+        end.wait(60)
+        return []
+
+    heartbeat = start(held)
+    await eventually(stuck.is_set)
+
+    await asyncio.wait_for(asyncio.to_thread(heartbeat.stop), 5)
+
+    end.set()
+    monkeypatch.setattr(heartbeat_module, "STOP_SECONDS", 5.0)
 
 
 async def _two_leased(observer: asyncpg.Connection) -> bool:

@@ -113,14 +113,17 @@ def test_buckets_are_cumulative_and_include_their_bound(metrics: Metrics) -> Non
 
 
 def test_gauges_tell_the_last_value(metrics: Metrics) -> None:
-    metrics.slots(3, 100)
-    metrics.slots(7, 100)
+    metrics.slots(3, 100, 0)
+    metrics.slots(7, 100, 2)
+    metrics.threads_left_behind(4)
     metrics.heartbeat()
     metrics.database_error("connection")
     metrics.build_info("1.2.3", "abc")
 
     assert 7 == value(metrics, "openworkflow_worker_slots_used")
     assert 100 == value(metrics, "openworkflow_worker_slots")
+    assert 2 == value(metrics, "openworkflow_worker_runs_resting")
+    assert 4 == value(metrics, "openworkflow_threads_left_behind")
     beat = value(metrics, "openworkflow_heartbeat_last_timestamp_seconds")
     assert beat == pytest.approx(time.time(), abs=5)
     assert 1 == value(metrics, "openworkflow_database_errors_total", kind="connection")

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT
+from openworkflow.core.step_attempt import DEFAULT_MAX_STEP_ATTEMPTS
 from openworkflow.core.workflow import BuildPolicy
 from openworkflow.telemetry.logs import LogFormat
 
@@ -49,6 +50,8 @@ class Settings:
     """Of one input, output or step result, as JSON text."""
     max_crashes: int = 5
     """Workers a run may kill, without recording a step in between, before it is failed."""
+    max_step_attempts: int = DEFAULT_MAX_STEP_ATTEMPTS
+    """Attempts of steps that a run may make before it is failed; 0 for no limit."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -77,6 +80,7 @@ class Settings:
             "drain": timedelta(seconds=self.drain_seconds),
             "payload_limit": self.payload_limit_bytes,
             "max_crashes": self.max_crashes,
+            "max_step_attempts": self.max_step_attempts,
             "build_id": self.build_id,
             "build_policy": self.build_policy,
         }
@@ -95,6 +99,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "drain_seconds": (0, 86_400),
     "payload_limit_bytes": (1, 268_435_456),
     "max_crashes": (1, 1_000_000),
+    "max_step_attempts": (0, 1_000_000),
 }
 _CHOICES = {
     "log_format": get_args(LogFormat),

@@ -67,6 +67,9 @@ async def _findings(backend: BackendPostgres, where: Database) -> AsyncIterator[
             "schema", "problem", f"not applied: {', '.join(missing)}", "openworkflow migrate"
         )
         return
+    if loss := await backend.schema_loss():
+        yield Finding("schema", "problem", loss.found, loss.advice)
+        return
     yield Finding("schema", "ok", f"{where.schema}, up to date")
     for finding in judge(await backend.diagnostics()):
         yield finding
@@ -123,8 +126,8 @@ def _indexes(facts: Diagnostics) -> Finding:
         return Finding(
             "indexes",
             "problem",
-            f"missing or invalid: {', '.join(facts.missing_indexes)}",
-            "create them as in `openworkflow migrate --dry-run` of an empty schema",
+            f"missing or invalid: {'; '.join(facts.missing_indexes)}",
+            "`openworkflow migrate` makes them again, while workers run; with a direct connection",
         )
     return Finding("indexes", "ok", "all there")
 

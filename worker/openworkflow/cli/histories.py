@@ -10,12 +10,12 @@ from uuid import UUID
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.backend.records import ClaimedRun, RecordedStep, RunFilter
 from openworkflow.core.errors import ConfigurationError
-from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 from openworkflow.engine.replay import RecordedRun
 
-FORMAT = "openworkflow-history/1"
-"""Of each line of a file."""
+FORMAT = "openworkflow-history/2"
+"""Of each line of a file; 2 came with the order of completion, and with contexts."""
+READABLE = frozenset({FORMAT, "openworkflow-history/1"})
 UNFINISHED = (RunStatus.PENDING, RunStatus.RUNNING)
 _PAGE = 200
 
@@ -85,8 +85,10 @@ def _of_run(run: WorkflowRun, steps: Sequence[RecordedStep]) -> RecordedRun:
 
 
 def _of_line(fields: dict[str, Any]) -> RecordedRun:
-    if fields["format"] != FORMAT:
-        raise ValueError(f"the format is {fields['format']!r}, this program reads {FORMAT!r}")
+    if fields["format"] not in READABLE:
+        raise ValueError(
+            f"the format is {fields['format']!r:.80}, this program reads up to {FORMAT!r}"
+        )
     claimed = _claimed(UUID(fields["id"]), fields["workflow"], fields["version"], fields["input"])
     steps = [_step_of(each) for each in fields["steps"]]
     status = RunStatus(fields["status"])
@@ -120,11 +122,10 @@ def _step_fields(step: RecordedStep) -> dict[str, Any]:
 def _step_of(fields: dict[str, Any]) -> RecordedStep:
     resume_at = fields["resume_at"]
     return RecordedStep(
-        **fields
+        **{"context": None}  # format 1 has none, nor what has a default
+        | fields
         | {
             "id": UUID(fields["id"]),
-            "kind": StepKind(fields["kind"]),
-            "status": StepStatus(fields["status"]),
             "resume_at": None if resume_at is None else datetime.fromisoformat(resume_at),
         }
     )

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import MAXYEAR, datetime, timedelta
 from typing import Any
 
 import click
@@ -139,6 +139,8 @@ def _timeline(found: RunDetails) -> Table:
 
 def when(moment: datetime | None) -> str:
     """A time in the reader's zone, to the second."""
+    if moment is not None and moment.year == MAXYEAR:
+        return "never"
     return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
@@ -157,6 +159,9 @@ def _versioned(run: WorkflowRun) -> str:
 
 
 def _end(run: WorkflowRun) -> str:
+    """A run that waits for no time is due at the latest one that can be shown."""
+    if run.status == "pending" and run.available_at.year == MAXYEAR:
+        return "when it is woken"
     return when(run.available_at if run.status == "pending" else run.completed_at)
 
 

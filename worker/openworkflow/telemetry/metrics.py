@@ -27,7 +27,7 @@ LONG = (0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14_400, 86_400, 60
 """Seconds of executions: 5 milliseconds to a week."""
 # fmt: on
 SIZES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500)
-RUN_OUTCOMES = ("succeeded", "failed", "retried", "parked", "released", "lost")
+RUN_OUTCOMES = ("succeeded", "failed", "retried", "parked", "released", "continued", "lost")
 STEP_OUTCOMES = ("succeeded", "failed")
 ERROR_KINDS = ("connection", "refused", "heartbeat", "history")
 LAG_WINDOW_SECONDS = 60.0
@@ -81,6 +81,16 @@ CATALOGUE = (
     ),
     Described("openworkflow_worker_slots_used", "gauge", "Slots that hold a run."),
     Described("openworkflow_worker_slots", "gauge", "Slots of this worker."),
+    Described(
+        "openworkflow_worker_runs_resting",
+        "gauge",
+        "Runs that wait in memory without a slot; at most as many as there are slots.",
+    ),
+    Described(
+        "openworkflow_threads_left_behind",
+        "gauge",
+        "Threads inside sync functions that passed their time limit or were interrupted.",
+    ),
     Described("openworkflow_claim_batch_size", "histogram", "Runs got by a claim.", (), SIZES),
     Described("openworkflow_flush_size", "histogram", "Writes that shared a commit.", (), SIZES),
     Described(
@@ -195,8 +205,8 @@ class Metrics(Collector):
         self._flush_sizes = self._histograms["openworkflow_flush_size"][()]
         self._flush_seconds = self._histograms["openworkflow_flush_seconds"][()]
         self._lag = RecentMaximum(LAG_WINDOW_SECONDS)
-        for name in ("slots_used", "slots"):
-            self._gauge(f"openworkflow_worker_{name}", 0)
+        self.slots(0, 0, 0)
+        self.threads_left_behind(0)
         self._gauge("openworkflow_heartbeat_last_timestamp_seconds", 0)
         self._gauge("openworkflow_event_loop_lag_seconds", 0)
         for kind in ERROR_KINDS:
@@ -241,10 +251,15 @@ class Metrics(Collector):
         """A run was claimed whose last worker was lost."""
         self._counters["openworkflow_workflow_run_crashed_total"][workflow,] += 1
 
-    def slots(self, used: int, total: int) -> None:
-        """How full the worker is."""
+    def slots(self, used: int, total: int, resting: int) -> None:
+        """How full the worker is, and how many runs rest beside its slots."""
         self._gauge("openworkflow_worker_slots_used", used)
         self._gauge("openworkflow_worker_slots", total)
+        self._gauge("openworkflow_worker_runs_resting", resting)
+
+    def threads_left_behind(self, count: int) -> None:
+        """Threads inside functions that nobody waits for any more."""
+        self._gauge("openworkflow_threads_left_behind", count)
 
     def flushed(self, size: int, seconds: float) -> None:
         """A flush of so many writes took so long."""

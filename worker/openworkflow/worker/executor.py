@@ -1,42 +1,46 @@
-"""The runs in progress of one worker: each from its claim to its recorded end."""
+"""The runs in progress of one worker: each from its claim to its recorded end.
+
+Nothing that one run does or contains leaves that run. What cannot be read (a history written by a
+newer version) is handed back, due again in a while, for a worker that can read it. So is a run that
+the engine itself fails on: that is a mistake of this program, not of the run. `Ends` does the rest.
+"""
 
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextvars import Context, copy_context
+from typing import Any
 from uuid import UUID
 
-from openworkflow.backend.backend import (
-    BackendPostgres,
-    ClaimedRun,
-    RecordedStep,
-    WorkerSession,
-)
-from openworkflow.core.errors import BackendError, PoisonPill, SerializationError
+from openworkflow.backend.records import ClaimedRun, RecordedStep
+from openworkflow.core.errors import PoisonPill
 from openworkflow.core.failure import Failure
 from openworkflow.core.registry import Registry
 from openworkflow.engine.execution import Execution
 from openworkflow.engine.history import History
 from openworkflow.engine.outcome import (
     Completed,
+    Continued,
     Failed,
     Lost,
     Outcome,
     Parked,
     Released,
     Rescheduled,
-    run_end,
 )
-from openworkflow.engine.recorder import Recorder
 from openworkflow.engine.services import Services
 from openworkflow.telemetry.logs import log_context
+from openworkflow.worker.claimer import Arrival, Claim, Claimer
+from openworkflow.worker.ends import AGAIN_SECONDS, Ends, Unrecorded
+from openworkflow.worker.histories import Histories, Loaded
 from openworkflow.worker.poller import Poller
 
 logger = logging.getLogger(__name__)
 
 ANNOUNCE_SECONDS = 0.5
 """A step function still running after this long gets its `running` row."""
-HISTORY_RETRY_SECONDS = 1.0
+FIRST_RELEASE_SECONDS = 0.2
 HAND_BACK_SECONDS = 5.0
 """What is left of a drain for writing that the runs were handed back."""
 OUTCOMES = {
@@ -45,44 +49,52 @@ OUTCOMES = {
     Rescheduled: "retried",
     Parked: "parked",
     Released: "released",
+    Continued: "continued",
     Lost: "lost",
 }
 
 
 class Executor:
-    """Executes claimed runs as tasks of `tasks`, the worker's group."""
+    """Executes what the `claimer` brings, each run as a task of its own.
+
+    `release` hands back, in the database, the runs of this worker except those with these ids.
+    """
 
     def __init__(
         self,
-        backend: BackendPostgres,
-        session: WorkerSession,
         registry: Registry,
+        histories: Histories,
+        claimer: Claimer,
+        poller: Poller,
+        services: Services,
+        *,
+        namespace_id: str,
         max_crashes: int,
+        release: Callable[[Iterable[UUID]], Awaitable[object]],
     ) -> None:
-        self._namespace_id, self._session = backend.namespace_id, session
-        self._registry, self._max_crashes = registry, max_crashes
-        self._executions: dict[UUID, Execution] = {}
-        self._draining = False
-
-    def attach(self, tasks: asyncio.TaskGroup, poller: Poller, services: Services) -> None:
-        """What runs need, which itself needs to know where claimed runs go."""
-        self._tasks, self._poller, self._services = tasks, poller, services
-        self._metrics = services.metrics
+        self._registry, self._histories, self._services = registry, histories, services
+        self._claimer, self._poller, self._metrics = claimer, poller, services.metrics
+        self._ends, self._release = Ends(services.journal), release
+        self._namespace_id, self._max_crashes = namespace_id, max_crashes
+        self._executions: dict[Claim, Execution] = {}
+        self._loading: dict[Claim, Arrival] = {}
+        self._claims: dict[UUID, Claim] = {}
+        """The newest claim of each run that is in progress here."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._executions)
+        return len(self._executions) + len(self._loading)
 
-    def start(self, claimed: list[ClaimedRun]) -> None:
-        """Execute runs that were just claimed."""
-        for run in claimed:
-            waited = (run.claimed_at - run.due_at).total_seconds()
-            self._metrics.schedule_to_start(run.workflow_name, max(0.0, waited))
-            if run.crashes:
-                self._metrics.crashed(run.workflow_name)
-            if not run.has_history:
-                self._tasks.create_task(self._execute(run, ()))
-        if known := [run for run in claimed if run.has_history]:
-            self._tasks.create_task(self._start_known(known))
+    def executes(self, run_id: UUID) -> bool:
+        """Whether a claim of this run is in progress here."""
+        return run_id in self._claims
+
+    async def run(self) -> None:
+        """Execute what arrives, until canceled."""
+        while True:
+            self._start(await self._claimer.arrivals())
+            self._services.journal.kick()
 
     def announce(self) -> None:
         """Make steps visible that have been running for a while."""
@@ -91,100 +103,200 @@ class Executor:
             if execution.started > young:
                 break
             execution.recorder.announce(ANNOUNCE_SECONDS)
+        for claim in self._claimer.suspects():
+            if (suspect := self._executions.get(claim)) is not None and suspect.recorder.progress:
+                self._claimer.trust(claim)
 
-    async def drain(self, seconds: float) -> None:
-        """Let running steps end within the grace period, then hand back what is left."""
-        self._draining = True
-        if self._executions:
-            logger.info("draining: %d runs in progress", len(self._executions))
+    async def drain(self, seconds: float) -> bool:
+        """Let running steps end within the grace period, then hand back what is left.
+
+        Returns whether all runs are gone.
+        """
+        self._draining.set()
+        if len(self):
+            logger.info("draining: %d runs in progress", len(self))
         for execution in list(self._executions.values()):
             execution.drain()
-        await self._poller.emptied(seconds)
+        await self._claimer.emptied(seconds)
         self.interrupt_all(Released())
-        if not await self._poller.emptied(HAND_BACK_SECONDS):
-            logger.warning("%d runs could not be handed back", len(self._executions))
+        return await self._claimer.emptied(HAND_BACK_SECONDS)
+
+    async def leave(self, seconds: float) -> int:
+        """Cancel what is left, which records nothing more.
+
+        Returns how many do not let themselves be canceled within `seconds`; they are left alone.
+        """
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=seconds)
+        return len(self._tasks)
 
     def interrupt_all(self, outcome: Outcome) -> None:
         """Stop all executions where they are."""
         for execution in list(self._executions.values()):
             execution.interrupt(outcome)
 
-    def lose(self, claims: Iterable[tuple[UUID, int]]) -> None:
-        """Stop what the heartbeat found to be claimed by others, or canceled."""
-        for run_id, claim_no in claims:
-            execution = self._executions.get(run_id)
-            if execution is not None and execution.claim.claim_no == claim_no:
+    def lose(self, claims: Iterable[Claim]) -> None:
+        """Stop what is claimed by others, or canceled: the heartbeat found it, or a new claim."""
+        for claim in claims:
+            if (execution := self._executions.get(claim)) is not None:
                 execution.interrupt(Lost())
+            elif (arrival := self._loading.pop(claim, None)) is not None:
+                self._forget(arrival)
+                self._report(arrival.run, Lost(), 0.0)
 
-    def cancel(self, run_id: UUID) -> None:
-        """Stop a run that was canceled."""
-        if (execution := self._executions.get(run_id)) is not None:
-            execution.interrupt(Lost())
+    # -- from the claim to the execution -----------------------------------------------------
 
-    async def _start_known(self, runs: list[ClaimedRun]) -> None:
+    def _start(self, arrivals: Sequence[Arrival]) -> None:
+        known = []
+        for arrival in arrivals:
+            run = arrival.run
+            waited = (run.claimed_at - run.due_at).total_seconds()
+            self._metrics.schedule_to_start(run.workflow_name, max(0.0, waited))
+            if run.crashes:
+                self._metrics.crashed(run.workflow_name)
+            # A claim of the same run that is still in progress here is lost: this one is newer.
+            if (older := self._claims.get(run.id)) is not None:
+                self.lose([older])
+            self._claims[run.id] = arrival.claim
+            if run.has_history:
+                self._loading[arrival.claim] = arrival
+                known.append(arrival)
+            else:
+                self._begin(arrival, ())
+        if known:
+            self._spawn(self._start_known(known))
+
+    async def _start_known(self, arrivals: Sequence[Arrival]) -> None:
         """Runs that were claimed before may have steps to replay."""
-        histories = None
-        while histories is None:
-            try:
-                histories = await self._session.load_histories([run.id for run in runs])
-            except BackendError as error:
-                self._metrics.database_error("history")
-                logger.warning("could not load the histories of %d runs: %s", len(runs), error)
-                await asyncio.sleep(HISTORY_RETRY_SECONDS)
-        for run in runs:
-            self._tasks.create_task(self._execute(run, histories.get(run.id, ())))
+        loaded = await self._load([arrival.run.id for arrival in arrivals])
+        for arrival in arrivals:
+            if self._loading.pop(arrival.claim, None) is None:
+                continue  # lost meanwhile
+            steps = loaded.get(arrival.run.id)
+            if steps is None:
+                self._spawn(self._hand_back(arrival, 0.0))
+            elif isinstance(steps, Exception):
+                self._refuse(arrival, steps)
+            else:
+                self._begin(arrival, steps)
 
-    async def _execute(self, run: ClaimedRun, steps: Iterable[RecordedStep]) -> None:
-        log_context.set(
-            {
-                "namespace_id": self._namespace_id,
-                "workflow": run.workflow_name,
-                "run_id": run.id,
-                "attempt": run.attempts + 1,
-            }
-        )
-        workflow = self._registry.get(run.workflow_name, run.version)
-        execution = Execution(run, workflow, History(steps), self._services)
-        self._executions[run.id] = execution
-        if self._draining:
+    async def _load(self, run_ids: Sequence[UUID]) -> Loaded:
+        """Their histories; a drain ends the wait for them, and the runs go back unread."""
+        loading = asyncio.ensure_future(self._histories.load(run_ids))
+        draining = asyncio.ensure_future(self._draining.wait())
+        try:
+            await asyncio.wait({loading, draining}, return_when=asyncio.FIRST_COMPLETED)
+            return loading.result() if loading.done() else {}
+        finally:
+            loading.cancel()
+            draining.cancel()
+
+    def _begin(self, arrival: Arrival, steps: Iterable[RecordedStep]) -> None:
+        """Execute it; while draining, only to hand it back."""
+        run = arrival.run
+        try:
+            workflow = self._registry.get(run.workflow_name, run.version)
+            context = copy_context()
+            history = History(steps)
+            execution = Execution(run, workflow, history, self._services, arrival.slot, context)
+        except Exception as error:
+            self._refuse(arrival, error)
+            return
+        self._executions[arrival.claim] = execution
+        if self._draining.is_set():
             execution.drain()
+        self._spawn(self._execute(arrival, execution), context)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], context: Context | None = None) -> None:
+        task = asyncio.get_running_loop().create_task(work, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- the life of one run -----------------------------------------------------------------
+
+    async def _execute(self, arrival: Arrival, execution: Execution) -> None:
+        run = arrival.run
+        self._log_as(run)
         try:
             outcome = await self._outcome(run, execution)
-            self._poller.release_slot()
-            outcome = await self._record(run, outcome, execution.recorder)
+            arrival.slot.close()  # the flush that carries the end may claim for it
+            outcome = await self._ends.record(run, outcome, execution.recorder)
             self._report(run, outcome, time.perf_counter() - execution.started)
+        except Exception:  # nothing could be written about it, or a mistake of ours: end it anyway
+            self._give_up(arrival)
         finally:
-            self._poller.forget(run)
-            if self._executions.get(run.id) is execution:
-                del self._executions[run.id]
+            del self._executions[arrival.claim]
+            self._forget(arrival)
 
     async def _outcome(self, run: ClaimedRun, execution: Execution) -> Outcome:
         if run.crashes >= self._max_crashes:
-            return Failed(_poisoned(run))
+            execution.interrupt(Failed(_poisoned(run)))
         try:
             return await execution.run()
-        except Exception as error:  # a defect of ours: it may cost this run, not its neighbours
-            logger.exception("internal error while executing a run")
-            return Failed(Failure.from_exception(error))
+        except BaseException as error:  # whatever it is, it may cost this run, not its neighbours
+            if _is_cancelled(error):
+                raise
+            logger.exception("internal error while executing a run; it is handed back")
+            return Released(AGAIN_SECONDS)
 
-    async def _record(self, run: ClaimedRun, outcome: Outcome, recorder: Recorder) -> Outcome:
-        """Write the end; returns what became of it."""
+    def _refuse(self, arrival: Arrival, error: Exception) -> None:
+        """Hand back, for a while, a run that this worker cannot read."""
+        logger.error(
+            "cannot read run %s, handing it back for %g s; a newer worker may be able to: %s",
+            arrival.run.id,
+            AGAIN_SECONDS,
+            error,
+            exc_info=error,
+        )
+        self._spawn(self._hand_back(arrival, AGAIN_SECONDS))
+
+    async def _hand_back(self, arrival: Arrival, delay: float) -> None:
+        """Give up a claim that was never executed."""
+        run = arrival.run
+        self._log_as(run)
         try:
-            return outcome if await self._end(run, outcome, recorder) else Lost()
-        except (BackendError, SerializationError) as error:
-            # PostgreSQL refuses a result: the run's own, or that of its last step.
-            failed = Failed(Failure.from_exception(await _cause(error, recorder)))
-            return failed if await self._end(run, failed, recorder) else Lost()
+            arrival.slot.close()
+            self._report(run, await self._ends.hand_back(run, delay), 0.0)
+        except Unrecorded:
+            self._give_up(arrival)
+        finally:
+            self._forget(arrival)
 
-    async def _end(self, run: ClaimedRun, outcome: Outcome, recorder: Recorder) -> bool:
-        end = run_end(run, outcome, progress=recorder.progress or not recorder.settled)
-        return end is not None and await recorder.end(end)
+    def _give_up(self, arrival: Arrival) -> None:
+        """The last resort: a statement apart from the journal hands back what is not held.
+
+        It is repeated until the database takes it, since no worker takes its own expired leases.
+        """
+        logger.exception("nothing could be recorded of a run")
+        self._claimer.forget(arrival.claim)
+        self._spawn(self._release_forgotten())
+
+    async def _release_forgotten(self) -> None:
+        delay = FIRST_RELEASE_SECONDS
+        while True:
+            try:
+                await self._release(self._claimer.held())
+                return
+            except Exception as error:
+                logger.warning("could not hand back a run, will try again: %r", error)
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, AGAIN_SECONDS)
+
+    def _forget(self, arrival: Arrival) -> None:
+        arrival.slot.close()
+        if self._claims.get(arrival.run.id) == arrival.claim:
+            del self._claims[arrival.run.id]
+        self._claimer.forget(arrival.claim)
 
     def _report(self, run: ClaimedRun, outcome: Outcome, seconds: float) -> None:
         self._metrics.run_finished(run.workflow_name, OUTCOMES[type(outcome)], seconds)
         match outcome:
             case Parked(resume_at):
                 self._poller.resume_at(resume_at)
+            case Continued():
+                self._poller.wake()
             case Rescheduled(failure, delay):
                 self._poller.resume_in(delay)
                 logger.info("run failed, next attempt in %.1f s: %s", delay, failure.summary)
@@ -194,14 +306,21 @@ class Executor:
                 self._metrics.claim_lost(run.workflow_name)
                 logger.info("run canceled, or claimed by another worker: nothing more is recorded")
 
+    def _log_as(self, run: ClaimedRun) -> None:
+        log_context.set(
+            {
+                "namespace_id": self._namespace_id,
+                "workflow": run.workflow_name,
+                "run_id": run.id,
+                "attempt": run.attempts + 1,
+            }
+        )
 
-async def _cause(error: Exception, recorder: Recorder) -> Exception:
-    """The step's refusal, where that is why the end was refused."""
-    try:
-        await recorder.durable()
-    except SerializationError as refused:
-        return refused
-    return error
+
+def _is_cancelled(error: BaseException) -> bool:
+    """Whether the worker is torn down; else the CancelledError is one of the run's own."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def _poisoned(run: ClaimedRun) -> Failure:

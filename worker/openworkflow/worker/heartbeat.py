@@ -1,7 +1,8 @@
 """Keeps the leases of a worker's runs, from a thread and a connection of its own.
 
 User code that blocks the event loop must not cost the worker its runs. One statement extends all
-leases; claims it finds gone are reported to the event loop, which stops their executions.
+leases; claims it finds gone are reported to the event loop, which stops their executions. The guard
+is renewed by each heartbeat; where it had fallen, only after those executions were stopped.
 """
 
 import asyncio
@@ -9,25 +10,27 @@ import contextlib
 import logging
 import random
 import threading
-import time
 from collections.abc import Callable
 from datetime import timedelta
-from uuid import UUID
 
 from openworkflow.backend.backend import BackendPostgres, HeartbeatSession
 from openworkflow.core.errors import BackendError
+from openworkflow.engine.guard import LeaseGuard
 from openworkflow.telemetry.metrics import Metrics
+from openworkflow.worker.claimer import Claim
 
 logger = logging.getLogger(__name__)
 
 BEATS_PER_LEASE = 3
 """A beat that hangs is given up after as long, so that a lease survives two lost ones."""
+OPEN_SECONDS = 5.0
+"""A connection has at least so long to be opened, however short the lease is."""
+SHORTEST_PAUSE_SECONDS = 0.05
+"""Between two heartbeats, however often one is asked for."""
 FIRST_RETRY_SECONDS = 0.2
+CLOSE_SECONDS = 1.0
 STOP_SECONDS = 5.0
 """How long `stop` waits for the thread; it is a daemon, and does not outlive the process."""
-
-Claim = tuple[UUID, int]
-"""A run and the number of the claim that fences it."""
 
 
 class Heartbeat:
@@ -38,17 +41,18 @@ class Heartbeat:
         backend: BackendPostgres,
         worker_id: str,
         lease: timedelta,
+        guard: LeaseGuard,
         *,
         held: Callable[[], list[Claim]],
         on_lost: Callable[[set[Claim]], None],
         metrics: Metrics,
     ) -> None:
         self._backend, self._worker_id, self._lease = backend, worker_id, lease
-        self._held, self._on_lost, self._metrics = held, on_lost, metrics
+        self._guard, self._metrics = guard, metrics
+        self._held, self._on_lost = held, on_lost
         self._pause = lease.total_seconds() / BEATS_PER_LEASE
-        self._last = time.monotonic()
         self._failures = 0
-        self._stopping = asyncio.Event()
+        self._stopping, self._hurried = asyncio.Event(), asyncio.Event()
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._thread: threading.Thread | None = None
 
@@ -56,7 +60,6 @@ class Heartbeat:
         """Start the thread; it beats at once."""
         self._worker_loop = asyncio.get_running_loop()
         self._own_loop = self._runner.get_loop()
-        self._last = time.monotonic()
         self._thread = threading.Thread(
             target=self._run, name=f"openworkflow heartbeat {self._worker_id}", daemon=True
         )
@@ -70,9 +73,10 @@ class Heartbeat:
             self._own_loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(STOP_SECONDS)
 
-    def age(self) -> float:
-        """Seconds since the last heartbeat that reached the database, or since the start."""
-        return time.monotonic() - self._last
+    def hurry(self) -> None:
+        """Beat at once, to see which claims still stand."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._own_loop.call_soon_threadsafe(self._hurried.set)
 
     def _run(self) -> None:
         with self._runner as runner:
@@ -91,28 +95,53 @@ class Heartbeat:
             while True:
                 pause = self._pause
                 try:
+                    if session is None:
+                        session = await self._open()
                     async with asyncio.timeout(self._pause):
-                        session = session or await self._backend.open_heartbeat()
                         await self._beat(session)
-                    self._succeeded()
                 except Exception as error:  # whatever it is, the leases need the next beat
                     pause = self._failed(error)
-                await asyncio.sleep(pause * random.uniform(0.9, 1.0))
+                    await _closed(session)
+                    session = None
+                await self._wait(pause * random.uniform(0.9, 1.0))
         finally:
-            if session is not None:
-                await session.close()
+            await _closed(session)
+
+    async def _open(self) -> HeartbeatSession:
+        async with asyncio.timeout(max(self._pause, OPEN_SECONDS)):
+            return await self._backend.open_heartbeat()
 
     async def _beat(self, session: HeartbeatSession) -> None:
+        sent = self._guard.now()
         claims = self._held()
         standing = await session.beat(self._worker_id, self._lease, claims)
-        if lost := set(claims) - standing:
-            with contextlib.suppress(RuntimeError):  # the worker's loop has ended
-                self._worker_loop.call_soon_threadsafe(self._on_lost, lost)
+        lost = set(claims) - standing
+        if self._guard.stands:
+            # Here too: the event loop may be blocked for longer than a lease.
+            self._guard.renew(sent)
+        self._succeeded()
+        with contextlib.suppress(RuntimeError):  # the worker's loop has ended
+            self._worker_loop.call_soon_threadsafe(self._report, lost, sent)
+
+    async def _wait(self, pause: float) -> None:
+        """Pause, or until somebody is in a hurry."""
+        await asyncio.sleep(min(pause, SHORTEST_PAUSE_SECONDS))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause - SHORTEST_PAUSE_SECONDS):
+                await self._hurried.wait()
+        self._hurried.clear()
+
+    def _report(self, lost: set[Claim], sent: float) -> None:
+        """In the worker's event loop: first stop what is lost, then let the others go on."""
+        if lost:
+            self._on_lost(lost)
+        self._guard.renew(sent)
+        self._guard.release()
 
     def _succeeded(self) -> None:
         if self._failures:
-            logger.info("the heartbeat reaches the database again after %.1f s", self.age())
-        self._failures, self._last = 0, time.monotonic()
+            logger.info("the heartbeat reaches the database again")
+        self._failures = 0
         self._metrics.heartbeat()
 
     def _failed(self, error: Exception) -> float:
@@ -125,3 +154,14 @@ class Heartbeat:
         else:
             logger.error("a heartbeat failed", exc_info=error)
         return min(self._pause, FIRST_RETRY_SECONDS * 2.0 ** min(self._failures - 1, 10))
+
+
+async def _closed(session: HeartbeatSession | None) -> None:
+    """Disconnect, whatever state the connection is in."""
+    if session is None:
+        return
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await session.close()
+    except Exception as error:
+        logger.debug("the connection of the heartbeat was left as it is: %r", error)

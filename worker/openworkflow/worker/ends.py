@@ -1,0 +1,81 @@
+"""Records how executions end, whatever the database says to it.
+
+An end that is refused (a result that cannot be stored) becomes a failure that says so; a failure
+that is refused becomes one in plain words; and then the run is handed back, due again in a while.
+Each is tried once: no run may keep its worker busy, or end it.
+"""
+
+import logging
+
+from openworkflow.backend.records import ClaimedRun
+from openworkflow.core.errors import SerializationError
+from openworkflow.core.failure import Failure
+from openworkflow.engine.journal import Journal
+from openworkflow.engine.outcome import Failed, Lost, Outcome, Released, run_end
+from openworkflow.engine.recorder import Recorder
+
+logger = logging.getLogger(__name__)
+
+AGAIN_SECONDS = 30.0
+"""A run that this worker cannot read, or cannot record the end of, is due again after so long."""
+MOST_REFUSALS = 1000
+"""Refused steps of one run that are looked at for the reason of a refused end."""
+PLAIN = Failure(
+    "UnrecordedOutcome",
+    "the database refused to store how this run ended; the log of its worker has the reason",
+)
+
+
+class Unrecorded(Exception):
+    """Nothing at all could be written about a run; its claim stands as before."""
+
+
+class Ends:
+    """Writes the ends of runs by way of the journal."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    async def record(self, run: ClaimedRun, outcome: Outcome, recorder: Recorder) -> Outcome:
+        """Write the end; returns what became of it, Lost where the claim did not stand.
+
+        Raises Unrecorded when the database takes neither the outcome nor a hand-back.
+        """
+        try:
+            return outcome if await self._write(run, outcome, recorder) else Lost()
+        except Exception as error:
+            refused = await _cause(error, recorder)
+        for fallback in (Failed(Failure.from_exception(refused)), Failed(PLAIN)):
+            logger.warning("the database refused the end of a run: %s", refused)
+            try:
+                return fallback if await self._write(run, fallback, recorder) else Lost()
+            except Exception as error:
+                refused = await _cause(error, recorder)
+        return await self.hand_back(run, AGAIN_SECONDS)
+
+    async def hand_back(self, run: ClaimedRun, delay: float) -> Outcome:
+        """Give up the claim without an attempt spent. Raises Unrecorded."""
+        outcome = Released(delay)
+        try:
+            end = run_end(run, outcome, progress=False)
+            return outcome if end is not None and await self._journal.write(end) else Lost()
+        except Exception as error:
+            raise Unrecorded(str(error)) from error
+
+    async def _write(self, run: ClaimedRun, outcome: Outcome, recorder: Recorder) -> bool:
+        end = run_end(run, outcome, progress=recorder.progress or not recorder.settled)
+        return end is not None and await recorder.end(end)
+
+
+async def _cause(error: Exception, recorder: Recorder) -> Exception:
+    """The refusal of a step, where that is why the end was refused; else the error itself."""
+    cause = error
+    for _ in range(MOST_REFUSALS):
+        try:
+            await recorder.durable()
+            break
+        except SerializationError as refused:
+            cause = refused if cause is error else cause
+        except Exception:
+            break
+    return cause

@@ -1,0 +1,77 @@
+"""The options of a worker: how much it runs at once, for how long, and as which build.
+
+The limits of each option are checked here, once; settings.py has the same for the environment.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from openworkflow.backend.records import ClaimRequest, claim_key
+from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.names import valid_build_id
+from openworkflow.core.registry import Registry
+from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT
+from openworkflow.core.step_attempt import DEFAULT_MAX_STEP_ATTEMPTS
+from openworkflow.core.workflow import BuildPolicy
+from openworkflow.engine.services import REST_SECONDS
+from openworkflow.worker.claimer import trusted_crashes
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "concurrency": (1, 10_000),
+    "max_crashes": (1, 1_000_000),
+    "max_step_attempts": (0, 1_000_000),
+    "lease (seconds)": (1, 86_400),
+    "drain (seconds)": (0, 86_400),
+    "rest (seconds)": (0, 86_400),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """The options of Worker, checked; raises ConfigurationError for a value out of range."""
+
+    concurrency: int = 100
+    lease: timedelta = timedelta(seconds=30)
+    drain: timedelta = timedelta(seconds=30)
+    rest: timedelta = timedelta(seconds=REST_SECONDS)
+    payload_limit: int = DEFAULT_PAYLOAD_LIMIT
+    max_crashes: int = 5
+    max_step_attempts: int = DEFAULT_MAX_STEP_ATTEMPTS
+    build_id: str | None = None
+    build_policy: BuildPolicy = "moving"
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name.partition(" ")[0])
+            number = value.total_seconds() if isinstance(value, timedelta) else value
+            if not least <= number <= most:
+                raise ConfigurationError(
+                    f"{name} must be between {least:g} and {most:g}, not {number:g}"
+                )
+        if self.build_id:
+            valid_build_id(self.build_id)
+
+    @property
+    def batch(self) -> int:
+        """The most runs of a claim, and writes of a flush."""
+        return max(1, self.concurrency // (4 if self.concurrency > 40 else 2))
+
+    def claim_request(self, registry: Registry) -> ClaimRequest:
+        """Which runs a worker of these workflows asks for."""
+        keys = {workflow: claim_key(*workflow.key) for workflow in registry}
+        return ClaimRequest(
+            self.batch,
+            list(keys.values()),
+            self.build_id or None,
+            pinned_keys=[
+                key
+                for workflow, key in keys.items()
+                if self.build_id and (workflow.build_policy or self.build_policy) == "pinned"
+            ],
+            trusted_crashes=trusted_crashes(self.max_crashes),
+            deadlines={
+                key: workflow.deadline.total_seconds()
+                for workflow, key in keys.items()
+                if workflow.deadline is not None
+            },
+        )

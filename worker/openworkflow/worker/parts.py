@@ -1,0 +1,142 @@
+"""The parts of a started worker, each made of those before it.
+
+    slots, guard -> claimer -> journal, flusher -> services, poller -> executor -> heartbeat
+
+What points the other way is data, not a part: the claimer keeps what it claimed until the executor
+asks for it, and slots that fall free until somebody looks.
+"""
+
+from datetime import datetime, timedelta
+from functools import partial
+
+from openworkflow.backend.backend import BackendPostgres, WorkerSession
+from openworkflow.core.registry import Registry
+from openworkflow.engine.flusher import Flusher
+from openworkflow.engine.guard import LeaseGuard
+from openworkflow.engine.journal import DatabaseClock, Journal
+from openworkflow.engine.services import Limits, Services
+from openworkflow.engine.threads import Threads
+from openworkflow.telemetry.metrics import Metrics
+from openworkflow.worker.claimer import Claimer
+from openworkflow.worker.executor import Executor
+from openworkflow.worker.heartbeat import Heartbeat
+from openworkflow.worker.histories import Histories
+from openworkflow.worker.options import WorkerOptions
+from openworkflow.worker.poller import Poller
+
+
+class Pools:
+    """The threads for sync functions of a worker with so many slots."""
+
+    def __init__(self, slots: int) -> None:
+        self.steps = Threads(slots, "openworkflow-step")
+        # A sync workflow keeps its thread while it rests, so there are as many again; else one that
+        # waits for a slot and one that waits for a thread would wait for each other.
+        self.workflows = Threads(2 * slots, "openworkflow-workflow", slots)
+
+    @property
+    def left_behind(self) -> int:
+        """Threads inside functions that nobody waits for any more."""
+        return self.steps.left_behind + self.workflows.left_behind
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the next thread left behind will not be replaced."""
+        return self.steps.exhausted or self.workflows.exhausted
+
+    @property
+    def starved(self) -> bool:
+        """Whether sync functions called now would never start."""
+        return self.steps.starved or self.workflows.starved
+
+    def obstacle(self) -> str | None:
+        """Why no run should be claimed that may need a thread; None if there is no such reason."""
+        for what, threads in (("steps", self.steps), ("workflows", self.workflows)):
+            if threads.exhausted:
+                return (
+                    f"{threads.left_behind} threads are held by sync {what} that do not return, "
+                    f"and no more than {threads.spare} are replaced; restart the worker"
+                )
+        return None
+
+    def close(self) -> None:
+        """End the idle threads; those left behind end with the process, or by themselves."""
+        self.steps.close()
+        self.workflows.close()
+
+
+class Parts:
+    """Everything that runs in a started worker; nothing of it runs yet."""
+
+    def __init__(
+        self,
+        worker_id: str,
+        options: WorkerOptions,
+        registry: Registry,
+        backend: BackendPostgres,
+        session: WorkerSession,
+        metrics: Metrics,
+        now: datetime,
+    ) -> None:
+        slots, lease, clock = options.concurrency, options.lease, DatabaseClock(now)
+        self.metrics, self.pools = metrics, Pools(slots)
+        self.guard = LeaseGuard(lease.total_seconds())
+        wanted = options.claim_request(registry)
+        self.claimer = Claimer(wanted, slots, self.guard, metrics, obstacle=self.obstacle)
+        self.journal = Journal(clock)
+        self.flusher = Flusher(
+            self.journal,
+            session,
+            self.claimer,
+            metrics,
+            worker_id=worker_id,
+            lease=lease,
+            batch=options.batch,
+        )
+        self.poller = Poller(backend, clock, self.claimer, self.journal.kick)
+        self.executor = Executor(
+            registry,
+            Histories(session, metrics),
+            self.claimer,
+            self.poller,
+            self._services(options),
+            namespace_id=backend.namespace_id,
+            max_crashes=options.max_crashes,
+            release=partial(session.release_unknown, worker_id),
+        )
+        self.heartbeat = self._heartbeat(backend, worker_id, lease)
+
+    def obstacle(self) -> str | None:
+        """Why this worker claims nothing for now, in words for people; None if it may claim."""
+        if not self.guard.stands:
+            return f"no heartbeat reached the database for {self.guard.age:.0f} s"
+        return self.pools.obstacle()
+
+    def measure(self) -> None:
+        """Report the gauges."""
+        slots = self.claimer.slots
+        self.metrics.slots(slots.used, slots.count, slots.resting)
+        self.metrics.threads_left_behind(self.pools.left_behind)
+
+    def _services(self, options: WorkerOptions) -> Services:
+        return Services(
+            self.journal,
+            self.metrics,
+            self.pools.steps,
+            self.pools.workflows,
+            options.payload_limit,
+            self.guard,
+            Limits(options.max_step_attempts),
+            options.rest.total_seconds(),
+        )
+
+    def _heartbeat(self, backend: BackendPostgres, worker_id: str, lease: timedelta) -> Heartbeat:
+        return Heartbeat(
+            backend,
+            worker_id,
+            lease,
+            self.guard,
+            held=self.claimer.claims,
+            on_lost=self.executor.lose,
+            metrics=self.metrics,
+        )
