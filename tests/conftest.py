@@ -6,10 +6,12 @@ migrates one template database and every test gets a copy of it, which is faster
 
 from __future__ import annotations
 
+import os
 import socket
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +25,11 @@ from tests.postgres import DatabaseServer, Source, choose_source, run_sync
 if TYPE_CHECKING:
     from openworkflow import BackendPostgres, OpenWorkflow, Worker, Workflow
     from tests.helpers import StartWorker
+    from tests.migrating import Program
 
 _SOURCE = pytest.StashKey[Source]()
+_ROOT = Path(__file__).parents[1]
+DEFAULTS: dict[str, Any] = {"concurrency": 10, "rest": timedelta(0)}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,6 +49,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Processes that tests start execute the code of this folder, wherever the package is installed.
+    code = [str(_ROOT / folder) for folder in ("worker", "operator")]
+    os.environ["PYTHONPATH"] = os.pathsep.join([*code, *filter(None, [os.getenv("PYTHONPATH")])])
     worker_input: dict[str, str] | None = getattr(config, "workerinput", None)
     if worker_input is not None:
         config.stash[_SOURCE] = Source("shared", worker_input["postgres_url"])
@@ -147,6 +155,14 @@ async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
 
 
 @pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch) -> Program:
+    """Which migrations the programs of the test know."""
+    from tests.migrating import Program
+
+    return Program(monkeypatch)
+
+
+@pytest.fixture
 def ow(backend: BackendPostgres) -> OpenWorkflow:
     """A client of the test's own database."""
     from openworkflow.client import OpenWorkflow
@@ -156,11 +172,14 @@ def ow(backend: BackendPostgres) -> OpenWorkflow:
 
 @pytest.fixture
 async def start_worker(ow: OpenWorkflow) -> AsyncIterator[StartWorker]:
-    """Starts workers, which are stopped at the end of the test."""
+    """Starts workers, which are stopped at the end of the test.
+
+    Every wait of theirs parks its run, so that what comes after it is a replay.
+    """
     async with AsyncExitStack() as stack:
 
         async def start(*workflows: Workflow[Any, Any], **options: Any) -> Worker:
-            worker = ow.new_worker(workflows=list(workflows), **{"concurrency": 10, **options})
+            worker = ow.new_worker(workflows=list(workflows), **DEFAULTS | options)
             await worker.start()
             stack.push_async_callback(worker.stop)
             return worker

@@ -23,10 +23,15 @@ async def session(backend: BackendPostgres) -> Any:
 
 
 async def claim(
-    session: WorkerSession, build: str | None, *, pinned: bool = True, limit: int = 1000
+    session: WorkerSession,
+    build: str | None,
+    *,
+    pinned: bool = True,
+    limit: int = 1000,
+    worker: int = 1,
 ) -> list[Any]:
     request = ClaimRequest(limit, KEYS, build, KEYS if pinned and build else [])
-    return (await flush(session, claim=request, worker=f"{build}/1")).claimed
+    return (await flush(session, claim=request, worker=f"{build}/{worker}")).claimed
 
 
 async def registered(backend: BackendPostgres, *builds: str) -> None:
@@ -61,7 +66,7 @@ async def test_an_expired_lease_of_a_pinned_run_is_recovered_by_its_own_build(
     await expire_leases(database_url)
 
     assert [] == await claim(session, "v2")
-    assert [True] == [run.recovered for run in await claim(session, "v1")]
+    assert [True] == [run.recovered for run in await claim(session, "v1", worker=2)]
 
 
 async def test_a_moving_run_goes_on_wherever_new_runs_go_and_keeps_the_name_of_its_first_build(

@@ -21,9 +21,11 @@ from openworkflow import (
     Step,
     workflow,
 )
+from openworkflow.backend.blueprint import known
 from openworkflow.backend.failures import ConnectionLost
 from openworkflow.cli.migrate import apply
 from openworkflow.cli.options import Database
+from openworkflow.core.workflow_run import WorkflowRun
 from tests.helpers import StartWorker, eventually
 
 WORKFLOWS = """
@@ -136,39 +138,69 @@ async def test_a_worker_serves_several_targets_and_what_they_share_once(
 
 STUBBORN = """
 import asyncio
+from pathlib import Path
 from openworkflow import Step, workflow
 
+async def rest() -> None:
+    while True:
+        Path("called").touch()
+        try:
+            await asyncio.sleep(60)
+        except BaseException:
+            pass
+
 @workflow
-async def stubborn(step: Step) -> None:
+async def alone(step: Step) -> None:
+    await step.run("rest", rest)
+
+@workflow
+async def branches(step: Step) -> None:
+    await asyncio.gather(step.run("one", rest), step.run("other", rest))
+
+@workflow
+async def catching(step: Step) -> None:
     while True:
         try:
+            await step.run("call", Path("called").touch)
             await step.run("rest", asyncio.sleep, 60)
         except BaseException:
             pass
 """
 
 
-async def test_a_run_that_cannot_be_stopped_does_not_keep_its_process(
+async def test_a_workflow_that_catches_everything_is_stopped_like_any_other(
     project: Path, database_url: str, ow: OpenWorkflow
 ) -> None:
+    """A function on a loop of its own only does what its execution lets it do."""
+    code, logs, run = await _ended(project, database_url, await ow.run_workflow("catching"))
+
+    assert (0, RunStatus.PENDING, 0) == (code, run.status, run.crashes), logs
+
+
+@pytest.mark.parametrize("name", ["alone", "branches"])
+async def test_a_step_that_cannot_be_stopped_does_not_keep_its_process(
+    project: Path, database_url: str, ow: OpenWorkflow, name: str
+) -> None:
+    code, logs, run = await _ended(project, database_url, await ow.run_workflow(name))
+
+    assert (1, RunStatus.PENDING, 0) == (code, run.status, run.crashes), logs
+    assert "do not let themselves be stopped" in logs
+
+
+async def _ended(
+    project: Path, database_url: str, handle: RunHandle[Any]
+) -> tuple[int | None, str, WorkflowRun]:
+    """Start the run and stop its worker; how that ended, what it said, and what became of it."""
     (project / "stubborn.py").write_text(STUBBORN)
-    handle = await ow.run_workflow("stubborn")
     command = ("worker", "stubborn", "--port", "0")
     worker = await start(project, database_url, *command, OPENWORKFLOW_DRAIN_SECONDS="0")
     try:
-        await eventually(lambda: _is(handle, RunStatus.RUNNING), deadline=30)
+        await eventually((project / "called").exists, deadline=30)
     finally:
         worker.send_signal(signal.SIGTERM)
         _, logs = await asyncio.wait_for(worker.communicate(), 60)
 
-    assert 1 == worker.returncode
-    assert "1 runs do not let themselves be stopped" in logs.decode()
-    run = await handle.run()
-    assert (RunStatus.PENDING, 0) == (run.status, run.crashes)
-
-
-async def _is(handle: RunHandle[Any], status: RunStatus) -> bool:
-    return await handle.status() is status
+    return worker.returncode, logs.decode(), await handle.run()
 
 
 async def test_runs_can_be_listed_shown_canceled_and_retried(
@@ -190,6 +222,21 @@ async def test_runs_can_be_listed_shown_canceled_and_retried(
     refused = await openworkflow("runs", "retry", run_id)
     assert 1 == refused.code
     assert "cannot be retried" in refused.err
+
+
+async def test_a_run_that_waits_for_no_time_is_shown_with_a_word_and_not_with_a_date(
+    project: Path, database_url: str, ow: OpenWorkflow, sql: asyncpg.Connection
+) -> None:
+    handle = await ow.run_workflow("ship", {"id": 1})
+    await sql.execute(
+        "UPDATE workflow_runs SET available_at = 'infinity', deadline_at = 'infinity'"
+    )
+
+    shown = await run(project, database_url, "runs", "show", str(handle.id))
+
+    assert "when it is woken" in shown.out
+    assert "never" in shown.out
+    assert "9999" not in shown.out
 
 
 async def test_waiting_no_longer_than_asked_exits_4(project: Path, database_url: str) -> None:
@@ -271,11 +318,12 @@ async def test_migrate_shows_the_sql_applies_it_and_says_so(
         return await run(project, empty_database_url, "migrate", *args)
 
     assert "CREATE TABLE workflow_runs" in (await migrate("--dry-run")).out
-    assert [None, None] == [m["applied_at"] for m in (await migrate("--status", "--json")).json]
+    status = (await migrate("--status", "--json")).json
+    assert [None] * len(known()) == [m["applied_at"] for m in status]
     applied = (await migrate()).out
     assert "applied 0001 initial" in applied
     assert "applied 0002 builds" in applied
-    assert {"applied": []} == (await migrate("--json")).json
+    assert {"applied": [], "mended": []} == (await migrate("--json")).json
     assert "up to date" in (await migrate("--dry-run")).out
 
 
@@ -293,7 +341,7 @@ async def test_migrate_waits_for_a_server_that_does_not_answer_yet(
     where = Database(empty_database_url, "default", "public", None)
     applied = await apply(where, timedelta(seconds=30))
 
-    assert ["initial", "builds"] == [migration.name for migration in applied]
+    assert list(known()) == applied
     assert "waiting: it starts\n" == capsys.readouterr().err  # said once
 
 
@@ -335,6 +383,28 @@ async def test_doctor_finds_what_is_broken_and_exits_3(
     assert {"due runs", "tables"} == set(problems)
     assert "only a running run has a worker" in problems["tables"]
     assert "openworkflow migrate" in empty.out
+
+
+async def test_doctor_names_what_was_dropped_and_migrate_makes_again_what_it_may(
+    project: Path, database_url: str
+) -> None:
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("DROP INDEX idx_workflow_runs_pinned")
+
+    found = await run(project, database_url, "doctor", "--json")
+    mended = await run(project, database_url, "migrate")
+    await connection.execute("DROP TABLE step_attempts")
+    lost = await run(project, database_url, "doctor")
+    refused = await run(project, database_url, "migrate")
+
+    (index,) = (finding for finding in found.json if finding["level"] == "problem")
+    assert "CREATE INDEX CONCURRENTLY idx_workflow_runs_pinned" in index["found"]
+    assert "`openworkflow migrate` makes them again" in index["advice"]
+    assert "made idx_workflow_runs_pinned again" in mended.out
+    assert (3, 1) == (lost.code, refused.code)
+    assert "table step_attempts is gone and workflow_runs is not" in lost.out
+    assert "restore both from a backup; or, if all runs may go" in refused.err
+    await connection.close()
 
 
 async def test_prune_deletes_old_finished_runs_with_their_steps(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.resources
 import json
 from dataclasses import replace
 from typing import Any
@@ -11,10 +10,11 @@ from typing import Any
 import asyncpg
 import pytest
 
+from openworkflow.backend.blueprint import known
 from openworkflow.backend.namespace import Namespace
 from openworkflow_operator.answers import Question
 from openworkflow_operator.database import (
-    KNOWN_SCHEMA_VERSION,
+    KNOWN_CONTRACT,
     ConnectOptions,
     Database,
     _statement,
@@ -271,16 +271,15 @@ async def test_what_goes_wrong_has_its_reason(
     assert "InvalidURL" == await reason("postgresql://u:p@localhost/d", options=ConnectOptions())
     full = Dsn(own.hosts, own.ports, own.database, own.user, own.password, TlsMode.VERIFY_FULL)
     assert "TLSFailed" == await reason(full)
-    newer = f"INSERT INTO openworkflow_migrations VALUES ({KNOWN_SCHEMA_VERSION + 1}, 'later')"
+    await sql.execute("INSERT INTO openworkflow_migrations VALUES (-9999, 'additive')")
+    assert "Reachable" == await reason(own)
+    newer = f"INSERT INTO openworkflow_migrations VALUES ({KNOWN_CONTRACT + 1}, 'later')"
     await sql.execute(newer)
     assert "SchemaTooNew" == await reason(own)
 
 
-def test_the_known_version_is_the_newest_migration_of_the_worker() -> None:
-    folder = importlib.resources.files("openworkflow.backend") / "sql" / "migrations"
-    newest = max(int(file.name[:4]) for file in folder.iterdir() if file.name.endswith(".sql"))
-
-    assert newest == KNOWN_SCHEMA_VERSION
+def test_the_operator_knows_the_contract_of_the_worker() -> None:
+    assert max(migration.number for migration in known()) == KNOWN_CONTRACT
 
 
 async def test_a_notify_wakes_the_operator_in_much_less_than_a_poll(

@@ -13,10 +13,12 @@ import asyncpg
 import pytest
 
 from openworkflow.backend.backend import BackendPostgres, NewRun, RunFilter
+from openworkflow.backend.blueprint import known
 from openworkflow.core.errors import BackendError
 from openworkflow.core.workflow_run import RunStatus
 from tests.flushes import LEASE, claim, end_of, flush, step_of, wanted
 from tests.helpers import eventually_sync
+from tests.migrating import Program, migration
 
 PGBOUNCER = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
 
@@ -183,4 +185,26 @@ async def test_the_tables_are_made_through_a_pooler(
 
     assert await backends[0].create_workflow_runs([NewRun("a")])
     for backend in backends:
+        await backend.stop()
+
+
+async def test_tables_with_rows_are_migrated_through_a_pooler_all_but_their_indexes(
+    pooler_url: str, empty_database_url: str, program: Program
+) -> None:
+    url = urlsplit(pooler_url)._replace(path=urlsplit(empty_database_url).path).geturl()
+    program.knows(*known()[:2])
+    first = await BackendPostgres.connect(url)
+    await first.create_workflow_runs([NewRun("a")])
+
+    program.knows(*known())
+    backends = await asyncio.gather(*(BackendPostgres.connect(url) for _ in range(5)))
+    assert all(state.applied_at for state in await backends[0].migration_states())
+
+    index = "CREATE INDEX CONCURRENTLY late ON workflow_runs (worker_id);"
+    program.knows(*known(), migration(99, "late", index, "additive, concurrently"))
+    with pytest.raises(BackendError, match=r"0099 late .*pooler.*a URL that leads to PostgreSQL"):
+        await BackendPostgres.connect(url)
+    await (await BackendPostgres.connect(empty_database_url)).stop()
+    await (await BackendPostgres.connect(url)).stop()
+    for backend in (first, *backends):
         await backend.stop()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from openworkflow.backend.namespace import Namespace
+from openworkflow.client import ManyRunsOptions, OpenWorkflow, RunOptions
 from openworkflow.client.request import Request
 from openworkflow.core.errors import ConfigurationError
 
@@ -14,7 +15,7 @@ LIMIT = 1_000
 
 
 def rows(workflow: Any, key: Any = None) -> list[Any]:
-    return Request(workflow, None, None, None, LIMIT).runs([None], [key])
+    return Request(workflow, {}, LIMIT).runs([None], [key])
 
 
 def undecorated() -> None: ...
@@ -38,3 +39,21 @@ def test_a_namespace_and_a_schema_are_text(name: Any) -> None:
         Namespace(name, "public")
     with pytest.raises(ConfigurationError, match="schema must be text"):
         Namespace("default", name)
+
+
+async def test_an_option_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    nowhere: Any = None  # it is not asked for anything
+    ow: Any = OpenWorkflow(nowhere)
+
+    with pytest.raises(TypeError, match=r"run_workflow\(\) has no option 'deadlin'; .* deadline,"):
+        await ow.run_workflow("orders", deadlin="1h")
+    with pytest.raises(TypeError, match=r"run_workflows\(\) has no option 'idempotency_key'; "):
+        await ow.run_workflows("orders", [1], idempotency_key="a")
+
+
+def test_one_run_and_many_take_the_same_options_but_for_their_keys() -> None:
+    one, many = set(RunOptions.__annotations__), set(ManyRunsOptions.__annotations__)
+
+    assert {"idempotency_key"} == one - many
+    assert {"idempotency_keys"} == many - one
+    assert {"version", "available_at", "deadline", "connection"} == one & many

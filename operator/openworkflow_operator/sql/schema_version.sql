@@ -1,3 +1,0 @@
--- Which migration the schema has reached.
-SELECT max(version) AS version
-FROM {schema}.openworkflow_migrations
