@@ -169,10 +169,15 @@ class Program:
 
     async def group(self, nodes: list[Any]) -> Any:
         """One branch may fail: the others are cancelled by the group."""
+        task = asyncio.current_task()
+        assert task is not None
+        cancelled = task.cancelling()
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self.fragile(node)) for node in nodes]
         except BaseExceptionGroup as errors:
+            while task.cancelling() > cancelled:  # Python before 3.13 forgets to, and then a
+                task.uncancel()  # timeout around the group raises CancelledError
             return ["failed", *[str(each) for each in errors.exceptions]]
         return [task.result() for task in tasks]
 

@@ -34,6 +34,7 @@ CALLBACKS_AT_ONCE = 1_000
 """After so many callbacks without a rest, other runs have their turn."""
 MOST_CALLBACKS = 1_000_000
 """A function that has not come to rest after so many will not."""
+UNWIND_CALLBACKS_PER_TASK = 100
 UNWIND_CALLBACKS = 10_000
 """What a function that was stopped may still do: `finally` blocks, not another life."""
 _SEED_BITS = (1 << 60) - 1
@@ -342,7 +343,8 @@ class AsyncProgram:
         try:
             for task in (main, *self.loop.tasks):
                 task.cancel()
-            if self.loop.run(UNWIND_CALLBACKS) == UNWIND_CALLBACKS:
+            most = UNWIND_CALLBACKS + UNWIND_CALLBACKS_PER_TASK * len(self.loop.tasks)
+            if self.loop.run(most) == most:
                 logger.error("a workflow does not let itself be stopped; what is left is dropped")
         finally:
             self.loop.leave()
