@@ -22,6 +22,7 @@ from openworkflow.core.failure import Failure
 from openworkflow.core.recorded import ClaimedRun
 from openworkflow.core.step_attempt import StepStatus
 from openworkflow.core.workflow import Workflow
+from openworkflow.engine import ending
 from openworkflow.engine.agenda import Agenda
 from openworkflow.engine.history import History
 from openworkflow.engine.operations.operation import Operation
@@ -173,7 +174,7 @@ class Execution:
         if self.agenda.operations:
             raise ConfigurationError(
                 "the run cannot continue as new while steps are unfinished: "
-                f"{_listed(self.agenda.operations)}; await them first"
+                f"{ending.listed(self.agenda.operations)}; await them first"
             )
         self.interrupt(Continued(text))
         raise Suspended
@@ -203,11 +204,6 @@ class Execution:
             self.fail(TooManySteps(self._limit))
         if self.stopped is not None or self.draining:
             raise Suspended
-
-    async def durable(self) -> None:
-        """Wait until everything recorded is durable. Raises Suspended if the claim was lost."""
-        await self.recorder.durable()
-        self.check_stopped()
 
     async def announced(self, step: StepCall) -> None:
         """Wait until the row is there that says that the step runs: its end updates that row."""
@@ -279,8 +275,3 @@ class Execution:
 
 def _exceeded(deadline: datetime) -> DeadlineExceeded:
     return DeadlineExceeded(f"the run did not end by its deadline, {deadline.isoformat()}")
-
-
-def _listed(keys: Any) -> str:
-    shown = [repr(key) for key in keys]
-    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
