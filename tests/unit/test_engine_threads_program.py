@@ -250,6 +250,19 @@ async def test_a_drain_lets_the_step_end_and_begins_nothing_new() -> None:
     assert [("a", "succeeded")] == [(row.step_name, row.status) for row in run.steps]
 
 
+async def test_a_drain_after_the_end_changes_nothing() -> None:
+    run = prepared(lambda step: step.run("a", identity, 1))
+    execution = run.execution()
+
+    outcome = await asyncio.wait_for(run.start(execution), 10)
+    execution.drain()  # the worker still records the end
+    execution.interrupt(Released())
+
+    run.threads.close()
+    assert isinstance(outcome, Completed)
+    assert execution.stopped == outcome
+
+
 async def test_continue_as_new_leaves_the_function() -> None:
     after: list[int] = []
 

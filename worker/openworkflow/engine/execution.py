@@ -117,7 +117,8 @@ class Execution:
         deadline = None if self.claim.deadline_at is None else self._watch_deadline()
         self.program = program = (AsyncProgram if self.workflow.is_async else ThreadProgram)(self)
         try:
-            outcome = await program.run()
+            # Until its end is recorded, whoever drains or loses it finds an execution that is over.
+            outcome = self.stopped = await program.run()
         except (CancelledError, Suspended) as error:
             if self.stopped is None:
                 if isinstance(error, Suspended):
