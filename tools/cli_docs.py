@@ -114,7 +114,12 @@ def write(session: Session) -> None:
     run_id = session.show("run", "workflows:ship_order", "--input", ORDER).strip()
     session.show("run", "workflows:ship_order", "--input", '{"id": "one"}')
     session.show("run", "ship-order", "--wait", "--timeout", "1s")
-    session.say("## runs\n")
+    session.say(
+        "## runs\n\n`show` has the timeline of a run: each attempt of a step with its beginning "
+        "(`AFTER` the run was created) and how long it `TOOK`, and the traceback of what failed "
+        "the run.\n`attempts` are failed attempts of the run as a whole, as "
+        "`@workflow(retry=…)` counts them.\n"
+    )
     with session.worker():
         time.sleep(3)  # long enough for the first steps, which the pictures show
         session.show("runs", "list")

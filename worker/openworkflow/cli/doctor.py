@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import click
+from rich.text import Text
 
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.backend.diagnostics import Diagnostics
@@ -18,7 +19,7 @@ PROBLEMS = 3
 SKEW_SECONDS = 5.0
 LATE_SECONDS = 60.0
 OLD_TRANSACTION_SECONDS = 600.0
-MARKS = {"ok": "[green]ok[/]     ", "warning": "[yellow]warning[/]", "problem": "[red]problem[/]"}
+COLORS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,10 @@ def doctor(url: str | None, namespace: str | None, schema: str | None, as_json: 
         print_json(findings)
     else:
         for finding in findings:
-            console().print(f"{MARKS[finding.level]} {finding.check:<14} {finding.found}")
+            mark = Text(f"{finding.level:<7} ", COLORS[finding.level])
+            console().print(mark + f"{finding.check:<14} {finding.found}")
             if finding.advice:
-                console().print(f"{'':23}[bold]{finding.advice}[/]")
+                console().print(Text(f"{'':23}{finding.advice}", "bold"))
     if any(finding.level == "problem" for finding in findings):
         sys.exit(PROBLEMS)
 

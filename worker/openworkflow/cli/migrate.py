@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from openworkflow.backend.failures import ConnectionLost
 from openworkflow.backend.migrations import Migration
@@ -99,7 +100,7 @@ async def _status(where: Database, json_wanted: bool) -> None:
         return
     table = Table("VERSION", "NAME", "APPLIED", box=None, pad_edge=False, header_style="bold")
     for state in states:
-        applied = when(state.applied_at) or "[yellow]not yet[/]"
+        applied = when(state.applied_at) or Text("not yet", "yellow")
         table.add_row(f"{state.migration.version:04d}", state.migration.name, applied)
     console().print(table)
 

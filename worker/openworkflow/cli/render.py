@@ -10,9 +10,11 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from openworkflow.backend.builds import Build
 from openworkflow.client import RunDetails
+from openworkflow.core.failure import Failure
 from openworkflow.core.workflow_run import WorkflowRun
 
 ID_WIDTH = 36
@@ -27,8 +29,12 @@ COLORS = {
 
 
 def console() -> Console:
-    """Standard output; colors only on a terminal, and no line cut where nobody sees its edge."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    """Standard output; colors only on a terminal, and no line cut where nobody sees its edge.
+
+    Text is shown as it is: what has a color is a Text, since brackets may be somebody's data.
+    """
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(highlight=False, markup=False, emoji=False, width=width)
 
 
 def as_json(value: Any) -> None:
@@ -36,9 +42,9 @@ def as_json(value: Any) -> None:
     click.echo(json.dumps(value, default=_plain, ensure_ascii=False))
 
 
-def status(value: str) -> str:
+def status(value: str) -> Text:
     """A status in its color."""
-    return f"[{COLORS.get(value, 'white')}]{value}[/]"
+    return Text(value, COLORS.get(value, "white"))
 
 
 def runs_table(runs: Iterable[WorkflowRun]) -> Table:
@@ -93,7 +99,7 @@ def details(found: RunDetails) -> Iterable[Any]:
     """A run and the timeline of its steps."""
     run = found.run
     facts = Table(box=None, pad_edge=False, show_header=False)
-    rows: list[tuple[str, str]] = [
+    rows: list[tuple[str, str | Text]] = [
         ("id", str(run.id)),
         ("workflow", _versioned(run)),
         ("status", status(run.status)),
@@ -110,11 +116,14 @@ def details(found: RunDetails) -> Iterable[Any]:
     ]
     for name, value in rows:
         if value:
-            facts.add_row(f"[bold]{name}[/]", value)
+            facts.add_row(Text(name, "bold"), value)
     yield facts
     if found.steps:
         yield ""
         yield _timeline(found)
+    if trace := _traceback(run.error):
+        yield ""
+        yield trace
 
 
 def _timeline(found: RunDetails) -> Table:
@@ -169,6 +178,11 @@ def _error(error: Any) -> str:
     if not isinstance(error, dict):
         return "" if error is None else str(error)
     return f"{str(error.get('type', '')).rpartition(':')[2]}: {error.get('message', '')}"
+
+
+def _traceback(error: Any) -> str:
+    """Where in the code it was, as Python tells it."""
+    return Failure.from_object(error).traceback.rstrip() if isinstance(error, dict) else ""
 
 
 def _plain(value: Any) -> Any:

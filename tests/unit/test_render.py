@@ -1,0 +1,85 @@
+"""What people see of runs and steps is what is stored, whatever it looks like."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+
+from openworkflow.cli import render
+from openworkflow.client import RunDetails
+from openworkflow.core.failure import Failure
+from openworkflow.core.step_attempt import StepAttempt, StepKind, StepStatus
+from openworkflow.core.workflow_run import RunStatus, WorkflowRun
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ID = UUID(int=1)
+ODD = ("no [/etc/passwd]", "[red]stop[/red]", "[/]", "[link=x", ":warning: a\\[b]")
+"""Text that a terminal library takes for colors, links or pictures."""
+
+RUN = WorkflowRun(
+    id=ID,
+    namespace_id="default",
+    workflow_name="ship",
+    version=None,
+    status=RunStatus.SUCCEEDED,
+    worker_id=None,
+    config={},
+    context=None,
+    input=None,
+    output=None,
+    error=None,
+    available_at=NOW,
+    deadline_at=None,
+    created_at=NOW,
+    completed_at=NOW,
+    started_at=NOW,
+)
+STEP = StepAttempt(
+    id=ID,
+    workflow_run_id=ID,
+    step_name="charge",
+    kind=StepKind.RUN,
+    status=StepStatus.FAILED,
+    config={},
+    context=None,
+    output=None,
+    error=None,
+    created_at=NOW,
+    completed_at=NOW,
+)
+
+
+def shown(found: RunDetails, capsys: pytest.CaptureFixture[str]) -> str:
+    for part in render.details(found):
+        render.console().print(part)
+    render.console().print(render.runs_table([found.run]))
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_text_of_runs_and_steps_is_shown_as_it_is(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = {"type": "builtins:ValueError", "message": text}
+    run = replace(RUN, workflow_name=f"w {text}", worker_id=f"on {text}", error=error)
+    step = replace(STEP, step_name=f"s {text}", error=error)
+
+    out = shown(RunDetails(run, [step]), capsys)
+
+    for each in (f"w {text}", f"on {text}", f"s {text}", f"ValueError: {text}"):
+        assert each in out
+
+
+def test_the_place_of_an_error_is_shown_for_a_run_that_failed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(KeyError) as raised:
+        dict[str, int]()["missing"]
+    error = json.loads(Failure.from_exception(raised.value).to_json())
+    run = replace(RUN, status=RunStatus.FAILED, error=error)
+
+    assert f'{__file__}", line ' in shown(RunDetails(run, []), capsys)
+    ended = replace(run, status=RunStatus.SUCCEEDED, error=None)
+    assert __file__ not in shown(RunDetails(ended, []), capsys)
