@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -85,9 +86,27 @@ async def a_file_descriptor(step: Step) -> None:
     asyncio.get_running_loop().add_reader(0, print)
 
 
-@reaches_outside
+@refused("set up, run or close the loop", "run_forever")
 async def another_turn_of_the_loop(step: Step) -> None:
     asyncio.get_running_loop().run_forever()
+
+
+@refused("set up, run or close the loop", "set_task_factory", "leave it out")
+async def tasks_of_another_kind(step: Step) -> None:
+    asyncio.get_running_loop().set_task_factory(lambda loop, coro: asyncio.Task(coro, loop=loop))
+
+
+if sys.version_info >= (3, 12):
+
+    @refused("step 'a' in a task with eager_start")
+    async def an_eager_task(step: Step) -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.Task(step.run("a", quick), loop=loop, eager_start=True)
+
+
+@refused("set up, run or close the loop", "stop")
+async def the_end_of_the_loop(step: Step) -> None:
+    asyncio.get_running_loop().stop()
 
 
 @refused("outside of the workflow function has moved it")

@@ -17,11 +17,12 @@ import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextvars import Context, copy_context
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.engine.as_completed import of_as_completed
 from openworkflow.engine.keys import Branch
+from openworkflow.engine.refusals import refusal
 
 logger = logging.getLogger(__name__)
 
@@ -59,13 +60,14 @@ class BranchTask(asyncio.Task[Any]):
 class Timer:
     """A wait for a time that asyncio code asked for; it can be cancelled, like any TimerHandle."""
 
-    __slots__ = ("_withdraw", "args", "callback", "context", "when")
+    __slots__ = ("_cancelled", "_when", "_withdraw", "args", "callback", "context")
 
     def __init__(
         self, when: float, callback: Callable[..., object], args: Any, context: Context
     ) -> None:
-        self.when, self.callback, self.args, self.context = when, callback, args, context
+        self._when, self.callback, self.args, self.context = when, callback, args, context
         self._withdraw: Callable[[], None] | None = None
+        self._cancelled = False
 
     def on_cancel(self, withdraw: Callable[[], None] | None) -> None:
         """Have `withdraw` called when the workflow cancels this; None once it is over."""
@@ -73,13 +75,18 @@ class Timer:
 
     def cancel(self) -> None:
         """Part of asyncio's TimerHandle."""
+        self._cancelled = True
         if (withdraw := self._withdraw) is not None:
             self._withdraw = None
             withdraw()
 
     def cancelled(self) -> bool:
         """Part of asyncio's TimerHandle."""
-        return self._withdraw is None
+        return self._cancelled
+
+    def when(self) -> float:
+        """Part of asyncio's TimerHandle."""
+        return self._when
 
 
 class Owner(Protocol):
@@ -173,7 +180,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def fire(self, timer: Timer) -> None:
         """A timer's time has come."""
         timer.on_cancel(None)
-        self._time = max(self._time, timer.when)
+        self._time = max(self._time, timer.when())
         self.ready.append(_Handle(timer.callback, timer.args, timer.context))
 
     def branch(self) -> Branch:
@@ -182,6 +189,19 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             return self.trunk
         task = asyncio.current_task(self)
         return task.branch if isinstance(task, BranchTask) else self.trunk
+
+    def cancel(self, main: asyncio.Future[Any]) -> None:
+        """Cancel the function, and every task of it that has not ended."""
+        for task in (main, *self.tasks):
+            try:
+                task.cancel()
+            except RecursionError:
+                # It waits for itself, by way of others; or at the head of a long row of tasks, and
+                # what is cancelled at the far end comes up to it.
+                continue
+            except Exception as error:  # of a future that the workflow's own code has made
+                told = "a task does not let itself be cancelled"
+                self.call_exception_handler({"message": told, "exception": error})
 
     def forget(self) -> None:
         """The execution is over: nothing moves any more, and nothing keeps it in memory."""
@@ -230,10 +250,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """Part of asyncio."""
         if not self.running:
             return self._from_outside()
-        if when <= self._time or self._owner is None:
-            return self.call_soon(callback, *args, context=context)
         timer = Timer(when, callback, args, context or copy_context())
-        self._owner.ask_timer(timer, when - self._time)
+        if when <= self._time or self._owner is None:
+            timer.on_cancel(self.call_soon(callback, *args, context=timer.context).cancel)
+        else:
+            self._owner.ask_timer(timer, when - self._time)
         return timer
 
     def time(self) -> float:
@@ -314,16 +335,6 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return _Handle(None, (), _EMPTY)
 
 
-def _refusal(name: str) -> Callable[..., NoReturn]:
-    def refuse(self: WorkflowLoop, *_: Any, **__: Any) -> NoReturn:
-        raise ConfigurationError(
-            f"workflow code may not reach outside (asyncio's {name}): a replay would do it again; "
-            "put it into a function and run that as a step: await step.run(name, function)"
-        )
-
-    return refuse
-
-
 for _name, _member in vars(asyncio.AbstractEventLoop).items():
     if callable(_member) and not _name.startswith("_") and _name not in vars(WorkflowLoop):
-        setattr(WorkflowLoop, _name, _refusal(_name))
+        setattr(WorkflowLoop, _name, refusal(_name))

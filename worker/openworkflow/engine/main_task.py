@@ -39,7 +39,7 @@ class MainTask(asyncio.Future[Any]):
         self._coroutine, self._context, self._on = coroutine, context, loop
         self._asked: Operation | None = None
         self._fut_waiter: Any = None
-        self._must_cancel = False
+        self._must_cancel: CancelledError | None = None
         self._requests = 0
         self._name = "workflow"
 
@@ -49,8 +49,8 @@ class MainTask(asyncio.Future[Any]):
         """Let the function go on with an answer; returns what it awaits next, if it goes on."""
         loop, coroutine = self._on, self._coroutine
         if self._must_cancel:
-            error = error if isinstance(error, CancelledError) else CancelledError()
-            self._must_cancel = False
+            error = error if isinstance(error, CancelledError) else self._must_cancel
+            self._must_cancel = None
         _enter_task(loop, self)
         try:
             return coroutine.send(value) if error is None else coroutine.throw(error)
@@ -110,8 +110,8 @@ class MainTask(asyncio.Future[Any]):
             return
         self._fut_waiter = future
         future.add_done_callback(self._wake_up, context=self._context)
-        if self._must_cancel and future.cancel():
-            self._must_cancel = False
+        if self._must_cancel and future.cancel(*self._must_cancel.args):
+            self._must_cancel = None
 
     def _wake_up(self, future: "asyncio.Future[Any]") -> None:
         self._fut_waiter, asked, self._asked = None, self._asked, None
@@ -140,7 +140,7 @@ class MainTask(asyncio.Future[Any]):
             return False
         self._requests += 1
         if self._fut_waiter is None or not self._fut_waiter.cancel(msg):
-            self._must_cancel = True
+            self._must_cancel = CancelledError() if msg is None else CancelledError(msg)
         return True
 
     def cancelling(self) -> int:

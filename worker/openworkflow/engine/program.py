@@ -341,8 +341,7 @@ class AsyncProgram:
         """Cancel what is left of the function; what it still asks for is refused."""
         self.loop.enter()
         try:
-            for task in (main, *self.loop.tasks):
-                task.cancel()
+            self.loop.cancel(main)
             most = UNWIND_CALLBACKS + UNWIND_CALLBACKS_PER_TASK * len(self.loop.tasks)
             if self.loop.run(most) == most:
                 logger.error("a workflow does not let itself be stopped; what is left is dropped")

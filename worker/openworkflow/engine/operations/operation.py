@@ -67,6 +67,10 @@ class Operation:
         self.task: asyncio.Task[None] | None = None
         """Where it is performed, unless the execution's own task does it."""
 
+    def __repr__(self) -> str:
+        """What asyncio says of it where a task was begun behind the loop's back."""
+        return f"<step {self.name!r:.80} in a task with eager_start, which a workflow cannot have>"
+
     def check(self) -> None:
         """Refuse what cannot work, when it is asked for. Raises ConfigurationError or more."""
 
