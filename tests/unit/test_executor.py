@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -154,7 +154,6 @@ class Stage:
     def __init__(self) -> None:
         self.desk, self.journal, self.session = Desk(), Journal(), Session()
         self.released: list[list[UUID]] = []
-        self.release_errors: list[Exception] = []
         services: Any = Services(self.journal, self.desk.metrics)
         backend: Any = None
         session: Any = self.session
@@ -166,7 +165,7 @@ class Stage:
             services,
             namespace_id="default",
             max_crashes=5,
-            release=self._release,
+            doubt=self._doubt,
         )
 
     def bring(self, *runs: ClaimedRun) -> None:
@@ -182,10 +181,8 @@ class Stage:
             {"namespace_id": "default", "workflow": "bill", "outcome": outcome},
         )
 
-    async def _release(self, held: Iterable[UUID]) -> None:
-        if self.release_errors:
-            raise self.release_errors.pop()
-        self.released.append(list(held))
+    def _doubt(self) -> None:
+        self.released.append(self.desk.claimer.held())
 
 
 class Services:
@@ -314,20 +311,6 @@ async def test_a_run_of_which_nothing_can_be_written_is_handed_back_apart_from_t
     await eventually(lambda: stage.released)
     assert [[good.id]] == stage.released
     assert 1 == len(stage.executor)
-
-
-async def test_what_cannot_be_handed_back_is_tried_again(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """This worker would never claim it again, and perhaps there is no other."""
-    monkeypatch.setattr(module, "FIRST_RELEASE_SECONDS", 0.001)
-    stage.release_errors = [ConnectionLost("gone"), ValueError("odd")]
-    stage.journal.refuses = refuse_all
-    stage.bring(claimed_run())
-
-    assert await stage.gone()
-    await eventually(lambda: stage.released)
-    assert [[]] == stage.released
 
 
 async def test_a_mistake_of_ours_after_the_execution_hands_the_run_back(

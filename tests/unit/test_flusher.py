@@ -44,12 +44,16 @@ class Database:
         self.loses: set[UUID] = set()
         self.outages = 0
         self.hold: asyncio.Event | None = None
+        self.gates: list[asyncio.Event] = []
+        self.release_fails: Exception | None = None
         self.claimed: list[ClaimedRun] = []
 
     async def flush(self, flush: Flush) -> Flushed:
         rows = [row for rows in flush.rows.values() for row in rows]
         if self.hold is not None:
             await self.hold.wait()
+        if self.gates:
+            await self.gates.pop(0).wait()
         if self.outages:
             self.outages -= 1
             raise ConnectionLost("gone")
@@ -62,6 +66,8 @@ class Database:
         return Flushed(NOW, self.loses & {row[0] for row in rows}, self.claimed)
 
     async def release_unknown(self, worker_id: str, held: list[UUID]) -> list[UUID]:
+        if self.release_fails is not None:
+            raise self.release_fails
         self.released.append((worker_id, list(held)))
         return []
 
@@ -72,6 +78,7 @@ class Slots:
     def __init__(self, request: ClaimRequest | None = None) -> None:
         self.request = request
         self.got: list[list[ClaimedRun]] = []
+        self.brought: list[UUID] = []
 
     def take(self) -> ClaimRequest | None:
         request, self.request = self.request, None
@@ -81,7 +88,7 @@ class Slots:
         self.got.append(claimed)
 
     def held(self) -> list[UUID]:
-        return [A]
+        return [A, *(self.brought if self.got else [])]
 
 
 @pytest.fixture(autouse=True)
@@ -105,11 +112,9 @@ async def slots() -> Slots:
 
 
 @pytest.fixture
-async def running(
-    journal: Journal, database: Database, slots: Slots
-) -> AsyncIterator[asyncio.Task[None]]:
+async def flusher(journal: Journal, database: Database, slots: Slots) -> Flusher:
     session: Any = database
-    flusher = Flusher(
+    return Flusher(
         journal,
         session,
         slots,
@@ -118,6 +123,10 @@ async def running(
         lease=timedelta(seconds=30),
         batch=10,
     )
+
+
+@pytest.fixture
+async def running(flusher: Flusher) -> AsyncIterator[asyncio.Task[None]]:
     task = asyncio.create_task(flusher.run())
     yield task
     task.cancel()
@@ -183,7 +192,56 @@ async def test_after_a_lost_connection_the_same_rows_are_sent_again_and_nothing_
     assert await written
     assert [[written.rows[0]]] == database.statements
     assert ([None], [[]]) == (database.claims, slots.got)
+    await eventually(lambda: database.released)
     assert [("w/1", [A])] == database.released
+
+
+async def test_runs_that_another_claim_is_about_to_bring_are_not_handed_back(
+    journal: Journal, database: Database, slots: Slots, running: object
+) -> None:
+    """They were, between its commit and its answer: executed all the same, and once more."""
+    gates = [asyncio.Event(), asyncio.Event()]
+    database.gates = list(gates)
+    for _ in gates:
+        slots.request = ClaimRequest(5, [])
+        journal.kick()
+        await eventually(lambda: slots.request is None)
+    broken, good = gates
+    database.outages = 1
+    broken.set()
+    assert await journal.write(step(A))  # it is sent by the flusher whose claim was lost
+    assert [] == database.released
+
+    slots.brought = [B]
+    slots.request = ClaimRequest(5, [])
+    good.set()
+
+    await eventually(lambda: len(slots.got) == 3)
+    assert [("w/1", [A, B])] == database.released
+
+
+@pytest.mark.parametrize("error", [ConnectionLost("gone"), ValueError("odd")])
+async def test_nothing_is_claimed_before_what_nobody_holds_was_handed_back(
+    journal: Journal,
+    database: Database,
+    slots: Slots,
+    flusher: Flusher,
+    running: object,
+    error: Exception,
+) -> None:
+    """This worker would never claim it again, and perhaps there is no other."""
+    database.release_fails = error
+    slots.request = ClaimRequest(5, [])
+    flusher.doubt()
+    assert await journal.write(step(A))  # others are not kept waiting
+    assert (True, [None]) == (flusher.in_doubt, database.claims)
+
+    database.release_fails = None
+    journal.kick()  # as every poll does
+
+    await eventually(lambda: slots.got)
+    assert [("w/1", [A])] == database.released
+    assert not flusher.in_doubt
 
 
 async def test_a_refused_row_fails_alone_and_its_error_names_it(
@@ -219,7 +277,7 @@ async def test_a_row_that_cannot_be_encoded_fails_alone_like_a_refused_one(
 
     assert bad.rows[0] is refused.value.row
     assert (True, True) == (await good, await other)
-    await eventually(lambda: slots.got)
+    await eventually(lambda: slots.got and database.released)
     assert ([[]], [("w/1", [A])]) == (slots.got, database.released)
     assert not running.done()
 

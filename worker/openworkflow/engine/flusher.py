@@ -71,7 +71,16 @@ class Flusher:
         self._journal, self._claims, self._metrics = journal, claims, metrics
         self._session, self._worker_id = session, worker_id
         self._lease, self._limit = lease, batch
-        self._uncertain_claims = False
+        self._claiming = 0
+        """Statements under way that may bring runs."""
+        self._handing_back = False
+        self.in_doubt = False
+        """Whether the database may think that this worker holds runs which nobody executes here."""
+
+    def doubt(self) -> None:
+        """Hand back, before anything more is claimed, the runs that this worker does not hold."""
+        self.in_doubt = True
+        self._journal.kick()
 
     async def run(self) -> None:
         """Flush until canceled; what is unwritten then counts as lost."""
@@ -85,8 +94,10 @@ class Flusher:
     async def _flush_forever(self) -> None:
         while True:
             await self._journal.wanted()
+            if self.in_doubt:
+                await self._hand_back()
             batch = self._journal.take(self._limit)
-            batch.claim = self._claims.take()
+            batch.claim = None if self.in_doubt else self._claims.take()
             if not batch.entries and batch.claim is None:
                 self._journal.rest()
                 continue
@@ -100,9 +111,9 @@ class Flusher:
         try:
             flushed = await self._deliver(batch.rows, batch.claim)
         except Exception as error:
-            await self._send_one_by_one(batch, _refusal(error))
             if batch.claim is not None and not isinstance(error, BackendError):
-                await self._release_unanswered()
+                self.doubt()  # what PostgreSQL refused took no run; what we failed on may have
+            await self._send_one_by_one(batch, _refusal(error))
         else:
             batch.settle(flushed.lost)
             claimed = flushed.claimed
@@ -115,21 +126,21 @@ class Flusher:
         """Send these rows until the database answers; each is safe to repeat.
 
         Whether a lost statement committed is unknown. Its steps keep their ids, its ends find
-        their fence gone; runs that it may have claimed are handed back, since nobody runs them.
+        their fence gone; runs that it may have claimed are in doubt, since nobody runs them.
         Raises BackendError if the database refuses them.
         """
         try:
             return await self._flush(rows, claim)
         except ConnectionLost as error:
             logger.warning("lost the connection to the database, will retry: %s", error)
-        self._uncertain_claims |= claim is not None
+        if claim is not None:
+            self.doubt()
         delay = RECONNECT_FIRST_SECONDS
         while True:
             self._metrics.database_error("connection")
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
             delay = min(delay * 2, RECONNECT_MAX_SECONDS)
             try:
-                await self._release_uncertain_claims()
                 flushed = await self._flush(rows, None)
             except ConnectionLost:
                 continue
@@ -140,24 +151,35 @@ class Flusher:
         self, rows: Mapping[type[Write], Sequence[Any]], claim: ClaimRequest | None
     ) -> Flushed:
         started = time.perf_counter()
-        flushed = await self._session.flush(Flush(self._worker_id, self._lease, rows, claim))
+        self._claiming += claim is not None
+        try:
+            flushed = await self._session.flush(Flush(self._worker_id, self._lease, rows, claim))
+        finally:
+            # Nothing runs between here and `settled`: what came is held before anybody looks.
+            self._claiming -= claim is not None
+            if self.in_doubt:
+                self._journal.kick()
         size = sum(map(len, rows.values()))
         self._metrics.flushed(size, time.perf_counter() - started)
         self._journal.clock.set(flushed.now)
         return flushed
 
-    async def _release_uncertain_claims(self) -> None:
-        if self._uncertain_claims:
-            await self._session.release_unknown(self._worker_id, self._claims.held())
-            self._uncertain_claims = False
+    async def _hand_back(self) -> None:
+        """Release what nobody here holds, while no claim is out whose runs are not held yet.
 
-    async def _release_unanswered(self) -> None:
-        """What PostgreSQL refused took no run; an answer that we failed on may name some."""
-        self._uncertain_claims = True
+        Nothing is claimed before that has succeeded; the polls see to it that it is tried again.
+        """
+        if self._claiming or self._handing_back:
+            return
+        self._handing_back = True
         try:
-            await self._release_uncertain_claims()
-        except BackendError as failed:
-            logger.warning("could not hand back what a claim may have taken: %s", failed)
+            await self._session.release_unknown(self._worker_id, self._claims.held())
+            self.in_doubt = False
+        except Exception as error:
+            self._metrics.database_error("connection")
+            logger.warning("could not hand back runs that are not held, will retry: %r", error)
+        finally:
+            self._handing_back = False
 
     async def _send_one_by_one(self, batch: Batch, error: BackendError) -> None:
         """The database refused the statement: only the row at fault may fail for it."""

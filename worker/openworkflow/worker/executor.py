@@ -8,7 +8,7 @@ the engine itself fails on: that is a mistake of this program, not of the run. `
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextvars import Context, copy_context
 from typing import Any
 from uuid import UUID
@@ -40,7 +40,6 @@ logger = logging.getLogger(__name__)
 
 ANNOUNCE_SECONDS = 0.5
 """A step function still running after this long gets its `running` row."""
-FIRST_RELEASE_SECONDS = 0.2
 HAND_BACK_SECONDS = 5.0
 """What is left of a drain for writing that the runs were handed back."""
 OUTCOMES = {
@@ -57,7 +56,7 @@ OUTCOMES = {
 class Executor:
     """Executes what the `claimer` brings, each run as a task of its own.
 
-    `release` hands back, in the database, the runs of this worker except those with these ids.
+    `doubt` has the runs handed back that the claimer does not hold, apart from the journal.
     """
 
     def __init__(
@@ -70,11 +69,11 @@ class Executor:
         *,
         namespace_id: str,
         max_crashes: int,
-        release: Callable[[Iterable[UUID]], Awaitable[object]],
+        doubt: Callable[[], None],
     ) -> None:
         self._registry, self._histories, self._services = registry, histories, services
         self._claimer, self._poller, self._metrics = claimer, poller, services.metrics
-        self._ends, self._release = Ends(services.journal), release
+        self._ends, self._doubt = Ends(services.journal), doubt
         self._namespace_id, self._max_crashes = namespace_id, max_crashes
         self._executions: dict[Claim, Execution] = {}
         self._loading: dict[Claim, Arrival] = {}
@@ -267,22 +266,11 @@ class Executor:
     def _give_up(self, arrival: Arrival) -> None:
         """The last resort: a statement apart from the journal hands back what is not held.
 
-        It is repeated until the database takes it, since no worker takes its own expired leases.
+        No worker takes its own expired leases.
         """
         logger.exception("nothing could be recorded of a run")
         self._claimer.forget(arrival.claim)
-        self._spawn(self._release_forgotten())
-
-    async def _release_forgotten(self) -> None:
-        delay = FIRST_RELEASE_SECONDS
-        while True:
-            try:
-                await self._release(self._claimer.held())
-                return
-            except Exception as error:
-                logger.warning("could not hand back a run, will try again: %r", error)
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, AGAIN_SECONDS)
+        self._doubt()
 
     def _forget(self, arrival: Arrival) -> None:
         arrival.slot.close()

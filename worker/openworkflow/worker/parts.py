@@ -7,7 +7,6 @@ asks for it, and slots that fall free until somebody looks.
 """
 
 from datetime import datetime, timedelta
-from functools import partial
 
 from openworkflow.backend.backend import BackendPostgres, WorkerSession
 from openworkflow.core.registry import Registry
@@ -102,7 +101,7 @@ class Parts:
             self._services(options),
             namespace_id=backend.namespace_id,
             max_crashes=options.max_crashes,
-            release=partial(session.release_unknown, worker_id),
+            doubt=self.flusher.doubt,
         )
         self.heartbeat = self._heartbeat(backend, worker_id, lease)
 

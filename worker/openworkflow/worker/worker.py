@@ -239,7 +239,7 @@ class Worker:
         self._left = await parts.executor.leave(CANCEL_SECONDS)
         if self._left:
             logger.error("%d runs do not let themselves be stopped, leaving them", self._left)
-        if self._handed_back:
+        if self._handed_back and not parts.flusher.in_doubt:
             return
         try:
             async with asyncio.timeout(LEAVE_SECONDS - CANCEL_SECONDS):
