@@ -8,7 +8,15 @@ from typing import Any
 import asyncpg
 import pytest
 
-from openworkflow import OpenWorkflow, RetryPolicy, RunStatus, Step, WorkflowFailed, workflow
+from openworkflow import (
+    BackendPostgres,
+    OpenWorkflow,
+    RetryPolicy,
+    RunStatus,
+    Step,
+    WorkflowFailed,
+    workflow,
+)
 from tests.helpers import StartWorker, eventually
 
 ONCE = RetryPolicy(max_attempts=1)
@@ -376,3 +384,74 @@ async def test_a_worker_that_gets_its_own_run_again_stops_its_older_execution(
     steps = (await ow.get_run(run.id)).steps
     assert ["of the second"] == [each.output for each in steps if each.status == "succeeded"]
     await asyncio.wait_for(worker.stop(), 10)
+
+
+# -- rows that nobody is left to end -------------------------------------------------------------
+
+
+@pytest.fixture
+async def gate(sql: asyncpg.Connection) -> asyncpg.Connection:
+    """Holds up rows that say `running`, after their statement has looked at the claim."""
+    await sql.execute(
+        """
+        CREATE FUNCTION hold_up() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$;
+        CREATE TRIGGER hold_up BEFORE INSERT ON step_attempts
+           FOR EACH ROW WHEN (NEW.status = 'running') EXECUTE FUNCTION hold_up();
+        SELECT pg_advisory_lock(1);
+        """
+    )
+    return sql
+
+
+async def test_a_row_that_is_on_its_way_when_its_run_is_canceled_does_not_stay_running(
+    ow: OpenWorkflow,
+    backend: BackendPostgres,
+    start_worker: StartWorker,
+    gate: asyncpg.Connection,
+) -> None:
+    """28 of 598 canceled runs were left with one, for ever: the cancellation could not see it."""
+
+    @workflow
+    async def sleeper(step: Step) -> None:
+        await step.sleep("long", "1d")
+
+    await start_worker(sleeper)
+    run = await ow.run_workflow(sleeper)
+    held_up = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    await eventually(lambda: gate.fetchval(held_up))
+    await run.cancel()
+    await gate.execute("SELECT pg_advisory_unlock(1)")
+
+    async def ended() -> bool:
+        steps = (await ow.get_run(run.id)).steps
+        return [("long", "failed")] == [(each.step_name, each.status) for each in steps]
+
+    await eventually(ended)
+    assert [] == (await backend.diagnostics()).violations
+
+
+async def test_a_step_whose_result_is_refused_does_not_stay_running_when_its_run_fails(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection
+) -> None:
+    """Both where the refusal is met by the next step, and where the run was about to end."""
+    await sql.execute("ALTER TABLE step_attempts ADD CHECK (output <> '13')")
+
+    @workflow
+    async def unlucky(input: bool, step: Step) -> None:
+        async def slow() -> int:
+            await eventually(lambda: sql.fetchval("SELECT count(*) FROM step_attempts"))
+            return 13
+
+        await step.run("slow", slow)
+        if input:
+            await step.run("next", value)
+
+    await start_worker(unlucky)
+    for goes_on in (True, False):
+        await sql.execute("DELETE FROM step_attempts")
+        run = await ow.run_workflow(unlucky, goes_on)
+        with pytest.raises(WorkflowFailed, match="result of step 'slow'"):
+            await run.result(timeout=20)
+        (step,) = (await ow.get_run(run.id)).steps
+        assert ("slow", "failed") == (step.step_name, step.status)

@@ -222,6 +222,21 @@ def test_rows_left_running_are_known_so_that_somebody_ends_them() -> None:
     assert [left.id] == history.leftovers()
 
 
+def test_a_sleep_that_two_claims_began_leaves_no_row_that_nobody_ends() -> None:
+    """The first was recorded in the moment its claim was lost, too late for the second to see."""
+    first, second = (
+        row("nap", kind="sleep", status="running", output=None, claim_no=n) for n in (1, 2)
+    )
+    going_on, over = History([first, second]), History([first, row("nap", 1, kind="sleep")])
+
+    recorded = going_on.request("nap", StepKind.SLEEP)
+
+    assert recorded is not None
+    assert first == recorded.take_sleeping()
+    assert [second.id] == going_on.leftovers()
+    assert [first.id] == over.leftovers()
+
+
 def test_a_step_that_the_workflow_cancelled_is_neither_an_event_nor_a_failure() -> None:
     history = History([failure("a", canceled=True), row("b", 1)])
 

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from openworkflow.backend.records import RunEnd, StepSuccess, StepWrite
+from openworkflow.backend.records import Leftover, RunEnd, StepSuccess, StepWrite
 from openworkflow.core.errors import BackendError, SerializationError
 from openworkflow.core.failure import Failure
 from openworkflow.core.recorded import ClaimedRun
@@ -310,3 +310,43 @@ async def test_the_end_of_a_failed_run_is_not_lost_when_rows_wait(desk: Desk) ->
     assert await ended
     assert rows[-1] is end
     assert not any(isinstance(row, RunEnd | StepWrite) for row in rows[:-1])
+
+
+# -- rows that nobody else would end -------------------------------------------------------------
+
+
+async def test_of_a_lost_claim_the_rows_are_named_that_may_still_say_running(desk: Desk) -> None:
+    """Those that have no end, and those whose end was not taken; after all that is on its way."""
+    ended, going_on = desk.call("ended"), desk.call("going-on")
+    desk.recorder.announce(-1)
+    await desk.settle()
+    desk.recorder.succeeded(ended, "1")
+    desk.recorder.begin_sleep(nap := StepCall("nap", 1), NOW)
+    desk.recorder.succeeded(desk.call("short"), "1")
+
+    leaving = asyncio.ensure_future(desk.recorder.leave())
+    await asyncio.sleep(0)
+    first = desk.send(held=False)
+    rest = await desk.settle()
+    await leaving
+
+    assert Leftover not in map(type, first)
+    assert {Leftover(call.id, desk.claim.id) for call in (ended, going_on, nap)} == set(rest)
+
+
+async def test_a_row_whose_end_was_refused_is_open_again_and_cut_short_once(desk: Desk) -> None:
+    call = desk.call()
+    desk.recorder.announce(-1)
+    await desk.settle()
+    await desk.recorder.durable()
+    desk.recorder.succeeded(call, "1")
+    for left_open in (1, 0):
+        (written,) = desk.recorder.pending
+        written.refuse(BackendError("no"), written.rows[0])
+
+        with pytest.raises(SerializationError):
+            await desk.recorder.durable()
+
+        assert left_open == len(desk.recorder.open)
+        desk.recorder.close_all("the run ended")
+    assert not desk.recorder.pending

@@ -64,9 +64,14 @@ class FakeRecorder:
         self._journal = journal
         self.refused: list[SerializationError] = []
         self.announced = 0
+        self.open: dict[Any, None] = {}
+        self.pending: dict[Any, str] = {}
 
     def announce(self, seconds: float) -> None:
         self.announced += 1
+
+    def close_all(self, why: str) -> None:
+        """There are no rows here."""
 
     async def durable(self) -> None:
         if self.refused:

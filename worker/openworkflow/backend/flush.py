@@ -14,6 +14,7 @@ from openworkflow.backend.records import (
     Completion,
     Continuation,
     Flush,
+    Leftover,
     RunEnd,
     StepSuccess,
     StepWrite,
@@ -57,12 +58,14 @@ PARTS: Mapping[type[Write], Part] = {
     RunEnd: Part("ends", "flush_run_ends", "end"),
     Continuation: Part("continuations", "flush_continuation_rows", "continuation"),
     Wake: Part("wakes", "flush_wake_rows", "wake"),
+    Leftover: Part("leftovers", "flush_leftover_rows", "leftover"),
 }
 GROUPS = {
     "steps": Group("flush_steps", ("steps_count",), fenced=True),
     "ends": Group("flush_ends", ("ends_count", "done_channel", "work_channel"), fenced=True),
     "continuations": Group("flush_continuations", ("continuations_count",), fenced=True),
     "wakes": Group("flush_wakes", ("namespace_id", "work_channel"), fenced=False),
+    "leftovers": Group("flush_leftovers", (), fenced=False),
 }
 ARMS = (
     Arm("expired", "claim_expired", limit="recover_limit"),

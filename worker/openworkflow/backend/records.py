@@ -25,6 +25,7 @@ __all__ = [
     "CreatedRun",
     "Flush",
     "Flushed",
+    "Leftover",
     "NewRun",
     "Page",
     "RecordedStep",
@@ -159,7 +160,14 @@ class Wake(NamedTuple):
     run_id: UUID
 
 
-Write = StepSuccess | StepWrite | Completion | RunEnd | Continuation | Wake
+class Leftover(NamedTuple):
+    """A step attempt of a claim that is lost, whose row may say that it still runs."""
+
+    id: UUID
+    run_id: UUID
+
+
+Write = StepSuccess | StepWrite | Completion | RunEnd | Continuation | Wake | Leftover
 """One row of a flush; its first column is the id that an answer names it by."""
 
 

@@ -68,6 +68,8 @@ class Recorded:
         elif attempt.kind == StepKind.SLEEP:
             if self.sleeping is None or self.sleeping.status != StepStatus.RUNNING:
                 self.sleeping = attempt
+            elif attempt.status == StepStatus.RUNNING:
+                self.unfinished.append(attempt.id)  # of a claim that was lost as it began
         elif attempt.status == StepStatus.RUNNING:
             self.unfinished.append(attempt.id)
         elif not attempt.interrupted and attempt.attempt > self.failures:
@@ -193,7 +195,7 @@ class History:
         for recorded in self.recorded.values():
             rows += recorded.unfinished
             row = recorded.sleeping
-            if row is not None and row.status == StepStatus.RUNNING and recorded.settled is None:
+            if row is not None and row.status == StepStatus.RUNNING:
                 rows.append(row.id)
         return rows
 

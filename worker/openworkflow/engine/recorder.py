@@ -1,18 +1,29 @@
 """The step attempts that one claim of a run records: how they begin, end, or are cut short."""
 
+import contextlib
+import logging
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from time import perf_counter
 from typing import Any
 from uuid import UUID
 
-from openworkflow.backend.records import Completion, Continuation, RunEnd, StepSuccess, StepWrite
+from openworkflow.backend.records import (
+    Completion,
+    Continuation,
+    Leftover,
+    RunEnd,
+    StepSuccess,
+    StepWrite,
+)
 from openworkflow.core.errors import BackendError, SerializationError
 from openworkflow.core.failure import Failure
 from openworkflow.core.ids import uuid7
 from openworkflow.core.recorded import ClaimedRun
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.engine.journal import Journal, Written
+
+logger = logging.getLogger(__name__)
 
 
 class StepCall:
@@ -182,6 +193,18 @@ class Recorder:
             self._interrupt(call, why)
         self.open.clear()
 
+    async def leave(self) -> None:
+        """The claim is lost: end the rows that came too late for whoever ended the run."""
+        while self.pending:
+            with contextlib.suppress(SerializationError):
+                await self.durable()
+        run_id, write = self._claim.id, self._journal.write
+        for written in [write(Leftover(call.id, run_id)) for call in self.open]:
+            try:
+                await written
+            except BackendError as error:
+                logger.warning("could not end a step attempt of a lost claim: %s", error)
+
     def _interrupt(self, call: StepCall, why: str) -> None:
         message = f"the attempt was cut short: {why}"
         self._close_after(call, "Interrupted", message, "interrupted")
@@ -240,13 +263,23 @@ class Recorder:
         except BackendError as error:
             if (key := self.pending.pop(written, None)) is None:
                 return True  # somebody else has told
+            self._still_open(written, refused=True)
             raise SerializationError(f"result of step {key!r}: {error}") from error
         self.pending.pop(written, None)
         if held:
             self.progress = True
         else:
+            self._still_open(written, refused=False)
             self._lost()
         return held
+
+    def _still_open(self, written: Written, *, refused: bool) -> None:
+        """Ends were not taken, so their rows run. That one was cut short is not refused twice."""
+        for row in written.rows:
+            if isinstance(row, StepWrite) and row.update:
+                if refused and row.completion_no is None and row.resume_at is None:
+                    continue
+                self.open[StepCall(row.step_name, row.attempt, row=row.id)] = None
 
     # -- rows ------------------------------------------------------------------------------------
 

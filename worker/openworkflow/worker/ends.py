@@ -47,6 +47,7 @@ class Ends:
             refused = await _cause(error, recorder)
         for fallback in (Failed(Failure.from_exception(refused)), Failed(PLAIN)):
             logger.warning("the database refused the end of a run: %s", refused)
+            recorder.close_all("the run ended")
             try:
                 return fallback if await self._write(run, fallback, recorder) else Lost()
             except Exception as error:

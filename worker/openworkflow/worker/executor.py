@@ -221,7 +221,9 @@ class Executor:
         try:
             outcome = await self._outcome(run, execution)
             arrival.slot.close()  # the flush that carries the end may claim for it
-            outcome = await self._ends.record(run, outcome, execution.recorder)
+            outcome = await self._ends.record(run, outcome, recorder := execution.recorder)
+            if isinstance(outcome, Lost) and (recorder.open or recorder.pending):
+                self._spawn(recorder.leave())
             self._report(run, outcome, time.perf_counter() - execution.started)
         except Exception:  # nothing could be written about it, or a mistake of ours: end it anyway
             self._give_up(arrival)

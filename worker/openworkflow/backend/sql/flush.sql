@@ -218,3 +218,29 @@ woken as (
 ), wakes as (
     select array(select id from woken) as wakes, (select count(*) from told) as wakes_told
 )
+
+
+-- name: flush_leftover_rows
+select id, run_id from unnest(:leftover_id::uuid[], :leftover_run_id::uuid[]) as leftover (id, run_id)
+
+
+-- name: flush_leftovers
+-- Rows of a claim that is lost, from the worker that lost it. Such a row may have been on its way
+-- when the run was canceled or claimed by another, whose statement could not see it. Of a run that
+-- goes on, a sleep may have been taken over: that row is for the claim that ends the run.
+closed as (
+    update {schema}.step_attempts attempt
+       set status = 'failed', completed_at = now(),
+           context = coalesce(attempt.context, '{}') || '{"interrupted": true}',
+           error = '{"type": "Interrupted", "message": "the attempt was cut short: its claim was lost"}'
+      from ({rows}) as leftover
+     where attempt.id = leftover.id and attempt.workflow_run_id = leftover.run_id
+       and attempt.status = 'running'
+       and exists (select from {schema}.workflow_runs run
+                    where run.id = leftover.run_id
+                      and (run.completed_at is not null
+                           or attempt.kind = 'run' and run.claim_no > attempt.claim_no))
+    returning attempt.id
+), leftovers as (
+    select count(*) as leftovers from closed
+)
