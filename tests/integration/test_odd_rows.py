@@ -41,6 +41,24 @@ async def test_a_claim_takes_a_run_whose_times_python_cannot_hold_with_its_neigh
     assert created[1].id == claimed[0].id
 
 
+async def test_a_run_whose_counts_are_at_their_end_keeps_no_other_from_being_claimed(
+    backend: BackendPostgres,
+    session: WorkerSession,
+    database_url: str,
+    sql: asyncpg.Connection[Any],
+) -> None:
+    """One such row failed each claim, of every worker. A fence cannot count on: it stays."""
+    created = await backend.create_workflow_runs([NewRun("a")] * 3)
+    await claim(session, "a")
+    await expire_leases(database_url)
+    await odd(sql, f"id = '{created[0].id}'", claim_no="2147483647")
+    await odd(sql, f"id = '{created[1].id}'", crashes="2147483647")
+
+    claimed = await claim(session, "a", worker="w/2")
+
+    assert {(created[1].id, 2147483647), (created[2].id, 1)} == {(r.id, r.crashes) for r in claimed}
+
+
 async def test_an_expired_lease_from_before_all_time_is_recovered(
     backend: BackendPostgres,
     session: WorkerSession,

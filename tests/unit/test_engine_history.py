@@ -274,6 +274,16 @@ def test_a_kind_or_status_of_a_newer_version_makes_the_history_unreadable_and_sa
     assert "upgrade" in history.unreadable
 
 
+@pytest.mark.parametrize("told", [{"branch": None}, {"branch": [1]}, {"branch": "1", "nth": "0"}])
+def test_a_call_that_is_told_in_another_way_makes_the_history_unreadable(told: Any) -> None:
+    """A run of a newer version was failed for good, as if it had asked for something else."""
+    history = History([row("a", 1, context=told)])
+
+    assert history.unreadable is not None
+    assert "step 'a'" in history.unreadable
+    assert "upgrade" in history.unreadable
+
+
 def test_rows_that_cannot_be_decoded_make_the_history_unreadable() -> None:
     history = History([row("", kind=UNREADABLE, status=UNREADABLE, error="no such year")])
 

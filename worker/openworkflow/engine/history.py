@@ -19,7 +19,7 @@ from openworkflow.core.failure import Failure
 from openworkflow.core.recorded import UNREADABLE, RecordedStep
 from openworkflow.core.serialization import Codec
 from openworkflow.core.step_attempt import StepKind, StepStatus
-from openworkflow.engine.keys import PATCHED, Keys
+from openworkflow.engine.keys import PATCHED, Keys, tells_call
 
 FROM_STEP = "__openworkflow_step__"
 """Marks an error raised by a step whose retries are spent: the run's own policy skips those."""
@@ -220,6 +220,9 @@ class History:
             if context := _context(row):
                 recorded.fingerprint = context.get("call", recorded.fingerprint)
                 if "branch" in context:
+                    if not tells_call(context):
+                        self.unreadable = _unknown(row)
+                        return {}
                     told[row.step_name] = context
             if row.claim_no > since.get(row.step_name, -1):
                 recorded.add(row)
@@ -294,8 +297,9 @@ def _unknown(row: RecordedStep) -> str:
     if row.kind == UNREADABLE:
         return f"its rows cannot be decoded: {row.error}"
     return (
-        f"step {row.step_name!r} is recorded as kind {row.kind!r}, status {row.status!r}, which "
-        "this program does not know; upgrade openworkflow-fleet"
+        f"step {row.step_name!r} is recorded as kind {row.kind!r}, status {row.status!r}, "
+        f"context {row.context or '{}':.200}, which this program does not know; "
+        "upgrade openworkflow-fleet"
     )
 
 

@@ -132,6 +132,12 @@ class Keys:
         return key in self._recorded and not self._legacy
 
 
+def tells_call(context: Mapping[str, Any]) -> bool:
+    """Whether what a row says of its call is what `Keys.own` can take in."""
+    call = context["branch"], context.get("name", ""), context.get("nth", 0)
+    return tuple(map(type, call)) == (str, str, int)
+
+
 def _check(name: str) -> None:
     storable_text("a step's name", name, NAME_LIMIT)
     if name.startswith(PATCHED):

@@ -18,12 +18,14 @@ route as (
 
 -- name: claim_arm
 -- A workflow is served if its name and version, joined by a separator, are among :claim_keys.
+-- A number that cannot be counted on would fail the claim, of this and of every other run.
 -- now() is when the statement began: a claim that had to wait finds fewer leases expired, not more.
 {arm} as (
     select id, available_at, status = 'running' as recovered
       from {schema}.workflow_runs
      where namespace_id = :namespace_id and available_at <= now()
        and workflow_name || chr(31) || coalesce(version, '') = any (:claim_keys::text[])
+       and claim_no < 2147483647
        and {where}
      order by {order}
      limit {limit}
@@ -106,7 +108,7 @@ taken as (
                                and attempt.claim_no = run.claim_no
                                and attempt.status <> 'running'
                                and attempt.context -> 'interrupted' is null) then 1
-               else crashes + 1
+               else least(crashes, 2147483646) + 1
            end
      where id = any (array(select id from taken))
     -- The input as bytes: one that is no text would fail the statement for all.
