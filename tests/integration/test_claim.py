@@ -436,6 +436,19 @@ async def test_runs_claimed_by_an_answer_that_never_came_are_handed_back(
     assert (lost.id, 0, False) == (again.id, again.crashes, again.recovered)
 
 
+async def test_of_those_only_the_expired_are_handed_back_where_a_claim_may_be_under_way(
+    backend: BackendPostgres, session: WorkerSession, database_url: str
+) -> None:
+    await backend.create_workflow_runs([NewRun("a")] * 2)
+    known, stray = await claim(session, "a")
+
+    fresh = await session.release_unknown("host/1", [known.id], expired=True)
+    await expire_leases(database_url)
+    expired = await session.release_unknown("host/1", [known.id], expired=True)
+
+    assert ([], [stray.id]) == (fresh, expired)
+
+
 async def test_a_cold_database_is_walked_by_its_indexes(database_url: str) -> None:
     """Plans are made while the tables are empty and never analysed; they must stay right."""
     backend = await BackendPostgres.connect(database_url)

@@ -46,6 +46,8 @@ class Database:
         self.hold: asyncio.Event | None = None
         self.gates: list[asyncio.Event] = []
         self.release_fails: Exception | None = None
+        self.looks = 0
+        self.strays: list[Any] = []
         self.claimed: list[ClaimedRun] = []
 
     async def flush(self, flush: Flush) -> Flushed:
@@ -65,11 +67,22 @@ class Database:
         self.statements.append(rows)
         return Flushed(NOW, self.loses & {row[0] for row in rows}, self.claimed)
 
-    async def release_unknown(self, worker_id: str, held: list[UUID]) -> list[UUID]:
+    async def release_unknown(
+        self, worker_id: str, held: list[UUID], *, expired: bool = False
+    ) -> list[UUID]:
+        if expired:
+            self.looks += 1
+            return self._look()
         if self.release_fails is not None:
             raise self.release_fails
         self.released.append((worker_id, list(held)))
         return []
+
+    def _look(self) -> list[UUID]:
+        found = self.strays.pop(0) if self.strays else []
+        if isinstance(found, Exception):
+            raise found
+        return list(found)
 
 
 class Slots:
@@ -112,7 +125,12 @@ async def slots() -> Slots:
 
 
 @pytest.fixture
-async def flusher(journal: Journal, database: Database, slots: Slots) -> Flusher:
+def lease() -> timedelta:
+    return timedelta(seconds=30)
+
+
+@pytest.fixture
+async def flusher(journal: Journal, database: Database, slots: Slots, lease: timedelta) -> Flusher:
     session: Any = database
     return Flusher(
         journal,
@@ -120,7 +138,7 @@ async def flusher(journal: Journal, database: Database, slots: Slots) -> Flusher
         slots,
         Metrics("test"),
         worker_id="w/1",
-        lease=timedelta(seconds=30),
+        lease=lease,
         batch=10,
     )
 
@@ -242,6 +260,19 @@ async def test_nothing_is_claimed_before_what_nobody_holds_was_handed_back(
     await eventually(lambda: slots.got)
     assert [("w/1", [A])] == database.released
     assert not flusher.in_doubt
+
+
+@pytest.mark.parametrize("lease", [timedelta(milliseconds=1)])
+async def test_runs_that_a_lost_statement_claims_in_the_end_are_handed_back(
+    database: Database, running: asyncio.Task[None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server went on with it after its runs were handed back; a lone worker never took them."""
+    database.strays = [[], ConnectionLost("gone"), ValueError("odd"), [A, B]]
+
+    await eventually(lambda: database.looks > 4)
+
+    assert not running.done()
+    assert ["2 runs" in each.message for each in caplog.records] == [False, False, True]
 
 
 async def test_a_refused_row_fails_alone_and_its_error_names_it(

@@ -82,13 +82,16 @@ class WorkerSession:
             histories[row["workflow_run_id"]].append(row)
         return {run_id: _current(history) for run_id, history in histories.items()}
 
-    async def release_unknown(self, worker_id: str, held: Iterable[UUID]) -> list[UUID]:
+    async def release_unknown(
+        self, worker_id: str, held: Iterable[UUID], *, expired: bool = False
+    ) -> list[UUID]:
         """Hand back runs claimed for this worker that it does not hold; returns their ids.
 
         For claims whose answer never arrived, and runs whose end could not be written: a worker
-        leaves its own expired leases to others. Raises as `flush` does.
+        leaves its own expired leases to others. `expired` spares what a claim under way may have
+        taken: those with a lease that goes on. Raises as `flush` does.
         """
-        arguments = (self._place["namespace_id"], worker_id, list(held))
+        arguments = (self._place["namespace_id"], worker_id, list(held), expired)
         rows = await self._fetch(self._sql["release_workflow_runs"], arguments)
         return [row["id"] for row in rows]
 

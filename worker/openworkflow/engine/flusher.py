@@ -88,6 +88,7 @@ class Flusher:
             async with asyncio.TaskGroup() as flushers:
                 for _ in range(2):
                     flushers.create_task(self._flush_forever())
+                flushers.create_task(self._look_for_strays())
         finally:
             self._journal.abandon()
 
@@ -180,6 +181,22 @@ class Flusher:
             logger.warning("could not hand back runs that are not held, will retry: %r", error)
         finally:
             self._handing_back = False
+
+    async def _look_for_strays(self) -> None:
+        """Hand back, once a lease, expired runs of this worker that nobody here executes.
+
+        A statement whose connection was lost may live on in the server, and claim in the end.
+        """
+        while True:
+            await asyncio.sleep(self._lease.total_seconds())
+            try:
+                held = self._claims.held()
+                found = await self._session.release_unknown(self._worker_id, held, expired=True)
+            except Exception as error:
+                logger.warning("could not look for runs that are not held: %r", error)
+                continue
+            if found:
+                logger.warning("handed back %d runs of a claim that was given up", len(found))
 
     async def _send_one_by_one(self, batch: Batch, error: BackendError) -> None:
         """The database refused the statement: only the row at fault may fail for it."""

@@ -74,13 +74,15 @@ select claim.run_id, claim.claim_no
 
 
 -- name: release_workflow_runs
--- Hands back runs that this worker was given by a statement whose answer never arrived.
+-- Hands back runs that this worker was given by a statement whose answer never arrived; with $4
+-- only those whose lease has run out.
 update {schema}.workflow_runs
    set status = 'pending', worker_id = null, available_at = now()
  where id = any (array(select id
                          from {schema}.workflow_runs
                         where status = 'running' and namespace_id = $1 and worker_id = $2
                           and id <> all ($3::uuid[])
+                          and (not $4::bool or available_at < now())
                           for update skip locked))
 returning id;
 
