@@ -125,13 +125,18 @@ class Trial:
         return task.result()
 
     def know(self, run: Run) -> None:
-        """What this execution knows to be recorded must not be called again."""
+        """What this execution knows to be recorded must not be called again.
+
+        A retry by hand has a step called again that failed in the claim it retries, though a lost
+        claim before that may have recorded a success, too late to be seen.
+        """
         known, claim_no = set(run.journal.rows), run.claim_no
+        reopened = {row.step_name: row.claim_no for row in run.steps if row.reopened}
         self.world.recorded = lambda: {
             row.step_name
             for row in run.steps
             if row.completion_no is not None
-            and not row.reopened
+            and row.claim_no > reopened.get(row.step_name, 0)
             and (row.id in known or row.claim_no == claim_no)
         }
 
