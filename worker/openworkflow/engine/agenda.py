@@ -76,7 +76,8 @@ class Agenda:
             if told := operation.tells():
                 operation.context = json.dumps(told)
         # What the function had seen; what others record meanwhile is no reason to wait.
-        operation.after = tuple(execution.recorder.pending)
+        if pending := execution.recorder.pending:
+            operation.after = next(reversed(pending))
         self.operations[key] = operation
         if operation.recorded is None or operation.recorded.settled is None:
             self._asked.append(operation)

@@ -197,8 +197,9 @@ class Execution:
 
         Raises Suspended if nothing may begin any more.
         """
-        await self.recorder.durable(operation.after)
-        operation.after = ()
+        if operation.after is not None:
+            await self.recorder.durable(operation.after)
+            operation.after = None
         if not self.services.guard.stands:
             await self.services.guard.renewed()
         if 0 < self._limit <= self.recorder.attempts:

@@ -76,7 +76,10 @@ class Recorder:
         self.open: dict[StepCall, None] = {}
         """Attempts and sleeps whose rows say that they are running."""
         self.pending: dict[Written, str] = {}
-        """What was written and is not known to be durable, with the keys of the steps."""
+        """What was written and is not known to be durable, with the keys of the steps.
+
+        It leaves in the order of writing: what was before one that is gone is durable too.
+        """
         self._to_close = 0
         self.completions = completions
         self.attempts = attempts
@@ -242,34 +245,34 @@ class Recorder:
         await self.durable()
         return await self._journal.write(end)
 
-    async def durable(self, these: Iterable[Written] | None = None) -> bool:
-        """Wait until these writes are durable, by default everything recorded so far.
+    async def durable(self, last: Written | None = None) -> bool:
+        """Wait until everything recorded so far is durable, or everything up to `last`.
 
         A step starts, and a run is parked or ended, after that. Answers whether the claim held.
         Raises SerializationError for a result that the database refuses to store.
         """
-        all_held = True
-        if these is not None:
-            for written in these:
-                all_held = await self._settled(written) and all_held
-            return all_held
-        while self.pending:
-            all_held = await self._settled(next(iter(self.pending))) and all_held
+        pending, all_held = self.pending, True
+        while pending if last is None else last in pending:
+            first = next(iter(pending))
+            if last is None or last is first or last.done():
+                all_held = await self._settled(first) and all_held
+            else:  # what was written before it comes back before it, nearly always
+                await _over(last)
         return all_held
 
-    async def _settled(self, written: Written) -> bool:
+    async def _settled(self, first: Written) -> bool:
         try:
-            held = await written
+            held = await first
         except BackendError as error:
-            if (key := self.pending.pop(written, None)) is None:
+            if (key := self.pending.pop(first, None)) is None:
                 return True  # somebody else has told
-            self._still_open(written, refused=True)
+            self._still_open(first, refused=True)
             raise SerializationError(f"result of step {key!r}: {error}") from error
-        self.pending.pop(written, None)
+        self.pending.pop(first, None)
         if held:
             self.progress = True
         else:
-            self._still_open(written, refused=False)
+            self._still_open(first, refused=False)
             self._lost()
         return held
 
@@ -344,6 +347,11 @@ class Recorder:
 def _with(mark: str, context: str | None) -> str:
     """The JSON of a row's context with a mark that it counts as something else than a failure."""
     return f'{{"{mark}": true}}' if context is None else f'{context[:-1]}, "{mark}": true}}'
+
+
+async def _over(written: Written) -> None:
+    with contextlib.suppress(BackendError):  # told when its turn comes
+        await written
 
 
 def _nobody() -> None:

@@ -45,8 +45,7 @@ class CallOperation(Operation):
     ) -> None:
         # What Operation.__init__ does, without its call: each step of each run makes one of these.
         self.execution, self.name, self.key, self.path = execution, name, name, ""
-        self.context = self.environment = self.recorded = self.task = None
-        self.after = ()
+        self.context = self.environment = self.recorded = self.after = self.task = None
         self.fn, self.args, self.kwargs = fn, args, kwargs
         self.retry, self.timeout = retry, timeout
         self.seconds: float | None = None
@@ -89,7 +88,7 @@ class CallOperation(Operation):
             recorder.close(recorded.take_unfinished(), "its worker died")
             await execution.agenda.wait(self, recorded.retry_at or execution.now())
         while True:
-            if self.after or not execution.is_clear:
+            if self.after is not None or not execution.is_clear:
                 await execution.gate(self)
             step = self.attempt = StepCall(self.key, failures + 1, self.context)
             recorder.begin(step)
@@ -149,7 +148,7 @@ class CallOperation(Operation):
         execution.report_step(StepStatus.FAILED, step.seconds)
         if final:
             return step_error(failure, self.key, step.attempt), None
-        await execution.recorder.durable((written,))
+        await execution.recorder.durable(written)
         execution.check_stopped()
         logger.info("step %s failed, attempt %d: %s", step.key, step.attempt, failure.message)
         return None, retry_at

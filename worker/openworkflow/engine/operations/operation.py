@@ -62,8 +62,8 @@ class Operation:
         """The context variables of the branch that asked; None for those of the execution."""
         self.recorded: Recorded | None = None
         self.future: Reply
-        self.after: tuple[Written, ...] = ()
-        """What has to be durable before it begins."""
+        self.after: Written | None = None
+        """The last of what has to be durable before it begins."""
         self.task: asyncio.Task[None] | None = None
         """Where it is performed, unless the execution's own task does it."""
 

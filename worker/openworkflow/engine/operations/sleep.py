@@ -47,7 +47,7 @@ class SleepOperation(Operation):
             resume_at = self._ends() if row is None or row.resume_at is None else row.resume_at
             written = execution.recorder.begin_sleep(step, resume_at)
             self._begun = step
-            await execution.recorder.durable((written,))
+            await execution.recorder.durable(written)
         self._begun = step
         execution.check_stopped()
         await execution.agenda.wait(self, resume_at)
