@@ -243,6 +243,28 @@ async def a_branch_that_refuses_to_be_cancelled_once(step: Step, world: World) -
     return await task
 
 
+@races
+async def all_tasks_of_the_function(step: Step, world: World) -> Any:
+    """A set: what it answers, and in which order, is the same in a replay."""
+
+    def names() -> list[str]:
+        return [world.note(task.get_name()) for task in asyncio.all_tasks()]
+
+    async def branch(name: str) -> Any:
+        assert {"workflow", f"branch-{'abc'.index(name) + 1}"} <= set(names())
+        return await step.run(name, world.effect, name)
+
+    tasks = [asyncio.create_task(branch(name)) for name in "abc"]
+    assert ["branch-1", "branch-2", "branch-3", "workflow"] == sorted(names())
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    assert set(tasks) == others
+    done = await asyncio.gather(*others)
+    assert ["workflow"] == names()
+    await step.sleep("nap", "1d")
+    assert ["workflow"] == names()
+    return done
+
+
 # -- the trials ----------------------------------------------------------------------------------
 
 

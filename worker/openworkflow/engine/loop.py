@@ -11,7 +11,6 @@ What would reach outside (sockets, threads, subprocesses) is refused: it belongs
 """
 
 import asyncio
-import itertools
 import logging
 import sys
 from collections import deque
@@ -126,7 +125,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.ready: deque[_Handle] = deque()
         """What is to run next; empty while the function waits for an event, or has ended."""
         self._time = 0.0
-        self._numbers = itertools.count(seed)
+        self.seed = seed
+        self._tasks_made = 0
         self._made: dict[int, BranchTask] = {}
         self._outer = asyncio.get_running_loop()
         self._branched = False
@@ -290,10 +290,14 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def _new_task(
         self, coro: Coroutine[Any, Any, Any], name: str | None, context: Context | None
     ) -> BranchTask:
+        if not self._branched:
+            self._branched = True
+            if (main := asyncio.current_task(self)) is not None:
+                asyncio._register_task(main)  # `asyncio.all_tasks` then answers it too
         branch = self.branch().child()
-        name = name or f"branch-{branch.path}"
-        task = BranchTask(branch, next(self._numbers), coro, loop=self, name=name, context=context)
-        self._branched = True
+        name, number = name or f"branch-{branch.path}", self.seed + self._tasks_made
+        self._tasks_made += 1
+        task = BranchTask(branch, number, coro, loop=self, name=name, context=context)
         self.tasks.add(task)
         task.on_done(self.tasks.discard)
         return task

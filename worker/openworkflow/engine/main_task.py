@@ -43,6 +43,10 @@ class MainTask(asyncio.Future[Any]):
         self._requests = 0
         self._name = "workflow"
 
+    def __hash__(self) -> int:
+        """See BranchTask: `asyncio.all_tasks` answers a set."""
+        return self._on.seed - 1
+
     # -- for the execution -----------------------------------------------------------------------
 
     def step(self, value: Any = None, error: BaseException | None = None) -> Any:

@@ -143,6 +143,7 @@ class AsyncProgram:
     def _become_task(self, main: MainTask, asked: Any) -> None:
         """From here on the function is a task of its loop, like its branches."""
         self._direct = False
+        asyncio._register_task(main)  # type: ignore[arg-type]
         if isinstance(asked, Operation):
             asked.future = self.loop.create_future()
         self.loop.enter()
@@ -162,8 +163,7 @@ class AsyncProgram:
         if not execution.agenda.operations:
             execution.fail(ending.stalled())
         elif (operation := execution.agenda.start_asked(here=True)) is not None:
-            answer = await self._perform_here(operation)
-            if answer is not None:
+            if (answer := await self._perform_here(operation)) is not None:
                 execution.agenda.settle(operation, *answer)
         elif not self._inbox:
             execution.agenda.consider()
