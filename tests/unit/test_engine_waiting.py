@@ -72,6 +72,24 @@ async def a_timeout_that_has_passed_already(step: Step, world: World) -> Any:
 
 
 @durable
+async def a_timeout_around_a_task_whose_group_has_failed(step: Step, world: World) -> Any:
+    """Were the group in the timeout's own task, Python before 3.13 would raise CancelledError."""
+
+    async def group() -> None:
+        with contextlib.suppress(ExceptionGroup):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(step.run("broken", world.broken, "broken"))
+                group.create_task(step.sleep("nap", "1d"))
+
+    try:
+        async with asyncio.timeout(3600):
+            await asyncio.create_task(group())
+            await step.sleep("long", "1d")
+    except TimeoutError:
+        return "late"
+
+
+@durable
 async def asyncio_sleeps_of_branches(step: Step, world: World) -> Any:
     async def after(seconds: float) -> Any:
         await asyncio.sleep(seconds)
