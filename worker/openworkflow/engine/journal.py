@@ -70,6 +70,7 @@ class Written(asyncio.Future[bool]):
             refused = Refused(str(error), row)
             refused.__cause__ = error
             self.set_exception(refused)
+            self.exception()  # an execution that is over does not ask any more: no news to asyncio
 
 
 class DatabaseClock:

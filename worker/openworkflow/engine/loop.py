@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, Protocol
 
-from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.errors import ConfigurationError, Suspended
 from openworkflow.engine.as_completed import of_as_completed
 from openworkflow.engine.keys import Branch
 from openworkflow.engine.refusals import refusal
@@ -118,6 +118,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     `seed` is a number of the run's own: tasks are numbered from there on.
     """
+
+    quiet = False
+    """Whether the function was stopped: that is its outcome, whatever its tasks still raise."""
 
     def __init__(self, owner: Owner, home: Context | None, seed: int = 0) -> None:
         self._owner: Owner | None = owner
@@ -308,10 +311,13 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             self.create_task(generator.aclose())
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Part of asyncio: say what went wrong in the background, while somebody listens."""
-        if self._owner is None:
-            return
+        """Part of asyncio: say what went wrong in the background, while somebody listens.
+
+        A task that was turned away when its run ended has done nothing wrong.
+        """
         error = context.get("exception")
+        if self._owner is None or self.quiet or isinstance(error, Suspended):
+            return
         logger.warning("in a workflow: %s", context.get("message"), exc_info=error)
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:

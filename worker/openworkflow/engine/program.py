@@ -88,7 +88,7 @@ class AsyncProgram:
             execution.interrupt(Lost())  # the worker is torn down
             self._unwind(main)
             raise
-        if execution.stopped is None:
+        if (outcome := execution.stopped) is None:
             outcome = self._outcome(*main.ended())
             if execution.agenda.busy:
                 execution.interrupt(outcome)
@@ -96,8 +96,7 @@ class AsyncProgram:
                 execution.stopped = outcome
         if self.loop.tasks or not main.done():
             self._unwind(main)
-        assert execution.stopped is not None
-        return execution.stopped
+        return outcome
 
     async def _run_directly(self, main: MainTask) -> None:
         """Step the function from one operation to the next, until it has to be a task."""
@@ -339,6 +338,7 @@ class AsyncProgram:
 
     def _unwind(self, main: MainTask) -> None:
         """Cancel what is left of the function; what it still asks for is refused."""
+        self.loop.quiet = not main.done()
         self.loop.enter()
         try:
             self.loop.cancel(main)
