@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.settings import Settings
+from openworkflow.worker.options import WorkerOptions
+
+OTHERS = Settings(
+    database_url="postgresql:///a",
+    namespace="production",
+    schema="workflows",
+    listen_url="postgresql:///direct",
+    concurrency=7,
+    build_id="3f2a1c",
+    build_policy="pinned",
+    port=0,
+    log_format="json",
+    log_level="DEBUG",
+    lease_seconds=2.5,
+    drain_seconds=0.0,
+    rest_seconds=0.5,
+    payload_limit_bytes=1000,
+    max_crashes=1,
+    max_step_attempts=0,
+)
+"""Every setting, other than by default."""
 
 
 def test_an_empty_environment_gives_the_documented_defaults() -> None:
@@ -28,39 +53,25 @@ def test_an_empty_environment_gives_the_documented_defaults() -> None:
 
 
 def test_every_variable_is_read() -> None:
-    settings = Settings.from_env(
-        {
-            "DATABASE_URL": "postgresql:///a",
-            "OPENWORKFLOW_NAMESPACE": "production",
-            "OPENWORKFLOW_SCHEMA": "workflows",
-            "OPENWORKFLOW_LISTEN_URL": "postgresql:///direct",
-            "OPENWORKFLOW_CONCURRENCY": "7",
-            "OPENWORKFLOW_BUILD_ID": "3f2a1c",
-            "OPENWORKFLOW_PORT": "0",
-            "OPENWORKFLOW_LOG_FORMAT": "json",
-            "OPENWORKFLOW_LOG_LEVEL": "DEBUG",
-            "OPENWORKFLOW_LEASE_SECONDS": "2.5",
-            "OPENWORKFLOW_DRAIN_SECONDS": "0",
-            "OPENWORKFLOW_PAYLOAD_LIMIT_BYTES": "1000",
-            "OPENWORKFLOW_MAX_CRASHES": "1",
-        }
-    )
+    environment = {f"OPENWORKFLOW_{name.upper()}": str(value) for name, value in _told(OTHERS)}
+    environment["DATABASE_URL"] = environment.pop("OPENWORKFLOW_DATABASE_URL")
 
-    assert settings == Settings(
-        database_url="postgresql:///a",
-        namespace="production",
-        schema="workflows",
-        listen_url="postgresql:///direct",
-        concurrency=7,
-        build_id="3f2a1c",
-        port=0,
-        log_format="json",
-        log_level="DEBUG",
-        lease_seconds=2.5,
-        drain_seconds=0.0,
-        payload_limit_bytes=1000,
-        max_crashes=1,
-    )
+    assert Settings.from_env(environment) == OTHERS
+    defaults = dict(_told(Settings()))
+    assert [] == [name for name, value in _told(OTHERS) if value == defaults[name]]
+
+
+def test_the_environment_decides_every_option_of_a_worker() -> None:
+    """`concurrency` is an option of the command too."""
+    defaults, others = Settings().worker_options(), OTHERS.worker_options()
+
+    assert {each.name for each in dataclasses.fields(WorkerOptions)} == {"concurrency", *others}
+    assert WorkerOptions() == WorkerOptions(**defaults | {"build_id": None})
+    assert [] == [name for name, value in others.items() if value == defaults[name]]
+
+
+def _told(settings: Settings) -> Iterator[tuple[str, Any]]:
+    return ((each.name, getattr(settings, each.name)) for each in dataclasses.fields(Settings))
 
 
 def test_empty_variables_count_as_unset() -> None:
@@ -107,6 +118,8 @@ def test_an_unknown_variable_that_is_near_to_none_is_refused_with_all() -> None:
         ("CONCURRENCY", "1.5", "must be a whole number from 1 to 10,000, not '1.5'"),
         ("PORT", "65536", "must be a whole number from 0 to 65,535, not '65536'"),
         ("LEASE_SECONDS", "nan", "must be a number from 1 to 86,400, not 'nan'"),
+        ("REST_SECONDS", "86401", "must be a number from 0 to 86,400, not '86401'"),
+        ("MAX_STEP_ATTEMPTS", "-1", "must be a whole number from 0 to 1,000,000, not '-1'"),
         ("DRAIN_SECONDS", "-1", "must be a number from 0 to 86,400, not '-1'"),
         ("LOG_FORMAT", "xml", "must be one of auto, json, human, not 'xml'"),
     ],

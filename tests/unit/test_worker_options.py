@@ -34,6 +34,7 @@ PLAIN, URGENT = claim_key("plain", ""), claim_key("urgent", "2")
         ("max_step_attempts", -1),
         ("lease", timedelta(milliseconds=999)),
         ("drain", timedelta(days=2)),
+        ("rest", timedelta(seconds=-1)),
     ],
 )
 def test_an_option_out_of_range_is_refused_by_name(option: str, value: Any) -> None:

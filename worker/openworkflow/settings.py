@@ -12,6 +12,7 @@ from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT
 from openworkflow.core.step_attempt import DEFAULT_MAX_STEP_ATTEMPTS
 from openworkflow.core.workflow import BuildPolicy
+from openworkflow.core.workflow_run import DEFAULT_REST_SECONDS
 from openworkflow.telemetry.logs import LogFormat
 
 PREFIX = "OPENWORKFLOW_"
@@ -46,6 +47,8 @@ class Settings:
     """How long a claim holds without a heartbeat."""
     drain_seconds: float = 30.0
     """How long running steps may go on after SIGTERM."""
+    rest_seconds: float = DEFAULT_REST_SECONDS
+    """Waits up to so long are spent in memory, without a slot; longer ones are parked."""
     payload_limit_bytes: int = DEFAULT_PAYLOAD_LIMIT
     """Of one input, output or step result, as JSON text."""
     max_crashes: int = 5
@@ -78,6 +81,7 @@ class Settings:
         return {
             "lease": timedelta(seconds=self.lease_seconds),
             "drain": timedelta(seconds=self.drain_seconds),
+            "rest": timedelta(seconds=self.rest_seconds),
             "payload_limit": self.payload_limit_bytes,
             "max_crashes": self.max_crashes,
             "max_step_attempts": self.max_step_attempts,
@@ -97,6 +101,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "port": (0, 65_535),
     "lease_seconds": (1, 86_400),
     "drain_seconds": (0, 86_400),
+    "rest_seconds": (0, 86_400),
     "payload_limit_bytes": (1, 268_435_456),
     "max_crashes": (1, 1_000_000),
     "max_step_attempts": (0, 1_000_000),

@@ -12,6 +12,9 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+DEFAULT_REST_SECONDS = 2.0
+"""A run that waits no longer than this stays in memory, if there is room, instead of parking."""
+
 
 class RunStatus(StrEnum):
     """Where a run stands; a sleeping run is pending with `available_at` in the future."""

@@ -3,13 +3,11 @@
 from dataclasses import dataclass, field
 
 from openworkflow.core.step_attempt import DEFAULT_MAX_STEP_ATTEMPTS
+from openworkflow.core.workflow_run import DEFAULT_REST_SECONDS
 from openworkflow.engine.guard import LeaseGuard
 from openworkflow.engine.journal import Journal
 from openworkflow.engine.threads import Threads
 from openworkflow.telemetry.metrics import Metrics
-
-REST_SECONDS = 2.0
-"""A run that waits no longer than this stays in memory, if there is room, instead of parking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,4 +29,4 @@ class Services:
     payload_limit: int
     guard: LeaseGuard = field(default_factory=LeaseGuard)
     limits: Limits = Limits()
-    rest_seconds: float = REST_SECONDS
+    rest_seconds: float = DEFAULT_REST_SECONDS

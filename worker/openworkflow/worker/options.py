@@ -13,7 +13,7 @@ from openworkflow.core.registry import Registry
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT
 from openworkflow.core.step_attempt import DEFAULT_MAX_STEP_ATTEMPTS
 from openworkflow.core.workflow import BuildPolicy
-from openworkflow.engine.services import REST_SECONDS
+from openworkflow.core.workflow_run import DEFAULT_REST_SECONDS
 from openworkflow.worker.claimer import trusted_crashes
 
 _RANGES: dict[str, tuple[float, float]] = {
@@ -33,7 +33,7 @@ class WorkerOptions:
     concurrency: int = 100
     lease: timedelta = timedelta(seconds=30)
     drain: timedelta = timedelta(seconds=30)
-    rest: timedelta = timedelta(seconds=REST_SECONDS)
+    rest: timedelta = timedelta(seconds=DEFAULT_REST_SECONDS)
     payload_limit: int = DEFAULT_PAYLOAD_LIMIT
     max_crashes: int = 5
     max_step_attempts: int = DEFAULT_MAX_STEP_ATTEMPTS

@@ -51,7 +51,8 @@ class Worker:
 
     The `options` are those of WorkerOptions. `concurrency` is the number of runs in progress at
     once, `lease` how long a claim holds without a heartbeat (a third of it apart), `drain` how long
-    `stop()` lets running steps go on. A run whose worker died `max_crashes` times without recording
+    `stop()` lets running steps go on, `rest` how long a run may wait in memory instead of being
+    parked. A run whose worker died `max_crashes` times without recording
     a step in between is failed, and so is one with more than `max_step_attempts` attempts of steps
     (0: no limit). `build_id` names the code this worker runs; with the `build_policy` "pinned" its
     runs, unless their workflow says otherwise, are finished by workers of that build only.
