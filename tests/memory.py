@@ -59,6 +59,10 @@ class MemoryJournal:
             self.loop.call_soon(self.flush)
         return written
 
+    def write_together(self, rows: Any) -> Written:
+        """See Journal.write_together."""
+        return self.write(list(rows))
+
     def append(self, written: Written, row: Any) -> bool:
         """See Journal.append; nothing travels together here."""
         return False
@@ -75,7 +79,10 @@ class MemoryJournal:
             self.on_flush()
 
     def _store(self, row: Any) -> None:
-        if isinstance(row, StepSuccess):
+        if isinstance(row, list):
+            for each in row:
+                self._store(each)
+        elif isinstance(row, StepSuccess):
             self.rows[row.id] = RecordedStep(
                 row.step_name,
                 StepKind.RUN.value,

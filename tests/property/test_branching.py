@@ -115,14 +115,18 @@ class Trial:
         while not task.done():
             await asyncio.wait({task}, timeout=chance.choice([0, 0.001, 2]))
             ticks += 1
-            dies = ticks == interrupted_at and not task.done()
+            dies = not task.done() and (ticks == interrupted_at or self.is_amid_writes())
             if dies and await self.interrupt(execution, task):
                 return None
             if journal.waiting:
-                journal.flush(chance.randint(1, len(journal.waiting)))
+                journal.flush(chance.randint(0, len(journal.waiting)))
         journal.flush()
         self.close(execution)
         return task.result()
+
+    def is_amid_writes(self) -> bool:
+        """Several writes are under way, and something happens to them."""
+        return len(self.run.journal.waiting) > 1 and self.world.chance.random() < 0.1
 
     def know(self, run: Run) -> None:
         """What this execution knows to be recorded must not be called again.
@@ -141,9 +145,12 @@ class Trial:
         }
 
     def arrive(self) -> None:
-        """What a lost claim had sent becomes durable after the next has read the history."""
+        """What a lost claim had sent becomes durable after the next has read the history.
+
+        Or after the one after that, and so on.
+        """
         journal = self.run.journal
-        if self.late:
+        if self.late and self.world.chance.random() < 0.7:
             TRIED["late writes"] += len(self.late)
             journal.waiting, self.late = self.late + journal.waiting, []
             journal.flush()
@@ -167,19 +174,19 @@ class Trial:
         return True
 
     async def kill(self, task: asyncio.Task[Outcome]) -> None:
-        """What was being written is durable or lost, each write by itself; the last of it is late.
+        """What was being written is durable, lost or late, each write by itself.
 
-        Late is what is durable once the next claim has read the history: never before something
-        that it has read.
+        Late is what is durable once the next claim has read the history, which may have what was
+        written after it: two flushes are under way at once.
         """
         journal, chance = self.run.journal, self.world.chance
         sent, journal.waiting = journal.waiting, []
         for row, written in sent:
             match chance.choice(["durable", "late", "lost", "lost"]):
-                case "durable" if not self.late:
+                case "durable":
                     journal.waiting = [(row, written)]
                     journal.flush()
-                case "durable" | "late":
+                case "late":
                     self.late.append((row, written))
         journal.held = False
         journal.at_once = True

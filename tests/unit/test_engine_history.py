@@ -81,8 +81,10 @@ def test_everything_recorded_comes_before_anything_new() -> None:
     assert (False, False) == (history.pending, history.unfinished)
 
 
-def test_new_events_are_numbered_after_the_last_recorded_one() -> None:
-    assert 7 == History([row("a", 7), row("b", 3)]).completions
+def test_new_events_are_numbered_from_the_first_number_that_is_missing() -> None:
+    assert 2 == History([row("b", 2), row("a", 1)]).completions
+    assert 1 == History([row("a", 1), row("c", 3)]).completions
+    assert 0 == History([row("b", 2)]).completions
     assert 0 == History().completions
 
 
@@ -148,6 +150,29 @@ def test_what_a_claim_recorded_while_it_was_lost_comes_after_the_claims_that_wen
     history = History([row("a", 1), row("b", 2, 2), row("c", 3, 2), row("late", 3, 1)])
 
     assert ["a", "b", "c", "late"] == events(history, "late", "a", "b", "c")
+
+
+def test_what_two_claims_have_not_seen_comes_after_both() -> None:
+    """It came between the two, by its number."""
+    history = History([row("a", 1), row("b", 2, 2), row("late", 2, 1), row("c", 3, 3)])
+
+    assert ["a", "b", "c", "late"] == events(history, "late", "a", "b", "c")
+    assert {"late"} == history.late
+
+
+def test_what_comes_beyond_a_missing_number_is_recorded_again_in_its_order() -> None:
+    history = History([row("a", 1), row("d", 4), row("c", 3)])
+
+    assert ["c", "d"] == [each.step_name for each in history.overtook]
+    assert ["a", "c", "d"] == events(history, "d", "c", "a")
+
+
+def test_a_late_event_comes_at_once_where_the_next_one_was_only_asked_for_after_it() -> None:
+    """Some claim has seen it, and could not say so any more."""
+    history = History([row("late", 1), row("a", 1, 2), row("b", 2, 2)])
+
+    assert ["a", "late"] == events(history, "a", "late")
+    assert ["b"] == events(history, "b")
 
 
 def test_what_a_lost_claim_recorded_late_need_not_be_asked_for() -> None:

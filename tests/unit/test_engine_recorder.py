@@ -13,7 +13,7 @@ import pytest
 from openworkflow.backend.records import Leftover, RunEnd, StepSuccess, StepWrite
 from openworkflow.core.errors import BackendError, SerializationError
 from openworkflow.core.failure import Failure
-from openworkflow.core.recorded import ClaimedRun
+from openworkflow.core.recorded import ClaimedRun, RecordedStep
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.engine.journal import DatabaseClock, Journal, Written
 from openworkflow.engine.outcome import Completed, run_end
@@ -286,6 +286,28 @@ async def test_the_attempts_of_a_run_are_counted_sleeps_too(desk: Desk) -> None:
     desk.recorder.begin_sleep(StepCall("nap", 1), NOW)
 
     assert 3 == desk.recorder.attempts
+
+
+async def test_events_of_earlier_claims_are_recorded_again_together_and_as_they_were(
+    desk: Desk,
+) -> None:
+    """Were some of them durable and some not, their order would be another than was seen."""
+    ended, slept = (
+        RecordedStep(key, kind, "succeeded", 2, 1, "1", None, None, None, uuid4(), 9)
+        for key, kind in (("a", "run"), ("nap", "sleep"))
+    )
+    desk.recorder.record_again([ended, slept])
+    desk.recorder.succeeded(desk.call("b"), None)
+
+    (first, second), (third,) = (written.rows for written in desk.journal.take(10).entries)
+
+    assert [(ended.id, "run", "1", 5, 7), (slept.id, "sleep", "1", 6, 7)] == [
+        (each.id, each.kind, each.output, each.completion_no, each.claim_no)
+        for each in (first, second)
+        if isinstance(each, StepWrite) and each.update
+    ]
+    assert isinstance(third, StepSuccess)
+    assert 7 == third.completion_no
 
 
 async def test_a_mark_is_no_event(desk: Desk) -> None:

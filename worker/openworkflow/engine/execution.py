@@ -19,7 +19,7 @@ from openworkflow.core.errors import (
     TooManySteps,
 )
 from openworkflow.core.failure import Failure
-from openworkflow.core.recorded import ClaimedRun
+from openworkflow.core.recorded import ClaimedRun, RecordedStep
 from openworkflow.core.step_attempt import StepStatus
 from openworkflow.core.workflow import Workflow
 from openworkflow.engine import ending
@@ -114,6 +114,8 @@ class Execution:
                 self._close_rows()
             return self.stopped
         self.task = asyncio.current_task()
+        if self.history.overtook:
+            self.recorder.record_again(self.history.overtook)
         deadline = None if self.claim.deadline_at is None else self._watch_deadline()
         self.program = program = (AsyncProgram if self.workflow.is_async else ThreadProgram)(self)
         try:
@@ -206,6 +208,12 @@ class Execution:
             self.fail(TooManySteps(self._limit))
         if self.stopped is not None or self.draining:
             raise Suspended
+
+    def recall(self, operation: Operation, row: RecordedStep) -> tuple[Any, BaseException | None]:
+        """What was recorded of an operation, whose turn has come."""
+        if row.step_name in self.history.late:
+            self.recorder.record_again((row,))
+        return operation.recall(row)
 
     async def announced(self, step: StepCall) -> None:
         """Wait until the row is there that says that the step runs: its end updates that row."""

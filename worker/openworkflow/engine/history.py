@@ -3,6 +3,12 @@
 The ends of steps are the run's events. They are numbered in the order in which they reached the
 function, and a replay hands them out in that order, each once the function waits for it. Nothing
 new begins before all of them have been handed out.
+
+A claim may be lost while its writes are under way, and they may become durable in any order, even
+after the next claim has read the history and gone on without them. So the number of a row proves
+nothing by itself: a claim records again, as events of its own, what it hands out beyond a number
+that it misses. A row of an older claim that no newer one has recorded again was seen by none: it
+comes last.
 """
 
 import itertools
@@ -26,7 +32,8 @@ FROM_STEP = "__openworkflow_step__"
 
 _NO_ORDER: deque[tuple[int, str]] = deque(maxlen=0)
 _NO_KEYS: dict[str, int] = {}
-_NONE_REQUIRED: set[str] = set()
+_NO_ROWS: list[RecordedStep] = []
+_NO_SET: set[str] = set()
 _KINDS = frozenset(kind.value for kind in StepKind)
 _STATUSES = frozenset(status.value for status in StepStatus)
 
@@ -87,6 +94,8 @@ class History:
         "completions",
         "has_branches",
         "keys",
+        "late",
+        "overtook",
         "recorded",
         "unreadable",
     )
@@ -97,17 +106,25 @@ class History:
         self.attempts = 0
         """Attempts recorded so far, failed ones included."""
         self.completions = 0
-        """The number of the last event."""
+        """The number up to which every event is known."""
+        self.overtook: list[RecordedStep] = _NO_ROWS
+        """Events beyond a missing number, in their order: to be recorded again, before they count.
+
+        The claim that misses some writes says so by that: its numbers begin with the first missing.
+        """
+        self.late: set[str]
+        """What is handed out in another place than its number says: recorded again, there."""
         self.unreadable: str | None = None
         """Why this program cannot read the history: a newer one wrote it."""
         self.has_branches = False
         """Whether some of it was asked for by branches, or threads, of the function."""
         rows = list(attempts)
         if not rows:  # what most runs begin with: nothing is ever put into these
-            self._strict, self._loose, self._required = _NO_ORDER, _NO_KEYS, _NONE_REQUIRED
+            self._strict, self._loose = _NO_ORDER, _NO_KEYS
+            self._required = self.late = _NO_SET
             self.keys = Keys()
             return
-        self._strict, self._loose, self._required = deque(), {}, set()
+        self._strict, self._loose, self._required, self.late = deque(), {}, set(), set()
         told = self._read(rows)
         self.has_branches = bool(told)
         self.keys = Keys(self.recorded, legacy=bool(self._required))
@@ -145,10 +162,12 @@ class History:
     def next_event(self) -> RecordedStep | None:
         """The next event, if the function has asked for its step."""
         head = self._strict[0] if self._strict else None
+        # Whoever recorded the head asked for it after something that is not known to be before it.
+        is_asked = head is not None and head[1] in self.keys
         for key, after in self._loose.items():
-            if key in self.keys and (head is None or after < head[0]):
+            if key in self.keys and (head is None or not is_asked or after < head[0]):
                 return self.take(key)
-        if head is not None and head[1] in self.keys:
+        if head is not None and is_asked:
             self._strict.popleft()
             return self._settled(head[1])
         return None
@@ -215,7 +234,6 @@ class History:
             if row.kind not in _KINDS or row.status not in _STATUSES:
                 self.unreadable = _unknown(row)
                 return {}
-            self.completions = max(self.completions, row.completion_no or 0)
             recorded = self.recorded.setdefault(row.step_name, Recorded(row.kind))
             if context := _context(row):
                 recorded.fingerprint = context.get("call", recorded.fingerprint)
@@ -226,6 +244,9 @@ class History:
                     told[row.step_name] = context
             if row.claim_no > since.get(row.step_name, -1):
                 recorded.add(row)
+        numbers = {row.completion_no for row in rows}
+        while self.completions + 1 in numbers:
+            self.completions += 1
         self._order(reopened)
         self.attempts = sum(
             max(1, each.failures + len(each.unfinished) + (each.settled is not None))
@@ -238,8 +259,8 @@ class History:
 
         Without a number, from a version that did not count, a step is handed out once it is asked
         for, and has to be asked for. What came after a failure that was reopened by hand is handed
-        out if it is asked for at all. So is what a claim recorded in the moment it was lost, but
-        only after the events of the claims that had not seen it: they went on without.
+        out if it is asked for at all. So is what no newer claim has seen, after all that they have:
+        they went on without.
         """
         numbered: list[tuple[int, int, str]] = []
         for key, each in self.recorded.items():
@@ -251,32 +272,31 @@ class History:
             else:
                 numbered.append((row.completion_no, row.claim_no, key))
         numbered.sort()
-        newest, spans = _claims(numbered)
+        newest = _newest_claims(numbered)
+        last = numbered[-1][0] if numbered else 0
         for number, claim_no, key in numbered:
             if newest[number] > claim_no:
-                self._loose[key] = max(
-                    last for c, (first, last) in spans.items() if c > claim_no and first <= number
-                )
+                self._loose[key] = last
+                self.late.add(key)
             elif any(
                 number > (row.completion_no or 0) and claim_no <= _reopened_at(row)
                 for row in reopened
             ):
                 self._loose[key] = number
+                if number > self.completions:
+                    self.late.add(key)
             else:
                 self._strict.append((number, key))
+        self.overtook = [self._settled(key) for no, key in self._strict if no > self.completions]
 
 
-def _claims(
-    numbered: Iterable[tuple[int, int, str]],
-) -> tuple[dict[int, int], dict[int, tuple[int, int]]]:
-    """The newest claim that had recorded by each event, and each claim's first and last event."""
+def _newest_claims(numbered: Iterable[tuple[int, int, str]]) -> dict[int, int]:
+    """The newest claim that had recorded by each event."""
     newest: dict[int, int] = {}
-    spans: dict[int, tuple[int, int]] = {}
     latest = 0
     for number, claim_no, _ in numbered:
         newest[number] = latest = max(latest, claim_no)
-        spans[claim_no] = (spans.get(claim_no, (number,))[0], number)
-    return newest, spans
+    return newest
 
 
 def _context(row: RecordedStep) -> dict[str, Any]:

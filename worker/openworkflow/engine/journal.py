@@ -141,6 +141,12 @@ class Journal:
         self._wake.set()
         return written
 
+    def write_together(self, rows: Sequence[Write]) -> Written:
+        """Have them written as one entry: all of them are durable, or none."""
+        written = self.write(rows[0])
+        written.rows += rows[1:]
+        return written
+
     def append(self, written: Written, row: Write) -> bool:
         """Have the row travel in that entry; False if it cannot, and then nothing has happened.
 

@@ -132,7 +132,7 @@ class AsyncProgram:
                 self._here = False
                 agenda.busy -= 1
             elif (row := history.take_next(asked.key)) is not None:
-                value, error = asked.recall(row)
+                value, error = execution.recall(asked, row)
             else:
                 break
             del operations[asked.key]
@@ -297,7 +297,7 @@ class AsyncProgram:
                 operation = execution.agenda.operations.pop(row.step_name, None)
                 if operation is not None:
                     self._last_failed = None if row.error is None else operation.key
-                    operation.deliver(*operation.recall(row))
+                    operation.deliver(*execution.recall(operation, row))
                 return True
             if history.unfinished:
                 return False

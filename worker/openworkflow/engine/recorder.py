@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from time import perf_counter
 from typing import Any
@@ -19,7 +19,7 @@ from openworkflow.backend.records import (
 from openworkflow.core.errors import BackendError, SerializationError
 from openworkflow.core.failure import Failure
 from openworkflow.core.ids import uuid7
-from openworkflow.core.recorded import ClaimedRun
+from openworkflow.core.recorded import ClaimedRun, RecordedStep
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.engine.journal import Journal, Written
 
@@ -149,6 +149,13 @@ class Recorder:
             ),
             call.key,
         )
+
+    def record_again(self, rows: Sequence[RecordedStep]) -> None:
+        """Give events of earlier claims the next numbers of this one: all of them, or none."""
+        first = self.completions + 1
+        self.completions += len(rows)
+        writes = [self._again(row, number) for number, row in enumerate(rows, first)]
+        self.pending[self._journal.write_together(writes)] = rows[0].step_name
 
     # -- sleeps ----------------------------------------------------------------------------------
 
@@ -313,6 +320,18 @@ class Recorder:
         written = self._journal.write(row)
         self.pending[written] = key
         return written
+
+    def _again(self, row: RecordedStep, number: int) -> StepWrite:
+        call = StepCall(row.step_name, row.attempt, row=row.id)
+        call.kind = StepKind(row.kind)
+        return self._write(
+            call,
+            StepStatus(row.status),
+            update=True,
+            output=row.output,
+            error=row.error,
+            completion_no=number,
+        )
 
     def _write(
         self,

@@ -126,7 +126,7 @@ class ThreadProgram:
             execution.agenda.operations.pop(operation.key, None)
             row = history.take(operation.key)
             self._last_failed = None if row.error is None else operation.key
-            operation.deliver(*operation.recall(row))
+            operation.deliver(*execution.recall(operation, row))
         else:
             # Another thread may yet ask for what is recorded; the end of the function will tell.
             alone = branch is self._trunk and not history.has_branches

@@ -1,0 +1,65 @@
+"""Writes of a claim that overtake each other while another claim takes its run over."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from openworkflow import Step
+from openworkflow.engine.outcome import Completed, Lost, Outcome
+from tests.executions import in_virtual_time, moments, prepared
+from tests.memory import Run
+
+
+async def first_of_two(step: Step) -> list[str]:
+    """What comes first decides which step is asked for next."""
+    seen: list[str] = []
+    for each in asyncio.as_completed([step.run("a", takes, "a"), step.run("b", takes, "b")]):
+        seen.append(await each)
+        await step.run(f"after-{seen[-1]}", takes, f"after-{seen[-1]}")
+    return seen
+
+
+SECONDS = {"a": 1.0, "b": 2.0}
+
+
+async def takes(name: str) -> str:
+    await asyncio.sleep(SECONDS.get(name, 0))
+    return name
+
+
+async def lose(run: Run, seconds: float) -> list[Any]:
+    """Execute for so long, under a claim that is then lost; returns the writes under way."""
+    execution = run.execution()
+    task = run.start(execution)
+    await asyncio.sleep(seconds)
+    execution.interrupt(Lost())
+    await moments()
+    under_way, run.journal.waiting = run.journal.waiting, []
+    for _, written in under_way:
+        written.settle(False)
+    assert Lost() == await task
+    return [row for row, _ in under_way]
+
+
+@in_virtual_time
+async def test_a_write_that_comes_after_the_next_claim_has_gone_on_without_it_changes_nothing() -> (
+    None
+):
+    """A flush that waits for a lock is overtaken by the next one, and commits after a takeover."""
+    run = prepared(first_of_two)
+    run.journal.at_once = False
+    SECONDS.update(a=1.0, b=2.0)
+    a, b = await lose(run, 5)
+    assert ("a", 1, "b", 2) == (a.step_name, a.completion_no, b.step_name, b.completion_no)
+    run.journal._store(b)  # the second flush is back, and the first is not
+
+    run.journal.at_once = True
+    SECONDS.update(a=60.0)
+    await lose(run, 5)
+    assert ["b", "after-b"] == [row.step_name for row in run.steps if row.completion_no]
+    run.journal._store(a)
+
+    outcome: Outcome = await run.execute()
+
+    assert Completed('["b","a"]') == outcome
