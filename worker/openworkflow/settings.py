@@ -28,19 +28,19 @@ class Settings:
     namespace: str = "default"
     """Which runs are seen: those of other namespaces in the same database are not."""
     schema: str = "public"
-    """Of the database, where the tables are."""
+    """The schema of the database that holds the tables."""
     listen_url: str | None = field(default=None, repr=False)
     """A direct connection for wake-ups, where DATABASE_URL leads through a pooler."""
     concurrency: int = 100
     """Runs in progress at once."""
     build_id: str = ""
-    """Which build of the user's code this is, such as a commit or an image's digest."""
+    """The build of the user's code that this is, such as a commit or an image's digest."""
     build_policy: BuildPolicy = "moving"
     """pinned: runs are finished by the build that began them; moving: by any."""
     port: int = 9090
-    """Of metrics and health; 0 for any free one."""
+    """The port of metrics and health; 0 for any free one."""
     log_format: LogFormat = "auto"
-    """auto is human on a terminal, else json."""
+    """human or json; auto is human on a terminal, else json."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
     lease_seconds: float = 30.0
@@ -50,7 +50,7 @@ class Settings:
     rest_seconds: float = DEFAULT_REST_SECONDS
     """Waits up to so long are spent in memory, without a slot; longer ones are parked."""
     payload_limit_bytes: int = DEFAULT_PAYLOAD_LIMIT
-    """Of one input, output or step result, as JSON text."""
+    """The most bytes of one input, output or step result, as JSON text."""
     max_crashes: int = 5
     """Workers a run may kill, without recording a step in between, before it is failed."""
     max_step_attempts: int = DEFAULT_MAX_STEP_ATTEMPTS

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from openworkflow.core.errors import ConfigurationError, InvalidBuildState
 
 BATCH = 1000
-"""Runs of one transaction when a build is retired."""
+"""How many runs a transaction moves or fails when a build is retired."""
 
 Leftover = Literal["refuse", "move", "fail"]
 """What becomes of the unfinished runs of a build that is retired."""
@@ -21,16 +21,16 @@ class Build:
 
     build_id: str
     share: int
-    """Of a hundred new runs, how many it takes; 0 for all builds means that all take all."""
+    """How many of a hundred new runs it takes; 0 for all builds means that all take all."""
     created_at: datetime | None
     """When its first worker started; None if only runs know of it."""
     promoted_at: datetime | None
     held_at: datetime | None
-    """Since when it is held back, because it failed."""
+    """Since when it is held back because it failed; None if it is not."""
     running: int
     due: int
     waiting: int
-    """Asleep, or between two attempts."""
+    """Unfinished runs that sleep, or wait for their next attempt."""
     next_due_at: datetime | None
 
     @property

@@ -17,7 +17,7 @@ FLIGHTS = 2
 """Statements under way at once; more would carry less each."""
 MOST_ABOARD = 500
 MOST_CHARACTERS = 65_536
-"""Of an input; with larger ones a statement would grow beyond what both sides like to hold."""
+"""The longest input that shares a statement; more would be too much for both sides to hold."""
 
 
 def can_gather(run: NewRun) -> bool:
@@ -41,7 +41,7 @@ class Gathering:
     def __init__(self, send: Callable[[Sequence[NewRun]], Awaitable[list[CreatedRun]]]) -> None:
         self._send = send
         self._waiting: dict[tuple[Any, ...], list[_Waiting]] = {}
-        """By what the runs of a statement have in common; the kind to leave next is first."""
+        """Runs by what those of one statement have in common; the kind to leave next is first."""
         self._in_flight = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -68,7 +68,7 @@ class Gathering:
         task.add_done_callback(self._tasks.discard)
 
     def _boarded(self) -> list[_Waiting]:
-        """Those that share the next statement, less those that were cancelled."""
+        """The runs that share the next statement; callers that were cancelled are left out."""
         kind = next(iter(self._waiting))
         alike = self._waiting.pop(kind)
         if left := alike[MOST_ABOARD:]:

@@ -14,7 +14,7 @@ from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 from openworkflow.engine.replay import RecordedRun
 
 FORMAT = "openworkflow-history/2"
-"""Of each line of a file; 2 came with the order of completion, and with contexts."""
+"""The format of a line of a file; 2 came with the order of completion, and with contexts."""
 READABLE = frozenset({FORMAT, "openworkflow-history/1"})
 UNFINISHED = (RunStatus.PENDING, RunStatus.RUNNING)
 _PAGE = 200
@@ -96,7 +96,7 @@ def _of_line(fields: dict[str, Any]) -> RecordedRun:
 
 
 def _claimed(run_id: UUID, workflow: str, version: str | None, text: str | None) -> ClaimedRun:
-    """As if it were claimed now; a deadline must not end a replay."""
+    """The run as if it were claimed now, without its deadline, which must not end a replay."""
     now = datetime.now(UTC)
     return ClaimedRun(
         id=run_id,

@@ -56,7 +56,7 @@ class Finding:
     advice: str
     runs: int = 0
     unfinished: int = 0
-    """Of them, those that will be replayed after the deploy."""
+    """How many of them will be replayed after the deploy."""
     examples: list[str] = field(default_factory=list)
 
 
@@ -67,7 +67,7 @@ class Report:
     replayed: int = 0
     findings: dict[tuple[str, ...], Finding] = field(default_factory=dict)
     patches: dict[str, str] = field(default_factory=dict)
-    """By workflow and patch: whether it may be taken out."""
+    """Whether a patch may be taken out, by workflow and patch."""
 
     def add(self, run: RecordedRun, cause: str, message: str) -> None:
         """Count a run that breaks."""
@@ -202,7 +202,7 @@ async def _check(
 
 
 async def _batches(runs: AsyncIterator[RecordedRun]) -> AsyncIterator[list[RecordedRun]]:
-    """So many at once, and no more in memory."""
+    """The runs in lists of those that are replayed at once; no more of them are in memory."""
     batch: list[RecordedRun] = []
     async for run in runs:
         batch.append(run)

@@ -23,7 +23,7 @@ class SharedOptions(TypedDict, total=False):
     """What may be said about one run as well as about many."""
 
     version: str | None
-    """Of the workflow; its own where it is given with its code."""
+    """The version of the workflow; its own where it is given with its code."""
     available_at: Moment | None
     """When it may start; by default at once."""
     deadline: Moment | None
@@ -43,7 +43,7 @@ class ManyRunsOptions(SharedOptions, total=False):
     """Options of OpenWorkflow.run_workflows."""
 
     idempotency_keys: Sequence[str | None] | None
-    """One for each input."""
+    """Idempotency keys, one for each input."""
 
 
 def check_options(call: str, given: Mapping[str, object], kind: type) -> None:

@@ -9,9 +9,9 @@ from enum import Enum
 from typing import Any
 
 DEEPEST = 100
-"""Levels of nesting; the JSON parsers of pydantic stop at 200."""
+"""The most levels of nesting; the JSON parsers of pydantic stop at 200."""
 LARGEST_BITS = 13_000
-"""Of an integer: Python reads back at most 4300 digits."""
+"""The most bits of an integer: Python reads back at most 4300 digits."""
 
 _SHOWN_PATH = 80
 

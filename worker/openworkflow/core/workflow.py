@@ -91,16 +91,16 @@ class Workflow(Generic[I, O]):
 
     @cached_property
     def input_codec(self) -> Codec[I]:
-        """Of the input's annotation; resolved at first use, when its module is complete."""
+        """The codec of the input; resolved at first use, when the function's module is complete."""
         return codec_for(self._hints.get(self._input or "", Any))
 
     @cached_property
     def output_codec(self) -> Codec[O]:
-        """Of the return annotation."""
+        """The codec of the return annotation."""
         return codec_for(self._hints.get("return", Any))
 
     def invoke(self, arguments: tuple[Any, ...], step: Any) -> Any:
-        """Call the function with its input, if it takes one, and the step, likewise."""
+        """Call the function with its input and the step, so far as it takes them."""
         named = {self._step: step} if self._step is not None else {}
         if self._input is not None and arguments:
             named[self._input] = arguments[0]
@@ -321,7 +321,7 @@ def _annotation_name(annotation: Any) -> str:
 
 
 def _names_used(fn: Callable[..., Any], names: Mapping[str, Any]) -> dict[str, Any]:
-    """Of `names`, what the annotations of `fn` mention: the rest is not kept alive."""
+    """The part of `names` that the annotations of `fn` mention: the rest is not kept alive."""
     texts = [text for text in getattr(fn, "__annotations__", {}).values() if isinstance(text, str)]
     mentioned = {word for text in texts for word in re.findall(r"\w+", text)}
     return {name: names[name] for name in mentioned if name in names}

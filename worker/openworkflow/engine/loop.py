@@ -43,7 +43,7 @@ class BranchTask(asyncio.Task[Any]):
         super().__init__(coro, **options)
 
     def __hash__(self) -> int:
-        """The same in every execution: `asyncio.wait` answers sets, and their order is seen."""
+        """A number that is the same in every execution: the order of a set of tasks is seen."""
         return self._number
 
     def add_done_callback(self, callback: Any, /, *, context: Context | None = None) -> None:
@@ -114,7 +114,7 @@ class _Handle:
 
 
 class WorkflowLoop(asyncio.AbstractEventLoop):
-    """Made anew for each execution; `home` is the context that the execution itself runs in.
+    """The loop of one execution; `home` is the context that the execution itself runs in.
 
     `seed` is a number of the run's own: tasks are numbered from there on.
     """

@@ -38,7 +38,7 @@ class RecordedRun:
     status: RunStatus
     steps: Sequence[RecordedStep]
     error_type: str | None = None
-    """Of a failed run."""
+    """The type of the error that a failed run ended with."""
     build_id: str | None = None
 
     @property
@@ -73,13 +73,13 @@ class Tape:
         self.clock = DatabaseClock(datetime.now(UTC))
 
     def write(self, row: Write) -> Written:
-        """As if it were durable already."""
+        """Drop the row, and answer that it is durable."""
         written = Written(loop=asyncio.get_running_loop())
         written.settle(True)
         return written
 
     def write_together(self, rows: Sequence[Write]) -> Written:
-        """See write."""
+        """Drop the rows, and answer that they are durable."""
         return self.write(rows[0])
 
     def append(self, written: Written, row: Write) -> bool:
@@ -132,7 +132,7 @@ class Replayer:
 
 
 def _judged(outcome: Outcome, recorded: RecordedRun) -> Break | None:
-    """What ends at the end of its history, or as it did before, is as it should be."""
+    """Why the code cannot go on; None if it ends with its history, or as the run did before."""
     if not isinstance(outcome, Failed | Rescheduled):
         return None
     failure: Failure = outcome.failure

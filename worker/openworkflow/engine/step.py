@@ -122,7 +122,7 @@ class Step:
 
 
 class SyncStep:
-    """The same operations for a workflow that is a plain `def`, which runs in a thread."""
+    """The durable operations of a run whose workflow is a plain `def`, which runs in a thread."""
 
     __slots__ = ("_execution", "_program")
 
