@@ -261,7 +261,9 @@ class Recorder:
         pending, all_held = self.pending, True
         while pending if last is None else last in pending:
             first = next(iter(pending))
-            if last is None or last is first or last.done():
+            if first is last:
+                return await self._settled(first) and all_held
+            if last is None or last.done():
                 all_held = await self._settled(first) and all_held
             else:  # what was written before it comes back before it, nearly always
                 await _over(last)
