@@ -14,7 +14,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from openworkflow import NonRetryableError, RetryPolicy, Step
-from openworkflow.telemetry.logs import log_context
+from openworkflow.telemetry.logs import log_step
 
 RETRY = RetryPolicy(max_attempts=3, initial=2, max_delay=8, jitter=0)
 WHO: ContextVar[str] = ContextVar("who", default="nobody")
@@ -39,7 +39,7 @@ class World:
 
     async def effect(self, what: str, who: str) -> str:
         """A step: takes a while, and fails now and then."""
-        key = log_context.get({})["step"]
+        key = log_step.get()
         if key in self.recorded():
             self.wrong.append(f"{key} was called again")
         if WHO.get() != who:

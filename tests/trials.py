@@ -15,7 +15,7 @@ from typing import Any
 
 from openworkflow import NonRetryableError, RetryPolicy, Step, workflow
 from openworkflow.engine.outcome import Completed, Failed, Lost, Outcome, Parked, Released
-from openworkflow.telemetry.logs import log_context
+from openworkflow.telemetry.logs import log_step
 from openworkflow.worker.slots import Slots
 from tests.memory import MemoryJournal, Run
 from tests.virtual_time import Clock
@@ -63,7 +63,7 @@ class World:
         return what
 
     def _called(self, what: str) -> None:
-        key = log_context.get({})["step"]
+        key = log_step.get()
         if key in self.recorded():
             self.repeated.append(key)
         self.calls[what] += 1

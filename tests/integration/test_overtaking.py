@@ -16,7 +16,8 @@ from openworkflow.core.recorded import RecordedStep
 from openworkflow.engine.history import History
 from openworkflow.engine.journal import DatabaseClock, Journal
 from openworkflow.engine.keys import Branch
-from openworkflow.engine.recorder import Recorder, StepCall
+from openworkflow.engine.recorder import Recorder
+from openworkflow.engine.step_call import StepCall
 from tests.flushes import claim, claim_one, end_of, flush, session_of
 from tests.helpers import eventually
 

@@ -11,7 +11,8 @@ import pytest
 from openworkflow.core.errors import BackendError, SerializationError
 from openworkflow.core.recorded import ClaimedRun
 from openworkflow.engine.journal import DatabaseClock, Journal, Written
-from openworkflow.engine.recorder import Recorder, StepCall
+from openworkflow.engine.recorder import Recorder
+from openworkflow.engine.step_call import StepCall
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -74,7 +75,7 @@ async def test_who_asks_for_what_is_durable_already_does_not_wait(desk: Desk) ->
     assert await desk.ask(desk.second)
 
     assert await desk.ask(desk.first)
-    assert not desk.recorder.settled
+    assert desk.recorder.pending
 
 
 async def test_a_claim_lost_at_an_earlier_write_is_told(desk: Desk) -> None:
@@ -98,4 +99,4 @@ async def test_a_refusal_is_told_once_by_the_name_of_its_step_however_many_wait(
     (told,) = [error for task in waiting if (error := task.exception()) is not None]
     assert isinstance(told, SerializationError)
     assert "result of step 'b': too large" in str(told)
-    assert desk.recorder.settled
+    assert not desk.recorder.pending

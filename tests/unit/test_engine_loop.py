@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from openworkflow.core.errors import ConfigurationError
-from openworkflow.engine.loop import BranchTask, Timer, WorkflowLoop
+from openworkflow.engine.handles import Timer
+from openworkflow.engine.loop import BranchTask, WorkflowLoop
 
 WHO: ContextVar[str] = ContextVar("who", default="nobody")
 
@@ -41,7 +42,8 @@ class Program:
 
     def __init__(self, main: Callable[[], Coroutine[Any, Any, Any]], seed: int = 0) -> None:
         self.owner = Owner()
-        self.loop = WorkflowLoop(self.owner, None, seed)  # type: ignore[abstract]
+        outer = asyncio.get_running_loop()
+        self.loop = WorkflowLoop(self.owner, None, outer, seed)  # type: ignore[abstract]
         with self.running():
             self.main = asyncio.Task(main(), loop=self.loop)
         self.turn()

@@ -17,7 +17,8 @@ from openworkflow.core.recorded import ClaimedRun, RecordedStep
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.engine.journal import DatabaseClock, Journal, Written
 from openworkflow.engine.outcome import Completed, run_end
-from openworkflow.engine.recorder import Recorder, StepCall
+from openworkflow.engine.recorder import Recorder
+from openworkflow.engine.step_call import StepCall
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 BROKEN = Failure(type="x:Y", message="broken")
@@ -156,7 +157,7 @@ async def test_the_end_of_the_run_comes_after_the_rows_that_it_closes(desk: Desk
     end = run_end(desk.claim, Completed(None), progress=True)
     assert end is not None
 
-    ended = asyncio.create_task(desk.recorder.end(end))
+    ended = asyncio.ensure_future(desk.recorder.end(end))
     rows = await desk.settle()
 
     assert await ended
@@ -175,7 +176,7 @@ async def test_the_end_of_the_run_comes_after_the_rows_that_it_closes_beside_a_l
     assert end is not None
     assert call.announced is not None
 
-    ended = asyncio.create_task(desk.recorder.end(end))
+    ended = asyncio.ensure_future(desk.recorder.end(end))
     rows = await desk.settle()
 
     assert await ended
@@ -188,7 +189,7 @@ async def test_the_end_of_the_run_travels_with_its_last_step(desk: Desk) -> None
     end = run_end(desk.claim, Completed(None), progress=True)
     assert end is not None
 
-    ended = asyncio.create_task(desk.recorder.end(end))
+    ended = asyncio.ensure_future(desk.recorder.end(end))
     await asyncio.sleep(0)
 
     assert 2 == len(desk.send())
@@ -277,7 +278,7 @@ async def test_a_result_that_the_database_refuses_is_an_error_that_names_its_ste
 
     with pytest.raises(SerializationError, match=r"result of step 'odd': unsupported Unicode"):
         await desk.recorder.durable()
-    assert desk.recorder.settled
+    assert not desk.recorder.pending
 
 
 async def test_the_attempts_of_a_run_are_counted_sleeps_too(desk: Desk) -> None:
@@ -326,7 +327,7 @@ async def test_the_end_of_a_failed_run_is_not_lost_when_rows_wait(desk: Desk) ->
     end = run_end(desk.claim, Completed(None), progress=True)
     assert end is not None
 
-    ended = asyncio.create_task(desk.recorder.end(end))
+    ended = asyncio.ensure_future(desk.recorder.end(end))
     rows = await desk.settle()
 
     assert await ended

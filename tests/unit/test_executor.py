@@ -58,7 +58,7 @@ class Journal:
 
 
 class FakeRecorder:
-    progress, settled = False, True
+    progress = False
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -94,6 +94,8 @@ class FakeExecution:
         self.started = 0.0
         self.draining = False
         self.stop: Outcome | None = None
+        self.task: asyncio.Task[Any] | None = None
+        """Set by the executor."""
         self._task: asyncio.Task[Any] | None = None
         self.made.append(self)
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import asyncpg
+from asyncpg.pgproto.pgproto import UUID
 
 from openworkflow.backend.failures import (
     DRIVER_ERRORS,
@@ -20,9 +21,12 @@ from openworkflow.backend.failures import (
     one_line,
 )
 from openworkflow.backend.url import Dsn
+from openworkflow.core import ids
 from openworkflow.core.errors import BackendError
 
 logger = logging.getLogger(__name__)
+
+ids.make = UUID
 
 Connection = Any
 """An asyncpg connection, or a pool's proxy of one."""

@@ -30,6 +30,8 @@ class Part(NamedTuple):
     source: str
     """The block that makes rows of the parameters `prefix`_field."""
     prefix: str
+    as_text: bool = False
+    """Whether the parameters are the texts of arrays, `{1,2}`, and not arrays; floats never are."""
 
 
 class Group(NamedTuple):
@@ -52,9 +54,9 @@ class Arm(NamedTuple):
 
 
 PARTS: Mapping[type[Write], Part] = {
-    StepSuccess: Part("steps", "flush_step_successes", "success"),
+    StepSuccess: Part("steps", "flush_step_successes", "success", as_text=True),
     StepWrite: Part("steps", "flush_step_writes", "step"),
-    Completion: Part("ends", "flush_completions", "completion"),
+    Completion: Part("ends", "flush_completions", "completion", as_text=True),
     RunEnd: Part("ends", "flush_run_ends", "end"),
     Continuation: Part("continuations", "flush_continuation_rows", "continuation"),
     Wake: Part("wakes", "flush_wake_rows", "wake"),
@@ -142,7 +144,8 @@ def values(flush: Flush, shape: Shape) -> dict[str, Any]:
         for name, column in zip(COLUMNS[kind], zip(*rows, strict=True), strict=True):
             # unnest() fills a missing array with NULLs, which costs nothing to send.
             is_empty = column[0] is None and column.count(None) == len(column)
-            named[name] = None if is_empty else column
+            as_text = PARTS[kind].as_text and not isinstance(column[0], float)
+            named[name] = None if is_empty else _array_text(column) if as_text else column
         count = f"{PARTS[kind].group}_count"
         named[count] = named.get(count, 0) + len(rows)
     if (claim := flush.claim) is not None:
@@ -156,6 +159,28 @@ def values(flush: Flush, shape: Shape) -> dict[str, Any]:
             min(seconds, LONGEST_DEADLINE) for seconds in claim.deadlines.values()
         ]
     return named
+
+
+def _array_text(column: Sequence[Any]) -> str:
+    """The text of an array of these values, which are of one type, or None."""
+    if None in column:
+        return f"{{{','.join(map(_element, column))}}}"
+    if type(column[0]) is not str:
+        return f"{{{','.join(map(str, column))}}}"
+    texts = "\0".join(column)
+    if texts.count("\0") >= len(column):  # one holds what PostgreSQL refuses: let it say so
+        return f"{{{','.join(map(_element, column))}}}"
+    escaped = texts.replace("\\", "\\\\").replace('"', '\\"').replace("\0", '","')
+    return f'{{"{escaped}"}}'
+
+
+def _element(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if not isinstance(value, str):
+        return str(value)
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def lost(flush: Flush, shape: Shape, answer: Any) -> set[UUID]:

@@ -4,15 +4,24 @@ They grow with time, so that new rows go to the end of the primary key's index.
 """
 
 import time
+from collections.abc import Callable
 from random import getrandbits
-from uuid import UUID, SafeUUID
+from uuid import UUID
 
 _NANOSECONDS = 1_000_000
 _VERSION = 0x7 << 76
 _VARIANT = 0x2 << 62
 
-_set = object.__setattr__
 _last = 0
+
+
+def _plain(octets: bytes) -> UUID:
+    return UUID(bytes=octets)
+
+
+make: Callable[[bytes], UUID] = _plain
+"""Makes an id of its 16 bytes. Each step makes one, so the backend puts its driver's own class
+here, a subclass of UUID in C: ten times faster made, and sent as it is."""
 
 
 def uuid7() -> UUID:
@@ -26,8 +35,5 @@ def uuid7() -> UUID:
     tick = max((time.time_ns() << 12) // _NANOSECONDS, _last + 1)
     _last = tick
     noise = getrandbits(62)  # ids are names, not secrets: the fast generator will do
-    # What UUID(int=...) does, less its checks: every step makes one.
-    made = UUID.__new__(UUID)
-    _set(made, "int", (tick >> 12) << 80 | _VERSION | (tick & 0xFFF) << 64 | _VARIANT | noise)
-    _set(made, "is_safe", SafeUUID.unknown)
-    return made
+    number = (tick >> 12) << 80 | _VERSION | (tick & 0xFFF) << 64 | _VARIANT | noise
+    return make(number.to_bytes(16, "big"))

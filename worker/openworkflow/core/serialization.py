@@ -58,7 +58,7 @@ class Codec(Generic[T]):
         self._shows_order = shows_order(self._adapter.core_schema)
 
     def encode(
-        self, value: Any, what: str, limit: int = DEFAULT_PAYLOAD_LIMIT, *, name: str = ""
+        self, value: Any, what: str, limit: int = DEFAULT_PAYLOAD_LIMIT, name: str = ""
     ) -> str | None:
         """JSON text of `value`; None for None, which is stored as SQL NULL.
 

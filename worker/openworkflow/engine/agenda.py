@@ -35,10 +35,10 @@ class Agenda:
     """The operations of one execution."""
 
     __slots__ = (
-        "_asked",
         "_execution",
         "_resting",
         "_waits",
+        "asked",
         "busy",
         "operations",
         "tasks",
@@ -51,10 +51,11 @@ class Agenda:
         """What the function has asked for, and has not been answered, by key."""
         self.unawaited: dict[Operation, Coroutine[Any, Any, Any]] = {}
         """What it has called, and not awaited so far."""
-        self._asked: list[Operation] = []
+        self.asked: list[Operation] = []
+        """What is to be begun once the function is quiet."""
         self.busy = 0
         """Operations that are being performed, those that wait included."""
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] | None = None
         """Where they are performed, unless in the execution's own task."""
         self._waits: Waits[Operation] = _NO_WAITS
         self._resting: asyncio.Lock | None = None
@@ -80,15 +81,15 @@ class Agenda:
             operation.after = next(reversed(pending))
         self.operations[key] = operation
         if operation.recorded is None or operation.recorded.settled is None:
-            self._asked.append(operation)
+            self.asked.append(operation)
 
     def withdraw(self, operation: Operation) -> None:
         """The workflow has cancelled the branch that waits for it."""
         execution = self._execution
         if execution.stopped is not None or self.operations.pop(operation.key, None) is None:
             return
-        if operation in self._asked:
-            self._asked.remove(operation)
+        if operation in self.asked:
+            self.asked.remove(operation)
             return
         operation.withdraw()
         if operation.task is not None:
@@ -104,13 +105,15 @@ class Agenda:
         if all_asked and execution.history.unfinished:
             execution.fail(execution.history.mismatch(self.operations))
             return None
-        if execution.draining or not self._asked:
+        if execution.draining or not self.asked:
             return None
-        asked, self._asked = self._asked, []
+        asked, self.asked = self.asked, []
         self.busy += len(asked)
         if here and len(self.operations) == 1 and asked[0].environment is None:
             return asked[0]
         loop = asyncio.get_running_loop()
+        if self.tasks is None:
+            self.tasks = set()
         for operation in asked:
             task = operation.task = loop.create_task(
                 self._perform(operation), context=operation.environment or copy_context()
@@ -118,15 +121,6 @@ class Agenda:
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
         return None
-
-    def start_alone(self) -> bool:
-        """Whether the only thing asked for may be begun; the caller performs it."""
-        execution = self._execution
-        if execution.draining:
-            return False
-        self._asked.clear()
-        self.busy += 1
-        return True
 
     async def _perform(self, operation: Operation) -> None:
         """Do what was asked for, in a task of its own."""
@@ -231,7 +225,7 @@ class Agenda:
     async def end_tasks(self) -> None:
         """Cancel the step functions still running, and see them out for a moment."""
         execution = self._execution
-        left = [task for task in self.tasks if not task.done()]
+        left = [task for task in self.tasks or () if not task.done()]
         for task in left:
             task.cancel()
         if left and execution.stopped is not None:
@@ -239,11 +233,12 @@ class Agenda:
 
     def forget(self) -> None:
         """The execution is over: let go of what holds it in memory."""
-        for coroutine in self.unawaited.values():
-            coroutine.close()
-        self.unawaited.clear()
-        self.operations.clear()
-        self._asked.clear()
+        if self.unawaited or self.operations:
+            for coroutine in self.unawaited.values():
+                coroutine.close()
+            self.unawaited.clear()
+            self.operations.clear()
+            self.asked.clear()
         if not self.tasks:  # what does not let itself be cancelled still asks of it
             del self._execution
 

@@ -4,14 +4,15 @@ import asyncio
 import functools
 import inspect
 import types
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Coroutine, Generator
 from contextvars import copy_context
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from openworkflow.core.errors import StepTimeout, Suspended
 from openworkflow.core.workflow import INSIDE_STEP, current_run
 from openworkflow.engine.threads import LimitPassed, Threads
-from openworkflow.telemetry.logs import log_context
+from openworkflow.telemetry.logs import log_step
 
 if TYPE_CHECKING:
     from openworkflow.engine.operations.call import CallOperation
@@ -52,43 +53,59 @@ def call(step: "CallOperation", threads: Threads) -> Generator[Any, Any, Any]:
     A replay would not set it for the workflow. Raises whatever the function raises, as an
     Exception.
     """
-    coroutine = _body(step, threads)
-    run, send = copy_context().run, coroutine.send
+    run = copy_context().run
     try:
-        awaited = run(send, None)
-        while True:
-            try:
-                answer = yield awaited
-            except BaseException as error:
-                awaited = run(coroutine.throw, error)
-            else:
-                awaited = run(send, answer)
-    except StopIteration as stop:
-        return stop.value
-
-
-async def _body(step: "CallOperation", threads: Threads) -> Any:
-    # Inside a step, functions decorated with @step are just functions.
-    current_run.set(INSIDE_STEP)
-    log_context.set({**log_context.get({}), "step": step.key})
-    try:
-        if step.about.is_async:
-            return await step.fn(*step.args, **step.kwargs)
-        work = functools.partial(step.fn, *step.args, **step.kwargs)
-        value = await threads.call(work, step.seconds)
-        # `lambda: fetch(x)` is a sync function that returns a coroutine.
-        return await _awaited(value, step.seconds) if inspect.isawaitable(value) else value
+        coroutine = run(_called, step, threads)
+        send = coroutine.send
+        try:
+            awaited = run(send, None)
+            while True:
+                try:
+                    answer = yield awaited
+                except BaseException as error:
+                    awaited = run(coroutine.throw, error)
+                else:
+                    awaited = run(send, answer)
+        except StopIteration as stop:
+            return stop.value
     except (Exception, Suspended):
         raise
-    except asyncio.CancelledError as error:
+    except BaseException as error:
         if is_cancelled(error):
             raise
-        raise RuntimeError("the step awaited something that was cancelled") from error
-    except SystemExit as error:
-        raise RuntimeError(f"the step called sys.exit({error.code!r})") from error
-    except BaseException as error:  # KeyboardInterrupt, the panic of an extension: not our end
-        told = f": {error}" if str(error) else ""
-        raise RuntimeError(f"the function raised {type(error).__name__}{told}") from error
+        raise _as_exception(error) from error
+
+
+def _called(step: "CallOperation", threads: Threads) -> Coroutine[Any, Any, Any]:
+    # Inside a step, functions decorated with @step are just functions.
+    current_run.set(INSIDE_STEP)
+    log_step.set(step.key)
+    if not step.about.is_async:
+        return _in_thread(step, threads)
+    made = step.fn(*step.args, **step.kwargs)
+    return made if type(made) is CoroutineType else _of(made)
+
+
+async def _of(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+async def _in_thread(step: "CallOperation", threads: Threads) -> Any:
+    work = functools.partial(step.fn, *step.args, **step.kwargs)
+    value = await threads.call(work, step.seconds)
+    # `lambda: fetch(x)` is a sync function that returns a coroutine.
+    return await _awaited(value, step.seconds) if inspect.isawaitable(value) else value
+
+
+def _as_exception(error: BaseException) -> RuntimeError:
+    """What may end a run, and no more, in the place of what would end a program."""
+    if isinstance(error, asyncio.CancelledError):
+        return RuntimeError("the step awaited something that was cancelled")
+    if isinstance(error, SystemExit):
+        return RuntimeError(f"the step called sys.exit({error.code!r})")
+    # KeyboardInterrupt, the panic of an extension: not our end
+    told = f": {error}" if str(error) else ""
+    return RuntimeError(f"the function raised {type(error).__name__}{told}")
 
 
 async def _awaited(value: Awaitable[Any], seconds: float | None) -> Any:

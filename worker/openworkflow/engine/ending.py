@@ -45,9 +45,11 @@ def returned(execution: "Execution", value: Any, alone: Iterable[str] = ()) -> O
     """The function has returned `value`, and left branches with these paths to themselves."""
     workflow = execution.workflow
     try:
-        _check_complete(execution, alone)
+        agenda, history = execution.agenda, execution.history
+        if agenda.operations or agenda.unawaited or (history.recorded and history.unfinished):
+            _check_complete(execution, alone)
         codec, limit = workflow.output_codec, execution.services.payload_limit
-        return Completed(codec.encode(value, "result of workflow", limit, name=workflow.name))
+        return Completed(codec.encode(value, "result of workflow", limit, workflow.name))
     except OpenWorkflowError as error:
         return Failed(Failure.from_exception(error))
 
@@ -96,8 +98,6 @@ def listed(names: Iterable[str]) -> str:
 def _check_complete(execution: "Execution", alone: Iterable[str]) -> None:
     """Raise for steps that were recorded and not asked for, or asked for and not waited for."""
     agenda, history = execution.agenda, execution.history
-    if not (agenda.operations or agenda.unawaited or history.unfinished):
-        return
     if history.unasked() is not None:
         raise history.mismatch(())
     # A branch that is given up where it stands may still hold steps that it would have awaited.

@@ -36,9 +36,10 @@ from openworkflow.engine.outcome import (
     Released,
 )
 from openworkflow.engine.program import AsyncProgram
-from openworkflow.engine.recorder import Recorder, StepCall
+from openworkflow.engine.recorder import Recorder, nobody
 from openworkflow.engine.services import Services
 from openworkflow.engine.slot import NO_SLOT, Slot
+from openworkflow.engine.step_call import StepCall
 from openworkflow.engine.thread_program import ThreadProgram
 
 logger = logging.getLogger(__name__)
@@ -91,8 +92,8 @@ class Execution:
             run,
             services.journal,
             self._lose,
-            completions=history.completions,
-            attempts=history.attempts,
+            history.completions,
+            history.attempts,
         )
         self.patches: Patches | None = None
         self.program: AsyncProgram | ThreadProgram | None = None
@@ -110,10 +111,10 @@ class Execution:
         if self.stopped is None and (self.claim.deadline_at or self.history.unreadable):
             self.stopped = self._refusal()
         if self.stopped is not None:
-            if isinstance(self.stopped, Failed):
-                self._close_rows()
+            self._close_rows(self.stopped)
             return self.stopped
-        self.task = asyncio.current_task()
+        if self.task is None:
+            self.task = asyncio.current_task()
         if self.history.overtook:
             self.recorder.record_again(self.history.overtook)
         deadline = None if self.claim.deadline_at is None else self._watch_deadline()
@@ -135,8 +136,8 @@ class Execution:
                 await self.agenda.end_tasks()
             program.forget()
             self._forget()
-        if isinstance(outcome, Completed | Failed):
-            self._close_rows()
+        if self.recorder.open or self.history.recorded:
+            self._close_rows(outcome)
         return outcome
 
     def interrupt(self, outcome: Outcome) -> None:
@@ -190,7 +191,7 @@ class Execution:
         return (
             self.stopped is None
             and not self.draining
-            and self._guard.stands
+            and self._guard.now() < self._guard.until
             and not 0 < self._limit <= self.recorder.attempts
         )
 
@@ -259,8 +260,10 @@ class Execution:
         loop = asyncio.get_running_loop()
         return loop.call_later(max(0.0, seconds), self.fail, _exceeded(deadline))
 
-    def _close_rows(self) -> None:
+    def _close_rows(self, outcome: Outcome) -> None:
         """A run that has ended leaves no row that says it is running."""
+        if not isinstance(outcome, Completed | Failed):
+            return
         if self.recorder.open:
             self.recorder.close_all("the run ended")
         if self.history.recorded:
@@ -269,10 +272,10 @@ class Execution:
     def _forget(self) -> None:
         """Let go of what holds this execution: it is then freed without the garbage collector."""
         self.agenda.forget()
-        self.recorder.detach()
+        self.recorder.lost = nobody
         while self.stopped is not None and self.task is not None and self.task.cancelling():
             self.task.uncancel()
-        self.program = self.task = self.context = None
+        self.program = self.context = None
 
     def defect(self, error: BaseException) -> Released:
         """A mistake of this program, not of the run: loud, and the run is offered again."""

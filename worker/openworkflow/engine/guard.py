@@ -36,6 +36,8 @@ class LeaseGuard:
         self._lease, self.now = lease, clock
         self._lock = threading.Lock()
         self._last = clock()
+        self.until = self._last + lease
+        """Until when, by `now`, the claims of this worker can be taken for its own."""
         self._recovers_from = self._last
         self._waiting: set[asyncio.Future[None]] = set()
 
@@ -47,7 +49,7 @@ class LeaseGuard:
     @property
     def stands(self) -> bool:
         """Whether the claims of this worker can be taken for its own."""
-        return self.now() - self._last < self._lease
+        return self.now() < self.until
 
     @property
     def may_recover(self) -> bool:
@@ -73,6 +75,7 @@ class LeaseGuard:
             if self._is_outage(sent - self._last):
                 self._recovers_from = self.now() + SETTLING_LEASES * self._lease
             self._last = max(self._last, sent)
+            self.until = self._last + self._lease
 
     def release(self) -> None:
         """Let go of all that wait in `renewed`; they look whether the guard stands."""

@@ -83,6 +83,9 @@ class Recorded:
             self.failures, self.retry_at = attempt.attempt, attempt.resume_at
 
 
+_NOTHING: dict[str, Recorded] = {}
+
+
 class History:
     """The recorded steps of one run, and the events of which this execution hands out the next."""
 
@@ -101,7 +104,7 @@ class History:
     )
 
     def __init__(self, attempts: Iterable[RecordedStep] = ()) -> None:
-        self.recorded: dict[str, Recorded] = {}
+        self.recorded: dict[str, Recorded] = _NOTHING
         """What is recorded, by key."""
         self.attempts = 0
         """Attempts recorded so far, failed ones included."""
@@ -118,12 +121,13 @@ class History:
         """Why this program cannot read the history: a newer one wrote it."""
         self.has_branches = False
         """Whether some of it was asked for by branches, or threads, of the function."""
-        rows = list(attempts)
+        rows = attempts if isinstance(attempts, tuple) else tuple(attempts)
         if not rows:  # what most runs begin with: nothing is ever put into these
             self._strict, self._loose = _NO_ORDER, _NO_KEYS
             self._required = self.late = _NO_SET
             self.keys = Keys()
             return
+        self.recorded = {}
         self._strict, self._loose, self._required, self.late = deque(), {}, set(), set()
         told = self._read(rows)
         self.has_branches = bool(told)

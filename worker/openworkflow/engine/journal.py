@@ -11,6 +11,7 @@ it is about to delete. The first entry always leaves, so none waits for more tha
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -58,6 +59,11 @@ class Written(asyncio.Future[bool]):
     def cancel(self, msg: object = None) -> bool:
         """Refuse; asyncio then delivers the cancellation once the write has returned."""
         return False
+
+    async def over(self) -> None:
+        """Wait until it is resolved, whatever it comes to: who awaits it is told that."""
+        with contextlib.suppress(BackendError):
+            await self
 
     def settle(self, held: bool) -> None:
         """Resolve, unless that has happened."""
@@ -137,8 +143,9 @@ class Journal:
             written.settle(False)
             return written
         written.rows, written.unsent = [row], True
+        if not self._entries:
+            self._wake.set()
         self._entries.append(written)
-        self._wake.set()
         return written
 
     def write_together(self, rows: Sequence[Write]) -> Written:

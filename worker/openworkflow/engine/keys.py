@@ -6,7 +6,7 @@ before in the run, as in the TypeScript SDK. Where the key alone does not tell t
 another branch uses the name too, the row's context does.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping
 from typing import Any, NamedTuple
 
 from openworkflow.core.errors import ConfigurationError
@@ -43,7 +43,7 @@ class Branch:
     def __init__(self, path: str = "") -> None:
         self.path = path
         self._children = 0
-        self._names: dict[str, int] = {}
+        self._names: dict[str, int] | None = None
 
     def child(self) -> "Branch":
         """The branch of the next task made here."""
@@ -52,9 +52,14 @@ class Branch:
 
     def count(self, name: str, before: int = 0) -> int:
         """How often `name` was asked for here, `before` included; counts this time."""
-        seen = self._names.get(name, before)
-        self._names[name] = seen + 1
+        names = self._names = {} if self._names is None else self._names
+        seen = names.get(name, before)
+        names[name] = seen + 1
         return seen
+
+
+_NO_CALLS: dict[Call, str] = {}
+_NO_KEYS: set[str] = set()
 
 
 class Keys:
@@ -62,18 +67,19 @@ class Keys:
 
     __slots__ = ("_calls", "_legacy", "_ordinals", "_owned", "_recorded", "requested")
 
-    def __init__(self, recorded: Iterable[str] = (), *, legacy: bool = False) -> None:
-        self._recorded = recorded if isinstance(recorded, dict) else frozenset(recorded)
-        self._legacy = legacy
-        self._calls: dict[Call, str] = {}
-        self._owned: set[str] = set()
-        self._ordinals: dict[str, int] = {}
+    def __init__(self, recorded: Container[str] = (), *, legacy: bool = False) -> None:
+        self._recorded, self._legacy = recorded, legacy
+        # Most runs have no history, and use each name once: they make none of these.
+        self._calls, self._owned = _NO_CALLS, _NO_KEYS
+        self._ordinals: dict[str, int] | None = None
         self.requested: dict[str, Call | None] = {}
         """Each key asked for, and its call; None where the key says it: the name's first call."""
 
     def own(self, key: str, context: Mapping[str, Any]) -> None:
         """Take in what a row says of the call that it records."""
         call = Call(context["branch"], context.get("name", key), context.get("nth", 0))
+        if self._calls is _NO_CALLS:
+            self._calls, self._owned = {}, set()
         self._calls[call] = key
         self._owned.add(key)
 
@@ -122,8 +128,9 @@ class Keys:
         if not call.path and key not in self.requested and key not in self._owned:
             return key
         key = call.name
+        ordinals = self._ordinals = {} if self._ordinals is None else self._ordinals
         while key in self.requested or key in self._owned or self._is_anothers(key):
-            self._ordinals[call.name] = ordinal = self._ordinals.get(call.name, 0) + 1
+            ordinals[call.name] = ordinal = ordinals.get(call.name, 0) + 1
             key = f"{call.name}:{ordinal}"
         return key
 

@@ -20,13 +20,17 @@ from typing import Any, Protocol
 
 from openworkflow.core.errors import ConfigurationError, Suspended
 from openworkflow.engine.as_completed import of_as_completed
+from openworkflow.engine.handles import Handle, Timer
 from openworkflow.engine.keys import Branch
 from openworkflow.engine.refusals import refusal
 
 logger = logging.getLogger(__name__)
 
 _EMPTY = Context()
-_ONE_TASK_PER_THREAD = sys.version_info >= (3, 14)
+UNWIND_CALLBACKS_PER_TASK = 100
+UNWIND_CALLBACKS = 10_000
+"""What a function that was stopped may still do: `finally` blocks, not another life."""
+ONE_TASK_PER_THREAD = sys.version_info >= (3, 14)
 """Since then a thread has one current task; before, each loop has its own."""
 
 
@@ -56,38 +60,6 @@ class BranchTask(asyncio.Task[Any]):
         super().add_done_callback(callback, context=_EMPTY)
 
 
-class Timer:
-    """A wait for a time that asyncio code asked for; it can be cancelled, like any TimerHandle."""
-
-    __slots__ = ("_cancelled", "_when", "_withdraw", "args", "callback", "context")
-
-    def __init__(
-        self, when: float, callback: Callable[..., object], args: Any, context: Context
-    ) -> None:
-        self._when, self.callback, self.args, self.context = when, callback, args, context
-        self._withdraw: Callable[[], None] | None = None
-        self._cancelled = False
-
-    def on_cancel(self, withdraw: Callable[[], None] | None) -> None:
-        """Have `withdraw` called when the workflow cancels this; None once it is over."""
-        self._withdraw = withdraw
-
-    def cancel(self) -> None:
-        """Part of asyncio's TimerHandle."""
-        self._cancelled = True
-        if (withdraw := self._withdraw) is not None:
-            self._withdraw = None
-            withdraw()
-
-    def cancelled(self) -> bool:
-        """Part of asyncio's TimerHandle."""
-        return self._cancelled
-
-    def when(self) -> float:
-        """Part of asyncio's TimerHandle."""
-        return self._when
-
-
 class Owner(Protocol):
     """The execution whose function runs on the loop."""
 
@@ -98,66 +70,57 @@ class Owner(Protocol):
         """Something that is no event of the run made its function ready."""
 
 
-class _Handle:
-    """A callback that is ready; asyncio's own Handle costs three times as much to make."""
-
-    __slots__ = ("args", "callback", "context")
-
-    def __init__(self, callback: Callable[..., object] | None, args: Any, context: Context) -> None:
-        self.callback, self.args, self.context = callback, args, context
-
-    def cancel(self) -> None:
-        self.callback = None
-
-    def cancelled(self) -> bool:
-        return self.callback is None
+_NOTHING: deque[Handle] = deque(maxlen=0)
+_NO_TASKS: set[BranchTask] = set()
 
 
 class WorkflowLoop(asyncio.AbstractEventLoop):
     """The loop of one execution; `home` is the context that the execution itself runs in.
 
-    `seed` is a number of the run's own: tasks are numbered from there on.
+    It is driven in the midst of a task of the loop `outer`. `seed` is a number of the run's own:
+    tasks are numbered from there on.
     """
 
+    # Each run makes a loop, and most functions only look at it: what changes with the first branch
+    # or timer is the class's until then.
     quiet = False
     """Whether the function was stopped: that is its outcome, whatever its tasks still raise."""
+    running = False
+    """Whether this loop is the one that executes just now."""
+    ready: deque[Handle] = _NOTHING
+    """What is to run next; empty while the function waits for an event, or has ended."""
+    tasks: set[BranchTask] = _NO_TASKS
+    """Tasks that the function made and that have not ended."""
+    _time = 0.0
+    _tasks_made = 0
+    _outer_task: asyncio.Task[Any] | None = None
+    _made: dict[int, BranchTask] = {}  # noqa: RUF012 (replaced, never changed)
 
-    def __init__(self, owner: Owner, home: Context | None, seed: int = 0) -> None:
+    def __init__(
+        self, owner: Owner, home: Context | None, outer: asyncio.AbstractEventLoop, seed: int = 0
+    ) -> None:
         self._owner: Owner | None = owner
-        self._home = home
-        self.ready: deque[_Handle] = deque()
-        """What is to run next; empty while the function waits for an event, or has ended."""
-        self._time = 0.0
-        self.seed = seed
-        self._tasks_made = 0
-        self._made: dict[int, BranchTask] = {}
-        self._outer = asyncio.get_running_loop()
-        self._branched = False
-        self._outer_task: asyncio.Task[Any] | None = None
+        self._home, self.outer, self.seed = home, outer, seed
         self.trunk = Branch()
         """The branch of the function itself."""
-        self.tasks: set[BranchTask] = set()
-        """Tasks that the function made and that have not ended."""
-        self.running = False
-        """Whether this loop is the one that executes just now."""
 
     # -- what the execution does ---------------------------------------------------------------
 
     def enter(self) -> None:
         """Make this the running loop, in the midst of a task of the loop that it was made in."""
-        if _ONE_TASK_PER_THREAD:
+        if ONE_TASK_PER_THREAD:
             self._outer_task = asyncio.current_task()
             if self._outer_task is not None:
-                asyncio.tasks._leave_task(self._outer, self._outer_task)
+                asyncio.tasks._leave_task(self.outer, self._outer_task)
         asyncio._set_running_loop(self)
         self.running = True
 
     def leave(self) -> None:
         """Let the outer loop go on."""
         self.running = False
-        asyncio._set_running_loop(self._outer)
-        if _ONE_TASK_PER_THREAD and self._outer_task is not None:
-            asyncio.tasks._enter_task(self._outer, self._outer_task)
+        asyncio._set_running_loop(self.outer)
+        if ONE_TASK_PER_THREAD and self._outer_task is not None:
+            asyncio.tasks._enter_task(self.outer, self._outer_task)
 
     def run(self, limit: int) -> int:
         """Run what is ready, and what that makes ready, up to `limit` callbacks; how many ran."""
@@ -184,11 +147,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """A timer's time has come."""
         timer.on_cancel(None)
         self._time = max(self._time, timer.when())
-        self.ready.append(_Handle(timer.callback, timer.args, timer.context))
+        self._soon(Handle(timer.callback, timer.args, timer.context))
 
     def branch(self) -> Branch:
         """The branch whose code is executing."""
-        if not self._branched:
+        if self.tasks is _NO_TASKS:
             return self.trunk
         task = asyncio.current_task(self)
         return task.branch if isinstance(task, BranchTask) else self.trunk
@@ -206,11 +169,24 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 told = "a task does not let itself be cancelled"
                 self.call_exception_handler({"message": told, "exception": error})
 
+    def unwind(self, main: asyncio.Future[Any]) -> None:
+        """Cancel what is left of the function; what it still asks for is refused."""
+        self.quiet = not main.done()
+        self.enter()
+        try:
+            self.cancel(main)
+            most = UNWIND_CALLBACKS + UNWIND_CALLBACKS_PER_TASK * len(self.tasks)
+            if self.run(most) == most:
+                logger.error("a workflow does not let itself be stopped; what is left is dropped")
+        finally:
+            self.leave()
+
     def forget(self) -> None:
         """The execution is over: nothing moves any more, and nothing keeps it in memory."""
         self._owner = self._home = None
-        self.ready.clear()
-        self.tasks.clear()
+        if self.ready or self.tasks:
+            self.ready.clear()
+            self.tasks.clear()
 
     # -- what asyncio asks of a loop -----------------------------------------------------------
 
@@ -219,17 +195,17 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> _Handle:
+    ) -> Handle:
         """Part of asyncio."""
         if not self.running:
             return self._from_outside()
-        handle = _Handle(callback, args, context or copy_context())
-        self.ready.append(handle)
+        handle = Handle(callback, args, context or copy_context())
+        self._soon(handle)
         return handle
 
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> _Handle:
+    ) -> Handle:
         """Part of asyncio; a thread that was not made by a step is no event of the run."""
         return self._from_outside()
 
@@ -239,7 +215,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         callback: Callable[..., object],
         *args: Any,
         context: Context | None = None,
-    ) -> Timer | _Handle:
+    ) -> Timer | Handle:
         """Part of asyncio; the timer is recorded, and survives the worker."""
         return self.call_at(self._time + delay, callback, *args, context=context)
 
@@ -249,7 +225,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         callback: Callable[..., object],
         *args: Any,
         context: Context | None = None,
-    ) -> Timer | _Handle:
+    ) -> Timer | Handle:
         """Part of asyncio."""
         if not self.running:
             return self._from_outside()
@@ -282,19 +258,18 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             raise ConfigurationError(
                 "a task of a workflow is made by the workflow's own code, not from outside of it"
             )
-        if (made := self._made.pop(id(coro), None)) is not None:
+        if self._made and (made := self._made.pop(id(coro), None)) is not None:
             return made
         if (siblings := of_as_completed(sys._getframe(1))) is not None:
-            for each in siblings:
-                self._made[id(each)] = self._new_task(each, None, None)
+            self._made = {id(each): self._new_task(each, None, None) for each in siblings}
             return self._made.pop(id(coro))
         return self._new_task(coro, name, context)
 
     def _new_task(
         self, coro: Coroutine[Any, Any, Any], name: str | None, context: Context | None
     ) -> BranchTask:
-        if not self._branched:
-            self._branched = True
+        if self.tasks is _NO_TASKS:
+            self.tasks = set()
             if (main := asyncio.current_task(self)) is not None:
                 asyncio._register_task(main)  # `asyncio.all_tasks` then answers it too
         branch = self.branch().child()
@@ -338,11 +313,16 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def get_exception_handler(self) -> None:
         """Part of asyncio."""
 
-    def _from_outside(self) -> _Handle:
+    def _soon(self, handle: Handle) -> None:
+        if self.ready is _NOTHING:
+            self.ready = deque()
+        self.ready.append(handle)
+
+    def _from_outside(self) -> Handle:
         """Nothing runs: from whatever thread this comes, the execution hears of it in its own."""
-        if self._owner is not None and not self._outer.is_closed():
-            self._outer.call_soon_threadsafe(self._owner.moved_from_outside)
-        return _Handle(None, (), _EMPTY)
+        if self._owner is not None and not self.outer.is_closed():
+            self.outer.call_soon_threadsafe(self._owner.moved_from_outside)
+        return Handle(None, (), _EMPTY)
 
 
 for _name, _member in vars(asyncio.AbstractEventLoop).items():

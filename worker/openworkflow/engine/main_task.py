@@ -11,9 +11,10 @@ from collections.abc import Coroutine
 from contextvars import Context
 from typing import Any
 
-from openworkflow.engine.loop import WorkflowLoop
+from openworkflow.engine.loop import ONE_TASK_PER_THREAD, WorkflowLoop
 from openworkflow.engine.operations.operation import Operation
 
+_set_running_loop = asyncio._set_running_loop
 _enter_task: Any = asyncio.tasks._enter_task
 _leave_task: Any = asyncio.tasks._leave_task
 
@@ -29,7 +30,7 @@ class MainTask(asyncio.Future[Any]):
         "_must_cancel",
         "_name",
         "_on",
-        "_requests",
+        "cancel_requests",
     )
 
     def __init__(
@@ -40,7 +41,8 @@ class MainTask(asyncio.Future[Any]):
         self._asked: Operation | None = None
         self._fut_waiter: Any = None
         self._must_cancel: CancelledError | None = None
-        self._requests = 0
+        self.cancel_requests = 0
+        """How often it was asked to be cancelled, less what it has taken back."""
         self._name = "workflow"
 
     def __hash__(self) -> int:
@@ -49,15 +51,15 @@ class MainTask(asyncio.Future[Any]):
 
     # -- for the execution -----------------------------------------------------------------------
 
-    def step(self, value: Any = None, error: BaseException | None = None) -> Any:
-        """Let the function go on with an answer; returns what it awaits next, if it goes on."""
+    def step(self, error: BaseException | None = None) -> Any:
+        """Let the function go on; returns what it awaits next, if it goes on."""
         loop, coroutine = self._on, self._coroutine
         if self._must_cancel:
             error = error if isinstance(error, CancelledError) else self._must_cancel
             self._must_cancel = None
         _enter_task(loop, self)
         try:
-            return coroutine.send(value) if error is None else coroutine.throw(error)
+            return coroutine.send(None) if error is None else coroutine.throw(error)
         except StopIteration as stop:
             self.set_result(stop.value)
         except BaseException as raised:
@@ -66,16 +68,20 @@ class MainTask(asyncio.Future[Any]):
             _leave_task(loop, self)
         return None
 
-    def step_alone(self, value: Any, error: BaseException | None) -> Any:
+    def step_alone(self, error: BaseException | None) -> Any:
         """Step from outside of the loop, which is the running one meanwhile."""
         loop, coroutine = self._on, self._coroutine
-        loop.enter()
+        if ONE_TASK_PER_THREAD:
+            loop.enter()
+        else:  # the same without a call, and likewise below
+            loop.running = True
+            _set_running_loop(loop)
         try:
             if self._must_cancel:
-                return self.step(value, error)
+                return self.step(error)
             _enter_task(loop, self)
             try:
-                return coroutine.send(value) if error is None else coroutine.throw(error)
+                return coroutine.send(None) if error is None else coroutine.throw(error)
             finally:
                 _leave_task(loop, self)
         except StopIteration as stop:
@@ -83,7 +89,11 @@ class MainTask(asyncio.Future[Any]):
         except BaseException as raised:
             self._fail(raised)
         finally:
-            loop.leave()
+            if ONE_TASK_PER_THREAD:
+                loop.leave()
+            else:
+                loop.running = False
+                _set_running_loop(loop.outer)
         return None
 
     def _fail(self, error: BaseException) -> None:
@@ -124,10 +134,12 @@ class MainTask(asyncio.Future[Any]):
         except BaseException as error:
             self._proceed(error)
         else:
-            self.go_on(self.step(None if asked is None else value))
+            if asked is not None:
+                asked.answer = value
+            self.go_on(self.step())
 
     def _proceed(self, error: BaseException | None = None) -> None:
-        self.go_on(self.step(None, error))
+        self.go_on(self.step(error))
 
     def ended(self) -> tuple[Any, BaseException | None]:
         """What the function returned or raised."""
@@ -142,19 +154,19 @@ class MainTask(asyncio.Future[Any]):
         """See asyncio.Task."""
         if self.done():
             return False
-        self._requests += 1
+        self.cancel_requests += 1
         if self._fut_waiter is None or not self._fut_waiter.cancel(msg):
             self._must_cancel = CancelledError() if msg is None else CancelledError(msg)
         return True
 
     def cancelling(self) -> int:
         """See asyncio.Task."""
-        return self._requests
+        return self.cancel_requests
 
     def uncancel(self) -> int:
         """See asyncio.Task."""
-        self._requests = max(0, self._requests - 1)
-        return self._requests
+        self.cancel_requests = max(0, self.cancel_requests - 1)
+        return self.cancel_requests
 
     def get_coro(self) -> Coroutine[Any, Any, Any]:
         """See asyncio.Task."""

@@ -6,19 +6,20 @@ were recorded. After each the function runs until it is quiet.
 """
 
 import asyncio
-import logging
 from asyncio import CancelledError
 from collections import deque
 from collections.abc import Coroutine
 from contextvars import copy_context
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from openworkflow.core.duration import LONGEST
 from openworkflow.core.errors import Suspended
 from openworkflow.core.workflow import current_run
-from openworkflow.engine import ending, generators
-from openworkflow.engine.loop import Timer, WorkflowLoop
+from openworkflow.engine import ending
+from openworkflow.engine.handles import Timer
+from openworkflow.engine.loop import WorkflowLoop
 from openworkflow.engine.main_task import MainTask
 from openworkflow.engine.operations.operation import Operation
 from openworkflow.engine.operations.sleep import TimerOperation
@@ -28,15 +29,10 @@ from openworkflow.engine.step import Step
 if TYPE_CHECKING:
     from openworkflow.engine.execution import Execution
 
-logger = logging.getLogger(__name__)
-
 CALLBACKS_AT_ONCE = 1_000
 """After so many callbacks without a rest, other runs have their turn."""
 MOST_CALLBACKS = 1_000_000
 """A function that has not come to rest after so many will not."""
-UNWIND_CALLBACKS_PER_TASK = 100
-UNWIND_CALLBACKS = 10_000
-"""What a function that was stopped may still do: `finally` blocks, not another life."""
 _SEED_BITS = (1 << 60) - 1
 
 
@@ -54,6 +50,7 @@ class AsyncProgram:
         "_here",
         "_inbox",
         "_last_failed",
+        "_main",
         "_moved",
         "_outer",
         "loop",
@@ -61,33 +58,81 @@ class AsyncProgram:
 
     def __init__(self, execution: "Execution") -> None:
         self._execution = execution
-        self._outer = asyncio.get_running_loop()
-        generators.watch()
-        self._inbox: deque[tuple[Operation, Any, BaseException | None]] = deque()
+        assert execution.task is not None
+        self._outer = outer = execution.task.get_loop()
+        self._inbox: deque[tuple[Operation, Any, BaseException | None]] | None = None
         self._moved: asyncio.Future[None] | None = None
         self._here = False
         self._callbacks = 0
         self._last_failed: str | None = None
         self._direct = True
+        self._main: MainTask | None = None
         seed = execution.claim.id.int & _SEED_BITS
-        self.loop = WorkflowLoop(self, execution.context, seed)  # type: ignore[abstract]
+        self.loop = WorkflowLoop(self, execution.context, outer, seed)  # type: ignore[abstract]
 
     async def run(self) -> Outcome:
         """Execute the function; returns how it ended, or was stopped."""
-        execution = self._execution
+        execution, loop = self._execution, self.loop
+        agenda, history = execution.agenda, execution.history
+        operations, recorded = agenda.operations, history.recorded
+        error: BaseException | None = None
         try:
-            coroutine = self._call()
-        except Exception as error:
-            return ending.raised(execution, error)
-        main = MainTask(coroutine, self.loop, execution.context or copy_context())
+            self._main = main = MainTask(self._call(), loop, execution.context or copy_context())
+        except Exception as raised:
+            return ending.raised(execution, raised)
+        # One thing after the other, until the function has to be a task.
+        while (asked := main.step_alone(error)) is not None or not main.done():
+            if (
+                not isinstance(asked, Operation)
+                or asked.environment is not None
+                or len(operations) > 1
+                or execution.stopped is not None
+                or loop.ready
+                or main.cancel_requests
+            ):
+                return await self._run_as_task(asked)
+            if not recorded or not history.pending:
+                if execution.draining:
+                    return await self._run_as_task(asked)
+                agenda.asked.clear()
+                agenda.busy += 1
+                self._here = True
+                try:
+                    asked.answer, error = await asked.perform()
+                except BaseException as failure:
+                    return await self._run_as_task(asked, failure)
+                self._here = False
+                agenda.busy -= 1
+            elif (row := history.take_next(asked.key)) is not None:
+                asked.answer, error = execution.recall(asked, row)
+            else:
+                return await self._run_as_task(asked)
+            del operations[asked.key]
+            self._last_failed = None if error is None else asked.key
+        return self._ended(main)
+
+    async def _run_as_task(self, asked: Any, failure: BaseException | None = None) -> Outcome:
+        """Go on as a task of the loop, like the function's branches.
+
+        It waits for what it has `asked` for, and that has ended with a `failure` to perform it.
+        """
+        execution, main = self._execution, self._main
+        assert main is not None
         try:
-            await self._run_directly(main)
+            self._become_task(main, asked)
+            if failure is not None:
+                self._here = False
+                execution.agenda.performed(asked, failure)
             while execution.stopped is None and not main.done():
-                await self._run_as_task(main)
+                await self._round(main)
         except CancelledError:
             execution.interrupt(Lost())  # the worker is torn down
-            self._unwind(main)
+            self.loop.unwind(main)
             raise
+        return self._ended(main)
+
+    def _ended(self, main: MainTask) -> Outcome:
+        execution = self._execution
         if (outcome := execution.stopped) is None:
             outcome = self._outcome(*main.ended())
             if execution.agenda.busy:
@@ -95,49 +140,8 @@ class AsyncProgram:
             else:
                 execution.stopped = outcome
         if self.loop.tasks or not main.done():
-            self._unwind(main)
+            self.loop.unwind(main)
         return outcome
-
-    async def _run_directly(self, main: MainTask) -> None:
-        """Step the function from one operation to the next, until it has to be a task."""
-        execution, loop = self._execution, self.loop
-        agenda, history = execution.agenda, execution.history
-        operations, recorded = agenda.operations, history.recorded
-        value: Any = None
-        error: BaseException | None = None
-        while True:
-            asked = main.step_alone(value, error)
-            if main.done():
-                return
-            if (
-                not isinstance(asked, Operation)
-                or asked.environment is not None
-                or len(operations) > 1
-                or execution.stopped is not None
-                or loop.ready
-                or main.cancelling()
-            ):
-                break
-            if not recorded or not history.pending:
-                if not agenda.start_alone():
-                    break
-                self._here = True
-                try:
-                    value, error = await asked.perform()
-                except BaseException as raised:
-                    self._here = False
-                    self._become_task(main, asked)
-                    agenda.performed(asked, raised)
-                    return
-                self._here = False
-                agenda.busy -= 1
-            elif (row := history.take_next(asked.key)) is not None:
-                value, error = execution.recall(asked, row)
-            else:
-                break
-            del operations[asked.key]
-            self._last_failed = None if error is None else asked.key
-        self._become_task(main, asked)
 
     def _become_task(self, main: MainTask, asked: Any) -> None:
         """From here on the function is a task of its loop, like its branches."""
@@ -151,7 +155,7 @@ class AsyncProgram:
         finally:
             self.loop.leave()
 
-    async def _run_as_task(self, main: MainTask) -> None:
+    async def _round(self, main: MainTask) -> None:
         """One round: hand out events until the function is quiet, then do what it asked for."""
         execution = self._execution
         if not self._turn(main):
@@ -179,6 +183,8 @@ class AsyncProgram:
 
     def settled(self, operation: Operation, value: Any, error: BaseException | None) -> None:
         """An operation has ended: that is handed out after what ended before it."""
+        if self._inbox is None:
+            self._inbox = deque()
         self._inbox.append((operation, value, error))
         self.moved()
 
@@ -201,6 +207,7 @@ class AsyncProgram:
     def forget(self) -> None:
         """The execution is over: let go of what holds it in memory."""
         self.loop.forget()
+        self._main = None  # whose context leads back to here
 
     # -- for the function ------------------------------------------------------------------------
 
@@ -210,14 +217,16 @@ class AsyncProgram:
         execution.agenda.unawaited.pop(operation, None)
         if execution.stopped is not None:
             await self._turn_away(Suspended())
-        if asyncio._get_running_loop() is not loop:
+        # Cheaper than to ask asyncio for the running loop, which asks the system for the process.
+        if not loop.running or get_ident() != execution.services.thread:
             await self._turn_away(ending.inside_a_step(operation.name))
         try:
             if self._direct:
                 if execution.context is None:
                     operation.environment = copy_context()
                 execution.agenda.register(operation, loop.trunk)
-                return await operation
+                await operation
+                return operation.answer
             return await self._asked_by_branch(operation)
         except CancelledError:
             execution.agenda.withdraw(operation)
@@ -266,7 +275,8 @@ class AsyncProgram:
         step = Step(execution, self)
         arguments = ending.decoded_input(execution)
         current_run.set(step)
-        return cast(Coroutine[Any, Any, Any], execution.workflow.invoke(arguments, step))
+        coroutine: Coroutine[Any, Any, Any] = execution.workflow.invoke(arguments, step)
+        return coroutine
 
     def _turn(self, main: MainTask) -> bool:
         """Hand out events until none is left and the function is quiet; False if it is not yet."""
@@ -332,18 +342,8 @@ class AsyncProgram:
     def _outcome(self, value: Any, error: BaseException | None) -> Outcome:
         if error is not None:
             return ending.raised(self._execution, error, self._last_failed)
+        if not self.loop.tasks:
+            return ending.returned(self._execution, value)
         left = [task for task in self.loop.tasks if not task.done()]
         alone = [task.branch.path for task in left if not task.waited_for]
         return ending.returned(self._execution, value, alone)
-
-    def _unwind(self, main: MainTask) -> None:
-        """Cancel what is left of the function; what it still asks for is refused."""
-        self.loop.quiet = not main.done()
-        self.loop.enter()
-        try:
-            self.loop.cancel(main)
-            most = UNWIND_CALLBACKS + UNWIND_CALLBACKS_PER_TASK * len(self.loop.tasks)
-            if self.loop.run(most) == most:
-                logger.error("a workflow does not let itself be stopped; what is left is dropped")
-        finally:
-            self.loop.leave()

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime
 from time import perf_counter
 from typing import Any
@@ -18,28 +18,12 @@ from openworkflow.backend.records import (
 )
 from openworkflow.core.errors import BackendError, SerializationError
 from openworkflow.core.failure import Failure
-from openworkflow.core.ids import uuid7
 from openworkflow.core.recorded import ClaimedRun, RecordedStep
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.engine.journal import Journal, Written
+from openworkflow.engine.step_call import StepCall, marked
 
 logger = logging.getLogger(__name__)
-
-
-class StepCall:
-    """An attempt in progress; `announced` once its `running` row was sent, `seconds` at its end."""
-
-    __slots__ = ("announced", "attempt", "context", "id", "key", "kind", "seconds", "started")
-
-    def __init__(
-        self, key: str, attempt: int, context: str | None = None, *, row: UUID | None = None
-    ) -> None:
-        self.id = row or uuid7()
-        self.key, self.attempt, self.context = key, attempt, context
-        self.kind = StepKind.RUN
-        self.started = perf_counter()
-        self.seconds = 0.0
-        self.announced: Written | None = None
 
 
 class Recorder:
@@ -53,10 +37,10 @@ class Recorder:
         "_calls",
         "_claim",
         "_journal",
-        "_lost",
         "_to_close",
         "attempts",
         "completions",
+        "lost",
         "open",
         "pending",
         "progress",
@@ -67,11 +51,12 @@ class Recorder:
         claim: ClaimedRun,
         journal: Journal,
         lost: Callable[[], None],
-        *,
         completions: int = 0,
         attempts: int = 0,
     ) -> None:
-        self._claim, self._journal, self._lost = claim, journal, lost
+        self._claim, self._journal = claim, journal
+        self.lost = lost
+        """Called when the claim does not hold; `nobody` once the run is over here."""
         self._calls: dict[StepCall, None] = {}
         self.open: dict[StepCall, None] = {}
         """Attempts and sleeps whose rows say that they are running."""
@@ -86,10 +71,6 @@ class Recorder:
         """Step attempts of the run so far, those of earlier claims included."""
         self.progress = False
         """Whether anything was recorded."""
-
-    def detach(self) -> None:
-        """Forget whom to call back: a finished run is then freed without the garbage collector."""
-        self._lost = _nobody
 
     # -- calls of functions ----------------------------------------------------------------------
 
@@ -130,7 +111,7 @@ class Recorder:
         context, number = call.context, None
         if retry_at is None:
             self.completions = number = self.completions + 1
-            context = _with("final", context)
+            context = marked("final", context)
         return self._end(
             call,
             StepStatus.FAILED,
@@ -235,12 +216,7 @@ class Recorder:
 
     # -- durability ------------------------------------------------------------------------------
 
-    @property
-    def settled(self) -> bool:
-        """Whether everything recorded is known to be durable."""
-        return not self.pending
-
-    async def end(self, end: Completion | RunEnd | Continuation) -> bool:
+    def end(self, end: Completion | RunEnd | Continuation) -> Coroutine[Any, Any, bool]:
         """Record the run's end after, or together with, its last step; False if it was lost.
 
         Raises BackendError if the database refuses it, and otherwise as `durable` does.
@@ -248,7 +224,10 @@ class Recorder:
         if len(self.pending) == 1 and not self._to_close and not isinstance(end, Continuation):
             (written,) = self.pending
             if self._journal.append(written, end):
-                return await self.durable()
+                return self._settled(written)
+        return self._end_apart(end)
+
+    async def _end_apart(self, end: Completion | RunEnd | Continuation) -> bool:
         await self.durable()
         return await self._journal.write(end)
 
@@ -266,7 +245,7 @@ class Recorder:
             if last is None or last.done():
                 all_held = await self._settled(first) and all_held
             else:  # what was written before it comes back before it, nearly always
-                await _over(last)
+                await last.over()
         return all_held
 
     async def _settled(self, first: Written) -> bool:
@@ -282,7 +261,7 @@ class Recorder:
             self.progress = True
         else:
             self._still_open(first, refused=False)
-            self._lost()
+            self.lost()
         return held
 
     def _still_open(self, written: Written, *, refused: bool) -> None:
@@ -308,7 +287,7 @@ class Recorder:
             StepStatus.FAILED,
             update=True,
             error=failure.to_json(),
-            context=_with(mark, call.context),
+            context=marked(mark, call.context),
         )
         self._send(write, call.key)
 
@@ -365,15 +344,5 @@ class Recorder:
         )
 
 
-def _with(mark: str, context: str | None) -> str:
-    """The JSON of a row's context with a mark that it counts as something else than a failure."""
-    return f'{{"{mark}": true}}' if context is None else f'{context[:-1]}, "{mark}": true}}'
-
-
-async def _over(written: Written) -> None:
-    with contextlib.suppress(BackendError):  # told when its turn comes
-        await written
-
-
-def _nobody() -> None:
+def nobody() -> None:
     """The run is over."""

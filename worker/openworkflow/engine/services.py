@@ -1,9 +1,11 @@
 """What the executions of one worker have in common, and what each is given of the worker."""
 
+import threading
 from dataclasses import dataclass, field
 
 from openworkflow.core.step_attempt import DEFAULT_MAX_STEP_ATTEMPTS
 from openworkflow.core.workflow_run import DEFAULT_REST_SECONDS
+from openworkflow.engine import generators
 from openworkflow.engine.guard import LeaseGuard
 from openworkflow.engine.journal import Journal
 from openworkflow.engine.threads import Threads
@@ -30,3 +32,8 @@ class Services:
     guard: LeaseGuard = field(default_factory=LeaseGuard)
     limits: Limits = Limits()
     rest_seconds: float = DEFAULT_REST_SECONDS
+    thread: int = field(init=False, default_factory=threading.get_ident)
+    """Where the loop runs that all of them are executed on, and that these are made in."""
+
+    def __post_init__(self) -> None:
+        generators.watch()

@@ -16,7 +16,9 @@ from typing import Any, Literal, TextIO
 LogFormat = Literal["auto", "json", "human"]
 
 log_context: ContextVar[dict[str, Any]] = ContextVar("openworkflow_log_context")
-"""Fields of the run in progress: namespace_id, workflow, run_id, attempt, and step within one."""
+"""Fields of the run in progress: namespace_id, workflow, run_id and attempt."""
+log_step: ContextVar[str | None] = ContextVar("openworkflow_log_step", default=None)
+"""The step in progress, within a run: apart, since every step sets it, and few log."""
 
 _URL_PASSWORD = re.compile(r"(?i)(postgres(?:ql)?(?:\+\w+)?://[^\s:/@]*:)[^\s\"'<>]{1,2000}@")
 """Up to the last @: a password that holds one itself should have been percent-encoded."""
@@ -43,6 +45,11 @@ def mask(text: str) -> str:
     return _PASSWORD.sub(r"\1***", _URL_PASSWORD.sub(r"\1***@", text))
 
 
+def _context() -> dict[str, Any]:
+    step = log_step.get()
+    return log_context.get({}) if step is None else {**log_context.get({}), "step": step}
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: ts, level, logger, message, the run, `extra`, and exc or stack."""
 
@@ -50,7 +57,7 @@ class JsonFormatter(logging.Formatter):
         """The record with the fields of the run in progress."""
         extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
         fields = {
-            **{name: _plain(value) for name, value in (log_context.get({}) | extra).items()},
+            **{name: _plain(value) for name, value in (_context() | extra).items()},
             "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -69,7 +76,7 @@ class HumanFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record as a person reads it."""
         time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S.%f")[:-3]
-        context = log_context.get({})
+        context = _context()
         names = context.get("workflow"), str(context.get("run_id", ""))[-12:], context.get("step")
         run = " ".join(str(name) for name in names if name)
         text = f"{time} {record.levelname:<7} {_message(record)}" + (f" [{run}]" if run else "")

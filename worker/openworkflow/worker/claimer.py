@@ -122,7 +122,8 @@ class Claimer:
     def forget(self, claim: Claim) -> None:
         """The run's end was written, or its claim lost."""
         self._held.pop(claim, None)
-        self.trust(claim)
+        if self._suspects:
+            self.trust(claim)
         self._gone.set()
 
     def suspects(self) -> list[Claim]:

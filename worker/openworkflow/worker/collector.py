@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 DEFAULT_COLLECTOR_THRESHOLD = 2000
 """Python 3.13's; older ones have less."""
-COLLECTOR_THRESHOLD = 50_000
+COLLECTOR_THRESHOLD = 200_000
 """Allocations between two collections."""
 
 
@@ -14,7 +14,7 @@ COLLECTOR_THRESHOLD = 50_000
 def patient_collector() -> Iterator[None]:
     """Let the garbage collector look less often, unless somebody has tuned it already.
 
-    A thousand runs in progress are some ten thousand objects, all alive; with Python's defaults
+    A thousand runs in progress are some fifty thousand objects, all alive; with Python's defaults
     the collector walks them again and again, which took half of a busy worker's time.
     """
     before = gc.get_threshold()

@@ -6,6 +6,7 @@ Each is tried once: no run may keep its worker busy, or end it.
 """
 
 import logging
+from collections.abc import Awaitable
 
 from openworkflow.backend.records import ClaimedRun
 from openworkflow.core.errors import SerializationError
@@ -63,9 +64,14 @@ class Ends:
         except Exception as error:
             raise Unrecorded(str(error)) from error
 
-    async def _write(self, run: ClaimedRun, outcome: Outcome, recorder: Recorder) -> bool:
-        end = run_end(run, outcome, progress=recorder.progress or not recorder.settled)
-        return end is not None and await recorder.end(end)
+    @staticmethod
+    def _write(run: ClaimedRun, outcome: Outcome, recorder: Recorder) -> Awaitable[bool]:
+        end = run_end(run, outcome, progress=recorder.progress or bool(recorder.pending))
+        return _not_held() if end is None else recorder.end(end)
+
+
+async def _not_held() -> bool:
+    return False
 
 
 async def _cause(error: Exception, recorder: Recorder) -> Exception:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from typing import Any
 from uuid import UUID
 
@@ -81,6 +81,7 @@ class Executor:
         """The newest claim of each run that is in progress here."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
 
     def __len__(self) -> int:
         return len(self._executions) + len(self._loading)
@@ -125,11 +126,14 @@ class Executor:
 
         Returns how many do not let themselves be canceled within `seconds`; they are left alone.
         """
-        for task in self._tasks:
+        executing = [execution.task for execution in self._executions.values()]
+        tasks = {*self._tasks, *(task for task in executing if task is not None)}
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=seconds)
-        return len(self._tasks)
+        if not tasks:
+            return 0
+        _, left = await asyncio.wait(tasks, timeout=seconds)
+        return len(left)
 
     def interrupt_all(self, outcome: Outcome) -> None:
         """Stop all executions where they are."""
@@ -206,10 +210,11 @@ class Executor:
         self._executions[arrival.claim] = execution
         if self._draining.is_set():
             execution.drain()
-        self._spawn(self._execute(arrival, execution), context)
+        work = self._execute(arrival, execution)
+        execution.task = self._loop.create_task(work, context=context)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], context: Context | None = None) -> None:
-        task = asyncio.get_running_loop().create_task(work, context=context)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -218,8 +223,16 @@ class Executor:
     async def _execute(self, arrival: Arrival, execution: Execution) -> None:
         run = arrival.run
         self._log_as(run)
+        if run.crashes >= self._max_crashes:
+            execution.interrupt(Failed(_poisoned(run)))
         try:
-            outcome = await self._outcome(run, execution)
+            try:
+                outcome = await execution.run()
+            except BaseException as error:  # it may cost this run, not its neighbours
+                if _is_cancelled(error):
+                    raise
+                logger.exception("internal error while executing a run; it is handed back")
+                outcome = Released(AGAIN_SECONDS)
             arrival.slot.close()  # the flush that carries the end may claim for it
             outcome = await self._ends.record(run, outcome, recorder := execution.recorder)
             if isinstance(outcome, Lost) and (recorder.open or recorder.pending):
@@ -229,18 +242,8 @@ class Executor:
             self._give_up(arrival)
         finally:
             del self._executions[arrival.claim]
+            execution.task = None  # whose context leads back to the execution
             self._forget(arrival)
-
-    async def _outcome(self, run: ClaimedRun, execution: Execution) -> Outcome:
-        if run.crashes >= self._max_crashes:
-            execution.interrupt(Failed(_poisoned(run)))
-        try:
-            return await execution.run()
-        except BaseException as error:  # whatever it is, it may cost this run, not its neighbours
-            if _is_cancelled(error):
-                raise
-            logger.exception("internal error while executing a run; it is handed back")
-            return Released(AGAIN_SECONDS)
 
     def _refuse(self, arrival: Arrival, error: Exception) -> None:
         """Hand back, for a while, a run that this worker cannot read."""
@@ -275,14 +278,17 @@ class Executor:
         self._doubt()
 
     def _forget(self, arrival: Arrival) -> None:
-        arrival.slot.close()
-        if self._claims.get(arrival.run.id) == arrival.claim:
+        if not arrival.slot.closed:
+            arrival.slot.close()
+        if self._claims.get(arrival.run.id) is arrival.claim:
             del self._claims[arrival.run.id]
         self._claimer.forget(arrival.claim)
 
     def _report(self, run: ClaimedRun, outcome: Outcome, seconds: float) -> None:
         self._metrics.run_finished(run.workflow_name, OUTCOMES[type(outcome)], seconds)
         match outcome:
+            case Completed():  # what nearly all come to
+                pass
             case Parked(resume_at):
                 self._poller.resume_at(resume_at)
             case Continued():

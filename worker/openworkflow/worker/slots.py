@@ -66,7 +66,8 @@ class Slots:
 
     def _free_one(self, *, tell: bool) -> None:
         self.used -= 1
-        self._serve()
+        if self._waiting:
+            self._serve()
         if tell and self.claimable > 0:
             self._freed()
 

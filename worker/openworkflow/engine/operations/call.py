@@ -20,7 +20,7 @@ from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.engine import calls
 from openworkflow.engine.history import replayed, step_error
 from openworkflow.engine.operations.operation import Operation
-from openworkflow.engine.recorder import StepCall
+from openworkflow.engine.step_call import StepCall
 
 logger = logging.getLogger(__name__)
 
@@ -82,23 +82,24 @@ class CallOperation(Operation):
         """See Operation.perform: attempts until one succeeds, or none is left."""
         execution, recorder, recorded = self.execution, self.execution.recorder, self.recorded
         services, codec, failures = execution.services, self.about.codec, 0
-        attempt = calls.call if self.seconds is None else calls.call_within
+        call = calls.call if self.seconds is None else calls.call_within
         if recorded is not None:
             failures = recorded.failures
             recorder.close(recorded.take_unfinished(), "its worker died")
             await execution.agenda.wait(self, recorded.retry_at or execution.now())
         while True:
-            if self.after is not None or not execution.is_clear:
+            if self.after is not None:
+                await recorder.durable(self.after)
+                self.after = None
+            if not execution.is_clear:
                 await execution.gate(self)
             step = self.attempt = StepCall(self.key, failures + 1, self.context)
             recorder.begin(step)
             try:
-                value = await attempt(self, services.step_threads)
+                value = await call(self, services.step_threads)
                 if execution.stopped is not None:
                     raise Suspended
-                output = codec.encode(
-                    value, "result of step", services.payload_limit, name=self.key
-                )
+                output = codec.encode(value, "result of step", services.payload_limit, self.key)
                 value = codec.as_replayed(value, output)
             except Exception as error:
                 last, retry_at = await self._failed(step, error)

@@ -10,7 +10,8 @@ from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import PATCH_LIMIT
 from openworkflow.engine.history import History
 from openworkflow.engine.keys import PATCHED
-from openworkflow.engine.recorder import Recorder, StepCall
+from openworkflow.engine.recorder import Recorder
+from openworkflow.engine.step_call import StepCall
 
 
 class Patches:

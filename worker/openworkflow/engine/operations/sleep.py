@@ -8,9 +8,10 @@ from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.recorded import RecordedStep
 from openworkflow.core.step_attempt import StepKind, StepStatus
-from openworkflow.engine.loop import Timer, WorkflowLoop
+from openworkflow.engine.handles import Timer
+from openworkflow.engine.loop import WorkflowLoop
 from openworkflow.engine.operations.operation import Operation
-from openworkflow.engine.recorder import StepCall
+from openworkflow.engine.step_call import StepCall
 
 TIMER_NAME = "asyncio-timer"
 """The name of what `asyncio.sleep`, `asyncio.timeout` and their kin wait for."""

@@ -1,0 +1,29 @@
+"""One attempt of a step, while it goes on."""
+
+from time import perf_counter
+from uuid import UUID
+
+from openworkflow.core.ids import uuid7
+from openworkflow.core.step_attempt import StepKind
+from openworkflow.engine.journal import Written
+
+
+class StepCall:
+    """An attempt in progress; `announced` once its `running` row was sent, `seconds` at its end."""
+
+    __slots__ = ("announced", "attempt", "context", "id", "key", "kind", "seconds", "started")
+
+    def __init__(
+        self, key: str, attempt: int, context: str | None = None, *, row: UUID | None = None
+    ) -> None:
+        self.id = row or uuid7()
+        self.key, self.attempt, self.context = key, attempt, context
+        self.kind = StepKind.RUN
+        self.started = perf_counter()
+        self.seconds = 0.0
+        self.announced: Written | None = None
+
+
+def marked(mark: str, context: str | None) -> str:
+    """The JSON of a row's context with a mark that it counts as something else than a failure."""
+    return f'{{"{mark}": true}}' if context is None else f'{context[:-1]}, "{mark}": true}}'
