@@ -176,6 +176,19 @@ class Database:
                 _WRITE, "COMMIT", _statement(file, self._schema), *arguments
             )
 
+    async def route(self, file: str, namespace_id: str, *arguments: object) -> list[Any]:
+        """Run a statement that changes who takes new runs, when it is its turn."""
+        lock = _statement("lock_builds.sql", self._schema)
+        async with _limited(self._budget, PRUNE_SECONDS):
+            return await self._transaction(
+                _WRITE,
+                "COMMIT",
+                _statement(file, self._schema),
+                namespace_id,
+                *arguments,
+                before=(lock, namespace_id),
+            )
+
     async def listen(self, namespace_ids: Sequence[str], on_work: Callable[[], None]) -> None:
         """Hear of new work in exactly these namespaces from now on."""
         wanted = {_work_channel(self._schema, namespace_id) for namespace_id in namespace_ids}
@@ -218,10 +231,17 @@ class Database:
         return await self._transaction(_READ, "ROLLBACK", statement, *arguments)
 
     async def _transaction(
-        self, begin: str, end: str, statement: str, *arguments: object
+        self,
+        begin: str,
+        end: str,
+        statement: str,
+        *arguments: object,
+        before: tuple[str, str] | None = None,
     ) -> list[Any]:
         try:
             await self._connection.execute(begin)
+            if before is not None:
+                await self._connection.fetch(*before)
             rows = list(await self._connection.fetch(statement, *arguments))
         except asyncpg.PostgresError:
             # Only after an answer: a server that gave none would not answer this either.

@@ -39,9 +39,9 @@ async def carry_out(
 async def _carry_out(database: Database, action: Action, namespace_id: str) -> None:
     match action:
         case Promote(build, share):
-            await database.write("promote_build.sql", namespace_id, build, share)
+            await database.route("promote_build.sql", namespace_id, build, share)
         case Hold(build):
-            await database.write("hold_build.sql", namespace_id, build)
+            await database.route("hold_build.sql", namespace_id, build)
         case StartCanary(build, workflow):
             await database.write("start_canary.sql", namespace_id, build, workflow)
         case StopCanary(build):
@@ -50,7 +50,7 @@ async def _carry_out(database: Database, action: Action, namespace_id: str) -> N
             if leftover != "refuse":
                 statement = "move_runs.sql" if leftover == "move" else "fail_runs.sql"
                 await _settle(database, statement, namespace_id, build)
-            await database.write("delete_build.sql", namespace_id, build)
+            await database.route("delete_build.sql", namespace_id, build)
         case _:
             assert_never(action)
 

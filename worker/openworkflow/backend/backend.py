@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Self
 from uuid import UUID
 
@@ -74,7 +75,7 @@ class BackendPostgres:
         }
         self._listen_dsn, self._pool, self._application_name = listen_dsn, pool, application_name
         self._sql = queries.load(namespace.schema)
-        self.builds = Builds(self._fetch, self._sql, namespace.id)
+        self.builds = Builds(partial(borrowed, pool, dsn, pooled=pooled), self._sql, namespace.id)
         self._enqueuing = Enqueuing(pool, dsn, self._sql, namespace, pooled=pooled)
         self._closers: list[Callable[[], Awaitable[object]]] = []
 

@@ -1,11 +1,13 @@
 """Builds of the user's code: who takes new runs, which runs wait for whom, and their end."""
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from openworkflow.backend.connection import Connection
 from openworkflow.core.errors import ConfigurationError, InvalidBuildState
 
 BATCH = 1000
@@ -40,27 +42,30 @@ class Build:
 
 
 class Builds:
-    """The builds of one namespace; `BackendPostgres.builds` is one."""
+    """The builds of one namespace; `BackendPostgres.builds` is one.
+
+    `borrow` gives a connection for the length of a block.
+    """
 
     def __init__(
         self,
-        fetch: Callable[..., Awaitable[list[Any]]],
+        borrow: Callable[[], AbstractAsyncContextManager[Connection]],
         queries: Mapping[str, str],
         namespace_id: str,
     ) -> None:
-        self._fetch, self._sql, self._namespace_id = fetch, queries, namespace_id
+        self._borrow, self._sql, self._namespace_id = borrow, queries, namespace_id
 
     async def register(self, build_id: str) -> None:
         """Make a build known; it takes new runs if none is promoted."""
-        await self._fetch(self._sql["register_build"], self._namespace_id, build_id)
+        await self._fetch(self._sql["register_build"], build_id)
 
     async def list(self) -> list[Build]:
         """All builds, newest first."""
-        rows = await self._fetch(self._sql["list_builds"], self._namespace_id)
+        rows = await self._fetch(self._sql["list_builds"])
         return [Build(**row) for row in rows]
 
     async def promote(self, build_id: str, share: int = 100) -> None:
-        """Have `share` percent of the new runs go to this build, in one statement.
+        """Have `share` percent of the new runs go to this build, in one transaction.
 
         The others go on to the build that took the most before. Workers heed it at their next
         claim. Raises InvalidBuildState for a build without workers so far, and for a share of
@@ -68,8 +73,7 @@ class Builds:
         """
         if not 1 <= share <= 100:
             raise ConfigurationError(f"a share is 1 to 100 percent, not {share}")
-        rows = await self._fetch(self._sql["promote_build"], self._namespace_id, build_id, share)
-        if rows:
+        if await self._route(self._sql["promote_build"], build_id, share):
             return
         if build_id not in {build.build_id for build in await self.list()}:
             raise InvalidBuildState(
@@ -86,7 +90,7 @@ class Builds:
 
         Raises InvalidBuildState if no other build takes new runs.
         """
-        if not await self._fetch(self._sql["hold_build"], self._namespace_id, build_id):
+        if not await self._route(self._sql["hold_build"], build_id):
             raise InvalidBuildState(
                 f"build {build_id!r} is unknown, or no other build could take its new runs; "
                 "promote another one first"
@@ -115,12 +119,17 @@ class Builds:
                 f"{build.left} unfinished runs are pinned to build {build_id!r}; keep its workers "
                 "until they have ended, or choose --move (any build continues them) or --fail"
             )
-        await self._fetch(self._sql["delete_build"], self._namespace_id, build_id)
+        deleted = await self._route(self._sql["delete_build"], build_id)
+        if not deleted and build.created_at is not None:
+            raise InvalidBuildState(
+                f"build {build_id!r} was promoted or retired, or got runs, in this moment; look at "
+                "`openworkflow builds list`, and try again"
+            )
         return settled
 
     async def _settle(self, build_id: str, leftover: Leftover) -> int:
         statement = self._sql["unpin_build"]
-        arguments: list[Any] = [self._namespace_id, build_id, BATCH]
+        arguments: list[Any] = [build_id, BATCH]
         if leftover == "fail":
             statement = self._sql["fail_build"]
             message = f"build {build_id!r} was retired before the run had finished"
@@ -129,3 +138,15 @@ class Builds:
         while rows := await self._fetch(statement, *arguments):
             settled += len(rows)
         return settled
+
+    async def _route(self, sql: str, *arguments: Any) -> Sequence[Any]:
+        """A change of who takes new runs, alone: one that waited sees what those before it did."""
+        async with self._borrow() as connection, connection.transaction():
+            await connection.fetch(self._sql["lock_builds"], self._namespace_id)
+            rows: Sequence[Any] = await connection.fetch(sql, self._namespace_id, *arguments)
+            return rows
+
+    async def _fetch(self, sql: str, *arguments: Any) -> Sequence[Any]:
+        async with self._borrow() as connection:
+            rows: Sequence[Any] = await connection.fetch(sql, self._namespace_id, *arguments)
+            return rows

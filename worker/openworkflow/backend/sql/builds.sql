@@ -38,6 +38,16 @@ select build_id, coalesce(share, 0) as share, created_at, promoted_at, held_at,
  order by created_at desc nulls last, build_id;
 
 
+-- name: lock_builds
+-- The first statement of a change of who takes new runs: the changes of a namespace take turns, and
+-- the statement after this one sees what those before it did. Oldest first, so that a build that
+-- is made meanwhile comes after all that somebody may hold.
+select from {schema}.workflow_builds
+ where namespace_id = $1
+ order by created_at, build_id
+   for update;
+
+
 -- name: promote_build
 -- $2 takes $3 of a hundred new runs; the build that took the most before takes the others.
 -- Nothing changes if $2 is unknown, or if nobody is there for the others.
