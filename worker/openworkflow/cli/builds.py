@@ -25,7 +25,7 @@ def list_builds(url: str | None, namespace: str | None, schema: str | None, as_j
     elif found:
         render.console().print(render.builds_table(found))
     else:
-        click.echo("no builds: no worker was started with OPENWORKFLOW_BUILD_ID")
+        render.say("no builds: no worker was started with OPENWORKFLOW_BUILD_ID")
 
 
 @builds.command()
@@ -43,7 +43,7 @@ def promote(
 ) -> None:
     """Have new runs go to BUILD_ID, from the next claim of every worker on."""
     run_async(_call(database(url, namespace, schema), "promote", build_id, share))
-    click.echo(f"build {build_id} takes {share} % of the new runs")
+    render.say(f"build {build_id} takes {share} % of the new runs")
 
 
 @builds.command()
@@ -52,7 +52,7 @@ def promote(
 def hold(build_id: str, url: str | None, namespace: str | None, schema: str | None) -> None:
     """Take the new runs away from BUILD_ID, which fails; the build in use takes them."""
     run_async(_call(database(url, namespace, schema), "hold", build_id))
-    click.echo(f"build {build_id} is held and takes no new runs")
+    render.say(f"build {build_id} is held and takes no new runs")
 
 
 @builds.command()
@@ -72,7 +72,7 @@ def retire(
         _call(database(url, namespace, schema), "retire", build_id, leftover or "refuse")
     )
     done = {"move": "moved", "fail": "failed"}.get(leftover or "")
-    click.echo(f"build {build_id} is retired" + (f", {settled} runs were {done}" if done else ""))
+    render.say(f"build {build_id} is retired" + (f", {settled} runs were {done}" if done else ""))
 
 
 async def _call(where: Database, method: str, *arguments: Any) -> Any:

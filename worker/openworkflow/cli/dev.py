@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from openworkflow.cli.options import run_async
+from openworkflow.cli.render import say
 from openworkflow.cli.target import load_workflows
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.embedded import EmbeddedPostgres, default_data_dir
@@ -36,14 +37,14 @@ def dev(target: str, data: Path | None, no_reload: bool) -> None:
         if url is None:
             click.echo(f"PostgreSQL in {data or default_data_dir()}")
             url = stack.enter_context(EmbeddedPostgres(data))
-        click.echo(f"workflows: {', '.join(w.name for w in workflows)}")
+        say(f"workflows: {', '.join(w.name for w in workflows)}")
         if settings.database_url is None:
             click.echo("in another terminal:")
             click.echo(f"  export DATABASE_URL='{url}'")
         else:  # not shown: it may hold a password
             click.echo("in another terminal, with the same DATABASE_URL:")
         input = " --input '{...}'" if workflows[0].takes_input else ""
-        click.echo(f"  openworkflow run {workflows[0].name}{input} --wait")
+        say(f"  openworkflow run {workflows[0].name}{input} --wait")
         click.echo("  openworkflow runs list\n")
         run_async(_serve(target, url, watch=not no_reload))
 

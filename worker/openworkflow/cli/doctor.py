@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import click
-from rich.text import Text
 
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.backend.diagnostics import Diagnostics
 from openworkflow.cli.options import Database, database, database_options, json_option, run_async
 from openworkflow.cli.render import as_json as print_json
-from openworkflow.cli.render import console
+from openworkflow.cli.render import console, styled
 from openworkflow.core.errors import BackendError
 
 PROBLEMS = 3
@@ -45,10 +44,10 @@ def doctor(url: str | None, namespace: str | None, schema: str | None, as_json: 
         print_json(findings)
     else:
         for finding in findings:
-            mark = Text(f"{finding.level:<7} ", COLORS[finding.level])
-            console().print(mark + f"{finding.check:<14} {finding.found}")
+            level = styled(f"{finding.level:<7}", COLORS[finding.level])
+            console().print(level, f"{finding.check:<14}", finding.found)
             if finding.advice:
-                console().print(Text(f"{'':23}{finding.advice}", "bold"))
+                console().print(" " * 22, styled(finding.advice, "bold"))
     if any(finding.level == "problem" for finding in findings):
         sys.exit(PROBLEMS)
 

@@ -10,6 +10,7 @@ from uuid import UUID
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.backend.records import ClaimedRun, RecordedStep, RunFilter
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.printable import printable_json
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 from openworkflow.engine.replay import RecordedRun
 
@@ -48,7 +49,7 @@ async def recorded(
 def line_of(recorded: RecordedRun) -> str:
     """The run as a line of JSON. It holds inputs and results as they were stored."""
     run = recorded.run
-    return json.dumps(
+    return printable_json(
         {
             "format": FORMAT,
             "id": str(run.id),
@@ -59,8 +60,7 @@ def line_of(recorded: RecordedRun) -> str:
             "input": run.input,
             "error_type": recorded.error_type,
             "steps": [_step_fields(step) for step in recorded.steps],
-        },
-        ensure_ascii=False,
+        }
     )
 
 

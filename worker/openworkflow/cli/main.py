@@ -14,6 +14,7 @@ from openworkflow.cli.doctor import doctor
 from openworkflow.cli.init import init
 from openworkflow.cli.migrate import migrate
 from openworkflow.cli.prune import prune
+from openworkflow.cli.render import say
 from openworkflow.cli.replay_check import replay_check
 from openworkflow.cli.run import run
 from openworkflow.cli.runs import runs
@@ -48,7 +49,7 @@ def main() -> None:
     try:
         cli(standalone_mode=True)
     except OpenWorkflowError as error:
-        click.echo(f"error: {mask(str(error))}", err=True)
+        say(f"error: {mask(str(error))}", err=True)
         sys.exit(_exit_code(error))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -6,7 +6,6 @@ from datetime import timedelta
 
 import click
 from rich.table import Table
-from rich.text import Text
 
 from openworkflow.backend.failures import ConnectionLost
 from openworkflow.backend.migrations import Migration
@@ -18,7 +17,7 @@ from openworkflow.cli.options import (
     json_option,
     run_async,
 )
-from openworkflow.cli.render import as_json, console, when
+from openworkflow.cli.render import as_json, console, say, styled, when
 from openworkflow.telemetry.logs import mask
 
 
@@ -60,10 +59,10 @@ async def _migrate(where: Database, wait: timedelta, json_wanted: bool) -> None:
         as_json({"applied": [m.version for m in applied], "mended": mended})
         return
     for migration in applied:
-        click.echo(f"applied {migration.version:04d} {migration.name}")
+        say(f"applied {migration.version:04d} {migration.name}")
     for index in mended:
-        click.echo(f"made {index} again")
-    click.echo(f"schema {where.schema} is up to date")
+        say(f"made {index} again")
+    say(f"schema {where.schema} is up to date")
 
 
 async def apply(where: Database, wait: timedelta) -> list[Migration]:
@@ -78,7 +77,7 @@ async def apply(where: Database, wait: timedelta) -> list[Migration]:
                 raise
             if said != str(error):
                 said = str(error)
-                click.echo(f"waiting: {mask(said)}", err=True)
+                say(f"waiting: {mask(said)}", err=True)
             await asyncio.sleep(0.5)
 
 
@@ -100,7 +99,7 @@ async def _status(where: Database, json_wanted: bool) -> None:
         return
     table = Table("VERSION", "NAME", "APPLIED", box=None, pad_edge=False, header_style="bold")
     for state in states:
-        applied = when(state.applied_at) or Text("not yet", "yellow")
+        applied = when(state.applied_at) or styled("not yet", "yellow")
         table.add_row(f"{state.migration.version:04d}", state.migration.name, applied)
     console().print(table)
 
@@ -109,7 +108,7 @@ async def _dry_run(where: Database) -> None:
     async with where.connect(migrate=False) as backend:
         missing = [s.migration for s in await backend.migration_states() if s.applied_at is None]
     for migration in missing:
-        click.echo(f"-- {migration.version:04d} {migration.name}")
-        click.echo(migration.sql)
+        say(f"-- {migration.version:04d} {migration.name}")
+        say(migration.sql)
     if not missing:
-        click.echo(f"-- schema {where.schema} is up to date")
+        say(f"-- schema {where.schema} is up to date")

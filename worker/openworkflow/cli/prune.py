@@ -15,6 +15,7 @@ from openworkflow.cli.options import (
     run_async,
 )
 from openworkflow.cli.render import as_json as print_json
+from openworkflow.cli.render import say
 from openworkflow.core.workflow_run import RunStatus
 
 FINISHED = [status.value for status in RunStatus if status.finished]
@@ -54,7 +55,7 @@ def prune(
     if as_json:
         print_json({"deleted": 0 if dry_run else found, "found": found})
     else:
-        click.echo(f"{found} runs {'would be' if dry_run else 'were'} deleted")
+        say(f"{found} runs {'would be' if dry_run else 'were'} deleted")
 
 
 async def _prune(

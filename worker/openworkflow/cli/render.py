@@ -1,7 +1,10 @@
-"""Runs and steps for people, as tables, and for scripts, as JSON."""
+"""Runs and steps for people, as tables, and for scripts, as JSON.
+
+What is stored may be anything. Nothing that is printed here is markup: a text is shown as it is,
+with escapes for what a terminal would obey; colors are `Text`s made by `styled`.
+"""
 
 import dataclasses
-import json
 import sys
 from collections.abc import Iterable
 from datetime import MAXYEAR, datetime, timedelta
@@ -15,10 +18,12 @@ from rich.text import Text
 from openworkflow.backend.builds import Build
 from openworkflow.client import RunDetails
 from openworkflow.core.failure import Failure
+from openworkflow.core.printable import printable, printable_json
 from openworkflow.core.workflow_run import WorkflowRun
 
 ID_WIDTH = 36
 PIPE_WIDTH = 400
+SHOWN_RESULT = 60
 COLORS = {
     "pending": "yellow",
     "running": "cyan",
@@ -29,22 +34,36 @@ COLORS = {
 
 
 def console() -> Console:
-    """Standard output; colors only on a terminal, and no line cut where nobody sees its edge.
+    """Standard output; colors only on a terminal, and no line cut where nobody sees its edge."""
+    return _Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
-    Text is shown as it is: what has a color is a Text, since brackets may be somebody's data.
-    """
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
-    return Console(highlight=False, markup=False, emoji=False, width=width)
+
+class _Console(Console):
+    """Every text comes through `render_str`, those of tables too."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        options |= {"markup": False, "emoji": False}
+        return super().render_str(printable(text, lines=True), **options)
+
+
+def say(text: str = "", *, err: bool = False) -> None:
+    """Text on standard output, or standard error, with escapes for what a terminal would obey."""
+    click.echo(printable(text, lines=True), err=err)
 
 
 def as_json(value: Any) -> None:
     """One JSON document on standard output."""
-    click.echo(json.dumps(value, default=_plain, ensure_ascii=False))
+    click.echo(printable_json(value, _plain))
+
+
+def styled(text: str, style: str) -> Text:
+    """`text` in a color, or bold."""
+    return Text(printable(text), style=style)
 
 
 def status(value: str) -> Text:
     """A status in its color."""
-    return Text(value, COLORS.get(value, "white"))
+    return styled(value, COLORS.get(value, "white"))
 
 
 def runs_table(runs: Iterable[WorkflowRun]) -> Table:
@@ -110,13 +129,13 @@ def details(found: RunDetails) -> Iterable[Any]:
         ("worker", run.worker_id or ""),
         ("build", f"{run.build_id or ''}{' (pinned)' if run.pinned else ''}"),
         ("attempts, crashes", f"{run.attempts}, {run.crashes}"),
-        ("input", json.dumps(run.input, ensure_ascii=False)),
-        ("output", "" if run.output is None else json.dumps(run.output, ensure_ascii=False)),
+        ("input", printable_json(run.input)),
+        ("output", "" if run.output is None else printable_json(run.output)),
         ("error", _error(run.error)),
     ]
     for name, value in rows:
         if value:
-            facts.add_row(Text(name, "bold"), value)
+            facts.add_row(styled(name, "bold"), value)
     yield facts
     if found.steps:
         yield ""
@@ -131,9 +150,7 @@ def _timeline(found: RunDetails) -> Table:
     for heading in ("STEP", "KIND", "ATTEMPT", "STATUS", "AFTER", "TOOK", "RESULT"):
         table.add_column(heading, no_wrap=heading != "RESULT")
     for each in found.steps:
-        result = _error(each.error) or (
-            "" if each.output is None else json.dumps(each.output, ensure_ascii=False)
-        )
+        result = _error(each.error) or ("" if each.output is None else printable_json(each.output))
         table.add_row(
             each.step_name,
             each.kind,
@@ -141,7 +158,7 @@ def _timeline(found: RunDetails) -> Table:
             status(each.status),
             duration(found.run.created_at, each.created_at),
             duration(each.created_at, each.completed_at),
-            result if len(result) <= 60 else result[:59] + "…",
+            result if len(result) <= SHOWN_RESULT else result[: SHOWN_RESULT - 1] + "…",
         )
     return table
 

@@ -219,7 +219,7 @@ def _tell(report: Report, as_json: bool) -> None:
         found = [dataclasses.asdict(each) for each in findings]
         render.as_json({"replayed": report.replayed, "findings": found, "patches": report.patches})
         return
-    click.echo(f"{report.replayed} runs replayed, {sum(f.runs for f in findings)} would break")
+    render.say(f"{report.replayed} runs replayed, {sum(f.runs for f in findings)} would break")
     for finding in findings:
         facts = Table(box=None, pad_edge=False, show_header=False)
         version = f" {finding.version}" if finding.version else ""
@@ -228,7 +228,7 @@ def _tell(report: Report, as_json: bool) -> None:
         facts.add_row("why", f"{finding.cause}: {finding.message}")
         facts.add_row("do", finding.advice)
         facts.add_row("such as", " ".join(finding.examples))
-        click.echo()
+        render.say()
         render.console().print(facts)
     for patch, state in report.patches.items():
-        click.echo(f"\npatch {patch}: {state}")
+        render.say(f"\npatch {patch}: {state}")

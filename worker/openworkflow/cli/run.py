@@ -81,7 +81,7 @@ async def _run(
         if json_wanted:
             print_json(finished)
         else:
-            click.echo(json.dumps(finished.output, ensure_ascii=False))
+            print_json(finished.output)
 
 
 def _print_started(run_id: Any, created: bool, json_wanted: bool) -> None:

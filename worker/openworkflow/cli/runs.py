@@ -60,11 +60,11 @@ def list_runs(
         render.as_json({"runs": page.runs, "next": page.next_cursor})
         return
     if not page.runs:
-        click.echo("no runs")
+        render.say("no runs")
         return
     render.console().print(render.runs_table(page.runs))
     if page.next_cursor:
-        click.echo(f"\nmore: --after {page.next_cursor}")
+        render.say(f"\nmore: --after {page.next_cursor}")
 
 
 async def _list(where: Database, wanted: RunFilter, limit: int, cursor: str | None) -> Page:
@@ -134,7 +134,7 @@ def export(
     chosen = [RunStatus(status) for status in statuses] or list(RunStatus)
     where = database(url, namespace, schema)
     written = run_async(_export(where, workflow, chosen, limit, output))
-    click.echo(f"{written} histories written", err=True)
+    render.say(f"{written} histories written", err=True)
 
 
 async def _export(
@@ -158,4 +158,4 @@ def _tell(run: WorkflowRun, json_wanted: bool) -> None:
     if json_wanted:
         render.as_json(run)
     else:
-        click.echo(f"{run.id} is {run.status}")
+        render.say(f"{run.id} is {run.status}")

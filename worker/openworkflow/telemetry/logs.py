@@ -13,6 +13,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+from openworkflow.core.printable import printable
+
 LogFormat = Literal["auto", "json", "human"]
 
 log_context: ContextVar[dict[str, Any]] = ContextVar("openworkflow_log_context")
@@ -71,7 +73,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class HumanFormatter(logging.Formatter):
-    """Time, level, message, and the run in brackets."""
+    """Time, level, message, and the run in brackets; a terminal obeys nothing of it."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as a person reads it."""
@@ -84,7 +86,7 @@ class HumanFormatter(logging.Formatter):
             text += "\n" + mask(self.formatException(record.exc_info))
         if record.stack_info:
             text += "\n" + mask(record.stack_info)
-        return text
+        return printable(text, lines=True)
 
 
 def _message(record: logging.LogRecord) -> str:
