@@ -150,6 +150,7 @@ def write(session: Session) -> None:
     session.show("runs", "export", "--help")
     session.say(
         "## prune\n\nRetention: deletes finished runs with their steps, in small batches.\n"
+        "It says first what it will delete, and asks on a terminal, unless `--yes` is given.\n"
     )
     session.show("prune", "--older-than", "30d", "--dry-run")
     session.show("prune", "--older-than", "0s", "--status", "failed", "--status", "succeeded")

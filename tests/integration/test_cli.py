@@ -21,6 +21,7 @@ from openworkflow import (
     Step,
     workflow,
 )
+from openworkflow.backend.backend import NewRun
 from openworkflow.backend.blueprint import known
 from openworkflow.backend.failures import ConnectionLost
 from openworkflow.cli.migrate import apply
@@ -68,7 +69,7 @@ def project(tmp_path: Path) -> Path:
 
 
 async def start(
-    project: Path, url: str | None, *args: str, **settings: str
+    project: Path, url: str | None, *args: str, stdin: int | None = None, **settings: str
 ) -> asyncio.subprocess.Process:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OPENWORKFLOW_")}
     environment |= settings
@@ -82,6 +83,7 @@ async def start(
         *args,
         cwd=project,
         env=environment,
+        stdin=stdin,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -434,6 +436,48 @@ async def test_prune_deletes_old_finished_runs_with_their_steps(
     assert 1 == await connection.fetchval("SELECT count(*) FROM step_attempts")
     await connection.close()
     assert RunStatus.SUCCEEDED is await young.status()
+
+
+async def test_prune_says_first_what_it_deletes_and_asks_on_a_terminal(
+    project: Path, backend: BackendPostgres, database_url: str
+) -> None:
+    """`prune --older-than 30` meant thirty seconds, and asked nothing."""
+    await backend.create_workflow_runs([NewRun("a")] * 3)
+    connection = await asyncpg.connect(database_url)
+    await connection.execute(
+        "UPDATE workflow_runs SET status = 'succeeded', completed_at = '2020-02-01 12:00+00'"
+    )
+
+    async def prune(answer: str, *args: str) -> Done:
+        """With a terminal for standard input, at which somebody answers."""
+        terminal, stdin = os.openpty()
+        try:
+            os.write(terminal, answer.encode())
+            process = await start(project, database_url, "prune", *args, stdin=stdin)
+            out, err = await asyncio.wait_for(process.communicate(), 60)
+            assert process.returncode is not None
+            return Done(process.returncode, out.decode(), err.decode())
+        finally:
+            os.close(terminal)
+            os.close(stdin)
+
+    bare = await run(project, database_url, "prune", "--older-than", "30")
+    declined = await prune("n\n", "--older-than", "1d")
+    left = await backend.count_runs()
+    accepted = await prune("y\n", "--older-than", "1d")
+
+    assert (2, "") == (bare.code, bare.out)
+    assert "30 of what? give a unit, such as 30d for days" in bare.err
+    assert "deleting 3 succeeded runs of namespace default at 127.0.0.1" in declined.err
+    assert "that ended before 20" in declined.err
+    assert (1, "", 3) == (declined.code, declined.out, left[RunStatus.SUCCEEDED])
+    assert (0, "3 runs were deleted\n") == (accepted.code, accepted.out)
+    await backend.create_workflow_runs([NewRun("a")])
+    await connection.execute(
+        "UPDATE workflow_runs SET status = 'succeeded', completed_at = '2020-02-01 12:00+00'"
+    )
+    assert "1 runs were deleted\n" == (await prune("", "--yes")).out
+    await connection.close()
 
 
 async def test_init_writes_a_project_that_dev_serves(tmp_path: Path) -> None:

@@ -97,12 +97,17 @@ class RunId(click.ParamType[UUID]):
 
 
 class DurationText(click.ParamType[timedelta]):
-    """A length of time, such as 90s or 30d."""
+    """A length of time, such as 90s or 30d; a bare number is seconds, or refused."""
 
     name = "duration"
 
+    def __init__(self, *, bare: bool = True) -> None:
+        self._bare = bare
+
     def convert(self, value: Any, param: Any, ctx: Any) -> timedelta:
         """Refuse what is no duration."""
+        if not self._bare and str(value).strip().replace(".", "", 1).isdigit():
+            self.fail(f"{value} of what? give a unit, such as {value}d for days or {value}s")
         try:
             return parse_duration(float(value) if str(value).isdigit() else value)
         except ConfigurationError as error:

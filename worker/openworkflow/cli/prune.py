@@ -1,5 +1,6 @@
 """`openworkflow prune`: delete finished runs, and their steps, after a while."""
 
+import sys
 from datetime import timedelta
 
 import click
@@ -15,7 +16,7 @@ from openworkflow.cli.options import (
     run_async,
 )
 from openworkflow.cli.render import as_json as print_json
-from openworkflow.cli.render import say
+from openworkflow.cli.render import say, when
 from openworkflow.core.workflow_run import RunStatus
 
 FINISHED = [status.value for status in RunStatus if status.finished]
@@ -23,7 +24,11 @@ FINISHED = [status.value for status in RunStatus if status.finished]
 
 @click.command()
 @click.option(
-    "--older-than", type=DurationText(), default="30d", show_default=True, help="Ended so long ago."
+    "--older-than",
+    type=DurationText(bare=False),
+    default="30d",
+    show_default=True,
+    help="Ended so long ago; with a unit.",
 )
 @click.option(
     "--status",
@@ -35,7 +40,8 @@ FINISHED = [status.value for status in RunStatus if status.finished]
     help="May be repeated.",
 )
 @click.option("--batch", type=click.IntRange(1, 10_000), default=1000, show_default=True)
-@click.option("--dry-run", is_flag=True, help="Count, and delete nothing.")
+@click.option("--dry-run", is_flag=True, help="Say what would be deleted, and delete nothing.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask, which is done on a terminal only.")
 @database_options
 @json_option
 def prune(
@@ -43,34 +49,59 @@ def prune(
     statuses: tuple[str, ...],
     batch: int,
     dry_run: bool,
+    yes: bool,
     url: str | None,
     namespace: str | None,
     schema: str | None,
     as_json: bool,
 ) -> None:
-    """Delete finished runs of the namespace and their steps, in small transactions."""
-    chosen = [RunStatus(status) for status in statuses]
+    """Delete finished runs of the namespace and their steps, in small transactions.
+
+    Says first what will be deleted, and asks on a terminal.
+    """
+    chosen = [RunStatus(status) for status in dict.fromkeys(statuses)]
     where = database(url, namespace, schema)
-    found = run_async(_prune(where, chosen, older_than, batch, dry_run, quiet=as_json))
+    found, what = run_async(_count(where, chosen, older_than))
+    if dry_run:
+        _tell(found, f"{what} would be deleted", 0, as_json=as_json)
+        return
+    say(f"deleting {what}", err=True)
+    if found and not yes and sys.stdin and sys.stdin.isatty():
+        click.confirm("delete them and their steps?", abort=True, err=True)
+    deleted = run_async(_delete(where, chosen, older_than, batch, found, quiet=as_json))
+    _tell(found, f"{deleted} runs were deleted", deleted, as_json=as_json)
+
+
+def _tell(found: int, sentence: str, deleted: int, *, as_json: bool) -> None:
     if as_json:
-        print_json({"deleted": 0 if dry_run else found, "found": found})
+        print_json({"deleted": deleted, "found": found})
     else:
-        say(f"{found} runs {'would be' if dry_run else 'were'} deleted")
+        say(sentence)
 
 
-async def _prune(
+async def _count(
+    where: Database, statuses: list[RunStatus], older_than: timedelta
+) -> tuple[int, str]:
+    """How many runs, and in words which."""
+    async with where.connect(migrate=False) as backend:
+        found = sum([n async for n in backend.prune(statuses, older_than, dry_run=True)])
+        before = when(await backend.now() - older_than)
+        return found, (
+            f"{found} {' and '.join(statuses)} runs of namespace {where.namespace} at "
+            f"{backend.url} that ended before {before}"
+        )
+
+
+async def _delete(
     where: Database,
     statuses: list[RunStatus],
     older_than: timedelta,
     batch: int,
-    dry_run: bool,
+    found: int,
     *,
     quiet: bool,
 ) -> int:
     async with where.connect(migrate=False) as backend:
-        found = sum([n async for n in backend.prune(statuses, older_than, dry_run=True)])
-        if dry_run:
-            return found
         deleted = 0
         columns = TextColumn("deleting"), BarColumn(), MofNCompleteColumn()
         with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
