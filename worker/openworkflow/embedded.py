@@ -8,6 +8,7 @@ once; the server ends with the last of them.
 import contextlib
 import logging
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from typing import Any
 from openworkflow.core.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
+
+LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103
+"""Bytes that the system takes for a socket's path."""
+_SOCKET = ".s.PGSQL.5432"
 
 
 def default_data_dir() -> Path:
@@ -26,7 +31,9 @@ def default_data_dir() -> Path:
 class EmbeddedPostgres:
     """A server on the data in `data_dir`, made if it is not there; `with` it, or start and stop.
 
-    Raises ConfigurationError where the server is not installed or does not start.
+    Whoever can open its socket is its superuser, so the socket stays in that folder, which is the
+    server's alone. Raises ConfigurationError where the path of the folder is too long for that,
+    where the server is not installed, or where it does not start.
     """
 
     def __init__(self, data_dir: Path | None = None) -> None:
@@ -42,6 +49,7 @@ class EmbeddedPostgres:
     def start(self) -> str:
         """Start the server, unless it runs, and return its URL."""
         pgserver = _pgserver()
+        self._check_socket_path()
         try:
             self.data_dir.parent.mkdir(parents=True, exist_ok=True)
             with warnings.catch_warnings():
@@ -60,6 +68,16 @@ class EmbeddedPostgres:
         if server is not None:
             with contextlib.suppress(ProcessLookupError):
                 server.cleanup()
+
+    def _check_socket_path(self) -> None:
+        """The server would put it into a folder that it shares with everybody."""
+        path = os.fsencode(self.data_dir.expanduser().resolve() / _SOCKET)
+        if sys.platform != "win32" and (excess := len(path) - LONGEST_SOCKET_PATH) > 0:
+            raise ConfigurationError(
+                f"the path {self.data_dir} is {excess} bytes too long for the socket of the "
+                "embedded PostgreSQL; choose a shorter one (openworkflow dev --data), or set "
+                "DATABASE_URL to another PostgreSQL"
+            )
 
 
 def _pgserver() -> Any:
