@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 Check = Callable[[], str | None]
 """None when all is well, else what is wrong."""
+
+#: At once; one more, and the one that came first is let go: what idle clients hold, others miss.
+MOST_CLIENTS: Final = 64
 
 
 @contextlib.asynccontextmanager
@@ -36,12 +41,24 @@ async def served(
     app.router.add_get("/readyz", answer(ready))
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
     await runner.setup()
+    listening = None
     try:
-        listening = _listen(port)
-        await web.SockSite(runner, listening).start()
-        yield listening.getsockname()[1]
+        listening = await asyncio.get_running_loop().create_server(
+            lambda: _next_client(runner), sock=_listen(port)
+        )
+        yield listening.sockets[0].getsockname()[1]
     finally:
+        if listening is not None:
+            listening.close()
         await runner.cleanup()
+
+
+def _next_client(runner: web.AppRunner) -> asyncio.BaseProtocol:
+    server = runner.server
+    assert server is not None
+    if len(server.connections) >= MOST_CLIENTS:
+        server.connections[0].force_close()
+    return server()
 
 
 def _listen(port: int) -> socket.socket:

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 import openworkflow.worker.http
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.telemetry.metrics import Metrics
-from openworkflow.worker.http import HealthServer
+from openworkflow.worker.http import MOST_CLIENTS, HealthServer
 from tests.helpers import eventually_sync
 
 Answer = tuple[int, str, str]
@@ -118,6 +118,30 @@ def test_clients_that_say_nothing_hold_up_nobody(ask: Ask, port: int) -> None:
     assert threading.active_count() <= before
     for client in silent:
         client.close()
+
+
+def test_a_crowd_of_silent_clients_takes_few_files_and_a_probe_is_answered(
+    ask: Ask, port: int
+) -> None:
+    """Four hundred took every file descriptor of the worker."""
+    silent = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(400)]
+
+    assert 200 == ask("/livez")[0]
+    for client in silent:
+        client.setblocking(False)
+    eventually_sync(lambda: sum(map(_is_open, silent)) <= MOST_CLIENTS, 5)
+    assert all(map(_is_open, silent[-10:]))
+    for client in silent:
+        client.close()
+
+
+def _is_open(client: socket.socket) -> bool:
+    try:
+        return client.recv(1, socket.MSG_PEEK) != b""
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
 
 
 def test_a_slow_client_is_let_go(monkeypatch: pytest.MonkeyPatch, port: int) -> None:

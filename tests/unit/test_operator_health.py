@@ -15,6 +15,7 @@ from openworkflow_operator import health, kinds
 from openworkflow_operator.process import STALLED_SECONDS, Operator
 from openworkflow_operator.settings import Settings
 from openworkflow_operator.spec import Key
+from tests.helpers import eventually
 
 LONG_AGO = STALLED_SECONDS + 1
 KEY = Key("shop", "orders")
@@ -42,6 +43,17 @@ async def test_the_port_tells_what_is_wrong_and_what_is_counted() -> None:
         status, text = await get(port, "/metrics")
         assert (200, True) == (status, "visits_total 3.0" in text)
         assert 404 == (await get(port, "/"))[0]
+
+
+async def test_a_crowd_of_silent_clients_takes_few_files_and_a_probe_is_answered() -> None:
+    async with health.served(0, CollectorRegistry(), lambda: None, lambda: None) as port:
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(400)]
+
+        assert (200, "ok") == await get(port, "/livez")
+        await eventually(lambda: sum(not r.at_eof() for r, _ in silent) <= health.MOST_CLIENTS, 5)
+        assert not any(reader.at_eof() for reader, _ in silent[-10:])
+        for _, writer in silent:
+            writer.close()
 
 
 async def test_a_port_that_is_taken_is_an_error_at_once() -> None:

@@ -28,6 +28,9 @@ CLIENT_SECONDS = 10.0
 """A client has this long to ask, and again to take the answer."""
 LONGEST_REQUEST = 16_384
 """Bytes of a request's head; the answer to a longer one is 431."""
+MOST_CLIENTS = 64
+"""At once; one more, and the one that has been there for longest is let go. A scrape or a probe is
+answered in milliseconds, and files that idle clients hold are missing elsewhere."""
 STOP_SECONDS = 5.0
 BACKLOG = 128
 
@@ -48,7 +51,8 @@ class HealthServer:
         self._probes = {"/livez": live, "/readyz": ready}
         self._runner = asyncio.Runner(loop_factory=asyncio.SelectorEventLoop)
         self._stopping = asyncio.Event()
-        self._conversations: set[asyncio.Task[None]] = set()
+        self._conversations: dict[asyncio.Task[None], None] = {}
+        """Oldest first."""
         self._thread: threading.Thread | None = None
 
     def start(self) -> int:
@@ -105,9 +109,13 @@ class HealthServer:
             self._loop.call_later(1.0, self._loop.add_reader, listening, self._accept, listening)
             return
         client.setblocking(False)
+        if len(self._conversations) >= MOST_CLIENTS:
+            oldest = next(iter(self._conversations))
+            del self._conversations[oldest]
+            oldest.cancel()
         conversation = self._loop.create_task(self._converse(client))
-        self._conversations.add(conversation)
-        conversation.add_done_callback(self._conversations.discard)
+        self._conversations[conversation] = None
+        conversation.add_done_callback(lambda done: self._conversations.pop(done, None))
         # Not in the task: one that is canceled before it began runs no `finally`.
         conversation.add_done_callback(lambda _: client.close())
 
