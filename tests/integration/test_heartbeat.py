@@ -277,6 +277,34 @@ async def test_a_heartbeat_that_is_asked_for_comes_at_once(
     await eventually(lambda: _two_leased(observer), deadline=LEASE.total_seconds() / 5)
 
 
+async def test_a_flood_of_messages_costs_few_heartbeats_and_what_is_canceled_is_still_seen(
+    start: Start,
+    backend: BackendPostgres,
+    claims: list[Claim],
+    lost: list[Claim],
+    metrics: Metrics,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Any role of the database may send them, and each heartbeat writes every lease."""
+    beats: list[float] = []
+
+    def held() -> list[Claim]:
+        beats.append(time.monotonic())
+        return list(claims)
+
+    heartbeat = start(held)
+    await eventually(lambda: last_beat(metrics) > 0)
+    began = time.monotonic()
+    while time.monotonic() - began < 1.5:
+        heartbeat.hurry()
+        await asyncio.sleep(0.001)
+        if len(beats) == 4:
+            await backend.cancel_workflow_run(claims[0][0])
+
+    assert len(beats) <= 12
+    assert [claims[0]] == lost[:1]
+
+
 async def test_each_heartbeat_renews_the_guard_even_while_the_event_loop_is_blocked(
     start: Start, guard: LeaseGuard
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -83,6 +84,22 @@ def test_a_wake_up_makes_hungry_and_lets_a_flush_leave(
     made.wake()
 
     assert (True, ["kick"]) == (hungry(desk), kicks)
+
+
+async def test_a_flood_of_messages_costs_few_claims_and_the_last_is_not_lost(
+    made: Poller, desk: Desk, kicks: list[str]
+) -> None:
+    """Any role of the database may send them; each cost a claim."""
+    claims, end = 0, time.monotonic() + 0.5
+    while time.monotonic() < end:
+        made.hear()
+        claims += hungry(desk)
+        await asyncio.sleep(0)
+
+    assert 1 <= claims <= 16
+    kicks.clear()
+    made.hear()
+    assert await eventually(lambda: hungry(desk))
 
 
 async def test_polls_go_on(polling: Poller, desk: Desk) -> None:

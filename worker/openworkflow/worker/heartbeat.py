@@ -18,6 +18,7 @@ from openworkflow.core.errors import BackendError
 from openworkflow.engine.guard import LeaseGuard
 from openworkflow.telemetry.metrics import Metrics
 from openworkflow.worker.claimer import Claim
+from openworkflow.worker.hints import Patience
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +26,8 @@ BEATS_PER_LEASE = 3
 """A beat that hangs is given up after as long, so that a lease survives two lost ones."""
 OPEN_SECONDS = 5.0
 """A connection has at least so long to be opened, however short the lease is."""
-SHORTEST_PAUSE_SECONDS = 0.05
-"""Between two heartbeats, however often one is asked for."""
+HURRY_SECONDS = 0.05, 1.0
+"""Between two heartbeats that were asked for and found nothing: at first, and at most."""
 FIRST_RETRY_SECONDS = 0.2
 CLOSE_SECONDS = 1.0
 STOP_SECONDS = 5.0
@@ -52,6 +53,8 @@ class Heartbeat:
         self._held, self._on_lost = held, on_lost
         self._pause = lease.total_seconds() / BEATS_PER_LEASE
         self._failures = 0
+        self._patience, self._found = Patience(*HURRY_SECONDS), False
+        self._lost: set[Claim] = set()
         self._stopping, self._hurried = asyncio.Event(), asyncio.Event()
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._thread: threading.Thread | None = None
@@ -116,6 +119,7 @@ class Heartbeat:
         claims = self._held()
         standing = await session.beat(self._worker_id, self._lease, claims)
         lost = set(claims) - standing
+        self._found, self._lost = not lost <= self._lost, lost
         if self._guard.stands:
             # Here too: the event loop may be blocked for longer than a lease.
             self._guard.renew(sent)
@@ -125,10 +129,11 @@ class Heartbeat:
 
     async def _wait(self, pause: float) -> None:
         """Pause, or until somebody is in a hurry."""
-        await asyncio.sleep(min(pause, SHORTEST_PAUSE_SECONDS))
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(pause - SHORTEST_PAUSE_SECONDS):
+            async with asyncio.timeout(pause):
                 await self._hurried.wait()
+                await asyncio.sleep(self._patience.wait(led_to_something=self._found))
+                self._patience.looked()
         self._hurried.clear()
 
     def _report(self, lost: set[Claim], sent: float) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from openworkflow.core.errors import BackendError
 from openworkflow.engine.journal import DatabaseClock
 from openworkflow.worker.claimer import Claimer
+from openworkflow.worker.hints import Patience
 
 if TYPE_CHECKING:
     from openworkflow.backend.backend import BackendPostgres
@@ -21,6 +22,8 @@ POLL_SECONDS = 5.0
 BLIND_POLL_SECONDS = 1.0
 """The longest pause without LISTEN: behind a pooler, or while the listener reconnects."""
 FIRST_POLL_SECONDS = 0.1
+HINT_SECONDS = 0.005, 0.05
+"""Between two claims for wake-ups that lead to nothing: at first, and at most."""
 TIMER_SPREAD_SECONDS = 0.005
 """Workers wake for the same timer a little apart."""
 
@@ -36,11 +39,24 @@ class Poller:
         kick: Callable[[], None],
     ) -> None:
         self._backend, self._clock, self._claimer, self._kick = backend, clock, claimer, kick
+        self._patience, self._claimed = Patience(*HINT_SECONDS), 0
+        self._heard: asyncio.TimerHandle | None = None
 
     def wake(self) -> None:
         """There may be work now."""
         self._claimer.wake()
         self._kick()
+
+    def hear(self) -> None:
+        """Somebody says that there is work, and may be wrong, or say so all the time."""
+        if self._heard is not None:
+            return
+        claimed, self._claimed = self._claimed, self._claimer.claimed
+        wait = self._patience.wait(led_to_something=self._claimed > claimed)
+        if wait > 0:
+            self._heard = asyncio.get_running_loop().call_later(wait, self._follow)
+        else:
+            self._follow()
 
     def resume_at(self, when: datetime | None) -> None:
         """A run was parked until `when`: be there in time. None is for no time of its own."""
@@ -64,6 +80,11 @@ class Poller:
             if delay == longest:
                 await self._watch_next_timer(longest)
             await asyncio.sleep(delay * random.uniform(0.75, 1.0))
+
+    def _follow(self) -> None:
+        self._heard = None
+        self._patience.looked()
+        self.wake()
 
     async def _watch_next_timer(self, horizon: float) -> None:
         """Wake for the next parked run, if it is due before the next poll.

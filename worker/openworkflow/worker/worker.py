@@ -216,7 +216,7 @@ class Worker:
             if parts.executor.executes(run_id):
                 parts.heartbeat.hurry()
 
-        listener.on_work(parts.poller.wake)
+        listener.on_work(parts.poller.hear)
         listener.on_canceled(look)
         async with asyncio.TaskGroup() as tasks:
             services = [
