@@ -9,6 +9,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from openworkflow.backend import queries
 from openworkflow.backend.backend import BackendPostgres, NewRun, RunFilter, WorkerSession
 from openworkflow.core.errors import BackendError, ConfigurationError, InvalidRunState, RunNotFound
 from openworkflow.core.ids import uuid7
@@ -416,3 +417,59 @@ async def test_diagnostics_see_leases_privileges_and_broken_rows(
     ]
     assert abs(healthy.clock_skew) < 5
     await connection.close()
+
+
+async def test_a_page_of_all_runs_reads_no_more_than_it_shows(
+    backend: BackendPostgres, sql: asyncpg.Connection
+) -> None:
+    """No index has all of a namespace by age: a million finished runs were sorted for each page."""
+    await sql.execute(
+        "insert into workflow_runs (workflow_name, status, available_at, created_at, completed_at)"
+        " select 'w' || i % 3, 'succeeded', now(), now() - i / 4 * interval '1 second', now()"
+        " from generate_series(1, 20000) i"
+    )
+    await sql.execute(
+        "insert into workflow_runs (workflow_name, status, namespace_id,"
+        " available_at) values ('w1', 'pending', 'other', now())"
+    )
+    await sql.execute("vacuum analyze workflow_runs")
+    expected = await sql.fetch(
+        "select id from workflow_runs where namespace_id = 'default'"
+        " order by created_at desc, id desc limit 30"
+    )
+
+    first = await backend.list_workflow_runs(limit=20)
+    second = await backend.list_workflow_runs(limit=10, cursor=first.next_cursor)
+
+    assert [row["id"] for row in expected] == [run.id for run in first.runs + second.runs]
+    middle = await sql.fetchrow("select created_at, id from workflow_runs offset 10000 limit 1")
+    statement = queries.load("public")["list_newest_runs"]
+    for cursor in ((None, None), tuple(middle or ())):
+        plan = json.loads(
+            await sql.fetchval(
+                f"explain (analyze, buffers, format json) {statement}",
+                *("default", None, None, *cursor, 21),
+            )
+        )[0]["Plan"]
+        assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 300
+
+
+async def test_pages_of_all_runs_show_every_run_once_whatever_their_times_and_workflows(
+    backend: BackendPostgres, sql: asyncpg.Connection
+) -> None:
+    times = ("-infinity", "2024-01-01", "2024-01-01", "2024-06-01", "infinity")
+    for number in range(30):
+        await sql.execute(
+            "insert into workflow_runs (workflow_name, status, available_at, created_at)"
+            " values ($1, 'pending', now(), $2::text::timestamptz)",
+            *(f"w{number % 4}", times[number % 5]),
+        )
+    seen: list[UUID] = []
+    cursor = None
+    while cursor is not None or not seen:
+        page = await backend.list_workflow_runs(limit=7, cursor=cursor)
+        seen += [run.id for run in page.runs]
+        cursor = page.next_cursor
+
+    rows = await sql.fetch("select id from workflow_runs order by created_at desc, id desc")
+    assert [row["id"] for row in rows] == seen

@@ -159,19 +159,18 @@ class BackendPostgres:
         if limit < 1:
             raise ConfigurationError(f"limit must be at least 1, not {limit}")
         wanted = run_filter or RunFilter()
-        rows = await self._fetch(
-            self._sql["list_workflow_runs"],
-            self.namespace_id,
-            wanted.status,
-            wanted.workflow_name,
-            wanted.version,
-            wanted.created_after,
-            wanted.created_before,
-            wanted.worker_id,
-            *(read_cursor(cursor) if cursor else (None, None)),
-            limit + 1,
-            wanted.build_id,
-        )
+        times = (wanted.created_after, wanted.created_before)
+        page = (*(read_cursor(cursor) if cursor else (None, None)), limit + 1)
+        if wanted.takes_all:
+            rows = await self._fetch(
+                self._sql["list_newest_runs"], self.namespace_id, *times, *page
+            )
+        else:
+            rows = await self._fetch(
+                self._sql["list_workflow_runs"],
+                *(self.namespace_id, *times, *page, wanted.status, wanted.workflow_name),
+                *(wanted.version, wanted.worker_id, wanted.build_id),
+            )
         runs = [as_run(row) for row in rows[:limit]]
         return Page(runs, cursor_after(runs[-1]) if len(rows) > limit else None)
 

@@ -224,6 +224,13 @@ class RunFilter:
     worker_id: str | None = None
     build_id: str | None = None
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether it restricts nothing but the time."""
+        return self == RunFilter(
+            created_after=self.created_after, created_before=self.created_before
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Page:

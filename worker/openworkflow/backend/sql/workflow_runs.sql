@@ -166,22 +166,52 @@ id, namespace_id, workflow_name, version, status, worker_id, config, context, in
 
 
 -- name: list_workflow_runs
--- Newest first. $8 and $9 are the created_at and id of the last run of the page before, as shown.
--- The first test of $8 is for the index; a time too late to be shown passes it on every page.
+-- Newest first. $4 and $5 are the created_at and id of the last run of the page before, as shown.
+-- The first test of $4 is for the index; a time too late to be shown passes it on every page.
 select {run_columns}
   from {schema}.workflow_runs
  where namespace_id = $1
-   and ($2::text is null or status = $2)
-   and ($3::text is null or workflow_name = $3)
-   and ($4::text is null or version = $4)
-   and ($5::timestamptz is null or created_at >= $5)
-   and ($6::timestamptz is null or created_at < $6)
-   and ($7::text is null or worker_id = $7)
+   and ($7::text is null or status = $7)
+   and ($8::text is null or workflow_name = $8)
+   and ($9::text is null or version = $9)
+   and ($10::text is null or worker_id = $10)
    and ($11::text is null or build_id = $11)
-   and created_at <= case when $8::timestamptz < {instant 'infinity'} then $8 else 'infinity' end
-   and ($8 is null or ({instant created_at}, id) < ($8, $9::uuid))
+   and {list_page}
+
+
+-- name: list_newest_runs
+-- The same for runs of all kinds. No index has all of a namespace by their age, but one has those
+-- of each workflow: its names are hopped through, and the newest of each are merged.
+with recursive names as (
+    select (select min(workflow_name) from {schema}.workflow_runs where namespace_id = $1) as name
+    union all
+    select (select min(workflow_name) from {schema}.workflow_runs
+             where namespace_id = $1 and workflow_name > names.name)
+      from names
+     where names.name is not null
+), newest as (
+    select run.id
+      from names
+     cross join lateral (select id, created_at
+                           from {schema}.workflow_runs
+                          where namespace_id = $1 and workflow_name = names.name
+                            and {list_page}) run
+     order by run.created_at desc, run.id desc
+     limit $6
+)
+select {run_columns}
+  from {schema}.workflow_runs
+ where id = any (array(select id from newest))
+ order by created_at desc, id desc;
+
+
+-- name: list_page
+($2::timestamptz is null or created_at >= $2)
+   and ($3::timestamptz is null or created_at < $3)
+   and created_at <= case when $4::timestamptz < {instant 'infinity'} then $4 else 'infinity' end
+   and ($4 is null or ({instant created_at}, id) < ($4, $5::uuid))
  order by created_at desc, id desc
- limit $10;
+ limit $6
 
 
 -- name: count_workflow_runs
