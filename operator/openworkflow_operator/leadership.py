@@ -53,7 +53,8 @@ class Leadership:
         finally:
             self.is_leader = False
             with contextlib.suppress(ClusterError, TimeoutError):
-                await asyncio.wait_for(self._give_back(), 2)
+                async with asyncio.timeout(2):
+                    await self._give_back()
 
     async def _renew(self) -> None:
         with contextlib.suppress(TimeoutError):

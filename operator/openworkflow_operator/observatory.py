@@ -174,7 +174,8 @@ class _Observer:
                 await asyncio.sleep(SHORTEST_PAUSE_SECONDS)
                 pause = self._pause() - (time.monotonic() - started)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), max(0.0, pause))
+                    async with asyncio.timeout(max(0.0, pause)):
+                        await self._wake.wait()
         finally:
             self._disconnect()
 

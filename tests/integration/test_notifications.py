@@ -227,3 +227,20 @@ async def test_a_waiter_that_gives_up_is_forgotten(listener: Listener) -> None:
     listener.on_finished(UUID(int=1)).cancel()
 
     await eventually(lambda: not listener._waiting)
+
+
+@pytest.mark.parametrize("ticks", range(6))
+async def test_a_listener_is_left_in_whatever_tick_its_connection_is_lost(
+    backend: BackendPostgres, ticks: int
+) -> None:
+    """`asyncio.wait_for` swallowed the cancellation, before Python 3.12, and `stop` hung."""
+    async with asyncio.timeout(10):
+        async with backend.listen() as listener:
+            await eventually(lambda: listener.healthy)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            listener._changed.set()
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+        assert listener._task is not None
+        assert listener._task.cancelled()

@@ -129,7 +129,8 @@ class Listener:
                 self._hears_done = True
                 self._wake_waiting()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), CHECK_SECONDS)
+                async with asyncio.timeout(CHECK_SECONDS):
+                    await self._changed.wait()
                 continue
             await connection.execute("select 1", timeout=CHECK_SECONDS)
 

@@ -102,7 +102,8 @@ async def _drain(child: asyncio.subprocess.Process) -> None:
         return
     child.terminate()
     try:
-        await asyncio.wait_for(child.wait(), KILL_SECONDS)
+        async with asyncio.timeout(KILL_SECONDS):
+            await child.wait()
     except TimeoutError:
         child.kill()
         await child.wait()
