@@ -1,19 +1,27 @@
 """Starts runs: how they share commits, and how the workers hear of them."""
 
+import asyncio
+import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from openworkflow.backend.connection import Connection, borrowed
 from openworkflow.backend.creation import CHUNK, Creation
-from openworkflow.backend.failures import DRIVER_ERRORS, as_backend_error
+from openworkflow.backend.failures import DRIVER_ERRORS, ConnectionLost, as_backend_error
 from openworkflow.backend.gathering import Gathering, can_gather
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.notifications import Waker
 from openworkflow.backend.records import CreatedRun, NewRun
 from openworkflow.backend.url import Dsn
+from openworkflow.core.ids import uuid7
 
 IDEMPOTENCY_PERIOD = timedelta(hours=24)
+RETRY_PAUSES = 0.1, 0.4, 1.6
+"""Seconds before runs that all have keys are asked for again, where an answer was lost."""
+RELIABLE_PERIOD = timedelta(minutes=5)
+"""A key that is honoured for less may be free again before the last of them."""
 
 
 class Enqueuing:
@@ -38,11 +46,34 @@ class Enqueuing:
             return await self._create_for_caller(connection, runs, period)
         if len(runs) == 1 and can_gather(runs[0]):
             return [await self._gathering.create(runs[0])]
+        if period >= RELIABLE_PERIOD and all(run.idempotency_key is not None for run in runs):
+            return await self._create_surely(runs, period)
         return await self._create(runs, period)
 
     async def stop(self) -> None:
         """Let the last wake-up leave."""
         await self._waker.stop()
+
+    async def _create_surely(self, runs: Sequence[NewRun], period: timedelta) -> list[CreatedRun]:
+        """Ask again where an answer was lost: a run that was stored is found by its key."""
+        runs = [run._replace(id=run.id or uuid7()) for run in runs]
+        try:
+            return await self._create(runs, period)
+        except ConnectionLost as error:
+            lost = error
+        for pause in RETRY_PAUSES:
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            try:
+                found = await self._create(runs, period)
+            except ConnectionLost as error:
+                lost = error
+                continue
+            # One with the id of ours was made by the try whose answer was lost.
+            return [
+                replace(each, created=each.created or each.id == run.id)
+                for each, run in zip(found, runs, strict=True)
+            ]
+        raise lost
 
     async def _create(
         self, runs: Sequence[NewRun], period: timedelta = IDEMPOTENCY_PERIOD

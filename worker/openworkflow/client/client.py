@@ -71,7 +71,10 @@ class OpenWorkflow:
         same `idempotency_key` within 24 h returns the first run. `available_at` is a time, or a
         delay from now; `deadline` likewise. With `connection`, an asyncpg connection of yours in a
         transaction, the run exists if and only if that transaction commits.
-        Raises InputValidationError, ConfigurationError or BackendError, and then nothing is stored.
+        Raises InputValidationError or ConfigurationError, and then nothing is stored; so with a
+        BackendError, but for ConnectionLost: the run may be stored, because the answer may be what
+        was lost. With an `idempotency_key` the call asks again by itself, for a second or two, and
+        is safe to repeat after that.
         """
         check_options("run_workflow", options, RunOptions)
         keys = [options.get("idempotency_key")]
