@@ -11,6 +11,7 @@ from uuid import UUID
 
 from openworkflow.backend.queries import numbered
 from openworkflow.backend.records import (
+    KEY_SEPARATOR,
     Completion,
     Continuation,
     Flush,
@@ -48,7 +49,8 @@ class Arm(NamedTuple):
 
     name: str
     where: str
-    order: str = "available_at"
+    waits: bool = False
+    """Its runs wait; else they are those whose lease ran out."""
     limit: str | None = None
     """The parameter that limits this arm alone."""
 
@@ -72,15 +74,18 @@ GROUPS = {
 ARMS = (
     Arm("expired", "claim_expired", limit="recover_limit"),
     Arm("suspect", "claim_suspect", limit="suspect_limit"),
-    Arm("own", "claim_own"),
-    Arm("due", "claim_due"),
+    Arm("own", "claim_own", waits=True, limit="own_limit"),
+    Arm("due", "claim_due", waits=True),
 )
 COLUMNS = {
     kind: tuple(f"{part.prefix}_{name}" for name in kind._fields) for kind, part in PARTS.items()
 }
 CLAIM_PARAMETERS = (
     "claim_keys",
+    "served_names",
+    "served_versions",
     "claim_limit",
+    "own_limit",
     "recover_limit",
     "suspect_limit",
     "trusted_crashes",
@@ -150,6 +155,10 @@ def values(flush: Flush, shape: Shape) -> dict[str, Any]:
         named[count] = named.get(count, 0) + len(rows)
     if (claim := flush.claim) is not None:
         named["claim_keys"], named["claim_limit"] = claim.keys, claim.limit
+        served = [key.partition(KEY_SEPARATOR) for key in claim.keys]
+        named["served_names"] = [name for name, _, _ in served]
+        named["served_versions"] = [version for _, _, version in served]
+        named["own_limit"] = 0 if claim.build_id is None else claim.limit
         named["recover_limit"] = claim.limit if claim.recover else 0
         named["suspect_limit"] = claim.suspects if claim.recover else 0
         named["trusted_crashes"] = claim.trusted_crashes
@@ -215,11 +224,10 @@ def _arm(queries: Mapping[str, str], place: int) -> str:
     limit = ":claim_limit::int" + _less(ARMS[:place])
     if arm.limit is not None:
         limit = f"least(:{arm.limit}::int, {limit})"
+    block = queries["claim_due_arm"] if arm.waits else queries["claim_lease_arm"]
     return (
-        queries["claim_arm"]
-        .replace("{arm}", arm.name)
+        block.replace("{arm}", arm.name)
         .replace("{where}", queries[arm.where])
-        .replace("{order}", arm.order)
         .replace("{limit}", limit)
     )
 

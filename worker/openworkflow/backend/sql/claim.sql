@@ -1,7 +1,7 @@
 -- The claim: which runs a worker takes, and what becomes of their rows. A part of a flush.
 --
--- Each arm is one reason to take a run, made from `claim_arm`; an arm takes what the arms before
--- it have left to take. One whose limit is 0 is not executed at all.
+-- Each arm is one reason to take a run; an arm takes what the arms before it have left to take.
+-- One whose limit is 0 is not executed at all.
 
 
 -- name: claim_route
@@ -16,21 +16,54 @@ route as (
 )
 
 
--- name: claim_arm
+-- name: claim_lease_arm
+-- Runs whose lease ran out: no more of them than workers had slots, whatever they are.
 -- A workflow is served if its name and version, joined by a separator, are among :claim_keys.
 -- A number that cannot be counted on would fail the claim, of this and of every other run.
 -- now() is when the statement began: a claim that had to wait finds fewer leases expired, not more.
 {arm} as (
-    select id, available_at, status = 'running' as recovered
+    select id, available_at, true as recovered
       from {schema}.workflow_runs
      where namespace_id = :namespace_id and available_at <= now()
        and workflow_name || chr(31) || coalesce(version, '') = any (:claim_keys::text[])
        and claim_no < 2147483647
        and {where}
-     order by {order}
+     order by available_at
      limit {limit}
        for update skip locked
 )
+
+
+-- name: claim_due_arm
+-- Runs that wait, in one walk of an index for each workflow that is served, so that no backlog of
+-- others is in the way. The walk that has waited for longest comes first, and the next begins only
+-- if that leaves something to take: no walk locks what is not taken, but for its first run. That
+-- one is locked to find out who comes first, since a run that somebody else holds must not.
+{arm} as (
+    select run.id, run.available_at, false as recovered
+      from (select served.name, served.version
+              from unnest(:served_names::text[], :served_versions::text[])
+                   as served (name, version)
+             cross join lateral (select available_at
+                                   from {schema}.workflow_runs
+                                  where {claim_walk} and {where}
+                                  order by available_at
+                                  limit 1
+                                    for update skip locked) first
+             order by first.available_at) served
+     cross join lateral (select id, available_at
+                           from {schema}.workflow_runs
+                          where {claim_walk} and {where}
+                          order by available_at
+                          limit {limit}
+                            for update skip locked) run
+     limit {limit}
+)
+
+
+-- name: claim_walk
+namespace_id = :namespace_id and status = 'pending' and available_at <= now()
+       and workflow_name = served.name and coalesce(version, '') = served.version
 
 
 -- name: claim_expired
@@ -51,12 +84,12 @@ status = 'running' and worker_id is distinct from :worker_id
 
 -- name: claim_own
 -- Runs pinned to this build, which no other takes.
-pinned and status = 'pending' and build_id = :build_id
+case when pinned then build_id else '' end = :build_id
 
 
 -- name: claim_due
 -- All others. Where all buckets are taken nothing is computed of the id.
-status = 'pending' and not pinned
+case when pinned then build_id else '' end = ''
        and (select takes_to from route) > 0
        and ((select takes_to - takes_from from route) = 100 or {claim_bucket})
 
