@@ -41,8 +41,11 @@ def build_id(value: object) -> str:
     return value
 
 
-def new_runs(row: Any, question: Question) -> NewRuns:
-    """What every row of `builds.sql` says of the namespace."""
+def new_runs(row: Any, question: Question, served: Any = None) -> NewRuns:
+    """What every row of `builds.sql` says of the namespace, less what nobody serves."""
+    if served is not None:
+        due = count(served["new_due"])
+        return NewRuns(due, seconds(served["oldest_new_age"]), due >= question.due_limit)
     due = count(row["new_due"])
     saturated = due >= question.due_limit or bool(row["is_cut"])
     return NewRuns(due, seconds(row["oldest_new_age"]), saturated)
@@ -77,16 +80,21 @@ def observation(
     serial: int,
     builds: Mapping[str, BuildView] | None = None,
     new: NewRuns | None = None,
+    served: Any = None,
 ) -> Observation:
-    """A row of `observation.sql`."""
+    """A row of `observation.sql`, and that of `served.sql` where workers said what they serve."""
     mean_age, next_wake = row["mean_running_age"], row["next_wake_seconds"]
-    due, running = count(row["due"]), count(row["running"])
+    waits = row if served is None else served
+    due, running = count(waits["due"]), count(row["running"])
+    unserved = max(0, count(row["due"]) - due)
     demand = Demand(
         due=due,
-        oldest_due_age=seconds(row["oldest_due_age"]),
+        oldest_due_age=seconds(waits["oldest_due_age"]),
+        unserved=unserved,
+        oldest_unserved_age=seconds(row["oldest_due_age"]) if unserved else 0.0,
         running=running,
         saturated=due >= question.due_limit or running >= question.running_limit,
-        waking=count(row["waking"]),
+        waking=count(waits["waking"]),
         # Runs in progress are on average half done, or more where durations vary.
         service_seconds=None if mean_age is None else 2 * seconds(mean_age),
     )

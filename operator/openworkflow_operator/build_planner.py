@@ -201,6 +201,8 @@ def _demand(
         saturated=own.saturated or (new.saturated and share > 0),
         waking=own.waking + math.ceil(waking * share / 100),
         service_seconds=total.service_seconds,
+        unserved=total.unserved if share else 0,
+        oldest_unserved_age=total.oldest_unserved_age if share else 0.0,
     )
     return replace(seen, demand=demand)
 

@@ -49,6 +49,7 @@ _READ: Final = (
     # The indexes bound the look; fresh or missing statistics must not choose a scan of the table.
     "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off"
 )
+_LIMITS: Final = ("namespace_id", "due_limit", "running_limit", "lead_seconds")
 _WRITE: Final = (
     "BEGIN; SET LOCAL statement_timeout = 30000; SET LOCAL lock_timeout = 1000; "
     "SET LOCAL enable_seqscan = off; SET LOCAL jit = off"
@@ -93,6 +94,7 @@ class Database:
     ) -> None:
         self._connection, self._schema, self._budget = connection, schema, budget
         self._listening: dict[str, Callable[..., None]] = {}
+        self._may_see_served = True
 
     @classmethod
     async def connect(cls, dsn: Dsn, schema: str, options: ConnectOptions) -> Self:
@@ -126,24 +128,39 @@ class Database:
         """Answer all questions with one statement, by namespace id."""
         statement = _statement("observation.sql", self._schema)
         async with _limited(self._budget, LOOK_SECONDS):
-            rows = await self._read(
-                statement,
-                [question.namespace_id for question in questions],
-                [question.due_limit for question in questions],
-                [question.running_limit for question in questions],
-                [question.lead_seconds for question in questions],
-            )
-            builds, new = await self._look_at_builds([q for q in questions if q.build])
-        asked = {question.namespace_id: question for question in questions}
+            rows = await self._read(statement, *_columns(questions, *_LIMITS))
+            asked = {question.namespace_id: question for question in questions}
+            waits = [row["namespace_id"] for row in rows if row["due"] or row["waking"]]
+            served = await self._served([asked[name] for name in waits if name in asked])
+            builds, new = await self._look_at_builds([q for q in questions if q.build], served)
         now = datetime.now(UTC)
         return {
-            name: observation(row, asked[name], now, serial, builds.get(name), new.get(name))
+            name: observation(
+                *(row, asked[name], now, serial, builds.get(name), new.get(name), served.get(name))
+            )
             for row in rows
             if (name := row["namespace_id"])
         }
 
+    async def _served(self, questions: Sequence[Question]) -> dict[str, Any]:
+        """Of what waits, what workers say they serve; nothing of a namespace where none does."""
+        if not questions or not self._may_see_served:
+            return {}
+        try:
+            rows = await self._read(
+                _statement("served.sql", self._schema),
+                *_columns(questions, "namespace_id", "due_limit", "lead_seconds"),
+            )
+        except asyncpg.QueryCanceledError:
+            return {}
+        except (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError):
+            # A role that may only count runs, or tables from before workers said it: all count.
+            self._may_see_served = False
+            return {}
+        return {row["namespace_id"]: row for row in rows}
+
     async def _look_at_builds(
-        self, questions: Sequence[Question]
+        self, questions: Sequence[Question], served: Mapping[str, Any]
     ) -> tuple[dict[str, dict[str, BuildView]], dict[str, NewRuns]]:
         asked = {question.namespace_id: question for question in questions}
         found: dict[str, dict[str, BuildView]] = {name: {} for name in asked}
@@ -152,19 +169,13 @@ class Database:
             return found, new
         rows = await self._read(
             _statement("builds.sql", self._schema),
-            [question.namespace_id for question in questions],
-            [question.due_limit for question in questions],
-            [question.running_limit for question in questions],
-            [question.lead_seconds for question in questions],
-            [question.build for question in questions],
-            [question.canary for question in questions],
-            [question.first_runs for question in questions],
+            *_columns(questions, *_LIMITS, "build", "canary", "first_runs"),
             MOST_BUILDS,
         )
         for row in rows:
             name = row["namespace_id"]
             found[name][build_id(row["build_id"])] = build_view(row, asked[name])
-            new[name] = new_runs(row, asked[name])
+            new[name] = new_runs(row, asked[name], served.get(name))
         if any(len(builds) > MOST_BUILDS for builds in found.values()):
             raise UnusableAnswer
         return found, new
@@ -325,6 +336,11 @@ def _work_channel(schema: str, namespace_id: str) -> str:
     return (
         f"openworkflow_work_{hashlib.sha256(f'{schema}.{namespace_id}'.encode()).hexdigest()[:16]}"
     )
+
+
+def _columns(questions: Sequence[Question], *names: str) -> list[list[object]]:
+    """The questions as the arrays that a statement takes."""
+    return [[getattr(question, name) for question in questions] for name in names]
 
 
 @cache

@@ -29,10 +29,10 @@ def fleet_report(facts: Facts, decided: Plan, status: dict[str, Any]) -> FleetRe
     if isinstance(facts.database, Observation):
         demand = facts.database.demand
         report |= {
-            "due": demand.due,
+            "due": demand.due + demand.unserved,
             "running": demand.running,
             "waking": demand.waking,
-            "oldest_due_age": demand.oldest_due_age,
+            "oldest_due_age": max(demand.oldest_due_age, demand.oldest_unserved_age),
             "last_observation": facts.database.at.timestamp(),
             "next_wake": facts.database.next_wake_seconds,
         }

@@ -58,6 +58,10 @@ class Demand:
     """Sleeping runs whose time comes within the activation lead."""
     service_seconds: float | None = None
     """How long a run holds its slot; None when nothing tells."""
+    unserved: int = 0
+    """Further due runs, which no worker says it serves: one pod may, and more would not help."""
+    oldest_unserved_age: float = 0.0
+    """Seconds that the oldest of those waits, or longer than all others; 0 without any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,7 @@ def pods_needed(policy: Policy, demand: Demand, service_seconds: float | None) -
     waiting = demand.due + demand.waking
     slots = demand.running + waiting / backlog_per_slot(policy, demand, service_seconds)
     slots += HEADROOM * math.sqrt(demand.running)
-    return math.ceil(slots / policy.concurrency)
+    return max(math.ceil(slots / policy.concurrency), min(1, demand.unserved))
 
 
 def backlog_per_slot(policy: Policy, demand: Demand, service_seconds: float | None) -> float:
@@ -172,7 +176,7 @@ def _seed(memory: Memory, fleet: Fleet, now: float) -> Memory:
 
 
 def _learn(memory: Memory, policy: Policy, fleet: Fleet, demand: Demand, now: float) -> Memory:
-    empty = demand.due == 0 and demand.running == 0 and demand.waking == 0
+    empty = not (demand.due or demand.running or demand.waking or demand.unserved)
     return replace(
         memory,
         empty_observations=memory.empty_observations + 1 if empty else 0,
@@ -192,7 +196,9 @@ def _stuck_since(
 ) -> float | None:
     """Since when slots idle while runs are far too old: then capacity is not what is missing."""
     idle = fleet.ready > 0 and demand.running < 0.5 * fleet.ready * policy.concurrency
-    late = demand.due > 0 and demand.oldest_due_age > 2 * policy.target_latency
+    # Those that nobody serves count only alone: they must not keep the fleet from growing for more.
+    age = demand.oldest_due_age if demand.due else demand.oldest_unserved_age
+    late = age > 2 * policy.target_latency
     if not (idle and late):
         return None
     return now if memory.stuck_since is None else memory.stuck_since

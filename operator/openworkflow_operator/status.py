@@ -101,7 +101,8 @@ def status_of(facts: Facts, now: datetime) -> dict[str, Any]:
     numbers = ("dueRuns", "runningRuns", "lastObservationTime", "lastScaleTime")
     status |= {name: last[name] for name in numbers if last.get(name) is not None}
     if facts.database is not None and not isinstance(facts.database, DatabaseProblem):
-        status["dueRuns"] = facts.database.demand.due
+        demand = facts.database.demand
+        status["dueRuns"] = demand.due + demand.unserved
         status["runningRuns"] = facts.database.demand.running
         status["lastObservationTime"] = _timestamp(facts.database.at)
     if facts.scaled:

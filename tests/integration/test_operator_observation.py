@@ -373,3 +373,80 @@ class Watching:
     def reason(self) -> str | None:
         view = self.observatory.view(KEY)
         return view.reason if isinstance(view, DatabaseProblem) else None
+
+
+async def serve(sql: asyncpg.Connection[Any], name: str, version: str = "", age: int = 0) -> None:
+    await sql.execute(
+        "INSERT INTO workflow_served (namespace_id, workflow_name, version, seen_at)"
+        " VALUES ('orders', $1, $2, now() - $3 * interval '1 minute')",
+        *(name, version, age),
+    )
+
+
+async def test_runs_of_what_no_worker_serves_call_for_one_pod_and_no_more(
+    database: Database, sql: asyncpg.Connection[Any]
+) -> None:
+    """Six thousand of them held a fleet at its maximum for ever."""
+    hour = "now() - interval '1 hour'"
+    await insert(sql, 500, workflow_name="'gone'", available_at=hour)
+    await insert(sql, 40, workflow_name="'w'", version="'1'", available_at=hour)
+    await insert(sql, 30, workflow_name="'gone'", available_at="now() + interval '10 seconds'")
+    await insert(sql, 2, available_at="now() + interval '10 seconds'")
+    before = await look(database)
+    await serve(sql, "w")
+    await insert(sql, 3)
+
+    seen = (await look(database)).demand
+
+    assert (100, True, 32, 0) == (
+        before.demand.due,
+        before.demand.saturated,
+        before.demand.waking,
+        before.demand.unserved,
+    )
+    assert (3, False, 2, 97) == (seen.due, seen.saturated, seen.waking, seen.unserved)
+    assert seen.oldest_due_age < 60 < 3600 <= seen.oldest_unserved_age
+
+
+async def test_what_was_not_said_for_an_hour_while_others_were_is_served_no_more(
+    database: Database, sql: asyncpg.Connection[Any]
+) -> None:
+    await insert(sql, 3)
+    await insert(sql, 4, workflow_name="'old'")
+    await serve(sql, "w", age=600)
+    await serve(sql, "old", age=620)
+    asleep = (await look(database)).demand
+    await sql.execute("UPDATE workflow_served SET seen_at = now() WHERE workflow_name = 'w'")
+
+    awake = (await look(database)).demand
+
+    assert (7, 0) == (asleep.due, asleep.unserved)
+    assert (3, 4) == (awake.due, awake.unserved)
+
+
+async def test_new_and_pinned_runs_of_what_nobody_serves_are_left_out_of_builds_too(
+    database: Database, sql: asyncpg.Connection[Any]
+) -> None:
+    await register(sql, "v1", 60, 100)
+    await insert(sql, 3)
+    await insert(sql, 5, workflow_name="'gone'")
+    await insert(sql, 2, pinned="true", build_id="'v1'")
+    await serve(sql, "w")
+
+    seen = await look(database, Question("orders", 100, 100, 20, build="v1"))
+
+    assert seen.new is not None
+    assert (3, 5, 5) == (seen.new.due, seen.demand.due, seen.demand.unserved)
+
+
+async def test_counting_what_is_served_is_bounded_whatever_the_backlog(
+    database: Database, sql: asyncpg.Connection[Any]
+) -> None:
+    for number in range(5):
+        await serve(sql, f"w{number}")
+    lists = [["orders"], [200], [20.0]]
+    few = await buffers(sql, "served.sql", *lists)
+    await insert(sql, 20000, workflow_name="'gone'")
+    await insert(sql, 20000, workflow_name="'w1'")
+
+    assert await buffers(sql, "served.sql", *lists) < few + 700

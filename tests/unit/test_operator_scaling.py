@@ -244,3 +244,22 @@ def replay(
         decision, memory = decide(policy, fleet, seen, memory, now)
         decisions.append(decision)
     return decisions
+
+
+UNSERVED = Demand(due=0, oldest_due_age=0, running=0, unserved=6000, oldest_unserved_age=7200)
+
+
+def test_runs_that_nobody_serves_call_for_one_pod_and_no_more() -> None:
+    """A new image may serve them; more pods of one that does not would not help."""
+    assert 1 == pods_needed(POLICY, UNSERVED, 1.0)
+    assert 3 == pods_needed(POLICY, dataclasses.replace(UNSERVED, due=30), None)
+
+
+def test_runs_that_nobody_serves_do_not_keep_a_fleet_from_growing() -> None:
+    fleet, memory = Fleet(replicas=1, ready=1), Memory()
+    for now in range(0, 600, 5):
+        _, memory = decide(POLICY, fleet, UNSERVED, memory, now)
+
+    decision, _ = decide(POLICY, fleet, dataclasses.replace(UNSERVED, due=40), memory, 600)
+
+    assert (4, Limit.NONE) == (decision.replicas, decision.limit)

@@ -1,7 +1,7 @@
 """Builds of the user's code: who takes new runs, which runs wait for whom, and their end."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -58,6 +58,15 @@ class Builds:
     async def register(self, build_id: str) -> None:
         """Make a build known; it takes new runs if none is promoted."""
         await self._fetch(self._sql["register_build"], build_id)
+
+    async def serve(self, workflows: Iterable[tuple[str, str]]) -> None:
+        """Say that a worker serves these, by name and version ("" for none); repeat it.
+
+        Whoever makes workers counts the runs that they can take.
+        """
+        served = sorted(workflows)
+        names, versions = [name for name, _ in served], [version for _, version in served]
+        await self._fetch(self._sql["serve_workflows"], names, versions)
 
     async def list(self) -> list[Build]:
         """All builds, newest first."""

@@ -28,6 +28,7 @@ from openworkflow.worker.collector import patient_collector
 from openworkflow.worker.executor import HAND_BACK_SECONDS
 from openworkflow.worker.options import WorkerOptions
 from openworkflow.worker.parts import Parts
+from openworkflow.worker.served import say_what_is_served
 
 logger = logging.getLogger(__name__)
 
@@ -224,6 +225,9 @@ class Worker:
                 tasks.create_task(parts.poller.run(lambda: listener.healthy)),
                 tasks.create_task(parts.executor.run()),
                 tasks.create_task(self._tick(parts)),
+                tasks.create_task(
+                    say_what_is_served(self._backend.builds, [w.key for w in self._registry])
+                ),
             ]
             assert self._started is not None
             self._started.set_result(None)

@@ -8,6 +8,15 @@ values ($1, $2)
 on conflict do nothing;
 
 
+-- name: serve_workflows
+-- What a worker serves. Those that start together write a row once; in the order given, so that
+-- two of them cannot wait for each other.
+insert into {schema}.workflow_served (namespace_id, workflow_name, version)
+select $1, name, version from unnest($2::text[], $3::text[]) as served (name, version)
+on conflict (namespace_id, workflow_name, version) do update set seen_at = now()
+      where workflow_served.seen_at < now() - interval '1 minute';
+
+
 -- name: list_builds
 -- Newest first, those that only runs still know of included, with the runs pinned to each.
 with known as (
