@@ -321,6 +321,7 @@ async def test_a_guard_that_fell_stands_again_once_the_lost_claims_were_stopped(
     stood: list[bool] = []
     guard.renew(guard.now())
     guard._last -= 100  # an outage that the test need not wait for
+    guard.until -= 100
     await backend.cancel_workflow_run(claims[0][0])
     goes_on = asyncio.ensure_future(guard.renewed())
 
