@@ -81,28 +81,28 @@ class Patience:
 async def insist(
     connection: Connection,
     schema: str,
-    migration: Migration,
+    what: str,
+    tables: Collection[str],
     apply: Callable[[], Awaitable[object]],
     patience: Patience,
 ) -> None:
-    """Apply the migration within the open transaction, as often as it takes to get its locks.
+    """Apply `what` within the open transaction, as often as it takes to lock its `tables`.
 
     The advisory lock is kept in the pauses: fifty programs that take turns would leave no pause.
     Raises BackendError that names who is in the way.
     """
     await connection.fetchval(_LIMIT_LOCKS)
-    what = f"migration {migration.version:04d} {migration.name}"
     while patience.left > 0:
         try:
             async with connection.transaction():
                 await apply()
             return
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
-            who, _ = await _blockers(connection, schema, migration.locks, snapshots=False)
+            who, _ = await _blockers(connection, schema, tables, snapshots=False)
         pause = patience.pause()
         logger.warning("%s waits for %s; trying again in %.0f s", what, who, pause)
         await asyncio.sleep(pause)
-    raise await _given_up(connection, schema, what, migration.locks, patience, snapshots=False)
+    raise await _given_up(connection, schema, what, tables, patience, snapshots=False)
 
 
 async def build(connection: Connection, schema: str, index: Index, patience: Patience) -> None:

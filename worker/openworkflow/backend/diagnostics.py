@@ -9,6 +9,13 @@ from uuid import UUID
 from openworkflow.backend.blueprint import known, made_by
 from openworkflow.backend.queries import quoted
 
+_NEEDED = (
+    *(f"workflow_runs {word}" for word in ("SELECT", "INSERT", "UPDATE")),
+    *(f"step_attempts {word}" for word in ("SELECT", "INSERT", "UPDATE", "DELETE")),
+    *(f"workflow_builds {word}" for word in ("SELECT", "INSERT")),
+)
+"""What a worker's role may do; the same as in `sql/security/grants.sql`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Violation:
@@ -59,7 +66,7 @@ async def diagnose(
     before = datetime.now(UTC)
     made = made_by(known())
     names = [index.name for index in made.indexes]
-    (server,) = await fetch(queries["diagnose_server"], quoted(schema), list(made.tables), names)
+    (server,) = await fetch(queries["diagnose_server"], quoted(schema), list(_NEEDED), names)
     middle = before + (datetime.now(UTC) - before) / 2
     (runs,) = await fetch(queries["diagnose_runs"], namespace_id)
     broken = await fetch(queries["check_invariants"])

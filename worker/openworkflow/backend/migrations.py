@@ -12,7 +12,7 @@ import random
 
 import asyncpg
 
-from openworkflow.backend import ledger
+from openworkflow.backend import granting, ledger
 from openworkflow.backend.altering import NO_TIME_LIMITS, Patience, build, insist, is_empty
 from openworkflow.backend.blueprint import TABLES, Index, Migration, known
 from openworkflow.backend.failures import one_line
@@ -102,8 +102,10 @@ async def _apply(
         async def apply() -> None:
             await connection.execute(migration.in_transaction)
             await connection.execute(ledger.RECORD, migration.number, migration.name)
+            if await granting.are_wanted(connection, found.schema):
+                await granting.renew(connection, found.schema)
 
-        await insist(connection, found.schema, migration, apply, waiting)
+        await insist(connection, found.schema, what(migration), migration.locks, apply, waiting)
     return True
 
 
@@ -171,9 +173,14 @@ def _refuse_old_server(connection: Connection) -> None:
         )
 
 
+def what(migration: Migration) -> str:
+    """Its name for people."""
+    return f"migration {migration.version:04d} {migration.name}"
+
+
 def _no_state_behind_a_pooler(schema: str, migration: Migration) -> BackendError:
     return BackendError(
-        f"schema {schema!r}: migration {migration.version:04d} {migration.name} makes indexes "
+        f"schema {schema!r}: {what(migration)} makes indexes "
         "while others write, which a pooler in transaction mode cannot carry; run "
         "`openworkflow migrate --url` with a URL that leads to PostgreSQL itself"
     )

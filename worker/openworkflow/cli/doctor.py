@@ -116,7 +116,7 @@ def _permissions(facts: Diagnostics) -> Finding:
             "permissions",
             "problem",
             f"role {facts.role} lacks {missing}",
-            "let an administrator GRANT them",
+            "let an administrator GRANT the worker's role of `openworkflow migrate --roles`",
         )
     more = "" if facts.may_create else "; it may not create tables, so migrate with one that may"
     return Finding("permissions", "ok", f"role {facts.role} may read and write{more}")

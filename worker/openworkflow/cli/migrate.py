@@ -7,8 +7,10 @@ from datetime import timedelta
 import click
 from rich.table import Table
 
+from openworkflow.backend.arranging import Wish, arrange
 from openworkflow.backend.failures import ConnectionLost
 from openworkflow.backend.migrations import Migration
+from openworkflow.backend.roles import parse_binding
 from openworkflow.cli.options import (
     Database,
     DurationText,
@@ -31,6 +33,22 @@ from openworkflow.telemetry.logs import mask
     default="0s",
     help="How long to wait for a server that does not answer yet, such as 60s. [default: not]",
 )
+@click.option(
+    "--roles",
+    "roles_wanted",
+    is_flag=True,
+    help="Make a role each for owner, operator, worker, enqueuer and reader, and grant to them.",
+)
+@click.option("--role-prefix", help="Of their names. [default: openworkflow_<database>]")
+@click.option(
+    "--bind",
+    multiple=True,
+    metavar="ROLE=KIND",
+    help="With --roles: a role that sees the rows of --namespace only; KIND such as worker.",
+)
+@click.option(
+    "--unbind", multiple=True, metavar="ROLE", help="With --roles: take away what --bind gave."
+)
 @json_option
 def migrate(
     url: str | None,
@@ -39,11 +57,22 @@ def migrate(
     show_status: bool,
     dry_run: bool,
     wait: timedelta,
+    roles_wanted: bool,
+    role_prefix: str | None,
+    bind: tuple[str, ...],
+    unbind: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Create or update the tables. Safe to repeat, and while workers run."""
     where = database(url, namespace, schema)
-    if dry_run:
+    if not roles_wanted and (role_prefix or bind or unbind):
+        raise click.UsageError("--role-prefix, --bind and --unbind go with --roles")
+    if roles_wanted:
+        if bind and namespace is None:
+            raise click.UsageError("--bind needs --namespace, said in so many words")
+        bound = tuple(parse_binding(each, where.namespace) for each in bind)
+        run_async(_arrange(where, Wish(role_prefix, bound, unbind), dry_run, wait, as_json))
+    elif dry_run:
         run_async(_dry_run(where))
     elif show_status:
         run_async(_status(where, as_json))
@@ -63,6 +92,31 @@ async def _migrate(where: Database, wait: timedelta, json_wanted: bool) -> None:
     for index in mended:
         say(f"made {index} again")
     say(f"schema {where.schema} is up to date")
+
+
+async def _arrange(
+    where: Database, wish: Wish, dry_run: bool, wait: timedelta, json_wanted: bool
+) -> None:
+    if dry_run:
+        for statement in await arrange(where.url, where.schema, wish, dry_run=True):
+            click.echo(f"{statement};")
+        return
+    applied = await apply(where, wait)
+    done = await arrange(where.url, where.schema, wish)
+    if json_wanted:
+        as_json({"applied": [m.version for m in applied], "statements": done})
+        return
+    for migration in applied:
+        click.echo(f"applied {migration.version:04d} {migration.name}")
+    made = [s for s in done if s.startswith(("create role", "create policy"))]
+    for statement in made:
+        click.echo(statement)
+    for role in wish.bind:
+        kinds = " and ".join(role.kinds)
+        click.echo(f"role {role.name} is {kinds} of namespace {role.namespace_id}, and no other")
+    for name in wish.unbind:
+        click.echo(f"role {name} may do nothing here any more")
+    click.echo(f"schema {where.schema} is up to date, and so are its roles")
 
 
 async def apply(where: Database, wait: timedelta) -> list[Migration]:

@@ -12,7 +12,8 @@ select pg_notify($1, '');
 
 
 -- name: diagnose_server
--- What the server says of itself, and what this role may do with the tables $2 of the schema $1;
+-- What the server says of itself, and which of the privileges $2, such as `step_attempts DELETE`,
+-- this role lacks in the schema $1;
 -- $3 are the indexes that are to be there.
 select current_setting('server_version') as server_version,
        current_user::text as role,
@@ -26,8 +27,8 @@ select current_setting('server_version') as server_version,
                   where datname = current_database() and backend_type = 'client backend'),
                 0)::float8 as oldest_transaction,
        array(select relation || ' ' || privilege
-               from unnest($2::text[]) as relation,
-                    unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE']) as privilege
+               from unnest($2::text[]) as needed,
+                    split_part(needed, ' ', 1) as relation, split_part(needed, ' ', 2) as privilege
               where not coalesce(has_table_privilege(to_regclass($1 || '.' || relation), privilege),
                                  false)) as missing_privileges,
        array(select wanted

@@ -1,0 +1,85 @@
+-- What each kind of role may do, and what keeps namespaces apart. `openworkflow migrate --roles`
+-- applies it, and every migration applies it again; a role loses first whatever it had.
+-- docs/security.md has it as a table, which a test holds against PostgreSQL.
+
+
+-- name: register
+-- Our roles, and those that are bound to one namespace. Only the owner writes here.
+create table {schema}.openworkflow_roles (
+  role_name TEXT PRIMARY KEY,
+  -- What it may do: owner, operator, worker, enqueuer, reader.
+  kinds TEXT[] NOT NULL,
+  -- The only one that it sees; NULL for a role that sees all.
+  namespace_id TEXT
+);
+
+
+-- name: owner
+-- Makes and changes the tables, which belong to it. Row security does not hold it back.
+grant usage, create on schema {schema} to {role};
+
+
+-- name: operator
+-- A worker that may also delete finished runs and say which build takes new ones.
+grant usage on schema {schema} to {role};
+grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to {role};
+grant select, insert, update, delete
+   on {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds to {role};
+
+
+-- name: worker
+-- Deletes steps only: those of a run that continues as new. It may start runs, as steps do;
+-- it could make a pending one of any run that there is anyway.
+grant usage on schema {schema} to {role};
+grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to {role};
+grant select, insert, update on {schema}.workflow_runs to {role};
+grant select, insert, update, delete on {schema}.step_attempts to {role};
+grant select, insert on {schema}.workflow_builds to {role};
+
+
+-- name: enqueuer
+-- Starts runs and sees neither inputs nor results. An idempotency key is written when it is freed.
+grant usage on schema {schema} to {role};
+grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to {role};
+grant select (id, namespace_id, workflow_name, status, created_at, idempotency_key),
+      insert (id, namespace_id, workflow_name, version, status, config, input,
+              available_at, deadline_at, idempotency_key),
+      update (idempotency_key)
+   on {schema}.workflow_runs to {role};
+
+
+-- name: reader
+grant usage on schema {schema} to {role};
+grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to {role};
+grant select
+   on {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds to {role};
+
+
+-- name: nothing
+revoke all on {schema}.openworkflow_migrations, {schema}.openworkflow_roles,
+              {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds
+  from {role};
+
+
+-- name: policies
+-- A role sees what some policy shows it: the roles of all namespaces everything, one that is bound
+-- its own, any other nothing. The subqueries stand alone, so that each is asked once a statement
+-- and its answer walks an index.
+create policy openworkflow_bound on {schema}.workflow_runs
+ using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
+                         where bound.role_name = current_user));
+create policy openworkflow_bound on {schema}.workflow_builds
+ using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
+                         where bound.role_name = current_user));
+create policy openworkflow_bound on {schema}.step_attempts
+-- Not `exists`: of that the planner may make a hash of the whole namespace.
+ using ((select true from {schema}.workflow_runs run where run.id = workflow_run_id));
+create policy openworkflow_bound on {schema}.openworkflow_roles
+ using (role_name = current_user);
+create policy openworkflow_all on {schema}.workflow_runs to {all} using (true);
+create policy openworkflow_all on {schema}.workflow_builds to {all} using (true);
+create policy openworkflow_all on {schema}.step_attempts to {all} using (true);
+alter table {schema}.workflow_runs enable row level security;
+alter table {schema}.workflow_builds enable row level security;
+alter table {schema}.step_attempts enable row level security;
+alter table {schema}.openworkflow_roles enable row level security;
