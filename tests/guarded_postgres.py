@@ -19,7 +19,7 @@ from tests.local_postgres import FAST_AND_UNSAFE, LocalPostgres, embedded_progra
 PGBOUNCER = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
 
 _RULES = """
-host      all          careful  127.0.0.1/32 scram-sha-256
+host      all          careful,owner 127.0.0.1/32 scram-sha-256
 hostnossl all          secret   127.0.0.1/32 reject
 hostssl   all          secret   127.0.0.1/32 trust
 host      all,replication postgres 127.0.0.1/32 trust
@@ -49,7 +49,10 @@ class Standby(LocalPostgres):
 
 @contextlib.contextmanager
 def guarded_server() -> Iterator[LocalPostgres]:
-    """A server with the roles `careful` (password: right) and, with TLS, `secret`."""
+    """A server that lets in `careful` and `owner` by password and, with TLS, `secret`.
+
+    The roles are for the tests to make.
+    """
     folder = Path(tempfile.mkdtemp(prefix="owpg-guard-"))
     folder.chmod(0o755)
     rules = folder / "pg_hba.conf"

@@ -1,6 +1,8 @@
 """Connection strings as libpq takes them: `postgresql://user:password@host:port/database?options`.
 
-A `Dsn` never shows its password, neither in its repr nor in the errors made from it.
+A `Dsn` never shows its password, neither in its repr nor in the errors made from it. A password
+with special characters that were not percent-encoded splits the URL in the wrong places, so an
+error quotes no part of it that may be a piece of one.
 """
 
 import difflib
@@ -96,7 +98,7 @@ def parse(url: str | None) -> Dsn:
             "set DATABASE_URL=postgresql://user:password@host:5432/database"
         )
     match = _SHAPE.match(url.strip())
-    if match is None:
+    if match is None or _is_split_in_a_password(*match.groups(default="")):
         raise ConfigurationError(
             "the database URL does not have the form "
             f"postgresql://user:password@host:port/database?options; {_ESCAPE}"
@@ -122,14 +124,19 @@ def parse(url: str | None) -> Dsn:
     )
 
 
+def _is_split_in_a_password(authority: str, path: str, query: str) -> bool:
+    """Whether a `/` or `?` of a password ended the authority, so that its `@` came too late."""
+    return "@" in path or ("@" in query and "@" not in authority)
+
+
 def _parameters(query: str) -> dict[str, str]:
     parameters = dict(parse_qsl(query, keep_blank_values=True))
     for name in parameters:
         if name not in KNOWN_PARAMETERS:
             near = difflib.get_close_matches(name, KNOWN_PARAMETERS, 1)
-            hint = f", did you mean {near[0]!r}?" if near else ";"
+            hint = f" {name!r}, did you mean {near[0]!r}?" if near else f"; {_ESCAPE};"
             raise ConfigurationError(
-                f"the database URL has an unknown parameter {name!r}{hint} "
+                f"the database URL has an unknown parameter{hint} "
                 f"known are {', '.join(KNOWN_PARAMETERS)}"
             )
     return parameters
@@ -169,7 +176,7 @@ def _choice(name: str, parameters: dict[str, str], allowed: tuple[str, ...]) -> 
     value = parameters.get(name)
     if value is not None and value not in allowed:
         raise ConfigurationError(
-            f"the database URL's {name} is {value!r}; allowed are {', '.join(allowed)}"
+            f"the database URL's {name} is {_shown(value)}; allowed are {', '.join(allowed)}"
         )
     return value
 
@@ -180,8 +187,12 @@ def _number(name: str, parameters: dict[str, str], default: float, *, whole: boo
         return default
     if not re.fullmatch(r"\d{1,6}" if whole else r"\d{1,6}(\.\d+)?", text) or float(text) == 0:
         kind = "a whole number above 0" if whole else "a number of seconds above 0"
-        raise ConfigurationError(f"the database URL's {name} must be {kind}, not {text!r}")
+        raise ConfigurationError(f"the database URL's {name} must be {kind}, not {_shown(text)}")
     return float(text)
+
+
+def _shown(value: str) -> str:
+    return repr(value) if re.fullmatch(r"[\w.+-]{0,20}", value) else "something else"
 
 
 def _address(host: str, port: int) -> str:

@@ -11,6 +11,7 @@ import click
 import uvloop
 
 from openworkflow.backend.backend import BackendPostgres
+from openworkflow.backend.url import parse
 from openworkflow.core.duration import parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.settings import Settings
@@ -52,7 +53,7 @@ def database_options(command: F) -> F:
     for option in (
         click.option("--schema", help="Schema of the tables. [default: public]"),
         click.option("--namespace", "-n", help="Namespace of the runs. [default: default]"),
-        click.option("--url", help="Database URL. [default: DATABASE_URL]"),
+        click.option("--url", help="Database URL, without a password. [default: DATABASE_URL]"),
     ):
         command = option(command)
     return command
@@ -72,6 +73,12 @@ def database(url: str | None, namespace: str | None, schema: str | None) -> Data
         raise ConfigurationError(
             "which database? set DATABASE_URL or give --url, for example "
             "postgresql://user@localhost:5432/database; `openworkflow dev` needs none"
+        )
+    if url is not None and parse(url).password is not None:
+        click.echo(
+            "warning: others on this machine see the password of --url in its list of processes; "
+            "set DATABASE_URL instead",
+            err=True,
         )
     return Database(
         chosen, namespace or settings.namespace, schema or settings.schema, settings.listen_url
