@@ -17,7 +17,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 	--no-annotate --custom-compile-command 'make lock' $(LOCK_ARGS)
 
 .PHONY: help setup check format test demo bench bench-autoscaling envtest matrix docs generate lock images e2e
-.PHONY: chart chart-scan verify clean
+.PHONY: chart chart-scan fuzz sbom audit verify clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -87,6 +87,9 @@ chart-scan: setup ## Hold the rendered chart against checkov and the exceptions 
 	@test -x .venv-checkov/bin/checkov || $(PYTHON) -m venv .venv-checkov
 	@test -x .venv-checkov/bin/checkov || .venv-checkov/bin/pip install --quiet checkov==3.3.30
 	$(BIN)/python -m tools.chart_scan .venv-checkov/bin/checkov
+
+fuzz: setup ## Feed every parser FUZZ_EXAMPLES made-up inputs (20,000), and print the figures
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-20000} $(BIN)/python -m pytest -q -n 0 -s tests/property/test_fuzz.py
 
 verify: check test ## What has to hold before a commit
 

@@ -351,3 +351,24 @@ def test_the_answers_of_patches_are_no_events() -> None:
     assert history.is_recorded("patched:x")
     assert ["a"] == events(history, "a")
     assert not history.pending
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        '{"branch": []}',
+        '{"branch": "", "name": {}}',
+        '{"branch": "", "nth": "0"}',
+        '{"branch": "' + "x" * 3 + '", "nth": ' + "9" * 5000 + "}",
+        "[" * 5000 + "]" * 5000,
+    ],
+    ids=["branch", "name", "nth", "digits", "depth"],
+)
+def test_a_context_that_says_what_no_program_of_ours_says_makes_the_history_unreadable(
+    context: str,
+) -> None:
+    """The claim of the run, and of all that were claimed with it, ended in a TypeError."""
+    history = History([row("a", 1)._replace(context=context)])
+
+    assert history.unreadable is not None
+    assert len(history.unreadable) < 400

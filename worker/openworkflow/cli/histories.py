@@ -64,13 +64,17 @@ def line_of(recorded: RecordedRun) -> str:
     )
 
 
+_NO_HISTORY = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What other JSON than a history makes of reading it."""
+
+
 def read(path: Path) -> Iterator[RecordedRun]:
     """The runs of a file. Raises ConfigurationError, with the line, for one that is none."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
                 yield _of_line(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
+            except _NO_HISTORY as error:
                 raise ConfigurationError(
                     f"{path}, line {number}: this is no history as `openworkflow runs export` "
                     f"writes it ({type(error).__name__}: {error})"

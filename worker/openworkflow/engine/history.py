@@ -129,7 +129,11 @@ class History:
             return
         self.recorded = {}
         self._strict, self._loose, self._required, self.late = deque(), {}, set(), set()
-        told = self._read(rows)
+        try:
+            told = self._read(rows)
+        except (ValueError, RecursionError) as error:
+            # A context that other programs wrote: what it says is not known, and so not ignored.
+            self.unreadable, told = f"what a row says of its call cannot be read: {error}", {}
         self.has_branches = bool(told)
         self.keys = Keys(self.recorded, legacy=bool(self._required))
         for key, context in told.items():
