@@ -282,7 +282,7 @@ environments = st.dictionaries(
     pieces("1", "0", ".", "true", "json", "tcp://", "pinned", ",", "e9", "nan", "inf", "_", " "),
     max_size=4,
 )
-annotations = st.sampled_from(
+value_types = st.sampled_from(
     [Any, int, float, str, bool, dict[str, int], list[float], datetime, timedelta, UUID, bytes]
 )
 
@@ -323,7 +323,7 @@ TARGETS: dict[str, Target] = {
         5,
     ),
     "stored values": Target(
-        a_value, st.tuples(annotations, json_texts), (SerializationError, InputValidationError)
+        a_value, st.tuples(value_types, json_texts), (SerializationError, InputValidationError)
     ),
     "stored errors": Target(an_error, json_texts),
     "histories and step contexts": Target(
@@ -409,8 +409,8 @@ def test_a_filter_and_a_name_of_any_text_are_texts_to_postgresql_too(
                     f"select {roles.literal(text)} as {queries.quoted('x' + other)}"
                 )
             )
-            assert (text, 63) >= (row[0], len(next(iter(row.keys())).encode()))
-            assert row[0] == text
+            assert row is not None
+            assert [text] == list(row.values())
 
     try:
         fuzz()
