@@ -10,6 +10,7 @@ STAMP := $(VENV)/.set-up
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 LOCK_ARGS ?=
+AUDIT_ARGS ?=
 IMAGE_BUILD ?= docker build
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # For every platform and Python that pyproject.toml supports; what is locked stays as it is.
@@ -90,6 +91,20 @@ chart-scan: setup ## Hold the rendered chart against checkov and the exceptions 
 
 fuzz: setup ## Feed every parser FUZZ_EXAMPLES made-up inputs (20,000), and print the figures
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-20000} $(BIN)/python -m pytest -q -n 0 -s tests/property/test_fuzz.py
+
+# Tools with many dependencies of their own, none of which is to meet ours. Without them there is
+# no bill, and nothing is audited: tools/supply_chain.py says so.
+.venv-audit: requirements/audit.txt
+	@$(PYTHON) -m venv .venv-audit
+	@.venv-audit/bin/pip install --quiet --disable-pip-version-check --requirement $< || \
+		{ rm -rf .venv-audit; echo "warning: cyclonedx-bom and pip-audit cannot be installed" >&2; }
+	@test ! -d .venv-audit || touch .venv-audit
+
+sbom: setup .venv-audit ## Write what the images hold as CycloneDX into dist/
+	$(BIN)/python -m tools.supply_chain sbom .venv-audit/bin/cyclonedx-py
+
+audit: setup .venv-audit ## Hold the locked packages against known vulnerabilities (AUDIT_ARGS=--strict)
+	$(BIN)/python -m tools.supply_chain audit .venv-audit/bin/pip-audit $(AUDIT_ARGS)
 
 verify: check test ## What has to hold before a commit
 

@@ -367,7 +367,7 @@ def test_the_answers_of_patches_are_no_events() -> None:
 def test_a_context_that_says_what_no_program_of_ours_says_makes_the_history_unreadable(
     context: str,
 ) -> None:
-    """The claim of the run, and of all that were claimed with it, ended in a TypeError."""
+    """The worker handed the run back with a TypeError, and `replay-check` ended with it."""
     history = History([row("a", 1)._replace(context=context)])
 
     assert history.unreadable is not None
