@@ -104,7 +104,8 @@ def write(session: Session) -> None:
     session.show("dev", "--help")
     session.say(
         "## migrate\n\nWorkers and clients migrate when they connect; this is for pipelines.\n"
-        "`--wait 60s` gives a server that does not answer yet that time.\n"
+        "`--wait 60s` gives a server that does not answer yet that time; `--roles` is in "
+        "[security.md](security.md#roles).\n"
     )
     for args in ((), ("--status",), ("--dry-run",)):
         session.show("migrate", *args)

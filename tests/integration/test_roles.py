@@ -228,7 +228,7 @@ async def _privileges(sql: asyncpg.Connection[Any], role: str, table: str) -> st
 def documented() -> dict[tuple[str, str], str]:
     """The table of docs/security.md, without empty cells."""
     text = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
-    lines = re.findall(r"^\| (.*) \|$", text.partition("## Roles")[2], re.MULTILINE)
+    lines = re.findall(r"^\| (.*) \|$", text.partition("## Roles")[2].partition("\n- ")[0], re.M)
     head, *rows = [[cell.strip("` ") for cell in line.split("|")] for line in lines]
     rows = [row for row in rows if row[0] in set(Kind) - {Kind.OWNER}]
     return {
