@@ -105,6 +105,8 @@ def _ask(tool: str, service: str, lock: Path) -> tuple[str, str]:
 
 def sbom(tool: str) -> int:
     """Write a bill for each image, and see that it names every locked package."""
+    if not Path(tool).exists():
+        raise SystemExit(f"error: no bill of materials was written: {tool} is not there")
     (ROOT / "dist").mkdir(exist_ok=True)
     for name in ("worker", "operator"):
         lock = ROOT / "requirements" / f"{name}.txt"

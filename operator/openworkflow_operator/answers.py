@@ -104,7 +104,10 @@ def observation(
 
 def counts(text: str) -> dict[str, int]:
     """Numbers by name, from JSON text."""
-    found = json.loads(text)
+    try:
+        found = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        raise UnusableAnswer from None
     if not isinstance(found, dict):
         raise UnusableAnswer
     return {name: count(value) for name, value in found.items()}

@@ -157,6 +157,7 @@ NAMES = st.sampled_from(["a", "b", "a:1", "", "__openworkflow_patched__"]) | st.
 contexts = (
     st.none()
     | json_texts
+    | st.sampled_from(["[" * 3000 + "]" * 3000, "1" * 5000, '{"branch": ' + "9" * 5000 + "}"])
     | st.dictionaries(
         st.sampled_from(
             ["branch", "nth", "call", "reopened_at", "final", "name", "sleep", "until"]
@@ -343,7 +344,7 @@ TARGETS: dict[str, Target] = {
         st.dictionaries(st.sampled_from(sorted(ROW)), json_values | json_texts, max_size=3).map(
             lambda odd: ROW | odd
         ),
-        (UnusableAnswer, ValueError, TypeError),
+        (UnusableAnswer,),
     ),
     "lines of logs": Target(
         a_log_line, pieces("postgresql://", ":", "@", "password=", "'", '"', "\\", " ", "x" * 500)
@@ -368,7 +369,11 @@ def test_it_is_understood_or_refused_as_documented(name: str) -> None:
             target.found["understood"] += 1
         except target.refusals:
             target.found["refused"] += 1
-        assert time.thread_time() - began < SLOWEST
+        if time.thread_time() - began > SLOWEST:  # once may be a collection of garbage
+            began = time.thread_time()
+            with contextlib.suppress(*target.refusals):
+                target.read(value)
+            assert time.thread_time() - began < SLOWEST
 
     fuzz()
     if EXAMPLES > 1000:

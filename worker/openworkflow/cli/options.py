@@ -53,7 +53,7 @@ def database_options(command: F) -> F:
     for option in (
         click.option("--schema", help="Schema of the tables. [default: public]"),
         click.option("--namespace", "-n", help="Namespace of the runs. [default: default]"),
-        click.option("--url", help="Database URL, without a password. [default: DATABASE_URL]"),
+        click.option("--url", help="Database URL. [default: DATABASE_URL]"),
     ):
         command = option(command)
     return command
