@@ -30,7 +30,7 @@ from tests.database_roles import (
 )
 from tests.migrating import Program, migration
 
-TABLES = ("workflow_runs", "workflow_builds", "step_attempts")
+TABLES = ("workflow_runs", "workflow_builds", "workflow_served", "step_attempts")
 
 
 @pytest.fixture
@@ -56,6 +56,7 @@ async def a(roles: Roles) -> str:
         "insert into step_attempts (workflow_run_id, step_name, kind, status, output)"
         f" values ('{THEIRS}', 's', 'run', 'succeeded', '\"theirs\"')",
         "insert into workflow_builds (namespace_id, build_id) values ('b', 'b1')",
+        "insert into workflow_served (namespace_id, workflow_name) values ('b', 'w')",
     )
     return await bind(roles, "a", Kind.OPERATOR)
 
@@ -103,7 +104,8 @@ async def test_rows_of_another_namespace_are_neither_seen_nor_changed_nor_delete
     before = await sql.fetchval(everything)
     tenant = await asyncpg.connect(a)
 
-    column = {"workflow_builds": "build_id"}.get(table, "status")
+    columns = {"workflow_builds": "build_id", "workflow_served": "workflow_name"}
+    column = columns.get(table, "status")
     for statement in (
         f"update {table} set {column} = 'x'",
         f"delete from {table}",
@@ -120,6 +122,7 @@ async def test_rows_of_another_namespace_are_neither_seen_nor_changed_nor_delete
         "insert into workflow_runs (namespace_id, workflow_name, status, available_at)"
         " values ('b', 'w', 'pending', now())",
         "insert into workflow_builds (namespace_id, build_id) values ('b', 'b2')",
+        "insert into workflow_served (namespace_id, workflow_name) values ('b', 'x')",
         "insert into step_attempts (workflow_run_id, step_name, kind, status)"
         f" values ('{THEIRS}', 's', 'run', 'running')",
         "insert into workflow_runs (namespace_id, workflow_name, status, available_at)"

@@ -24,7 +24,8 @@ grant usage, create on schema {schema} to {role};
 grant usage on schema {schema} to {role};
 grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to {role};
 grant select, insert, update, delete
-   on {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds to {role};
+   on {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
+      {schema}.workflow_served to {role};
 
 
 -- name: worker
@@ -35,6 +36,7 @@ grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to
 grant select, insert, update on {schema}.workflow_runs to {role};
 grant select, insert, update, delete on {schema}.step_attempts to {role};
 grant select, insert on {schema}.workflow_builds to {role};
+grant select, insert, update on {schema}.workflow_served to {role};
 
 
 -- name: enqueuer
@@ -52,12 +54,14 @@ grant select (id, namespace_id, workflow_name, status, created_at, idempotency_k
 grant usage on schema {schema} to {role};
 grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to {role};
 grant select
-   on {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds to {role};
+   on {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
+      {schema}.workflow_served to {role};
 
 
 -- name: nothing
 revoke all on {schema}.openworkflow_migrations, {schema}.openworkflow_roles,
-              {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds
+              {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
+              {schema}.workflow_served
   from {role};
 
 
@@ -71,6 +75,9 @@ create policy openworkflow_bound on {schema}.workflow_runs
 create policy openworkflow_bound on {schema}.workflow_builds
  using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
                          where bound.role_name = current_user));
+create policy openworkflow_bound on {schema}.workflow_served
+ using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
+                         where bound.role_name = current_user));
 create policy openworkflow_bound on {schema}.step_attempts
 -- Not `exists`: of that the planner may make a hash of the whole namespace.
  using ((select true from {schema}.workflow_runs run where run.id = workflow_run_id));
@@ -78,8 +85,10 @@ create policy openworkflow_bound on {schema}.openworkflow_roles
  using (role_name = current_user);
 create policy openworkflow_all on {schema}.workflow_runs to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_builds to {all} using (true);
+create policy openworkflow_all on {schema}.workflow_served to {all} using (true);
 create policy openworkflow_all on {schema}.step_attempts to {all} using (true);
 alter table {schema}.workflow_runs enable row level security;
 alter table {schema}.workflow_builds enable row level security;
+alter table {schema}.workflow_served enable row level security;
 alter table {schema}.step_attempts enable row level security;
 alter table {schema}.openworkflow_roles enable row level security;
