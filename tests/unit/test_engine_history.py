@@ -360,7 +360,7 @@ def test_the_answers_of_patches_are_no_events() -> None:
         '{"branch": "", "name": {}}',
         '{"branch": "", "nth": "0"}',
         '{"branch": "' + "x" * 3 + '", "nth": ' + "9" * 5000 + "}",
-        "[" * 5000 + "]" * 5000,
+        '{"branch": ' + "[" * 5000 + "]" * 5000 + "}",
     ],
     ids=["branch", "name", "nth", "digits", "depth"],
 )

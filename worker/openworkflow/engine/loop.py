@@ -291,7 +291,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         A task that was turned away when its run ended has done nothing wrong.
         """
         error = context.get("exception")
-        if self._owner is None or self.quiet or isinstance(error, Suspended):
+        forgotten = self._owner is None  # a task that failed may be freed later than its loop
+        if self.quiet or isinstance(error, Suspended) or (forgotten and error is None):
             return
         logger.warning("in a workflow: %s", context.get("message"), exc_info=error)
 
