@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from itertools import takewhile
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -196,12 +197,14 @@ async def test_tables_with_rows_are_migrated_through_a_pooler_all_but_their_inde
     first = await BackendPostgres.connect(url)
     await first.create_workflow_runs([NewRun("a")])
 
-    program.knows(*known())
+    carried = [*takewhile(lambda each: not each.concurrently, known())]
+    assert len(carried) > 2
+    program.knows(*carried)
     backends = await asyncio.gather(*(BackendPostgres.connect(url) for _ in range(5)))
     assert all(state.applied_at for state in await backends[0].migration_states())
 
     index = "CREATE INDEX CONCURRENTLY late ON workflow_runs (worker_id);"
-    program.knows(*known(), migration(99, "late", index, "additive, concurrently"))
+    program.knows(*carried, migration(99, "late", index, "additive, concurrently"))
     with pytest.raises(BackendError, match=r"0099 late .*pooler.*a URL that leads to PostgreSQL"):
         await BackendPostgres.connect(url)
     await (await BackendPostgres.connect(empty_database_url)).stop()
