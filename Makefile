@@ -18,7 +18,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 	--no-annotate --custom-compile-command 'make lock' $(LOCK_ARGS)
 
 .PHONY: help setup check format test demo bench bench-autoscaling envtest matrix docs generate lock images e2e
-.PHONY: chart chart-scan fuzz sbom audit verify clean
+.PHONY: test-programs chart chart-scan fuzz sbom audit verify clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ bench: setup ## Measure this worker, a naive one and pgbench side by side
 
 bench-autoscaling: setup ## Replay loads against the autoscaler and KEDA in virtual time
 	$(BIN)/python -m benchmarks.autoscaling.run --write
+
+test-programs: setup ## Fetch helm, promtool, PgBouncer and others that tests start into .tools/
+	@$(BIN)/python -m tools.test_programs
 
 envtest: setup ## Say which Kubernetes programs the operator's tests find, and how to provide them
 	@$(BIN)/python -m tests.control_plane
@@ -109,6 +112,6 @@ audit: setup .venv-audit ## Hold the locked packages against known vulnerabiliti
 verify: check test ## What has to hold before a commit
 
 clean: ## Remove environments, caches and downloaded servers
-	rm -rf .venv* .postgres .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv* .postgres .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf dist build benchmarks/results
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from tests import real_cluster
+from tests import not_tried, real_cluster
 from tests.control_plane import describe_tier, has_controllers
 from tests.postgres import DatabaseServer, Source, choose_source, run_sync
+from tools.test_programs import BIN
 
 if TYPE_CHECKING:
     from openworkflow import BackendPostgres, OpenWorkflow, Worker, Workflow
@@ -52,6 +53,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # Processes that tests start execute the code of this folder, wherever the package is installed.
     code = [str(_ROOT / folder) for folder in ("worker", "operator")]
     os.environ["PYTHONPATH"] = os.pathsep.join([*code, *filter(None, [os.getenv("PYTHONPATH")])])
+    # After the machine's own, so that whoever installed one tests with it.
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), str(BIN)])
     worker_input: dict[str, str] | None = getattr(config, "workerinput", None)
     if worker_input is not None:
         config.stash[_SOURCE] = Source("shared", worker_input["postgres_url"])
@@ -79,6 +82,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_sep("=", f"operator: {describe_tier()}", bold=True, **colour)
     parallel = bool(terminalreporter.config.getoption("numprocesses", None))
     terminalreporter.write_line(real_cluster.describe(parallel))
+    terminalreporter.write_line(not_tried.describe(terminalreporter.getreports("skipped")))
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

@@ -1,7 +1,8 @@
 """A real Kubernetes API server for the tests, without a cluster: etcd and kube-apiserver.
 
 Found as controller-runtime's envtest finds them: TEST_ASSET_ETCD and TEST_ASSET_KUBE_APISERVER,
-else in the folder KUBEBUILDER_ASSETS, else in envtest's default folder. There are no controllers:
+else in the folder KUBEBUILDER_ASSETS, else in envtest's default folder; else, as no registry of
+packages has kube-apiserver but some have etcd, in `.tools/bin`. There are no controllers:
 Deployments make no pods, owners' children are not collected, namespaces never end.
 """
 
@@ -25,6 +26,8 @@ from typing import Any
 
 import yaml
 
+from tools.test_programs import BIN
+
 ROOT = Path(__file__).parents[1]
 DEFAULT_FOLDER = "/usr/local/kubebuilder/bin"
 OPERATOR_NAMESPACE = "openworkflow-system"
@@ -36,7 +39,7 @@ def binary(name: str) -> str | None:
     """The path of a program of the control plane, None where this machine has none."""
     variable = f"TEST_ASSET_{name.upper().replace('-', '_')}"
     folder = os.environ.get("KUBEBUILDER_ASSETS", DEFAULT_FOLDER)
-    path = os.environ.get(variable) or shutil.which(name, path=folder)
+    path = os.environ.get(variable) or shutil.which(name, path=f"{folder}{os.pathsep}{BIN}")
     return path if path and Path(path).exists() else None
 
 

@@ -32,7 +32,7 @@ def programs_with_tls() -> Path | None:
 
 
 def has_pgbouncer() -> bool:
-    """Whether the pooler is installed (apt-get install pgbouncer)."""
+    """Whether the pooler is here (make test-programs)."""
     return Path(PGBOUNCER).exists()
 
 

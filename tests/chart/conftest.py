@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             continue
         item.add_marker(pytest.mark.xdist_group("chart"))
         if HELM is None:
-            item.add_marker(pytest.mark.skip(reason="needs helm"))
+            item.add_marker(pytest.mark.skip(reason="needs helm (make test-programs)"))
         elif "helm_on_cluster" in getattr(item, "fixturenames", ()) and not is_available():
             item.add_marker(pytest.mark.skip(reason="needs kube-apiserver and etcd"))
 

@@ -71,7 +71,7 @@ def test_grafana_finds_prometheus_which_finds_the_workers() -> None:
     assert Settings().port == found["port"]
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (make test-programs)")
 def test_prometheus_accepts_its_configuration() -> None:
     subprocess.run(
         ["promtool", "check", "config", str(ROOT / "compose/prometheus.yaml")],

@@ -24,7 +24,7 @@ from tests.migrating import Program, migration
 PGBOUNCER = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
 
 pytestmark = pytest.mark.skipif(
-    not Path(PGBOUNCER).exists(), reason="pgbouncer is not installed (apt-get install pgbouncer)"
+    not Path(PGBOUNCER).exists(), reason="pgbouncer is not installed (make test-programs)"
 )
 
 IGNORED = "jit,plan_cache_mode,enable_seqscan,enable_hashjoin,enable_mergejoin,enable_bitmapscan"

@@ -18,7 +18,7 @@ from tests.observability.alerts import RULES, RUNBOOKS, TESTS, alerts, names
 HEADINGS = ["## Meaning", "## Impact", "## Diagnosis", "## Mitigation"]
 promtool = pytest.mark.skipif(
     shutil.which("promtool") is None,
-    reason="NO PROMTOOL: the alerts are not tried; apt-get install prometheus",
+    reason="NO PROMTOOL: the alerts are not tried; make test-programs",
 )
 
 

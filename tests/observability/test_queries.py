@@ -36,8 +36,7 @@ Start = Callable[..., AbstractAsyncContextManager[Operator]]
 pytestmark = [
     pytest.mark.skipif(
         not prometheus.is_available(),
-        reason="NO PROMETHEUS: no query of a dashboard or an alert is tried;"
-        " apt-get install prometheus",
+        reason="NO PROMETHEUS: no query of a dashboard or an alert is tried; make test-programs",
     ),
     pytest.mark.skipif(
         not control_plane.is_available(),

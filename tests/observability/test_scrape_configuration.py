@@ -28,7 +28,7 @@ FOREIGN: Final = {"app.kubernetes.io/component": "worker"}
 
 @pytest.mark.skipif(
     not prometheus.is_available(),
-    reason="NO PROMETHEUS: the scrape configuration is not tried; apt-get install prometheus",
+    reason="NO PROMETHEUS: the scrape configuration is not tried; make test-programs",
 )
 def test_the_scrape_configuration_takes_our_pods_with_the_labels_of_the_dashboards(
     tmp_path: Path, unused_port: int

@@ -112,7 +112,7 @@ async def test_a_standby_is_read_and_only_deleting_is_refused(
             assert ("True", "Reachable") == space.condition("DatabaseReachable")
 
 
-@pytest.mark.skipif(not has_pgbouncer(), reason="needs pgbouncer (apt-get install pgbouncer)")
+@pytest.mark.skipif(not has_pgbouncer(), reason="needs pgbouncer (make test-programs)")
 async def test_a_fleet_is_scaled_and_pruned_through_pgbouncer(
     space: Space, start: Start, database_url: str, sql: asyncpg.Connection[Any], tmp_path: Path
 ) -> None:
