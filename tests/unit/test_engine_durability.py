@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from openworkflow.core.errors import BackendError, SerializationError
+from openworkflow.core.errors import BackendError, Fault, SerializationError
 from openworkflow.core.recorded import ClaimedRun
 from openworkflow.engine.journal import DatabaseClock, Journal, Written
 from openworkflow.engine.recorder import Recorder
@@ -92,7 +92,7 @@ async def test_a_refusal_is_told_once_by_the_name_of_its_step_however_many_wait(
     waiting = [desk.ask(desk.third), desk.ask(desk.second), desk.ask()]
     await moments()
     desk.first.settle(True)
-    desk.second.refuse(BackendError("too large"), desk.second.rows[0])
+    desk.second.refuse(BackendError("too large").of(Fault.VALUE), desk.second.rows[0])
     desk.third.settle(True)
     await asyncio.wait(waiting)
 

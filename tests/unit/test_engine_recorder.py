@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from openworkflow.backend.records import Leftover, RunEnd, StepSuccess, StepWrite
-from openworkflow.core.errors import BackendError, SerializationError
+from openworkflow.core.errors import BackendError, Fault, SerializationError
 from openworkflow.core.failure import Failure
 from openworkflow.core.recorded import ClaimedRun, RecordedStep
 from openworkflow.core.step_attempt import StepKind, StepStatus
@@ -274,7 +274,7 @@ async def test_a_result_that_the_database_refuses_is_an_error_that_names_its_ste
     desk.recorder.succeeded(desk.call("odd"), '"\\u0000"')
     batch = desk.journal.take(10)
     written: Written = batch.entries[0]
-    written.refuse(BackendError("unsupported Unicode"), written.rows[0])
+    written.refuse(BackendError("unsupported Unicode").of(Fault.VALUE), written.rows[0])
 
     with pytest.raises(SerializationError, match=r"result of step 'odd': unsupported Unicode"):
         await desk.recorder.durable()
@@ -365,7 +365,7 @@ async def test_a_row_whose_end_was_refused_is_open_again_and_cut_short_once(desk
     desk.recorder.succeeded(call, "1")
     for left_open in (1, 0):
         (written,) = desk.recorder.pending
-        written.refuse(BackendError("no"), written.rows[0])
+        written.refuse(BackendError("no").of(Fault.VALUE), written.rows[0])
 
         with pytest.raises(SerializationError):
             await desk.recorder.durable()

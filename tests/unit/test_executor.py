@@ -11,7 +11,7 @@ import pytest
 
 from openworkflow.backend.backend import ConnectionLost
 from openworkflow.backend.records import ClaimedRun, RunEnd
-from openworkflow.core.errors import BackendError, SerializationError
+from openworkflow.core.errors import BackendError, Fault, SerializationError
 from openworkflow.core.failure import Failure
 from openworkflow.core.registry import Registry
 from openworkflow.core.workflow import Workflow
@@ -216,7 +216,7 @@ async def stage(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
 
 
 def refuse_all(_: Any) -> Exception:
-    return BackendError("refused")
+    return BackendError("refused").of(Fault.VALUE)
 
 
 async def test_a_run_is_executed_its_end_recorded_and_its_slot_given_back(stage: Stage) -> None:
@@ -252,7 +252,7 @@ async def test_whatever_an_execution_raises_costs_its_run_only(
 async def test_an_outcome_that_is_refused_becomes_a_failure_that_says_so(stage: Stage) -> None:
     run = claimed_run()
     stage.journal.refuses = lambda end: (
-        None if isinstance(end, RunEnd) else BackendError("no such character")
+        None if isinstance(end, RunEnd) else BackendError("no such character").of(Fault.VALUE)
     )
     stage.bring(run)
 
@@ -284,7 +284,11 @@ async def test_a_failure_that_is_refused_becomes_one_in_plain_words(stage: Stage
         return Failed(Failure("ValueError", "\N{SNOWMAN}"))
 
     def refuse(end: Any) -> Exception | None:
-        return None if end.error and "UnrecordedOutcome" in end.error else BackendError("encoding")
+        return (
+            None
+            if end.error and "UnrecordedOutcome" in end.error
+            else BackendError("encoding").of(Fault.VALUE)
+        )
 
     FakeExecution.runs[run.id] = fail
     stage.journal.refuses = refuse

@@ -20,9 +20,10 @@ from openworkflow.backend.records import (
     Wake,
     Write,
 )
-from openworkflow.core.errors import BackendError, ConnectionLost
+from openworkflow.core.errors import BackendError, ConnectionLost, Fault
 from openworkflow.core.ids import uuid7
 from openworkflow.engine import flusher as flusher_module
+from openworkflow.engine import waiting
 from openworkflow.engine.flusher import Flusher
 from openworkflow.engine.journal import DatabaseClock, Journal, Refused
 from openworkflow.telemetry.metrics import Metrics
@@ -37,9 +38,13 @@ class Database:
 
     def __init__(self) -> None:
         self.statements: list[list[Write]] = []
+        self.sizes: list[int] = []
         self.claims: list[ClaimRequest | None] = []
         self.released: list[tuple[str, list[UUID]]] = []
         self.refuses: Callable[[Write], bool] = lambda _: False
+        self.fault = Fault.VALUE
+        self.bears = 1000
+        self.lets_claim = True
         self.breaks: Exception | None = None
         self.loses: set[UUID] = set()
         self.outages = 0
@@ -58,12 +63,17 @@ class Database:
             await self.gates.pop(0).wait()
         if self.outages:
             self.outages -= 1
-            raise ConnectionLost("gone")
+            raise ConnectionLost("gone").of(Fault.SERVER, in_doubt=True)
+        self.sizes.append(len(rows))
+        if len(rows) > self.bears:
+            raise BackendError("statement timeout").of(Fault.SIZE)
         self.claims.append(flush.claim)
+        if flush.claim is not None and not self.lets_claim:
+            raise BackendError("permission denied").of(Fault.TABLE)
         if self.breaks is not None and any(self.refuses(row) for row in rows):
             raise self.breaks
         if bad := [row for row in rows if self.refuses(row)]:
-            raise BackendError(f"cannot store {bad[0]}")
+            raise BackendError(f"cannot store {bad[0]}").of(self.fault)
         self.statements.append(rows)
         return Flushed(NOW, self.loses & {row[0] for row in rows}, self.claimed)
 
@@ -107,6 +117,8 @@ class Slots:
 @pytest.fixture(autouse=True)
 def reconnects_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flusher_module, "RECONNECT_FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(waiting, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(waiting, "LONGEST_PAUSE_SECONDS", 0.001)
 
 
 @pytest.fixture
@@ -250,16 +262,16 @@ async def test_nothing_is_claimed_before_what_nobody_holds_was_handed_back(
     """This worker would never claim it again, and perhaps there is no other."""
     database.release_fails = error
     slots.request = ClaimRequest(5, [])
-    flusher.doubt()
+    flusher.strays.doubt()
     assert await journal.write(step(A))  # others are not kept waiting
-    assert (True, [None]) == (flusher.in_doubt, database.claims)
+    assert (True, [None]) == (flusher.strays.in_doubt, database.claims)
 
     database.release_fails = None
     journal.kick()  # as every poll does
 
     await eventually(lambda: slots.got)
     assert [("w/1", [A])] == database.released
-    assert not flusher.in_doubt
+    assert not flusher.strays.in_doubt
 
 
 @pytest.mark.parametrize("lease", [timedelta(milliseconds=1)])
@@ -404,3 +416,98 @@ async def test_what_is_unwritten_when_the_flusher_stops_counts_as_lost(
     await asyncio.wait({running})
 
     assert [False] * 31 == await asyncio.gather(sent, *queued)
+
+
+# -- whose fault it is -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", [Fault.TABLE, Fault.MOMENT, Fault.SIZE])
+async def test_a_row_that_is_refused_for_now_waits_beside_the_others(
+    journal: Journal, database: Database, running: object, fault: Fault
+) -> None:
+    """It failed its run, although its step had succeeded."""
+    database.refuses, database.fault = is_bad, fault
+    good, bad = journal.write(step(A)), journal.write(step(B, "bad"))
+    assert await good
+    assert await journal.write(done(A))
+    assert not bad.done()
+
+    database.refuses = lambda _: False
+
+    assert await bad
+
+
+async def test_a_run_does_not_end_while_a_step_of_it_waits(
+    journal: Journal, database: Database, running: object
+) -> None:
+    database.refuses, database.fault = is_bad, Fault.TABLE
+    last = journal.write(step(A, "bad"))
+    await eventually(lambda: len(database.sizes) > 2)
+    end, other = journal.write(done(A)), journal.write(step(B))
+    assert await other
+    assert [other.rows] == database.statements
+    database.refuses = lambda _: False
+
+    assert (True, True) == (await last, await end)
+    written = [row for statement in database.statements for row in statement]
+    assert written.index(last.rows[0]) < written.index(end.rows[0])
+
+
+async def test_an_end_that_only_its_own_run_is_refused_is_given_back(
+    journal: Journal, database: Database, running: object
+) -> None:
+    database.refuses, database.fault = is_bad, Fault.TABLE
+    end = journal.write(done(A, "bad"))
+    await eventually(lambda: len(database.sizes) > 20)
+    assert not end.done()  # perhaps all ends are refused
+
+    while not end.done():
+        await journal.write(done(B))
+
+    with pytest.raises(Refused) as refused:
+        await end
+    assert Fault.TABLE is refused.value.fault
+
+
+async def test_what_is_too_much_for_one_statement_is_sent_in_parts(
+    journal: Journal, database: Database, running: object
+) -> None:
+    """The same batch was sent for ever."""
+    database.bears = 2
+    rows: list[Write] = [step(UUID(int=number)) for number in range(10)]
+
+    assert [True] * 10 == await asyncio.gather(*(journal.write(row) for row in rows))
+    assert rows == [row for statement in database.statements for row in statement]
+
+
+async def test_a_statement_that_breaks_connections_is_sent_in_parts(
+    journal: Journal, database: Database, running: object
+) -> None:
+    database.outages = 2
+    writes = [journal.write(step(A)), journal.write(step(B))]
+
+    assert [True, True] == await asyncio.gather(*writes)
+    assert [1, 1] == [len(statement) for statement in database.statements]
+
+
+async def test_a_claim_that_is_refused_costs_no_row_that_travels_with_it(
+    journal: Journal, database: Database, slots: Slots, running: object
+) -> None:
+    """The row was taken for what was at fault, and its run failed."""
+    database.lets_claim, slots.request = False, ClaimRequest(5, [])
+
+    assert await journal.write(step(A))
+    await eventually(lambda: slots.got)
+    assert [[]] == slots.got
+
+
+async def test_what_waits_when_the_flusher_stops_counts_as_lost(
+    journal: Journal, database: Database, running: asyncio.Task[None]
+) -> None:
+    database.refuses, database.fault = is_bad, Fault.TABLE
+    waits = journal.write(step(A, "bad"))
+    await eventually(lambda: len(database.sizes) > 2)
+
+    running.cancel()
+
+    assert not await waits

@@ -185,7 +185,7 @@ WRITES = Row(
         ),
         graph(
             "Failed requests",
-            "By kind: a broken connection, a refused write, a heartbeat, a history not read.",
+            "By kind, as in docs/reliability.md: a broken connection, tables that refuse, ...",
             "ops",
             Query(
                 rate("openworkflow_database_errors_total", FLEET, "namespace_id, kind"),

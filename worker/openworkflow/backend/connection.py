@@ -22,7 +22,7 @@ from openworkflow.backend.failures import (
 )
 from openworkflow.backend.url import Dsn
 from openworkflow.core import ids
-from openworkflow.core.errors import BackendError
+from openworkflow.core.errors import BackendError, Fault
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,9 @@ STATEMENT_TIMEOUT = 60.0
 without closing anything."""
 
 ATTEMPTS = 3
-"""How often a statement is sent that PostgreSQL rolled back for a deadlock."""
+"""How often a statement is sent where another one was in the way."""
+_LEAVES_CONNECTION = {Fault.VALUE, Fault.MOMENT, Fault.SIZE, Fault.TABLE}
+"""After these the connection is as good as before, unless the server ended it."""
 
 _SET_LOCAL = "; ".join(
     f"set local {name} = {value}" for name, value in WORKER_SETTINGS.items() if "plan" not in name
@@ -141,28 +143,24 @@ class Link:
     async def fetch(self, sql: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
         """Run one statement as one transaction.
 
-        Raises ConnectionLost where it is not known whether it took effect, or where nothing can
-        be done before the database answers; BackendError where PostgreSQL refused it.
+        Raises ConnectionLost, in doubt where it may have taken effect, if nothing can be done
+        before the database answers; BackendError, of another fault, where PostgreSQL refused it.
         """
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 await self._reopen()
                 return await self._send(sql, arguments)
-            except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as error:
-                if attempt == ATTEMPTS:
-                    raise as_backend_error(error, self._dsn) from error
             except DRIVER_ERRORS as error:
-                failure = as_backend_error(error, self._dsn)
-                if isinstance(failure, ConnectionLost) or self._is_closed():
-                    self.drop()
-                    raise ConnectionLost(str(failure)) from error
+                failure = self._failure(as_backend_error(error, self._dsn))
+                if failure.fault is Fault.MOMENT and attempt < ATTEMPTS:
+                    continue
                 raise failure from error
             except (ValueError, OverflowError) as error:
                 self.drop()
                 raise UnreadableAnswer(
                     f"PostgreSQL at {self._dsn} answered with a value that Python cannot hold: "
                     f"{one_line(error)}"
-                ) from error
+                ).of(Fault.SERVER, in_doubt=True) from error
             except BaseException:
                 self.drop()
                 raise
@@ -189,6 +187,15 @@ class Link:
             raise
         except BackendError as error:
             raise ConnectionLost(str(error)) from error
+
+    def _failure(self, failure: BackendError) -> BackendError:
+        """What a statement's failure means for the connection."""
+        if failure.fault in _LEAVES_CONNECTION and not self._is_closed():
+            return failure
+        self.drop()
+        if failure.fault in (Fault.SIZE, Fault.OURS):
+            return failure
+        return ConnectionLost(str(failure)).of(Fault.SERVER, in_doubt=True)
 
     async def _send(self, sql: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
         connection = self._connection

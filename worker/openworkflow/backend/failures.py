@@ -12,8 +12,9 @@ import ssl
 
 import asyncpg
 
+from openworkflow.backend.sqlstates import fault_of
 from openworkflow.backend.url import Dsn
-from openworkflow.core.errors import BackendError, ConnectionLost
+from openworkflow.core.errors import BackendError, ConnectionLost, Fault
 
 __all__ = ["DRIVER_ERRORS", "ConnectionLost", "UnreadableAnswer", "as_backend_error", "one_line"]
 
@@ -26,10 +27,12 @@ DRIVER_ERRORS = (
 """What asyncpg raises. The last is its word for a connection that the server ended while it was
 idle, among other things that only a new connection mends."""
 
-_TRANSIENT_CLASSES = ("08", "53", "57")
-"""Connection lost, out of resources, shut down or starting up."""
 _READ_ONLY = "25006"
 """A primary that became a standby."""
+_ABOUT_ROWS = ("23", "44")
+"""Constraints and check options: the detail of such an error has all values of the row."""
+_ONLY_AT_LOGIN = ("28", "3D")
+"""Where a person connects, trying again does not help; where a worker reconnects, it may."""
 _UNREACHABLE = {
     errno.EHOSTUNREACH,
     errno.ENETUNREACH,
@@ -62,7 +65,8 @@ def as_backend_error(error: BaseException, dsn: Dsn) -> BackendError:
         return ConnectionLost(f"no PostgreSQL at {dsn} is {dsn.target_session_attrs}")
     if isinstance(error, asyncpg.InternalClientError):
         return ConnectionLost(f"the connection to PostgreSQL at {dsn} was lost: {one_line(error)}")
-    return BackendError(f"PostgreSQL at {dsn}: {type(error).__name__}: {one_line(error)}")
+    message = f"PostgreSQL at {dsn}: {type(error).__name__}: {one_line(error)}"
+    return BackendError(message).of(Fault.OURS)
 
 
 def _from_network(error: OSError, dsn: Dsn) -> BackendError:
@@ -106,19 +110,22 @@ def _from_driver(error: asyncpg.InterfaceError, dsn: Dsn) -> BackendError:
     if isinstance(error, asyncpg.ClientConfigurationError):
         return BackendError(f"PostgreSQL at {dsn} cannot be connected to: {one_line(error)}")
     if isinstance(error, ValueError):
-        return BackendError(f"PostgreSQL at {dsn} cannot store a value: {one_line(error)}")
+        message = f"PostgreSQL at {dsn} cannot store a value: {one_line(error)}"
+        return BackendError(message).of(Fault.VALUE)
     if "closed" in str(error) or "released" in str(error):
         return ConnectionLost(f"the connection to PostgreSQL at {dsn} was lost: {one_line(error)}")
-    return BackendError(f"PostgreSQL at {dsn}: {one_line(error)}")
+    return BackendError(f"PostgreSQL at {dsn}: {one_line(error)}").of(Fault.OURS)
 
 
 def _from_server(error: asyncpg.PostgresError, dsn: Dsn) -> BackendError:
     state, text = error.sqlstate or "", one_line(error)
+    if state.startswith(_ABOUT_ROWS):
+        text = " ".join(str(error.args[0]).split())  # its detail is the row, with what users sent
     at = f"PostgreSQL at {dsn.address} (database {dsn.database!r})"
-    advice = _advice(error, state, text, dsn)
-    if state[:2] in _TRANSIENT_CLASSES or state == _READ_ONLY:
-        return ConnectionLost(f"{at}: {text}{advice}")
-    return BackendError(f"{at}: {text}{advice}")
+    message, fault = f"{at}: {text}{_advice(error, state, text, dsn)}", fault_of(state)
+    if fault is Fault.SERVER and not state.startswith(_ONLY_AT_LOGIN):
+        return ConnectionLost(message)
+    return BackendError(message).of(fault)
 
 
 def _advice(error: asyncpg.PostgresError, state: str, text: str, dsn: Dsn) -> str:
@@ -138,12 +145,18 @@ def _advice(error: asyncpg.PostgresError, state: str, text: str, dsn: Dsn) -> st
             "; lower pool_size in the database URL, run fewer workers, raise max_connections, "
             "or put PgBouncer in between"
         )
-    if state == "42501":
+    if state == "42501" and "row-level security" not in text:
         return f"; let an administrator grant it to role {dsn.user!r}"
     if state in ("42P01", "42703"):
         return "; the tables are missing or old: check the schema, and run `openworkflow migrate`"
     if state == "42P10":
         return "; an index is missing: run `openworkflow migrate`, which makes it again"
+    if state == "57014":
+        return "; raise statement_timeout for the role of the workers if this persists"
+    if state == "55P03":
+        return "; see in pg_locks who holds the row or the table"
+    if state == "53100":
+        return "; make room on the server's disk"
     if state == _READ_ONLY:
         return "; this is a standby: use target_session_attrs=read-write in the database URL"
     if "startup parameter" in text:

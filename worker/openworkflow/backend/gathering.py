@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
 from openworkflow.backend.creation import kind_of
-from openworkflow.backend.failures import ConnectionLost
 from openworkflow.backend.records import CreatedRun, NewRun
+from openworkflow.core.errors import BackendError, Fault
 
 FLIGHTS = 2
 """Statements under way at once; more would carry less each."""
@@ -87,7 +87,7 @@ class Gathering:
         try:
             created = await self._send([waiting.run for waiting in aboard])
         except Exception as error:
-            if len(aboard) == 1 or isinstance(error, ConnectionLost):
+            if len(aboard) == 1 or _is_of_all(error):
                 for waiting in aboard:
                     if not waiting.created.done():
                         waiting.created.set_exception(error)
@@ -99,3 +99,8 @@ class Gathering:
         for waiting, run in zip(aboard, created, strict=True):
             if not waiting.created.done():
                 waiting.created.set_result(run)
+
+
+def _is_of_all(error: Exception) -> bool:
+    """Whether every other run would meet the same."""
+    return isinstance(error, BackendError) and error.fault in (Fault.SERVER, Fault.OURS)

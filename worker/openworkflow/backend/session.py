@@ -14,7 +14,7 @@ from openworkflow.backend.connection import Link
 from openworkflow.backend.failures import UnreadableAnswer
 from openworkflow.backend.flush import Shape
 from openworkflow.backend.records import ClaimedRun, Flush, Flushed, RecordedStep
-from openworkflow.core.errors import BackendError
+from openworkflow.core.errors import BackendError, Fault
 from openworkflow.core.recorded import UNREADABLE
 from openworkflow.core.step_attempt import StepStatus
 
@@ -52,9 +52,9 @@ class WorkerSession:
     async def flush(self, flush: Flush) -> Flushed:
         """Record, end, wake and claim in one statement and one commit.
 
-        Raises ConnectionLost if it is unknown whether it took effect: sending the same rows again
-        is safe, runs it may have claimed are to be released. Raises BackendError if PostgreSQL
-        refused it, and then nothing of it took effect.
+        Raises ConnectionLost if the database does not answer. If that is in doubt, it may have
+        taken effect: sending the same rows again is safe, runs it may have claimed are to be
+        released. Raises BackendError if PostgreSQL refused it: nothing of it took effect.
         """
         shape = flushes.shape_of(flush)
         sql, parameters = self._statement(shape)
@@ -220,8 +220,7 @@ def _forgiven(step: RecordedStep, created_at: datetime, reopened: Mapping[str, d
 
 def _is_of_a_value(error: BackendError) -> bool:
     """Whether some row is at fault, and not the database or what we may do there."""
-    state = getattr(error.__cause__, "sqlstate", None) or ""
-    return isinstance(error, UnreadableAnswer) or state.startswith("22")
+    return isinstance(error, UnreadableAnswer) or error.fault is Fault.VALUE
 
 
 def _unreadable(run_id: UUID, error: Exception) -> RecordedStep:

@@ -5,7 +5,8 @@ An error's message is one clear line that ends with what to do about it, where t
 cannot swallow it.
 """
 
-from typing import TYPE_CHECKING, Any
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 if TYPE_CHECKING:
@@ -24,12 +25,35 @@ class ConfigurationError(OpenWorkflowError):
     """A value given to this package is wrong: a mistake in the calling code or its environment."""
 
 
+class Fault(Enum):
+    """Whose fault it is that the database did not do what was asked, and so what to do next."""
+
+    VALUE = "of the row, which can never be stored: whoever wants it stored hears of it"
+    MOMENT = "of nobody: another statement was in the way, so it is sent again at once"
+    SIZE = "of too much in one statement: it is sent again in parts"
+    SERVER = "of the server or the way to it: it is sent again, after a pause, as it is"
+    TABLE = "of the tables, perhaps for some rows only: those are sent again apart from the others"
+    OURS = "a defect of this program: it is reported, and the run handed back"
+
+
 class BackendError(OpenWorkflowError):
     """The database cannot do what was asked: connection, permission, schema."""
+
+    fault = Fault.TABLE
+    """What is not known to be the fault of a value is not taken for it."""
+    in_doubt = False
+    """Whether it may have taken effect all the same: the answer did not arrive."""
+
+    def of(self, fault: Fault, *, in_doubt: bool = False) -> Self:
+        """This error, with whose fault it is."""
+        self.fault, self.in_doubt = fault, in_doubt
+        return self
 
 
 class ConnectionLost(BackendError):
     """The database does not answer for now; the same request may succeed later."""
+
+    fault = Fault.SERVER
 
 
 class SerializationError(OpenWorkflowError):

@@ -36,7 +36,7 @@ from openworkflow.engine.outcome import (
     Released,
 )
 from openworkflow.engine.program import AsyncProgram
-from openworkflow.engine.recorder import Recorder, nobody
+from openworkflow.engine.recorder import Recorder
 from openworkflow.engine.services import Services
 from openworkflow.engine.slot import NO_SLOT, Slot
 from openworkflow.engine.step_call import StepCall
@@ -272,7 +272,7 @@ class Execution:
     def _forget(self) -> None:
         """Let go of what holds this execution: it is then freed without the garbage collector."""
         self.agenda.forget()
-        self.recorder.lost = nobody
+        self.recorder.lost = _nobody
         while self.stopped is not None and self.task is not None and self.task.cancelling():
             self.task.uncancel()
         self.program = self.context = None
@@ -288,3 +288,7 @@ class Execution:
 
 def _exceeded(deadline: datetime) -> DeadlineExceeded:
     return DeadlineExceeded(f"the run did not end by its deadline, {deadline.isoformat()}")
+
+
+def _nobody() -> None:
+    """The run is over."""

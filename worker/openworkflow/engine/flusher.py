@@ -5,6 +5,9 @@ and starts again as soon as that is back. There is no timer: an idle worker has 
 single commit, a busy one shares each commit among hundreds of runs. Claims of new runs ride along.
 Batches are capped at a quarter of the worker's slots, so that Python works on one part of the runs
 while PostgreSQL works on the others.
+
+What is refused is sent again without the claim, then in halves, until the row at fault is found.
+What becomes of that one, the error's `Fault` says; the others are durable by then.
 """
 
 import asyncio
@@ -24,12 +27,12 @@ from openworkflow.backend.records import (
     Flush,
     Flushed,
     RunEnd,
-    StepSuccess,
-    StepWrite,
     Write,
 )
-from openworkflow.core.errors import BackendError, ConnectionLost
-from openworkflow.engine.journal import Batch, Journal, Refused, Written, by_type
+from openworkflow.core.errors import BackendError, Fault
+from openworkflow.engine.journal import Batch, Journal, Refused, Written, by_type, separated
+from openworkflow.engine.strays import Strays
+from openworkflow.engine.waiting import WaitingWrites, is_step
 from openworkflow.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -39,6 +42,23 @@ logger = logging.getLogger(__name__)
 
 RECONNECT_FIRST_SECONDS = 0.1
 RECONNECT_MAX_SECONDS = 5.0
+MOST_LOSSES = 2
+"""A statement in the middle of which the connection broke so often is sent in parts: it may be
+more than the server, a pooler or the network bears."""
+HOPELESS = {Fault.VALUE, Fault.OURS}
+"""A row that is refused for these would be refused again."""
+
+Missing = dict[UUID, Refused | None]
+"""Runs that lack a step, and so must not end: why it was refused, or None where it waits."""
+KINDS = {
+    Fault.VALUE: "refused",
+    Fault.MOMENT: "collision",
+    Fault.SIZE: "size",
+    Fault.SERVER: "connection",
+    Fault.TABLE: "tables",
+    Fault.OURS: "defect",
+}
+"""What a fault is called in the metrics."""
 
 
 class Claims(Protocol):
@@ -71,16 +91,16 @@ class Flusher:
         self._journal, self._claims, self._metrics = journal, claims, metrics
         self._session, self._worker_id = session, worker_id
         self._lease, self._limit = lease, batch
-        self._claiming = 0
-        """Statements under way that may bring runs."""
-        self._handing_back = False
-        self.in_doubt = False
-        """Whether the database may think that this worker holds runs which nobody executes here."""
+        self.strays = Strays(
+            journal, session, claims.held, metrics, worker_id=worker_id, lease=lease
+        )
+        self._waiting = WaitingWrites(metrics)
+        self._troubles: dict[str, str] = {}
 
-    def doubt(self) -> None:
-        """Hand back, before anything more is claimed, the runs that this worker does not hold."""
-        self.in_doubt = True
-        self._journal.kick()
+    @property
+    def trouble(self) -> str | None:
+        """What keeps this worker from writing or claiming, in words for people; None if nothing."""
+        return next(iter(self._troubles.values()), None)
 
     async def run(self) -> None:
         """Flush until canceled; what is unwritten then counts as lost."""
@@ -88,38 +108,62 @@ class Flusher:
             async with asyncio.TaskGroup() as flushers:
                 for _ in range(2):
                     flushers.create_task(self._flush_forever())
-                flushers.create_task(self._look_for_strays())
+                flushers.create_task(self._send_waiting_forever())
+                flushers.create_task(self.strays.look_forever())
         finally:
             self._journal.abandon()
+            self._waiting.abandon()
 
     async def _flush_forever(self) -> None:
         while True:
             await self._journal.wanted()
-            if self.in_doubt:
-                await self._hand_back()
+            if self.strays.in_doubt:
+                await self.strays.hand_back()
             batch = self._journal.take(self._limit)
-            batch.claim = None if self.in_doubt else self._claims.take()
+            batch.claim = None if self.strays.in_doubt else self._claims.take()
             if not batch.entries and batch.claim is None:
                 self._journal.rest()
                 continue
             try:
                 await self._send(batch)
-            finally:
+            except BaseException:
                 batch.abandon()  # no effect on what was settled
+                raise
+
+    async def _send_waiting_forever(self) -> None:
+        """Send what was refused again, apart from what others want written."""
+        while True:
+            entries = await self._waiting.due()
+            missing: Missing = {}
+            while entries:
+                together, deferred = separated(entries[: self._limit])
+                entries = deferred + entries[self._limit :]
+                await self._send_part(together, missing)
+            self._note("writes", self._waiting.sort_out())
 
     async def _send(self, batch: Batch) -> None:
         claimed: list[ClaimedRun] = []
+        if self._waiting:
+            batch.keep(self._complete(batch.entries, {**self._waiting.runs}))
         try:
             flushed = await self._deliver(batch.rows, batch.claim)
         except Exception as error:
-            if batch.claim is not None and not isinstance(error, BackendError):
-                self.doubt()  # what PostgreSQL refused took no run; what we failed on may have
-            await self._send_one_by_one(batch, _refusal(error))
+            refusal = _refusal(error)
+            if batch.claim is None:
+                await self._send_apart(batch.entries, refusal, {**self._waiting.runs})
+            else:
+                await self._send_without_claim(batch, refusal)
+                if not isinstance(error, BackendError):
+                    self.strays.doubt()  # what PostgreSQL refused took no run; this may have
         else:
             batch.settle(flushed.lost)
             claimed = flushed.claimed
+            if batch.claim is not None and self._troubles:
+                self._note("claims", None)
         if batch.claim is not None:
             self._claims.settled(batch.claim, claimed)
+
+    # -- until the database answers --------------------------------------------------------------
 
     async def _deliver(
         self, rows: Mapping[type[Write], Sequence[Any]], claim: ClaimRequest | None = None
@@ -128,130 +172,140 @@ class Flusher:
 
         Whether a lost statement committed is unknown. Its steps keep their ids, its ends find
         their fence gone; runs that it may have claimed are in doubt, since nobody runs them.
-        Raises BackendError if the database refuses them.
+        Raises BackendError, of any fault but the server's, if the database refuses them.
         """
-        try:
-            return await self._flush(rows, claim)
-        except ConnectionLost as error:
-            logger.warning("lost the connection to the database, will retry: %s", error)
-        if claim is not None:
-            self.doubt()
-        delay = RECONNECT_FIRST_SECONDS
+        delay, losses = RECONNECT_FIRST_SECONDS, 0
         while True:
-            self._metrics.database_error("connection")
+            try:
+                return await self._flush(rows, claim)
+            except BackendError as error:
+                if error.fault is not Fault.SERVER:
+                    raise
+                losses += error.in_doubt
+                if claim is not None and error.in_doubt:
+                    self.strays.doubt()
+                self._metrics.database_error("connection")
+                self._note("connection", f"the database does not answer: {error}")
+                if losses >= MOST_LOSSES and sum(map(len, rows.values())) > 1:
+                    raise BackendError(str(error)).of(Fault.SIZE) from error
+            claim = None
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
             delay = min(delay * 2, RECONNECT_MAX_SECONDS)
-            try:
-                flushed = await self._flush(rows, None)
-            except ConnectionLost:
-                continue
-            logger.info("the database answers again")
-            return flushed
 
     async def _flush(
         self, rows: Mapping[type[Write], Sequence[Any]], claim: ClaimRequest | None
     ) -> Flushed:
         started = time.perf_counter()
-        self._claiming += claim is not None
+        self.strays.claiming(claim is not None)
         try:
             flushed = await self._session.flush(Flush(self._worker_id, self._lease, rows, claim))
         finally:
             # Nothing runs between here and `settled`: what came is held before anybody looks.
-            self._claiming -= claim is not None
-            if self.in_doubt:
-                self._journal.kick()
+            self.strays.claiming(-(claim is not None))
         size = sum(map(len, rows.values()))
         self._metrics.flushed(size, time.perf_counter() - started)
         self._journal.clock.set(flushed.now)
+        if self._troubles:
+            self._note("connection", None)
+        if self._waiting:
+            self._waiting.took(rows)
         return flushed
 
-    async def _hand_back(self) -> None:
-        """Release what nobody here holds, while no claim is out whose runs are not held yet.
+    # -- what is refused -------------------------------------------------------------------------
 
-        Nothing is claimed before that has succeeded; the polls see to it that it is tried again.
-        """
-        if self._claiming or self._handing_back:
+    async def _send_without_claim(self, batch: Batch, error: BackendError) -> None:
+        """Whether the claim was refused, or a row, shows when the rows are sent alone."""
+        if batch.entries and not await self._send_part(batch.entries, {**self._waiting.runs}):
             return
-        self._handing_back = True
+        self._metrics.database_error(KINDS[error.fault])
+        self._note("claims", f"the database does not let runs be claimed: {error}")
+
+    async def _send_part(self, entries: Sequence[Written], missing: Missing) -> bool:
+        """Send these, but for the ends of runs that lack a step; False if not all were taken."""
+        left = self._complete(entries, missing)
+        if not left:
+            return False
         try:
-            await self._session.release_unknown(self._worker_id, self._claims.held())
-            self.in_doubt = False
+            flushed = await self._deliver(by_type(row for each in left for row in each.rows))
         except Exception as error:
-            self._metrics.database_error("connection")
-            logger.warning("could not hand back runs that are not held, will retry: %r", error)
-        finally:
-            self._handing_back = False
+            await self._send_apart(left, _refusal(error), missing)
+            return False
+        for written in left:
+            written.settle(flushed.lost.isdisjoint(row[0] for row in written.rows))
+        return len(left) == len(entries)
 
-    async def _look_for_strays(self) -> None:
-        """Hand back, once a lease, expired runs of this worker that nobody here executes.
+    async def _send_apart(
+        self, entries: Sequence[Written], error: BackendError, missing: Missing
+    ) -> None:
+        """A statement with these was refused: only what is at fault may pay for it."""
+        if len(entries) > 1:
+            middle = len(entries) // 2
+            await self._send_part(entries[:middle], missing)
+            await self._send_part(entries[middle:], missing)
+        elif len(entries[0].rows) > 1:
+            await self._send_rows(entries[0], missing)
+        else:
+            self._refuse(entries[0], entries[0].rows[0], error, missing)
 
-        A statement whose connection was lost may live on in the server, and claim in the end.
-        """
-        while True:
-            await asyncio.sleep(self._lease.total_seconds())
+    async def _send_rows(self, written: Written, missing: Missing) -> None:
+        """The rows before the one at fault are then durable, those after it were not sent."""
+        for row in written.rows:
             try:
-                held = self._claims.held()
-                found = await self._session.release_unknown(self._worker_id, held, expired=True)
+                flushed = await self._deliver(by_type([row]))
             except Exception as error:
-                logger.warning("could not look for runs that are not held: %r", error)
-                continue
-            if found:
-                logger.warning("handed back %d runs of a claim that was given up", len(found))
-
-    async def _send_one_by_one(self, batch: Batch, error: BackendError) -> None:
-        """The database refused the statement: only the row at fault may fail for it."""
-        self._metrics.database_error("refused")
-        if len(batch) == 1:
-            batch.entries[0].refuse(error, batch.entries[0].rows[0])
-            return
-        logger.warning("the database refused a flush, sending its entries one by one: %s", error)
-        refused: dict[UUID, Refused] = {}
-        for written in batch.entries:
-            if missing := [refused[run_id] for run_id in _ended(written) if run_id in refused]:
-                # A run does not end without its last step.
-                written.refuse(missing[0], missing[0].row)
-                continue
-            await self._send_alone(written)
-            found = written.exception()
-            if isinstance(found, Refused) and isinstance(found.row, StepSuccess | StepWrite):
-                refused[found.row.run_id] = found
-
-    async def _send_alone(self, written: Written) -> None:
-        """Send one entry by itself, and only if it is refused row by row.
-
-        The rows before the one at fault are then durable, those after it were not sent.
-        """
-        rows, held = written.rows, True
-        while rows and held:
-            held, error = await self._try(rows)
-            if error is not None and len(rows) > 1:
-                sent, rows = rows[:1], rows[1:]
-                held, error = await self._try(sent)
-            else:
-                sent, rows = rows, []
-            if error is not None:
-                written.refuse(error, sent[0])
+                self._refuse(written, row, _refusal(error), missing)
                 return
-        written.settle(held)
+            if flushed.lost:
+                written.settle(False)
+                return
+        written.settle(True)
 
-    async def _try(self, rows: list[Write]) -> tuple[bool, BackendError | None]:
-        """Whether the claim of these rows held, or why they were refused."""
-        try:
-            flushed = await self._deliver(by_type(rows))
-        except Exception as error:
-            return False, _refusal(error)
-        return flushed.lost.isdisjoint(row[0] for row in rows), None
+    def _refuse(self, written: Written, row: Write, error: BackendError, missing: Missing) -> None:
+        """This row is at fault; it fails, or waits."""
+        self._metrics.database_error(KINDS[error.fault])
+        if error.fault in HOPELESS or self._waiting.gives_up(written, row):
+            written.refuse(error, row)
+        else:
+            written.rows = written.rows[written.rows.index(row) :]
+            self._waiting.put_off(written, row, str(error))
+        if is_step(row):
+            refused = written.exception() if written.done() else None
+            missing[row.run_id] = refused if isinstance(refused, Refused) else None
+
+    def _complete(self, entries: Sequence[Written], missing: Missing) -> list[Written]:
+        """Those that do not end a run which lacks a step; the others fail or wait like that."""
+        if not missing:
+            return list(entries)
+        return [written for written in entries if not self._holds_up(written, missing)]
+
+    def _holds_up(self, written: Written, missing: Missing) -> bool:
+        """A run does not end without its last step."""
+        for row in written.rows:
+            if isinstance(row, Completion | RunEnd | Continuation) and row.run_id in missing:
+                if (refused := missing[row.run_id]) is not None:
+                    written.refuse(refused, refused.row)
+                else:
+                    self._waiting.put_off(written, row, "a step of the run is not recorded yet")
+                return True
+        return False
+
+    def _note(self, what: str, trouble: str | None) -> None:
+        """Report what is wrong once, and once that it is over."""
+        known = self._troubles.pop(what, None)
+        if trouble is not None:
+            self._troubles[what] = trouble
+            if known is None:
+                logger.warning("%s", trouble)
+        elif known is not None:
+            logger.info("the database is well again: no longer so that %s", known)
 
 
 def _refusal(error: Exception) -> BackendError:
     """What went wrong with a flush; a mistake of ours costs the row it is about, not the worker."""
     if isinstance(error, BackendError):
         return error
+    message = f"cannot be sent to the database: {type(error).__name__}: {error}"
+    if isinstance(error, OverflowError):  # the driver found a value that no column holds
+        return BackendError(message).of(Fault.VALUE)
     logger.error("a flush failed in this program, not in the database", exc_info=error)
-    return BackendError(f"cannot be sent to the database: {type(error).__name__}: {error}")
-
-
-def _ended(written: Written) -> list[UUID]:
-    """The runs that an entry ends."""
-    ends = Completion | RunEnd | Continuation
-    return [row.run_id for row in written.rows if isinstance(row, ends)]
+    return BackendError(message).of(Fault.OURS)

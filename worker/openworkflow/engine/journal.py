@@ -37,7 +37,10 @@ APART = frozenset({Wake, Continuation})
 
 
 class Refused(BackendError):
-    """The database will not store `row`, or an end whose last step is that row."""
+    """The database will not store `row`, or an end whose last step is that row.
+
+    By its `fault` it never will, or it does not for now, or this program is at fault.
+    """
 
     def __init__(self, message: str, row: Write) -> None:
         super().__init__(message)
@@ -74,6 +77,7 @@ class Written(asyncio.Future[bool]):
         """Fail, because the database will not store `row`."""
         if not self.done():
             refused = Refused(str(error), row)
+            refused.fault = error.fault
             refused.__cause__ = error
             self.set_exception(refused)
             self.exception()  # an execution that is over does not ask any more: no news to asyncio
@@ -108,6 +112,12 @@ class Batch:
 
     def __len__(self) -> int:
         return sum(map(len, self.rows.values()))
+
+    def keep(self, entries: Sequence[Written]) -> None:
+        """Carry these of the entries only."""
+        if len(entries) < len(self.entries):
+            self.entries = entries
+            self.rows = by_type(row for written in entries for row in written.rows)
 
     def settle(self, lost: Iterable[UUID]) -> None:
         """Tell each entry whether its claim still held."""

@@ -16,7 +16,7 @@ from openworkflow.backend.records import (
     StepSuccess,
     StepWrite,
 )
-from openworkflow.core.errors import BackendError, SerializationError
+from openworkflow.core.errors import BackendError, Fault, SerializationError
 from openworkflow.core.failure import Failure
 from openworkflow.core.recorded import ClaimedRun, RecordedStep
 from openworkflow.core.step_attempt import StepKind, StepStatus
@@ -56,7 +56,7 @@ class Recorder:
     ) -> None:
         self._claim, self._journal = claim, journal
         self.lost = lost
-        """Called when the claim does not hold; `nobody` once the run is over here."""
+        """Called when the claim does not hold; something idle once the run is over here."""
         self._calls: dict[StepCall, None] = {}
         self.open: dict[StepCall, None] = {}
         """Attempts and sleeps whose rows say that they are running."""
@@ -235,7 +235,8 @@ class Recorder:
         """Wait until everything recorded so far is durable, or everything up to `last`.
 
         A step starts, and a run is parked or ended, after that. Answers whether the claim held.
-        Raises SerializationError for a result that the database refuses to store.
+        Raises SerializationError for a result that the database can never store, and BackendError
+        for what is no fault of the result.
         """
         pending, all_held = self.pending, True
         while pending if last is None else last in pending:
@@ -255,6 +256,8 @@ class Recorder:
             if (key := self.pending.pop(first, None)) is None:
                 return True  # somebody else has told
             self._still_open(first, refused=True)
+            if error.fault is not Fault.VALUE:
+                raise  # not the run's fault, so it does not fail
             raise SerializationError(f"result of step {key!r}: {error}") from error
         self.pending.pop(first, None)
         if held:
@@ -342,7 +345,3 @@ class Recorder:
             update=update,
             completion_no=completion_no,
         )
-
-
-def nobody() -> None:
-    """The run is over."""

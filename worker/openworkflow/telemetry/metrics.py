@@ -29,7 +29,16 @@ LONG = (0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14_400, 86_400, 60
 SIZES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500)
 RUN_OUTCOMES = ("succeeded", "failed", "retried", "parked", "released", "continued", "lost")
 STEP_OUTCOMES = ("succeeded", "failed")
-ERROR_KINDS = ("connection", "refused", "heartbeat", "history")
+ERROR_KINDS = (
+    "connection",
+    "collision",
+    "size",
+    "tables",
+    "refused",
+    "defect",
+    "heartbeat",
+    "history",
+)
 LAG_WINDOW_SECONDS = 60.0
 
 
@@ -121,6 +130,11 @@ CATALOGUE = (
         "openworkflow_database_errors_total", "counter", "Failed database requests.", ("kind",)
     ),
     Described(
+        "openworkflow_writes_refused",
+        "gauge",
+        "Writes that the database refuses for now, and that are sent again until it takes them.",
+    ),
+    Described(
         "openworkflow_event_loop_lag_seconds",
         "gauge",
         "How late the event loop was at worst in the last minute; high where code blocks it.",
@@ -207,6 +221,7 @@ class Metrics(Collector):
         self._lag = RecentMaximum(LAG_WINDOW_SECONDS)
         self.slots(0, 0, 0)
         self.threads_left_behind(0)
+        self.writes_refused(0)
         self._gauge("openworkflow_heartbeat_last_timestamp_seconds", 0)
         self._gauge("openworkflow_event_loop_lag_seconds", 0)
         for kind in ERROR_KINDS:
@@ -277,6 +292,10 @@ class Metrics(Collector):
     def database_error(self, kind: str) -> None:
         """A request failed; `kind` is one of ERROR_KINDS."""
         self._counters["openworkflow_database_errors_total"][kind,] += 1
+
+    def writes_refused(self, count: int) -> None:
+        """Writes that wait until the database takes them."""
+        self._gauge("openworkflow_writes_refused", count)
 
     def event_loop_lag(self, seconds: float) -> None:
         """The event loop came back so late.

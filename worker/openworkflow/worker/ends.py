@@ -1,15 +1,16 @@
 """Records how executions end, whatever the database says to it.
 
-An end that is refused (a result that cannot be stored) becomes a failure that says so; a failure
-that is refused becomes one in plain words; and then the run is handed back, due again in a while.
-Each is tried once: no run may keep its worker busy, or end it.
+An end whose value cannot be stored becomes a failure that says so; a failure that is refused
+becomes one in plain words; and then the run is handed back, due again in a while. So is one that is
+refused for another reason, which is no fault of the run's. Each is tried once: no run may keep its
+worker busy, or end it.
 """
 
 import logging
 from collections.abc import Awaitable
 
 from openworkflow.backend.records import ClaimedRun
-from openworkflow.core.errors import SerializationError
+from openworkflow.core.errors import BackendError, Fault, SerializationError
 from openworkflow.core.failure import Failure
 from openworkflow.engine.journal import Journal
 from openworkflow.engine.outcome import Failed, Lost, Outcome, Released, run_end
@@ -46,6 +47,9 @@ class Ends:
             return outcome if await self._write(run, outcome, recorder) else Lost()
         except Exception as error:
             refused = await _cause(error, recorder)
+        if isinstance(refused, BackendError) and refused.fault is not Fault.VALUE:
+            logger.error("the end of a run is refused, so it is handed back: %s", refused)
+            return await self.hand_back(run, AGAIN_SECONDS)
         for fallback in (Failed(Failure.from_exception(refused)), Failed(PLAIN)):
             logger.warning("the database refused the end of a run: %s", refused)
             recorder.close_all("the run ended")

@@ -101,7 +101,7 @@ class Parts:
             self._services(options),
             namespace_id=backend.namespace_id,
             max_crashes=options.max_crashes,
-            doubt=self.flusher.doubt,
+            doubt=self.flusher.strays.doubt,
         )
         self.heartbeat = self._heartbeat(backend, worker_id, lease)
 
@@ -110,6 +110,10 @@ class Parts:
         if not self.guard.stands:
             return f"no heartbeat reached the database for {self.guard.age:.0f} s"
         return self.pools.obstacle()
+
+    def trouble(self) -> str | None:
+        """Why this worker gets no work done for now, in words for people; None if it does."""
+        return self.obstacle() or self.flusher.trouble
 
     def measure(self) -> None:
         """Report the gauges."""

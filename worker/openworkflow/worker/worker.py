@@ -175,14 +175,14 @@ class Worker:
         return True, f"event loop last seen {now - self._last_tick:.1f} s ago"
 
     def ready(self) -> tuple[bool, str]:
-        """For `/readyz`: started, not draining, and nothing keeps it from claiming."""
+        """For `/readyz`: started, not draining, and nothing keeps it from claiming and writing."""
         if (ended := self._ended()) is not None:
             return False, ended
         if self._draining.is_set():
             return False, "draining"
         if self._started is None or not self._started.done():
             return False, "starting"
-        obstacle = self._obstacle()
+        obstacle = None if self._parts is None else self._parts.trouble()
         return obstacle is None, obstacle or "ready"
 
     # -- the process -------------------------------------------------------------------------
@@ -244,7 +244,7 @@ class Worker:
         self._left = await parts.executor.leave(CANCEL_SECONDS)
         if self._left:
             logger.error("%d runs do not let themselves be stopped, leaving them", self._left)
-        if self._handed_back and not parts.flusher.in_doubt:
+        if self._handed_back and not parts.flusher.strays.in_doubt:
             return
         try:
             async with asyncio.timeout(LEAVE_SECONDS - CANCEL_SECONDS):

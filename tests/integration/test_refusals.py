@@ -1,0 +1,174 @@
+"""What the database refuses for now costs time and nothing else; one row costs only its run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from openworkflow import OpenWorkflow, Step, WorkflowFailed, workflow
+from openworkflow.engine import waiting
+from openworkflow.worker import ends
+from openworkflow.worker.worker import Worker
+from tests.helpers import StartWorker, eventually
+from tests.refusing import refusing
+
+FOR_NOW = ["42501", "23514", "40001", "57014", "53100"]
+"""One of each kind that may pass; tests/unit/test_sqlstates.py has the others."""
+PLACES = {
+    "steps": ("step_attempts", "true"),
+    "claims": ("workflow_runs", "new.status = 'running'"),
+    "ends": ("workflow_runs", "new.status = 'succeeded'"),
+}
+
+calls: Counter[str] = Counter()
+
+
+@workflow
+async def two_steps(name: str, step: Step) -> str:
+    for number in range(2):
+        await step.run(f"s{number}", calls.update, [f"{name} {number}"])
+    return name
+
+
+@pytest.fixture(autouse=True)
+def _nothing_was_called() -> None:
+    calls.clear()
+
+
+def value_of(worker: Worker, name: str, **labels: str) -> float:
+    labels["namespace_id"] = "default"
+    return worker.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+def errors_of(worker: Worker) -> float:
+    return sum(
+        value_of(worker, "openworkflow_database_errors_total", kind=kind)
+        for kind in ("connection", "collision", "size", "tables")
+    )
+
+
+@pytest.mark.parametrize("state", FOR_NOW)
+@pytest.mark.parametrize("place", PLACES)
+async def test_a_refusal_for_now_costs_time_and_no_run(
+    ow: OpenWorkflow,
+    start_worker: StartWorker,
+    sql: asyncpg.Connection[Any],
+    place: str,
+    state: str,
+) -> None:
+    """Every run in flight failed for good, although its steps had succeeded."""
+    names = [f"run {number}" for number in range(8)]
+    handles = await ow.run_workflows(two_steps, names)
+    table, when = PLACES[place]
+    async with refusing(sql, table, state, when):
+        worker = await start_worker(two_steps)
+        await eventually(lambda: errors_of(worker))
+    results = [await handle.result(timeout=20) for handle in handles]
+
+    assert names == results
+    assert {1} == set(calls.values())
+    await eventually(lambda: worker.ready()[0])
+
+
+async def test_an_end_that_a_constraint_refuses_costs_only_its_run(
+    ow: OpenWorkflow,
+    start_worker: StartWorker,
+    sql: asyncpg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its worker died of it, and nine others in a row; five innocent runs ended as poison pills."""
+    monkeypatch.setattr(waiting, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(ends, "AGAIN_SECONDS", 0.1)
+    await sql.execute(
+        "ALTER TABLE workflow_runs ADD CONSTRAINT odd "
+        "CHECK (status NOT IN ('succeeded', 'failed') OR input::text <> '\"culprit\"')"
+    )
+    worker = await start_worker(two_steps, concurrency=4)
+    culprit = await ow.run_workflow(two_steps, "culprit")
+
+    for number in range(20):
+        run = await ow.run_workflow(two_steps, f"innocent {number}")
+        assert f"innocent {number}" == await run.result(timeout=10)
+    assert worker.live()[0]
+    # It is handed back, and takes no slot meanwhile.
+    released = {"workflow": two_steps.name, "outcome": "released"}
+    finished = "openworkflow_workflow_run_finished_total"
+    while not value_of(worker, finished, **released):
+        await (await ow.run_workflow(two_steps, "innocent again")).result(timeout=10)
+    await sql.execute("ALTER TABLE workflow_runs DROP CONSTRAINT odd")
+
+    assert "culprit" == await culprit.result(timeout=10)
+    assert (1, 1) == (calls["culprit 0"], calls["culprit 1"])
+    assert 0 == (await ow.get_run(culprit.id)).run.crashes
+
+
+async def test_a_step_that_a_trigger_refuses_waits_beside_the_others_and_is_not_called_again(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
+) -> None:
+    worker = await start_worker(two_steps)
+    mine = "exists (select from workflow_runs r where r.id = new.workflow_run_id"
+    async with refusing(sql, "step_attempts", "P0001", f"{mine} and r.input::text = '\"odd\"')"):
+        odd = await ow.run_workflow(two_steps, "odd")
+        await eventually(lambda: value_of(worker, "openworkflow_writes_refused") == 1)
+        for number in range(10):
+            await (await ow.run_workflow(two_steps, f"even {number}")).result(timeout=10)
+        assert worker.ready()[0]
+        assert "running" == await odd.status()
+
+    assert "odd" == await odd.result(timeout=10)
+    assert (1, 1) == (calls["odd 0"], calls["odd 1"])
+    assert 0 == value_of(worker, "openworkflow_writes_refused")
+
+
+async def test_a_value_that_cannot_be_stored_still_fails_its_run_and_no_other(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
+) -> None:
+    await start_worker(two_steps)
+    mine = "new.step_name = 's1' and exists (select from workflow_runs r"
+    mine += " where r.id = new.workflow_run_id and r.input::text = '\"odd\"')"
+    async with refusing(sql, "step_attempts", "22P05", mine):
+        handles = await ow.run_workflows(two_steps, ["odd", "even"])
+        with pytest.raises(WorkflowFailed, match="result of step 's1'"):
+            await handles[0].result(timeout=10)
+
+        assert "even" == await handles[1].result(timeout=10)
+
+
+async def test_a_defect_of_this_program_hands_the_run_back(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
+) -> None:
+    worker = await start_worker(two_steps)
+    async with refusing(sql, "step_attempts", "42883"):
+        run = await ow.run_workflow(two_steps, "any")
+        await eventually(
+            lambda: value_of(
+                worker,
+                "openworkflow_workflow_run_finished_total",
+                workflow=two_steps.name,
+                outcome="released",
+            )
+        )
+
+    row = (await ow.get_run(run.id)).run
+    assert ("pending", None, 0) == (row.status, row.error, row.crashes)
+
+
+async def test_a_claim_that_is_refused_is_reported_and_tried_again(
+    ow: OpenWorkflow,
+    start_worker: StartWorker,
+    sql: asyncpg.Connection[Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    worker = await start_worker(two_steps)
+    async with refusing(sql, "workflow_runs", "42501", "new.status = 'running'"):
+        run = await ow.run_workflow(two_steps, "any")
+        await eventually(lambda: not worker.ready()[0])
+
+        assert "does not let runs be claimed" in worker.ready()[1]
+        assert "refused by a test; let an administrator grant it" in caplog.text
+    assert "any" == await run.result(timeout=timedelta(seconds=20))
+    assert worker.ready()[0]
