@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from openworkflow import OpenWorkflow, Step, WorkflowFailed, workflow
+from openworkflow import BackendPostgres, OpenWorkflow, Step, WorkflowFailed, workflow
 from openworkflow.engine import waiting
 from openworkflow.worker import ends
 from openworkflow.worker.worker import Worker
@@ -155,6 +155,26 @@ async def test_a_defect_of_this_program_hands_the_run_back(
 
     row = (await ow.get_run(run.id)).run
     assert ("pending", None, 0) == (row.status, row.error, row.crashes)
+
+
+async def test_a_flush_that_takes_longer_than_statement_timeout_is_sent_in_parts(
+    ow: OpenWorkflow, backend: BackendPostgres, sql: asyncpg.Connection[Any]
+) -> None:
+    """It was sent again as it was, for ever; not one of a hundred runs ended in a minute."""
+    await sql.execute(
+        f"ALTER DATABASE \"{backend.url.database}\" SET statement_timeout = '200ms';"
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM pg_sleep(0.03); RETURN new; END $$;"
+        "CREATE TRIGGER slow BEFORE INSERT ON step_attempts FOR EACH ROW EXECUTE FUNCTION slow()"
+    )
+    handles = await ow.run_workflows(two_steps, [f"run {number}" for number in range(16)])
+    worker = ow.new_worker(workflows=[two_steps], concurrency=64)
+    await worker.start()
+
+    for handle in handles:
+        await handle.result(timeout=20)
+    assert {1} == set(calls.values())
+    await worker.stop()
 
 
 async def test_a_claim_that_is_refused_is_reported_and_tried_again(

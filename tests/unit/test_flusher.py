@@ -480,6 +480,29 @@ async def test_what_is_too_much_for_one_statement_is_sent_in_parts(
     assert rows == [row for statement in database.statements for row in statement]
 
 
+async def test_after_a_statement_that_was_too_much_the_next_ones_are_smaller_and_grow_again(
+    journal: Journal, database: Database, running: object
+) -> None:
+    async def write(count: int) -> None:
+        database.sizes.clear()
+        rows = (step(UUID(int=number)) for number in range(count))
+        await asyncio.gather(*(journal.write(row) for row in rows))
+
+    database.bears = 4
+    await write(10)
+    assert 10 == database.sizes[0]
+
+    await write(2)
+    assert [2] == database.sizes
+
+    database.bears = 1000
+    while max(database.sizes) < 10:
+        await write(30)
+
+    await write(30)
+    assert [10, 10, 10] == database.sizes
+
+
 async def test_a_statement_that_breaks_connections_is_sent_in_parts(
     journal: Journal, database: Database, running: object
 ) -> None:

@@ -20,6 +20,7 @@ from openworkflow.backend.records import (
 )
 from openworkflow.core.ids import uuid7
 from openworkflow.core.workflow_run import RunStatus
+from openworkflow.engine import journal as journal_module
 from openworkflow.engine.journal import Batch, DatabaseClock, Journal, Written
 
 A, B, C = UUID(int=1), UUID(int=2), UUID(int=3)
@@ -75,6 +76,21 @@ async def test_a_row_that_is_appended_travels_in_the_same_batch_with_one_future(
 
     assert [StepSuccess, Completion] == [type(row) for row in written.rows]
     assert (2, [written]) == (len(batch), list(batch.entries))
+
+
+async def test_entries_that_are_too_large_together_leave_one_after_the_other(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A statement of more than a gigabyte was sent again every twelve seconds, for ever."""
+    monkeypatch.setattr(journal_module, "MOST_CHARACTERS", 10)
+    large, small = Completion(A, 1, "x" * 11), Completion(B, 1, "x" * 5)
+    failed = park(C)._replace(error="x" * 6)
+    for row in (small, small, large, small, failed):
+        journal.write(row)
+
+    batches = [rows_of(journal.take(5)) for _ in range(5)]
+
+    assert [[small, small], [large], [small], [failed], []] == batches
 
 
 async def test_nothing_is_appended_to_an_entry_that_has_left(journal: Journal) -> None:

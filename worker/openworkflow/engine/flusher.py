@@ -90,7 +90,9 @@ class Flusher:
     ) -> None:
         self._journal, self._claims, self._metrics = journal, claims, metrics
         self._session, self._worker_id = session, worker_id
-        self._lease, self._limit = lease, batch
+        self._lease, self._most = lease, batch
+        self._limit = batch
+        """How many entries share a statement: fewer after one that was too much."""
         self.strays = Strays(
             journal, session, claims.held, metrics, worker_id=worker_id, lease=lease
         )
@@ -209,6 +211,8 @@ class Flusher:
             self._note("connection", None)
         if self._waiting:
             self._waiting.took(rows)
+        if size >= self._limit < self._most:
+            self._limit += 1
         return flushed
 
     # -- what is refused -------------------------------------------------------------------------
@@ -240,6 +244,8 @@ class Flusher:
         """A statement with these was refused: only what is at fault may pay for it."""
         if len(entries) > 1:
             middle = len(entries) // 2
+            if error.fault is Fault.SIZE:
+                self._limit = min(self._limit, middle)
             await self._send_part(entries[:middle], missing)
             await self._send_part(entries[middle:], missing)
         elif len(entries[0].rows) > 1:

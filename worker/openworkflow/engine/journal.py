@@ -32,6 +32,9 @@ from openworkflow.backend.records import (
 from openworkflow.core.errors import BackendError
 from openworkflow.core.workflow_run import RunStatus
 
+MOST_CHARACTERS = 16 * 1024 * 1024
+"""Of text in one statement: far below the gigabyte that a message of PostgreSQL's may have, and
+little enough for its memory and for a statement_timeout."""
 APART = frozenset({Wake, Continuation})
 """Rows of these types may not share a statement with everything."""
 
@@ -192,7 +195,11 @@ class Journal:
         self._wake.clear()
 
     def take(self, limit: int) -> Batch:
-        """Remove up to `limit` entries that may share a statement, the oldest first."""
+        """Remove up to `limit` entries that may share a statement, the oldest first.
+
+        There are fewer where their texts come to more than MOST_CHARACTERS, but never none.
+        """
+        limit = fitting(self._entries, limit)
         batch = Batch(self._entries[:limit])
         del self._entries[:limit]
         if not APART.isdisjoint(batch.rows):
@@ -262,6 +269,23 @@ class Traits:
             or not self.woken.isdisjoint(other.ended)
             or not self.continued.isdisjoint(other.stepped)
         )
+
+
+def fitting(entries: Sequence[Written], limit: int) -> int:
+    """How many of the first `limit` entries fit into one statement; at least one."""
+    left = MOST_CHARACTERS
+    for place, written in enumerate(entries[:limit]):
+        for row in written.rows:
+            left -= _length(row)
+        if left < 0:
+            return max(1, place)
+    return limit
+
+
+def _length(row: Write) -> int:
+    if type(row) is StepSuccess or type(row) is Completion:
+        return len(row.output or "")
+    return sum(len(value) for value in row if isinstance(value, str))
 
 
 def separated(entries: Iterable[Written]) -> tuple[list[Written], list[Written]]:
