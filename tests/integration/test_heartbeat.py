@@ -15,12 +15,14 @@ import pytest
 from openworkflow import BackendPostgres
 from openworkflow.backend.backend import HeartbeatSession, NewRun
 from openworkflow.backend.records import Flush
+from openworkflow.core.errors import BackendError
 from openworkflow.engine.guard import LeaseGuard
 from openworkflow.telemetry.metrics import Metrics
 from openworkflow.worker import heartbeat as heartbeat_module
 from openworkflow.worker.heartbeat import Heartbeat
 from tests.flushes import wanted
 from tests.helpers import eventually
+from tests.refusing import refusing
 
 Claim = tuple[UUID, int]
 Start = Callable[..., Heartbeat]
@@ -374,3 +376,19 @@ async def test_stop_does_not_wait_for_ever_for_a_thread_that_is_stuck(
 
 async def _two_leased(observer: asyncpg.Connection) -> bool:
     return 2 == await leased(observer)
+
+
+async def test_a_lease_that_cannot_be_extended_costs_no_other_run_its_lease(
+    backend: BackendPostgres, claims: list[Claim], observer: asyncpg.Connection
+) -> None:
+    """One row with a constraint against it took the worker's word for all its claims."""
+    session = await backend.open_heartbeat()
+    odd, even = claims
+    await expire(observer)
+    async with refusing(observer, "workflow_runs", "23514", f"new.id = '{odd[0]}'"):
+        assert {odd, even} == await session.beat(WORKER, LEASE, claims)
+        assert 1 == await leased(observer)
+    async with refusing(observer, "workflow_runs", "42501"):
+        with pytest.raises(BackendError, match="refused by a test"):
+            await session.beat(WORKER, LEASE, claims)
+    await session.close()

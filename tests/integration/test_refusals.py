@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -192,3 +193,40 @@ async def test_a_claim_that_is_refused_is_reported_and_tried_again(
         assert "refused by a test; let an administrator grant it" in caplog.text
     assert "any" == await run.result(timeout=timedelta(seconds=20))
     assert worker.ready()[0]
+
+
+async def test_a_login_that_is_refused_while_flushes_are_in_flight_costs_time_only(
+    backend: BackendPostgres, sql: asyncpg.Connection[Any], database_url: str
+) -> None:
+    """It was taken for the flush's own refusal, and ended the worker."""
+    role = f"{backend.url.database}_role"
+    await sql.execute(f"CREATE ROLE {role} LOGIN SUPERUSER PASSWORD 's3cr3t'")
+    try:
+        await _survives_refused_logins(sql, database_url, role)
+    finally:
+        await sql.execute(f"DROP ROLE {role}")
+
+
+async def _survives_refused_logins(
+    sql: asyncpg.Connection[Any], database_url: str, role: str
+) -> None:
+    split = urlsplit(database_url)
+    place = split.netloc.rpartition("@")[2]
+    theirs = await BackendPostgres.connect(split._replace(netloc=f"{role}:s3cr3t@{place}").geturl())
+    ow = OpenWorkflow(theirs)
+    worker = ow.new_worker(workflows=[two_steps], concurrency=10, drain=timedelta(seconds=1))
+    await worker.start()
+    handles = await ow.run_workflows(two_steps, [f"run {number}" for number in range(50)])
+    await eventually(lambda: len(calls) > 10)
+    await sql.execute(f"ALTER ROLE {role} NOLOGIN")
+    await sql.fetch(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", role
+    )
+    await eventually(lambda: errors_of(worker) >= 2)
+    assert worker.live()[0]
+    await sql.execute(f"ALTER ROLE {role} LOGIN")
+
+    assert [await handle.result(timeout=20) for handle in handles]
+    assert {1} == set(calls.values())
+    await worker.stop()
+    await theirs.stop()

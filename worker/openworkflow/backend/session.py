@@ -1,6 +1,7 @@
 """A worker's own traffic: flushes, histories, heartbeats. The hot path of the whole system."""
 
 import asyncio
+import logging
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -17,6 +18,8 @@ from openworkflow.backend.records import ClaimedRun, Flush, Flushed, RecordedSte
 from openworkflow.core.errors import BackendError, Fault
 from openworkflow.core.recorded import UNREADABLE
 from openworkflow.core.step_attempt import StepStatus
+
+logger = logging.getLogger(__name__)
 
 _CLAIM_COLUMNS = (
     "id",
@@ -124,7 +127,35 @@ class HeartbeatSession:
     async def beat(
         self, worker_id: str, lease: timedelta, claims: Sequence[tuple[UUID, int]]
     ) -> set[tuple[UUID, int]]:
-        """Extend the leases of these claims; returns those that still stand."""
+        """Extend the leases of these claims; returns those that are not known to be lost.
+
+        A lease that the database does not let be extended costs only its own run.
+        """
+        try:
+            return await self._extend(worker_id, lease, claims)
+        except BackendError as error:
+            if error.fault in (Fault.SERVER, Fault.OURS) or len(claims) < 2:
+                raise
+            refusal = error
+        standing: set[tuple[UUID, int]] = set()
+        refused: list[tuple[UUID, int]] = []
+        middle = len(claims) // 2
+        for half in (claims[:middle], claims[middle:]):
+            try:
+                standing |= await self.beat(worker_id, lease, half)
+            except BackendError as error:
+                if error.fault in (Fault.SERVER, Fault.OURS):
+                    raise
+                refused += half
+        if len(refused) == len(claims):
+            raise refusal
+        if refused:
+            logger.warning("the leases of %d runs cannot be extended: %s", len(refused), refusal)
+        return standing.union(refused)
+
+    async def _extend(
+        self, worker_id: str, lease: timedelta, claims: Sequence[tuple[UUID, int]]
+    ) -> set[tuple[UUID, int]]:
         ids, numbers = zip(*claims, strict=True) if claims else ((), ())
         rows = await self._link.fetch(self._sql["extend_leases"], (ids, numbers, lease, worker_id))
         return {(row["run_id"], row["claim_no"]) for row in rows}
