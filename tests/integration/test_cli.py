@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -28,6 +29,7 @@ from openworkflow.cli.migrate import apply
 from openworkflow.cli.options import Database
 from openworkflow.core.workflow_run import WorkflowRun
 from tests.helpers import StartWorker, eventually
+from tests.postgres import DatabaseServer
 
 WORKFLOWS = """
 from dataclasses import dataclass
@@ -356,15 +358,39 @@ async def test_migrate_does_not_wait_for_ever(project: Path) -> None:
     assert "secret" not in done.err
 
 
-async def test_doctor_is_content_with_a_healthy_database(project: Path, database_url: str) -> None:
+@pytest.fixture
+def durable(postgres: DatabaseServer, database_url: str) -> None:
+    """Test servers forget commits when they die; a database that is content does not."""
+    name = urlsplit(database_url).path[1:]
+    postgres.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = on')
+
+
+async def test_doctor_is_content_with_a_healthy_database(
+    project: Path, database_url: str, durable: None
+) -> None:
     done = await run(project, database_url, "doctor", "--json")
 
     assert 0 == done.code
     assert {"ok"} == {finding["level"] for finding in done.json}
 
 
+async def test_doctor_says_when_commits_are_forgotten(
+    project: Path, database_url: str, durable: None, postgres: DatabaseServer
+) -> None:
+    """The promise of durability was broken by a setting, and nobody noticed."""
+    name = urlsplit(database_url).path[1:]
+    postgres.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
+
+    done = await run(project, database_url, "doctor", "--json")
+
+    assert 3 == done.code
+    (problem,) = (finding for finding in done.json if finding["level"] == "problem")
+    assert "synchronous_commit is off" in problem["found"]
+    assert "SET synchronous_commit = on" in problem["advice"]
+
+
 async def test_doctor_finds_what_is_broken_and_exits_3(
-    project: Path, ow: OpenWorkflow, database_url: str, empty_database_url: str
+    project: Path, ow: OpenWorkflow, database_url: str, empty_database_url: str, durable: None
 ) -> None:
     late = await ow.run_workflow("nobody")
     broken = await ow.run_workflow("broken")
@@ -388,7 +414,7 @@ async def test_doctor_finds_what_is_broken_and_exits_3(
 
 
 async def test_doctor_names_what_was_dropped_and_migrate_makes_again_what_it_may(
-    project: Path, database_url: str
+    project: Path, database_url: str, durable: None
 ) -> None:
     connection = await asyncpg.connect(database_url)
     await connection.execute("DROP INDEX idx_workflow_runs_pinned")

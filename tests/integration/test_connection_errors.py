@@ -16,6 +16,7 @@ from openworkflow.backend.url import parse
 from openworkflow.core.errors import BackendError, ConfigurationError
 from tests.flushes import LEASE
 from tests.helpers import eventually
+from tests.postgres import DatabaseServer
 
 SECRET = "s3cr3t%2Fp%40ss"
 SSL_REQUEST = 80877103
@@ -227,6 +228,23 @@ async def test_a_backend_never_shows_its_password(database_url: str) -> None:
 
     assert "s3cr3t" not in f"{backend.url} {backend.url!r}"
     await backend.stop()
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_a_database_that_cannot_hold_every_text_is_refused(
+    postgres: DatabaseServer, empty_database_url: str, encoding: str
+) -> None:
+    """Such a database replaced the error of a run by one about its encoding."""
+    name = urlsplit(empty_database_url).path[1:]
+    postgres.drop_database(name)
+    postgres.execute(
+        f"CREATE DATABASE \"{name}\" ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+    )
+
+    error = await _error(empty_database_url)
+
+    assert f"this database has the encoding {encoding}" in str(error)
+    assert "needs UTF8" in str(error)
 
 
 @pytest.fixture

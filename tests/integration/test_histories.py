@@ -10,6 +10,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from openworkflow.backend import migrations
 from openworkflow.backend.backend import BackendPostgres, NewRun, RecordedStep, WorkerSession
 from openworkflow.backend.records import ClaimedRun, StepWrite
 from openworkflow.core.recorded import UNREADABLE
@@ -245,9 +246,10 @@ async def test_no_context_breaks_the_reading_of_a_history(
 
 
 async def test_a_history_that_cannot_be_decoded_costs_its_own_run_only(
-    postgres: Any, backend: BackendPostgres
+    postgres: Any, backend: BackendPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A database without an encoding takes bytes that are no text, from another program."""
+    """A database without an encoding takes bytes that are no text; only there can it be seen."""
+    monkeypatch.setattr(migrations, "ENCODING", "SQL_ASCII")
     name = "openworkflow_test_sql_ascii"
     admin = await asyncpg.connect(postgres.url("postgres"))
     await admin.execute(f"drop database if exists {name}")

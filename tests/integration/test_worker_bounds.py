@@ -331,3 +331,28 @@ async def test_a_worker_that_ended_by_itself_is_dead_and_its_runs_are_handed_bac
     assert "pending" == (await ow.get_run(handle.id)).run.status
     with pytest.raises(ExceptionGroup):
         await worker.stop()
+
+
+# -- the promise -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("setting", ["on", "off"])
+async def test_a_worker_says_so_if_commits_are_not_durable(
+    backend: BackendPostgres,
+    database_url: str,
+    sql: asyncpg.Connection[Any],
+    caplog: pytest.LogCaptureFixture,
+    setting: str,
+) -> None:
+    @workflow
+    async def nothing(step: Step) -> None:
+        return None
+
+    database = backend.url.database
+    await sql.execute(f'ALTER DATABASE "{database}" SET synchronous_commit = {setting}')
+
+    worker = OpenWorkflow(backend).new_worker(workflows=[nothing])
+    await worker.start()
+    await worker.stop()
+
+    assert ("synchronous_commit is off" in caplog.text) == (setting == "off")

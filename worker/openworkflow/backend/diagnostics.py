@@ -35,6 +35,8 @@ class Diagnostics:
     server_version: str
     role: str
     pooled: bool
+    commits_are_durable: bool
+    """Whether a commit waits until it is on disk (`synchronous_commit`)."""
     clock_skew: float
     """Seconds by which this machine's clock is ahead of the database's; good to a round trip."""
     max_connections: int
@@ -75,6 +77,7 @@ async def diagnose(
         server_version=server["server_version"],
         role=server["role"],
         pooled=pooled,
+        commits_are_durable=server["commits_are_durable"],
         clock_skew=(middle - server["now"]).total_seconds(),
         max_connections=server["max_connections"],
         used_connections=server["used_connections"],

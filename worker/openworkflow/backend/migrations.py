@@ -22,6 +22,8 @@ from openworkflow.core.errors import BackendError
 
 __all__ = ["Migration", "MigrationState", "check", "known", "mend", "migrate"]
 
+ENCODING = "UTF8"
+"""Of the database. Text of JSON and errors may have any character."""
 OLDEST_POSTGRES = 12
 LOOK_AGAIN = 0.1
 """Seconds, twice that at most: until a program that found the lock taken looks again."""
@@ -32,8 +34,8 @@ logger = logging.getLogger(__name__)
 
 
 async def check(connection: Connection, schema: str) -> None:
-    """Raise BackendError for a server too old, or a schema with a newer contract."""
-    _refuse_old_server(connection)
+    """Raise BackendError for a server that does not do, or a schema with a newer contract."""
+    _refuse_server(connection)
     (await look(connection, schema)).refuse_newer()
 
 
@@ -45,7 +47,7 @@ async def migrate(
     `pooled` says that the connection keeps no state between transactions. Raises BackendError;
     the migrations before the one that failed stay applied.
     """
-    _refuse_old_server(connection)
+    _refuse_server(connection)
     applied: list[Migration] = []
     told = False
     waiting, left = Patience(patience), len(known()) + 1
@@ -165,7 +167,14 @@ def _refuse(found: Ledger) -> None:
         )
 
 
-def _refuse_old_server(connection: Connection) -> None:
+def _refuse_server(connection: Connection) -> None:
+    encoding = connection.get_settings().server_encoding
+    if encoding != ENCODING:
+        raise BackendError(
+            f"this database has the encoding {encoding}, in which not every text can be stored, "
+            "and not every error; OpenWorkflow needs UTF8: create database ... encoding 'UTF8' "
+            "locale 'C' template template0"
+        )
     major = connection.get_server_version().major
     if major < OLDEST_POSTGRES:
         raise BackendError(

@@ -85,6 +85,11 @@ class WorkerSession:
             histories[row["workflow_run_id"]].append(row)
         return {run_id: _current(history) for run_id, history in histories.items()}
 
+    async def commits_are_durable(self) -> bool:
+        """Whether a flush that has returned survives the server's death. Raises as `flush` does."""
+        (row,) = await self._fetch(self._sql["commits_are_durable"], ())
+        return bool(row["durable"])
+
     async def release_unknown(
         self, worker_id: str, held: Iterable[UUID], *, expired: bool = False
     ) -> list[UUID]:

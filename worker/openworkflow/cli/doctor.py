@@ -79,6 +79,7 @@ async def _findings(backend: BackendPostgres, where: Database) -> AsyncIterator[
 def judge(facts: Diagnostics) -> Iterator[Finding]:
     """What the facts mean."""
     yield Finding("version", "ok", f"PostgreSQL {facts.server_version}")
+    yield _durability(facts)
     yield _pooler(facts)
     yield _permissions(facts)
     yield _indexes(facts)
@@ -96,6 +97,17 @@ def judge(facts: Diagnostics) -> Iterator[Finding]:
         )
     if not facts.violations:
         yield Finding("tables", "ok", "all invariants hold")
+
+
+def _durability(facts: Diagnostics) -> Finding:
+    if facts.commits_are_durable:
+        return Finding("durability", "ok", "a commit is on disk when it returns")
+    return Finding(
+        "durability",
+        "problem",
+        "synchronous_commit is off: a server that dies forgets steps that were recorded",
+        f"ALTER ROLE {facts.role} SET synchronous_commit = on; and see ALTER DATABASE",
+    )
 
 
 def _pooler(facts: Diagnostics) -> Finding:

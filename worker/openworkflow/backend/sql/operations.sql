@@ -18,6 +18,7 @@ select pg_notify($1, '');
 select current_setting('server_version') as server_version,
        current_user::text as role,
        clock_timestamp() as now,
+       current_setting('synchronous_commit') <> 'off' as commits_are_durable,
        current_setting('max_connections')::int as max_connections,
        (select count(*) from pg_stat_activity where backend_type = 'client backend')
            as used_connections,
