@@ -435,7 +435,16 @@ async def test_a_step_whose_result_is_refused_does_not_stay_running_when_its_run
     ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection
 ) -> None:
     """Both where the refusal is met by the next step, and where the run was about to end."""
-    await sql.execute("ALTER TABLE step_attempts ADD CHECK (output <> '13')")
+    await sql.execute(
+        """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          IF NEW.output = '13' THEN RAISE 'not thirteen' USING ERRCODE = '22023'; END IF;
+          RETURN NEW;
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON step_attempts
+          FOR EACH ROW EXECUTE FUNCTION refuse()
+        """
+    )
 
     @workflow
     async def unlucky(input: bool, step: Step) -> None:
