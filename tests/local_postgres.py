@@ -66,6 +66,18 @@ class LocalPostgres:
             self._process.wait(timeout=30)
         shutil.rmtree(self.root, ignore_errors=True)
 
+    def restart(self, how: signal.Signals, down: float = 0) -> None:
+        """End the server (SIGINT: fast, SIGQUIT: immediate) and start it on its port again.
+
+        `down` is how many seconds nobody answers there in between.
+        """
+        assert self._process is not None
+        postmaster = int((self.root / "data" / "postmaster.pid").read_text().split("\n", 1)[0])
+        os.kill(postmaster, how)
+        self._process.wait(timeout=30)
+        time.sleep(down)
+        self._launch()
+
     def url(self, database: str = "postgres") -> str:
         """The connection string of `database`; authentication is trust, on loopback only."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
@@ -111,9 +123,9 @@ class LocalPostgres:
             file.writelines(f"{name} = '{value}'\n" for name, value in conf.items())
 
     def _launch(self) -> None:
-        self.port = _free_port()
+        self.port = self.port or _free_port()
         server = [str(self.bin_dir / "postgres"), "-D", str(self.root / "data")]
-        with (self.root / "log").open("wb") as log:
+        with (self.root / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, __file__, str(self.owner_pid), *server, "-p", str(self.port)],
                 env=self._environment(),

@@ -1,0 +1,233 @@
+"""A campaign of faults against a fleet at work: `make chaos`.
+
+    python -m tests.chaos.campaign --seconds 300 --workers 2 --rate 10 --seed 7
+
+It starts a PostgreSQL of its own, does one fault after the other, each kind as often as the others,
+and holds what is left against the checker's rules. The exit code is 1 if one was violated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+
+from openworkflow.core.errors import BackendError
+from tests.chaos import faults, shapes
+from tests.chaos.checker import Evidence, Verdict, check
+from tests.chaos.faults import Ground
+from tests.chaos.load import Load
+from tests.chaos.proxy import Proxy
+from tests.chaos.stage import Stage, stage
+from tests.local_postgres import LocalPostgres, embedded_programs
+
+SETTINGS = {
+    # Not off: an immediate stop is a crash of the server, and what it had confirmed must be there.
+    "synchronous_commit": "on",
+    # The machine itself does not crash.
+    "fsync": "off",
+    "max_connections": "60",
+}
+RECOVERY_SECONDS = 60.0
+"""How long a run that is started after a fault is waited for."""
+SETTLE_SECONDS = 90.0
+"""How long the runs may take that are left at the end."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How long, how much, and what; the same seed makes the same choices."""
+
+    seconds: float = 180
+    workers: int = 2
+    rate: float = 6
+    lease: float = 2
+    seed: int = 0
+    kinds: Sequence[str] = tuple(faults.FAULTS)
+
+
+@dataclass(slots=True)
+class Report:
+    """What a campaign came to."""
+
+    options: Options
+    evidence: Evidence
+    verdict: Verdict
+    started: Counter[str]
+    refused: int
+    recovery: Mapping[str, list[float]]
+    """By kind: seconds from the end of a fault to the end of a run that was started then."""
+    seconds: float
+
+    def lines(self) -> Iterator[str]:
+        """The report for people."""
+        evidence, options = self.evidence, self.options
+        done = Counter(fault.kind for fault in evidence.faults)
+        yield (
+            f"seed {options.seed}: {len(evidence.runs)} runs, {len(evidence.calls)} calls of steps,"
+            f" {done.total()} faults of {len(done)} kinds in {self.seconds:.0f} s"
+        )
+        yield f"enqueues that the client was refused: {self.refused}"
+        yield "runs: " + ", ".join(f"{name} {n}" for name, n in sorted(self.started.items()))
+        yield "kind             faults  recovery median  max    stranded median  max (seconds)"
+        for kind, count in sorted(done.items()):
+            recovered = _middle_and_most(self.recovery.get(kind, []))
+            yield f"{kind:16} {count:6}  {recovered}  {_middle_and_most(stranded(evidence, kind))}"
+        yield f"calls excused, of processes that had been frozen: {self.verdict.excused}"
+        yield f"violations: {len(self.verdict.violations)}"
+        for each in self.verdict.violations[:50]:
+            yield f"  {each.rule}: {each.job} {each.detail}"
+
+
+def stranded(evidence: Evidence, kind: str) -> list[float]:
+    """For each fault of that kind: until the last run of its process went on, in seconds."""
+    found: list[float] = []
+    for fault in evidence.faults:
+        if fault.kind != kind or not fault.pids:
+            continue
+        last = {c.job: c.pid for c in evidence.calls if c.at <= fault.begin}
+        first: dict[str, float] = {}
+        for call in evidence.calls:
+            if call.at > fault.begin and last.get(call.job) in fault.pids:
+                first.setdefault(call.job, call.at - fault.begin)
+        recent = {
+            c.job for c in evidence.calls if fault.begin - evidence.lease <= c.at <= fault.begin
+        }
+        if went_on := [seconds for job, seconds in first.items() if job in recent]:
+            found.append(max(went_on))
+    return found
+
+
+def _middle_and_most(values: Sequence[float]) -> str:
+    if not values:
+        return f"{'-':>15}  {'-':>5}"
+    ordered = sorted(values)
+    return f"{ordered[len(ordered) // 2]:15.2f}  {ordered[-1]:5.2f}"
+
+
+@dataclass
+class Campaign:
+    """Faults one after the other, a fleet that is healed in between, and runs all the while."""
+
+    options: Options
+    ground: Ground
+    recovery: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    async def run(self) -> None:
+        """Do faults until the time is over."""
+        stage, options = self.ground.stage, self.options
+        give_up = time.monotonic() + options.seconds
+        await stage.fleet.start(options.workers)
+        await self._recovered()
+        waiting: list[str] = []
+        while time.monotonic() < give_up:
+            if not waiting:
+                waiting = list(options.kinds)
+                self.ground.chance.shuffle(waiting)
+            kind = waiting.pop()
+            with contextlib.suppress(BackendError):  # it needed the client, which was refused
+                await faults.EVERY[kind](self.ground)
+                await stage.fleet.heal(options.workers)
+                self.recovery[kind].append(await self._recovered())
+            await stage.fleet.heal(options.workers)
+
+    async def _recovered(self) -> float:
+        """Seconds until a run that is started now has ended."""
+        begun = time.monotonic()
+        name = self.ground.stage.name()
+        while time.monotonic() < begun + RECOVERY_SECONDS:
+            with contextlib.suppress(BackendError, asyncpg.PostgresError, OSError):
+                await self.ground.stage.enqueue(shapes.sequential, name=name, idempotency_key=name)
+                await self._ended(name, begun + RECOVERY_SECONDS)
+                break
+            await asyncio.sleep(0.05)
+        return time.monotonic() - begun
+
+    async def _ended(self, name: str, give_up: float) -> None:
+        async with self.ground.admin() as connection:
+            while time.monotonic() < give_up and not await connection.fetchval(
+                "SELECT true FROM workflow_runs WHERE idempotency_key = $1"
+                " AND completed_at IS NOT NULL",
+                name,
+            ):
+                await asyncio.sleep(0.02)
+
+
+async def run(options: Options, folder: Path) -> Report:
+    """A whole campaign; the ledger and the logs of the workers are left in `folder`."""
+    programs = embedded_programs()
+    server = LocalPostgres(programs, lib_dir=programs.parent / "lib", settings=SETTINGS).start()
+    proxy = Proxy(server.port)
+    try:
+        await proxy.start()
+        through = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres"
+        async with stage(
+            server.url(), folder, lease=options.lease, workers_url=through, rest=0.2
+        ) as on:
+            return await _on(on, Ground(server, proxy, on, random.Random(options.seed)), options)
+    finally:
+        await proxy.stop()
+        shutil.copy(server.root / "log", folder / "postgres.log")
+        server.stop()
+
+
+async def _on(on: Stage, ground: Ground, options: Options) -> Report:
+    begun = time.monotonic()
+    load = Load(on, random.Random(options.seed + 1), options.rate)
+    over = asyncio.Event()
+    campaign = Campaign(options, ground)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(load.run(over))
+        try:
+            await campaign.run()
+        finally:
+            over.set()
+    evidence = await on.evidence(SETTLE_SECONDS)
+    seconds = time.monotonic() - begun
+    return Report(
+        options, evidence, check(evidence), load.started, load.refused, campaign.recovery, seconds
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a campaign and print its report."""
+    parser = argparse.ArgumentParser(prog="make chaos CHAOS_ARGS=...", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=Options.seconds)
+    parser.add_argument("--workers", type=int, default=Options.workers)
+    parser.add_argument("--rate", type=float, default=Options.rate, help="runs started a second")
+    parser.add_argument("--lease", type=float, default=Options.lease, help="seconds")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--kinds", default="", help="a,b: these faults only")
+    parser.add_argument(
+        "--all", action="store_true", help="also the faults that are known to do harm"
+    )
+    told = parser.parse_args(arguments)
+    kinds: list[str] = told.kinds.split(",") if told.kinds else list(faults.FAULTS)
+    if told.all:
+        kinds += list(faults.KNOWN_TO_HURT)
+    options = Options(told.seconds, told.workers, told.rate, told.lease, told.seed, kinds)
+    print(f"seed {options.seed}", flush=True)
+    folder = Path(tempfile.mkdtemp(prefix="openworkflow-chaos-"))
+    report = asyncio.run(run(options, folder))
+    print("\n".join(report.lines()))
+    (folder / "faults.txt").write_text("\n".join(map(str, report.evidence.faults)))
+    if report.verdict.violations:
+        print(f"the ledger and the logs are in {folder}")
+        return 1
+    shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,307 @@
+"""Whether a campaign went as promised: decided from its ledger and the tables alone. Pure.
+
+Times of calls, cancels and faults are of the monotonic clock; those of rows are the database's, and
+are compared with one another only.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+from tests.chaos.ledger import Call
+
+SLACK_SECONDS = 0.5
+"""How late a process of a busy machine may hear what it was told."""
+RESUMED_SECONDS = 0.5
+"""What a process was about to do when SIGSTOP froze it, it does first after SIGCONT."""
+ENDS = "an accepted run ends exactly once, as meant"
+CALLED = "a recorded step is never called again"
+RESULTS = "a recorded result never changes"
+RESTS = "a canceled run starts nothing more"
+REPEATS = "a step is repeated for a reason"
+ROWS = "the rows tell what happened"
+FENCE = "a lost claim records nothing"
+COUNTS = "counts are plausible"
+WORKERS = "every worker lives"
+CONNECTIONS = "connections come back"
+INVARIANTS = "invariants hold"
+
+ENDED = ("succeeded", "failed", "canceled")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run that the client was told exists, and how it may end."""
+
+    name: str
+    ends: frozenset[str] = frozenset({"succeeded"})
+    error: str | None = None
+    """The type of the error that it is meant to fail with."""
+    canceled_at: float | None = None
+    """When the client was told that it is canceled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A row of workflow_runs."""
+
+    job: str
+    status: str
+    generation: int = 0
+    output: Mapping[str, str] | None = None
+    error: str | None = None
+    claim_no: int = 1
+    attempts: int = 0
+    crashes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of step_attempts; `token` is its output, where it is a token."""
+
+    job: str
+    key: str
+    status: str
+    claim_no: int
+    created_at: datetime
+    completed_at: datetime | None = None
+    token: str | None = None
+    kind: str = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that was done to the system; `pids` are the processes that it was done to."""
+
+    kind: str
+    begin: float
+    end: float
+    pids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """A worker process that is over."""
+
+    pid: int
+    code: int
+    expected: frozenset[int]
+    """The codes that what we did to it explains; none if we did nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that is known of a campaign."""
+
+    lease: float
+    jobs: Sequence[Job]
+    calls: Sequence[Call]
+    runs: Sequence[Run]
+    rows: Sequence[Row] = ()
+    faults: Sequence[Fault] = ()
+    exits: Sequence[Exit] = ()
+    changes: Sequence[str] = ()
+    """What a trigger saw change although it was recorded for good, in words."""
+    broken: Sequence[str] = ()
+    """The invariants that the database's own check found broken, in words."""
+    connections: int = 0
+    """Those of workers that are left although no worker is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A promise that was not kept."""
+
+    rule: str
+    job: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the checker says."""
+
+    violations: tuple[Violation, ...]
+    excused: int = field(default=0)
+    """Calls of recorded steps by processes that SIGSTOP had frozen as they began them."""
+
+    @property
+    def rules(self) -> frozenset[str]:
+        """The rules that were violated."""
+        return frozenset(each.rule for each in self.violations)
+
+
+def check(evidence: Evidence) -> Verdict:
+    """Hold the evidence against every rule."""
+    repeated = list(_repeated_calls(evidence))
+    frozen = [call for call in repeated if _was_frozen(call, evidence.faults)]
+    violations = [
+        Violation(CALLED, call.job, _told(call)) for call in repeated if call not in frozen
+    ]
+    for rule in (_ends, _results, _rests, _repeats, _rows, _fence, _counts, _system):
+        violations += rule(evidence)
+    return Verdict(tuple(violations), len(frozen))
+
+
+def _proofs(calls: Iterable[Call]) -> dict[tuple[str, int, str], float]:
+    """Since when, at the latest, each step is recorded: a call had seen its result."""
+    since: dict[tuple[str, int, str], float] = {}
+    for call in calls:
+        for key in call.seen:
+            since.setdefault((call.job, call.generation, key), call.at)
+    return since
+
+
+def _repeated_calls(evidence: Evidence) -> Iterator[Call]:
+    recorded = _proofs(evidence.calls)
+    newest: dict[str, int] = {}
+    for call in evidence.calls:
+        begun = newest[call.job] = max(newest.get(call.job, 0), call.generation)
+        since = recorded.get((call.job, call.generation, call.key))
+        if call.generation < begun or (since is not None and call.at > since):
+            yield call
+
+
+def _ends(evidence: Evidence) -> Iterator[Violation]:
+    """Each accepted run ends exactly once, as it was meant to."""
+    found: dict[str, list[Run]] = defaultdict(list)
+    for run in evidence.runs:
+        found[run.job].append(run)
+        if run.status not in ENDED:
+            yield Violation(ENDS, run.job, f"it is {run.status}, after {run.claim_no} claims")
+    for name in found.keys() - {job.name for job in evidence.jobs}:
+        if (count := len(found[name])) > 1:
+            yield Violation(
+                ENDS, name, f"it was asked for once, not answered, and is there {count} times"
+            )
+    for job in evidence.jobs:
+        runs = found[job.name]
+        if len(runs) != 1:
+            yield Violation(ENDS, job.name, f"there are {len(runs)} runs of it")
+        for run in runs:
+            if run.status in ENDED and run.status not in job.ends:
+                yield Violation(ENDS, job.name, f"{run.status}: {run.error}")
+            elif run.status == "failed" and job.error is not None and run.error != job.error:
+                yield Violation(ENDS, job.name, f"failed with {run.error}, not {job.error}")
+
+
+def _results(evidence: Evidence) -> Iterator[Violation]:
+    """What was recorded never changes: each reader saw the same, and the tables have it."""
+    first: dict[tuple[str, int, str], str] = {}
+
+    def differs(job: str, generation: int, results: Mapping[str, str]) -> Iterator[Violation]:
+        for key, token in results.items():
+            before = first.setdefault((job, generation, key), token)
+            if before != token:
+                yield Violation(RESULTS, job, f"{key}: {before} became {token}")
+
+    for call in evidence.calls:
+        yield from differs(call.job, call.generation, call.seen)
+    for run in evidence.runs:
+        yield from differs(run.job, run.generation, run.output or {})
+    for change in evidence.changes:
+        yield Violation(RESULTS, "", change)
+
+
+def _rests(evidence: Evidence) -> Iterator[Violation]:
+    """A canceled run starts nothing more, once its worker had a lease's time to hear of it."""
+    canceled = {job.name: job.canceled_at for job in evidence.jobs if job.canceled_at is not None}
+    for call in evidence.calls:
+        at = canceled.get(call.job)
+        if at is None or call.at <= at + evidence.lease + SLACK_SECONDS:
+            continue
+        if not _was_frozen(call, evidence.faults):
+            detail = f"{call.at - at:.2f} s later: {_told(call)}"
+            yield Violation(RESTS, call.job, detail)
+
+
+def _repeats(evidence: Evidence) -> Iterator[Violation]:
+    """A step is called twice only if a fault came between its first call and its record."""
+    calls: dict[tuple[str, int, str], list[Call]] = defaultdict(list)
+    for call in evidence.calls:
+        calls[call.job, call.generation, call.key].append(call)
+    for each in calls.values():
+        for before, after in pairwise(each):
+            since = before.at - evidence.lease
+            faults = (f for f in evidence.faults if f.begin <= after.at and f.end >= since)
+            if before.raises or any(faults):
+                continue
+            detail = f"{after.at - before.at:.2f} s after {before.token}: {_told(after)}"
+            yield Violation(REPEATS, after.job, detail)
+
+
+def _rows(evidence: Evidence) -> Iterator[Violation]:
+    """What a run was given is in its rows, and what is in them was called; none is running."""
+    called = {call.token for call in evidence.calls}
+    recorded: dict[str, set[str | None]] = defaultdict(set)
+    ended = {run.job for run in evidence.runs if run.status in ENDED}
+    for row in evidence.rows:
+        if row.status == "succeeded" and row.kind == "run":
+            recorded[row.job].add(row.token)
+            if row.token not in called:
+                yield Violation(ROWS, row.job, f"nobody called {row.key}, recorded as {row.token}")
+        if row.status == "running" and row.job in ended:
+            yield Violation(ROWS, row.job, f"step {row.key} of an ended run is running")
+    for run in evidence.runs:
+        for key, token in (run.output or {}).items():
+            if not key.startswith("=") and token not in recorded[run.job]:
+                yield Violation(ROWS, run.job, f"{key} came to {token}, which is not recorded")
+
+
+def _fence(evidence: Evidence) -> Iterator[Violation]:
+    """A claim records nothing after a newer one has begun a step."""
+    newer: dict[str, list[tuple[datetime, int]]] = defaultdict(list)
+    for row in evidence.rows:
+        newer[row.job].append((row.created_at, row.claim_no))
+    margin = timedelta(seconds=0.05)
+    for row in evidence.rows:
+        if row.status != "succeeded" or row.completed_at is None:
+            continue
+        for began, claim_no in newer[row.job]:
+            if claim_no > row.claim_no and row.completed_at > began + margin:
+                late = (row.completed_at - began).total_seconds()
+                detail = f"claim {row.claim_no} recorded {row.key} {late:.2f} s into {claim_no}"
+                yield Violation(FENCE, row.job, detail)
+                break
+
+
+def _counts(evidence: Evidence) -> Iterator[Violation]:
+    """Attempts and crashes are no more than what was done explains."""
+    for run in evidence.runs:
+        if run.attempts:
+            detail = f"{run.attempts} attempts of a run that has none to spend"
+            yield Violation(COUNTS, run.job, detail)
+        if run.crashes > len(evidence.faults):
+            detail = f"{run.crashes} crashes, after {len(evidence.faults)} faults"
+            yield Violation(COUNTS, run.job, detail)
+
+
+def _system(evidence: Evidence) -> Iterator[Violation]:
+    """Workers live, connections come back, the database's own check finds nothing."""
+    for exit_ in evidence.exits:
+        if exit_.code not in exit_.expected:
+            detail = f"process {exit_.pid} ended with {exit_.code}"
+            yield Violation(WORKERS, "", detail)
+    if evidence.connections:
+        detail = f"{evidence.connections} are left"
+        yield Violation(CONNECTIONS, "", detail)
+    for broken in evidence.broken:
+        yield Violation(INVARIANTS, "", broken)
+
+
+def _was_frozen(call: Call, faults: Iterable[Fault]) -> bool:
+    """Whether its process had been frozen just before: it may have begun the call by then."""
+    return any(
+        fault.kind == "sigstop"
+        and call.pid in fault.pids
+        and 0 <= call.at - fault.end <= RESUMED_SECONDS
+        for fault in faults
+    )
+
+
+def _told(call: Call) -> str:
+    return f"{call.key} of generation {call.generation} by {call.pid} as {call.token}"

@@ -1,0 +1,220 @@
+"""What a campaign does to the workers, their network and their database: one function a kind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from tests.chaos import shapes
+from tests.chaos.proxy import Proxy
+from tests.chaos.stage import Stage, until
+from tests.helpers import eventually
+from tests.local_postgres import LocalPostgres
+
+_TERMINATE = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+ WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' AND application_name LIKE $1
+"""
+_REFUSE = """
+CREATE OR REPLACE FUNCTION chaos_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    RAISE EXCEPTION 'refused by the campaign';
+END $$;
+CREATE TRIGGER chaos_refuse BEFORE INSERT OR UPDATE ON {table}
+    FOR EACH STATEMENT EXECUTE FUNCTION chaos_refuse();
+"""
+
+
+@dataclass
+class Ground:
+    """What faults are done to."""
+
+    server: LocalPostgres
+    proxy: Proxy
+    stage: Stage
+    chance: random.Random
+
+    @property
+    def outage(self) -> float:
+        """Seconds without a database: sometimes longer than a lease."""
+        return self.stage.fleet.lease * self.chance.choice((0.3, 0.8, 1.5))
+
+    @contextlib.asynccontextmanager
+    async def admin(self) -> AsyncIterator[asyncpg.Connection[Any]]:
+        """A connection of the campaign's own, not through the proxy."""
+        connection = await asyncpg.connect(
+            self.server.url(), server_settings={"default_transaction_read_only": "off"}
+        )
+        try:
+            yield connection
+        finally:
+            connection.terminate()
+
+
+Fault = Callable[[Ground], Awaitable[None]]
+
+
+async def sigkill(on: Ground) -> None:
+    process = on.chance.choice(on.stage.fleet.processes)
+    with on.stage.fault("sigkill", [process.pid]):
+        await on.stage.fleet.kill(process)
+
+
+async def sigstop(on: Ground) -> None:
+    process = on.chance.choice(on.stage.fleet.processes)
+    with on.stage.fault("sigstop", [process.pid]):
+        await on.stage.fleet.freeze(process, 1.7 * on.stage.fleet.lease)
+
+
+async def sigterm(on: Ground) -> None:
+    process = on.chance.choice(on.stage.fleet.processes)
+    with on.stage.fault("sigterm", [process.pid]):
+        await on.stage.fleet.terminate(process)
+
+
+async def backends(on: Ground) -> None:
+    with on.stage.fault("backends"):
+        async with on.admin() as connection:
+            await connection.fetchval(_TERMINATE, "chaos%")
+
+
+async def restart_fast(on: Ground) -> None:
+    with on.stage.fault("restart-fast"):
+        await asyncio.to_thread(on.server.restart, signal.SIGINT, on.outage)
+
+
+async def stop_immediate(on: Ground) -> None:
+    with on.stage.fault("stop-immediate"):
+        await asyncio.to_thread(on.server.restart, signal.SIGQUIT, on.outage)
+
+
+async def cut(on: Ground) -> None:
+    with on.stage.fault("cut"):
+        for _ in range(3):
+            on.proxy.cut()
+            await asyncio.sleep(on.chance.uniform(0, 0.1))
+
+
+async def lost_answer(on: Ground) -> None:
+    with on.stage.fault("lost-answer"):
+        on.proxy.lose = on.chance.randint(1, 6)
+        await until(lambda: not on.proxy.lose, 5)
+        on.proxy.lose = 0
+
+
+async def delay(on: Ground) -> None:
+    with on.stage.fault("delay"):
+        on.proxy.delay = 0.1
+        await asyncio.sleep(2)
+        on.proxy.delay = 0
+
+
+async def pause(on: Ground) -> None:
+    """The network holds everything back for a while."""
+    with on.stage.fault("pause"):
+        on.proxy.pause()
+        await asyncio.sleep(on.outage)
+        on.proxy.resume()
+
+
+async def silence(on: Ground) -> None:
+    """The connections that there are stay open, and never say anything more."""
+    with on.stage.fault("silence"):
+        on.proxy.silence()
+
+
+async def row_locks(on: Ground) -> None:
+    with on.stage.fault("row-locks"):
+        async with on.admin() as connection, connection.transaction():
+            await connection.execute(
+                "SELECT FROM workflow_runs WHERE completed_at IS NULL LIMIT 20 FOR UPDATE"
+            )
+            await asyncio.sleep(on.outage)
+
+
+async def table_lock(on: Ground) -> None:
+    with on.stage.fault("table-lock"):
+        table = on.chance.choice(("workflow_runs", "step_attempts"))
+        async with on.admin() as connection, connection.transaction():
+            await connection.execute("SET LOCAL lock_timeout = '5s'")
+            await connection.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE")
+            await asyncio.sleep(on.outage)
+
+
+async def connections(on: Ground) -> None:
+    """Others take every connection, those of the workers too."""
+    taken: list[asyncpg.Connection[Any]] = []
+
+    async def take_all() -> None:
+        with contextlib.suppress(asyncpg.PostgresError, OSError):
+            while True:
+                taken.append(await asyncpg.connect(on.server.url()))
+
+    with on.stage.fault("connections"):
+        try:
+            await take_all()
+            await taken[0].fetchval(_TERMINATE, "chaos%")
+            await take_all()
+            await asyncio.sleep(2)
+        finally:
+            for connection in taken:
+                connection.terminate()
+
+
+async def blocked_loop(on: Ground) -> None:
+    """A step blocks the event loop of its worker for longer than a lease."""
+    seconds = 1.5 * on.stage.fleet.lease
+    name, _ = await on.stage.enqueue(shapes.blocking, values={"seconds": seconds})
+    await eventually(lambda: on.stage.has_called(name, "b"), 30)
+    with on.stage.fault("blocked-loop"):
+        await asyncio.sleep(seconds)
+
+
+async def read_only(on: Ground) -> None:
+    """The server takes no writes, as a standby."""
+    statement = "ALTER DATABASE postgres SET default_transaction_read_only = {}"
+    with on.stage.fault("read-only"):
+        async with on.admin() as connection:
+            await connection.execute(statement.format("on"))
+            await connection.fetchval(_TERMINATE, "chaos%")
+            await asyncio.sleep(on.outage)
+            await connection.execute(statement.format("off"))
+            await connection.fetchval(_TERMINATE, "%")
+
+
+async def refused_writes(on: Ground) -> None:
+    """A trigger refuses every write to a table."""
+    table = on.chance.choice(("workflow_runs", "step_attempts"))
+    with on.stage.fault("refused-writes"):
+        async with on.admin() as connection:
+            await connection.execute(_REFUSE.format(table=table))
+            await asyncio.sleep(2)
+            await connection.execute(f"DROP TRIGGER chaos_refuse ON {table}")
+
+
+FAULTS: Mapping[str, Fault] = {
+    "sigkill": sigkill,
+    "sigstop": sigstop,
+    "sigterm": sigterm,
+    "backends": backends,
+    "restart-fast": restart_fast,
+    "stop-immediate": stop_immediate,
+    "cut": cut,
+    "lost-answer": lost_answer,
+    "delay": delay,
+    "pause": pause,
+    "row-locks": row_locks,
+    "table-lock": table_lock,
+    "connections": connections,
+    "blocked-loop": blocked_loop,
+    "read-only": read_only,
+}
+KNOWN_TO_HURT: Mapping[str, Fault] = {"silence": silence, "refused-writes": refused_writes}
+"""Those that the engine does not survive as promised yet; docs/reliability.md says how."""
+EVERY: Mapping[str, Fault] = {**FAULTS, **KNOWN_TO_HURT}

@@ -1,0 +1,65 @@
+"""What happened outside of the database: one append-only file for each process.
+
+A line is written by one `write` to a file opened with O_APPEND, so it survives SIGKILL of its
+process whole. Times are of the monotonic clock, which all processes of a machine share.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A step function begins. `seen` has the results that its branch was given before, by key.
+
+    A step begins only after what its branch has seen is durable, so `seen` proves what is recorded.
+    """
+
+    at: float
+    pid: int
+    job: str
+    generation: int
+    key: str
+    token: str
+    seen: Mapping[str, str] = field(default_factory=dict)
+    raises: bool = False
+
+
+class Ledger:
+    """The file of this process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = os.open(
+            folder / f"{os.getpid()}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644
+        )
+        self._calls = 0
+
+    def begin(
+        self, job: str, generation: int, key: str, seen: Mapping[str, str], *, raises: bool = False
+    ) -> str:
+        """Note that a step function was called; its token, which no other call has."""
+        self._calls += 1
+        pid = os.getpid()
+        token = f"{pid}.{self._calls}"
+        call = Call(time.monotonic(), pid, job, generation, key, token, dict(seen), raises)
+        os.write(self._file, (json.dumps(asdict(call)) + "\n").encode())
+        return token
+
+
+def read(folder: Path) -> list[Call]:
+    """The calls of all processes, in the order of time."""
+    return sorted(_calls(folder), key=lambda call: call.at)
+
+
+def _calls(folder: Path) -> Iterator[Call]:
+    for file in folder.glob("*.jsonl"):
+        for line in file.read_text().splitlines():
+            told: dict[str, Any] = json.loads(line)
+            yield Call(**told)

@@ -1,0 +1,176 @@
+"""Broken copies of the engine: defects that the campaign's checker must catch.
+
+Each is built into a worker process at its start. `scenario` names the shortest course of events
+that shows it (scenarios.py).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from openworkflow.backend import queries
+from openworkflow.backend.records import StepSuccess
+from openworkflow.backend.session import WorkerSession
+from openworkflow.core.ids import uuid7
+from openworkflow.engine.execution import Execution
+from openworkflow.engine.history import History
+from openworkflow.engine.outcome import Lost
+from openworkflow.engine.recorder import Recorder
+from tests.chaos import checker
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """A defect: what it is, how it is built in, what shows it, and the rule that it violates."""
+
+    what: str
+    apply: Callable[[], None]
+    scenario: str
+    rule: str
+
+
+def _sql(block: str, *changes: tuple[str, str]) -> Callable[[], None]:
+    """Change the text of a statement."""
+
+    def apply() -> None:
+        blocks = dict(queries.read())
+        for before, after in changes:
+            assert before in blocks[block], f"{block} has no {before!r} any more"
+            blocks[block] = blocks[block].replace(before, after)
+
+        def read() -> Mapping[str, str]:
+            return blocks
+
+        _patch(queries, "read", read)
+
+    return apply
+
+
+def _patch(where: Any, name: str, value: Any) -> None:
+    assert hasattr(where, name), f"{where!r} has no {name} any more"
+    setattr(where, name, value)
+
+
+def _record_late() -> None:
+    async def durable(self: Recorder, last: Any = None) -> bool:
+        return True
+
+    _patch(Recorder, "durable", durable)
+
+
+def _forget_history() -> None:
+    init = History.__init__
+    _patch(History, "__init__", lambda self, attempts=(): init(self))
+
+
+def _ignore_order() -> None:
+    order = History._order
+
+    def by_name(self: History, reopened: Any) -> None:
+        order(self, reopened)
+        numbers = sorted(number for number, _ in self._strict)
+        names = sorted(key for _, key in self._strict)
+        self._strict = deque(zip(numbers, names, strict=True))
+
+    _patch(History, "_order", by_name)
+
+
+def _ignore_losses() -> None:
+    interrupt = Execution.interrupt
+
+    def deaf(self: Execution, outcome: Any) -> None:
+        if not isinstance(outcome, Lost):
+            interrupt(self, outcome)
+
+    _patch(Execution, "interrupt", deaf)
+
+
+def _drop_last_step() -> None:
+    async def end(self: Recorder, end: Any) -> bool:
+        for written in self.pending:
+            if written.unsent:
+                written.rows[:] = [end]
+                return await written
+        return await self._journal.write(end)
+
+    _patch(Recorder, "end", end)
+
+
+def _ignore_deadline() -> None:
+    _patch(Execution, "_watch_deadline", lambda self: None)
+    _patch(Execution, "_refusal", lambda self: None)
+
+
+def _resend_anew() -> None:
+    flush = WorkerSession.flush
+
+    async def anew(self: WorkerSession, batch: Any) -> Any:
+        rows = dict(batch.rows)
+        if StepSuccess in rows:
+            rows[StepSuccess] = [row._replace(id=uuid7()) for row in rows[StepSuccess]]
+        return await flush(self, replace(batch, rows=rows))
+
+    _patch(WorkerSession, "flush", anew)
+
+
+def _never_retry() -> None:
+    failed = Recorder.failed
+    _patch(Recorder, "failed", lambda self, call, failure, at: failed(self, call, failure, None))
+
+
+MUTATIONS: Mapping[str, Mutation] = {
+    "steps-unfenced": Mutation(
+        "a lost claim records steps",
+        _sql("flush_steps", ("run.claim_no = step.claim_no and run.worker_id is not null", "true")),
+        "frozen",
+        checker.FENCE,
+    ),
+    "ends-unfenced": Mutation(
+        "a lost claim ends its run",
+        _sql(
+            "flush_ends", ("run.claim_no = ending.claim_no and run.worker_id is not null", "true")
+        ),
+        "frozen at the end",
+        checker.RESULTS,
+    ),
+    "lease-ignored": Mutation(
+        "runs are taken from workers that are alive",
+        _sql(
+            "claim_lease_arm",
+            ("and available_at <= now()", ""),
+        ),
+        "two workers",
+        checker.REPEATS,
+    ),
+    "claim-no-kept": Mutation(
+        "a claim is not told from the one before",
+        _sql("claim_taken", ("claim_no = claim_no + 1", "claim_no = greatest(claim_no, 1)")),
+        "calm",
+        checker.CALLED,
+    ),
+    "recorded-late": Mutation(
+        "the next step does not wait", _record_late, "locked and killed", checker.CALLED
+    ),
+    "history-forgotten": Mutation(
+        "a replay knows of no result", _forget_history, "calm", checker.CALLED
+    ),
+    "order-ignored": Mutation(
+        "a replay hands out results by name", _ignore_order, "calm", checker.ENDS
+    ),
+    "losses-ignored": Mutation(
+        "nobody hears of a cancel", _ignore_losses, "canceled", checker.RESTS
+    ),
+    "last-step-dropped": Mutation(
+        "an end travels without its step", _drop_last_step, "calm", checker.ROWS
+    ),
+    "deadline-ignored": Mutation(
+        "a deadline stops nothing", _ignore_deadline, "calm", checker.ENDS
+    ),
+    "resent-anew": Mutation(
+        "a row sent again is another row", _resend_anew, "answer lost", checker.INVARIANTS
+    ),
+    "never-retried": Mutation("the first failure is the last", _never_retry, "calm", checker.ENDS),
+}

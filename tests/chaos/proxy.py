@@ -1,0 +1,127 @@
+"""A network between the workers and their server that misbehaves on request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+
+
+@dataclass(eq=False)
+class _Pair:
+    client: asyncio.StreamWriter
+    server: asyncio.StreamWriter
+    silent: bool = False
+    """Nothing passes any more, and nobody is told."""
+    answer_lost: bool = False
+
+
+@dataclass
+class Proxy:
+    """Passes bytes on; `url` is what the workers connect to."""
+
+    upstream_port: int
+    port: int = 0
+    delay: float = 0.0
+    """Seconds that each piece takes longer, in each direction."""
+    lose: int = 0
+    """So many statements are still to be executed whose answers are lost, with their connection."""
+    about: bytes = b""
+    """What such a statement holds."""
+    lost: int = 0
+    _pairs: set[_Pair] = field(default_factory=set)
+    _flowing: asyncio.Event = field(default_factory=asyncio.Event)
+    _handlers: set[asyncio.Task[None]] = field(default_factory=set)
+    _server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self._flowing.set()
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        self._flowing.set()
+        self.cut()
+        await asyncio.gather(*self._handlers)
+
+    def cut(self) -> int:
+        """Reset every connection; how many there were."""
+        pairs = list(self._pairs)
+        for pair in pairs:
+            pair.client.transport.abort()
+            pair.server.transport.abort()
+        return len(pairs)
+
+    def pause(self) -> None:
+        """Hold everything back until `resume`; connections stay open."""
+        self._flowing.clear()
+
+    def resume(self) -> None:
+        self._flowing.set()
+
+    def silence(self) -> int:
+        """The connections there are pass nothing on for ever; new ones work."""
+        for pair in self._pairs:
+            pair.silent = True
+        return len(self._pairs)
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handler = asyncio.create_task(self._carry(reader, writer))
+        self._handlers.add(handler)
+        handler.add_done_callback(self._handlers.discard)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            server_reader, server = await asyncio.open_connection("127.0.0.1", self.upstream_port)
+        except OSError:
+            writer.transport.abort()
+            return
+        pair = _Pair(writer, server)
+        self._pairs.add(pair)
+        both = [
+            asyncio.create_task(self._forward(pair, reader, server)),
+            asyncio.create_task(self._answer(pair, server_reader, writer)),
+        ]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._pairs.discard(pair)
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
+            for end in (writer, server):
+                end.transport.abort()
+
+    async def _forward(
+        self, pair: _Pair, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                await self._pass(pair)
+                if pair.silent:
+                    continue
+                # A prepared statement is bound and executed: B, E and S are in one piece.
+                if self.lose and data[:1] == b"B" and self.about in data:
+                    self.lose -= 1
+                    self.lost += 1
+                    pair.answer_lost = True
+                writer.write(data)
+
+    async def _answer(
+        self, pair: _Pair, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                await self._pass(pair)
+                if pair.answer_lost:
+                    return  # the server has done it
+                if not pair.silent:
+                    writer.write(data)
+
+    async def _pass(self, pair: _Pair) -> None:
+        if self.delay:
+            await asyncio.sleep(self.delay)
+        if not self._flowing.is_set():
+            await self._flowing.wait()

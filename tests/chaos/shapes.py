@@ -1,0 +1,226 @@
+"""The workflows of the campaign: every step returns a token of its own, and tells what it has seen.
+
+A result is the tokens that the function was given, by key, so that the tables can be compared with
+the ledger. The input is `{"job": name, "generation": number}`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from openworkflow import NonRetryableError, RetryPolicy, Step, SyncStep, workflow
+from openworkflow.core.workflow import Workflow
+from tests.chaos.ledger import Ledger
+
+GENERATIONS = 3
+Input = dict[str, Any]
+Tokens = dict[str, str]
+_RETRY = RetryPolicy(max_attempts=50, initial=0.05, max_delay=0.2)
+
+
+class _Here:
+    """What a process has: its ledger, and which steps have failed in it once."""
+
+    ledger: Ledger
+    failed: set[tuple[str, int, str]]
+
+
+def open_ledger(folder: Path) -> None:
+    """Have the steps of this process write to that folder."""
+    _Here.ledger, _Here.failed = Ledger(folder), set()
+
+
+async def work(input: Input, key: str, seen: Mapping[str, str], seconds: float = 0.01) -> str:
+    """A step that takes a while."""
+    token = _begin(input, key, seen)
+    await asyncio.sleep(seconds)
+    return token
+
+
+def work_in_thread(input: Input, key: str, seen: Mapping[str, str], seconds: float = 0.02) -> str:
+    """A step in a thread."""
+    token = _begin(input, key, seen)
+    time.sleep(seconds)
+    return token
+
+
+async def unsteady(input: Input, key: str, seen: Mapping[str, str]) -> str:
+    """A step whose first attempt in each process fails."""
+    which = (input["job"], input["generation"], key)
+    fails = which not in _Here.failed
+    _Here.failed.add(which)
+    token = _begin(input, key, seen, raises=fails)
+    if fails:
+        raise ValueError(key)
+    return token
+
+
+async def broken(input: Input, key: str, seen: Mapping[str, str]) -> str:
+    """A step that fails for good."""
+    _begin(input, key, seen, raises=True)
+    raise NonRetryableError(f"meant to fail: {key}")
+
+
+async def block(input: Input, key: str, seen: Mapping[str, str]) -> str:
+    """A step that blocks the event loop of its worker."""
+    token = _begin(input, key, seen)
+    time.sleep(float(input.get("seconds", 1.0)))  # noqa: ASYNC251
+    return token
+
+
+@workflow
+async def sequential(input: Input, step: Step) -> Tokens:
+    """Steps one after the other."""
+    return await _in_order(input, step, "abc")
+
+
+@workflow
+async def slow(input: Input, step: Step) -> Tokens:
+    """Steps that take a while each."""
+    return await _in_order(input, step, "abcd", float(input.get("seconds", 0.4)))
+
+
+@workflow
+async def parallel(input: Input, step: Step) -> Tokens:
+    """Branches with steps and waits, of which the faster one is remembered."""
+    seen: Tokens = {}
+    order: list[str] = []
+
+    async def branch(name: str, seconds: float) -> None:
+        mine: Tokens = {}
+        for part in "12":
+            key = name + part
+            mine[key] = await step.run(key, work, input, key, dict(mine), seconds)
+        order.append(name)
+        seen.update(mine)
+
+    # The first in the alphabet is the last to end.
+    await asyncio.gather(*(branch(name, s) for name, s in (("x", 0.12), ("y", 0.06), ("z", 0.01))))
+    seen["=order"] = "".join(order)
+    seen["before"] = await step.run("before", work, input, "before", dict(seen))
+    await step.sleep("pause", 0.2)
+    seen["after"] = await step.run("after", work, input, "after", dict(seen))
+    return seen
+
+
+@workflow
+def sync(input: Input, step: SyncStep) -> Tokens:
+    """A plain function, its steps in threads."""
+    seen: Tokens = {}
+    for key in "abc":
+        seen[key] = step.run(key, work_in_thread, input, key, dict(seen))
+    return seen
+
+
+@workflow
+async def sleeping(input: Input, step: Step) -> Tokens:
+    """Sleeps between steps."""
+    seen: Tokens = {}
+    for key in "abc":
+        seen[key] = await step.run(key, work, input, key, dict(seen))
+        await step.sleep(f"pause-{key}", float(input.get("seconds", 0.3)))
+    return seen
+
+
+@workflow
+async def retrying(input: Input, step: Step) -> Tokens:
+    """A step whose first attempt fails, between two others."""
+    seen: Tokens = {}
+    for key, function in (("a", work), ("b", unsteady), ("c", work)):
+        seen[key] = await step.run(key, function, input, key, dict(seen), retry=_RETRY)
+    return seen
+
+
+@workflow
+async def failing(input: Input, step: Step) -> Tokens:
+    """A run that is meant to fail."""
+    seen = {"a": await step.run("a", work, input, "a", {})}
+    seen["b"] = await step.run("b", broken, input, "b", dict(seen))
+    return seen
+
+
+@workflow
+async def late(input: Input, step: Step) -> Tokens:
+    """More steps than the deadline of a run leaves time for."""
+    return await _in_order(input, step, [f"s{number}" for number in range(200)], 0.2)
+
+
+@workflow
+async def doomed(input: Input, step: Step) -> Tokens:
+    """A run long enough to be canceled."""
+    return await _in_order(input, step, [f"s{number}" for number in range(200)], 0.2)
+
+
+@workflow
+async def renewed(input: Input, step: Step) -> Tokens:
+    """Continues as new, twice."""
+    seen = await _in_order(input, step, "ab")
+    if input["generation"] + 1 < GENERATIONS:
+        await step.continue_as_new({**input, "generation": input["generation"] + 1})
+    return seen
+
+
+@workflow(name="versioned", version="1")
+async def versioned_1(input: Input, step: Step) -> Tokens:
+    """The old version."""
+    return await _in_order(input, step, ["one", "two"])
+
+
+@workflow(name="versioned", version="2")
+async def versioned_2(input: Input, step: Step) -> Tokens:
+    """The new one."""
+    return await _in_order(input, step, ["uno", "due"])
+
+
+@workflow
+async def blocking(input: Input, step: Step) -> Tokens:
+    """Blocks the event loop of its worker once."""
+    seen: Tokens = {}
+    for key, function in (("a", work), ("b", block), ("c", work)):
+        seen[key] = await step.run(key, function, input, key, dict(seen))
+    return seen
+
+
+@workflow
+async def lingering(input: Input, step: Step) -> Tokens:
+    """Blocks the event loop of its worker itself, after its last step."""
+    seen = {"a": await step.run("a", work, input, "a", {})}
+    time.sleep(float(input.get("seconds", 0.5)))  # noqa: ASYNC251
+    return seen
+
+
+WORKFLOWS: tuple[Workflow[Any, Any], ...] = (
+    sequential,
+    slow,
+    parallel,
+    sync,
+    sleeping,
+    retrying,
+    failing,
+    late,
+    doomed,
+    renewed,
+    versioned_1,
+    versioned_2,
+    blocking,
+    lingering,
+)
+
+
+async def _in_order(
+    input: Input, step: Step, keys: str | list[str], seconds: float = 0.01
+) -> Tokens:
+    seen: Tokens = {}
+    for key in keys:
+        # Two results are enough to prove what is recorded; all of them would make long lines.
+        last = dict(list(seen.items())[-2:])
+        seen[key] = await step.run(key, work, input, key, last, seconds)
+    return seen
+
+
+def _begin(input: Input, key: str, seen: Mapping[str, str], *, raises: bool = False) -> str:
+    return _Here.ledger.begin(input["job"], input["generation"], key, seen, raises=raises)

@@ -1,0 +1,160 @@
+"""What a scenario and a campaign work with: a database, a fleet, and a note of what was done."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from openworkflow import BackendPostgres, OpenWorkflow, RunHandle
+from openworkflow.core.workflow import Workflow
+from tests.chaos import ledger, tables
+from tests.chaos.checker import Evidence, Fault, Job
+from tests.chaos.fleet import Fleet
+from tests.helpers import eventually
+
+SUCCEEDS = frozenset({"succeeded"})
+
+
+@dataclass
+class Stage:
+    """The database at `url`, reached directly; `fleet` may reach it another way."""
+
+    url: str
+    fleet: Fleet
+    client: OpenWorkflow
+    jobs: dict[str, Job] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    _names: int = 0
+
+    def name(self) -> str:
+        """A name that no other job has."""
+        self._names += 1
+        return f"job-{self._names}"
+
+    async def enqueue(
+        self,
+        workflow: Workflow[Any, Any],
+        *,
+        name: str = "",
+        ends: frozenset[str] = SUCCEEDS,
+        error: str | None = None,
+        values: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> tuple[str, RunHandle[Any]]:
+        """Start a run; it counts once the client was told that it exists."""
+        name = name or self.name()
+        handle = await self.client.run_workflow(
+            workflow, {"job": name, "generation": 0, **(values or {})}, **options
+        )
+        self.jobs[name] = Job(name, ends, error)
+        return name, handle
+
+    async def cancel(self, name: str, handle: RunHandle[Any]) -> None:
+        """Cancel a run; it may have ended before."""
+        self.jobs[name] = Job(name, frozenset({"canceled", "succeeded"}))
+        await handle.cancel()
+        self.jobs[name] = Job(name, frozenset({"canceled"}), canceled_at=time.monotonic())
+
+    @contextlib.contextmanager
+    def fault(self, kind: str, pids: Sequence[int] = ()) -> Any:
+        """Note a fault that lasts as long as the block."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self.faults.append(Fault(kind, begin, time.monotonic(), tuple(pids)))
+
+    def calls(self) -> list[ledger.Call]:
+        """The ledger so far."""
+        return ledger.read(self.fleet.folder)
+
+    def has_called(self, job: str, key: str) -> bool:
+        """Whether that step of that job has been called."""
+        return any(call.job == job and call.key == key for call in self.calls())
+
+    async def called(self, key: str, times: int = 1, deadline: float = 20.0) -> None:
+        """Wait until a step has been called so often."""
+
+        def enough() -> bool:
+            return sum(call.key == key for call in self.calls()) >= times
+
+        await eventually(enough, deadline)
+
+    async def settle(self, patience: float) -> bool:
+        """Wait until every run has ended; False if the patience is over before."""
+        connection = await asyncpg.connect(self.url)
+
+        async def none_left() -> bool:
+            return await tables.unfinished(connection) == 0
+
+        try:
+            await eventually(none_left, patience)
+        except AssertionError:
+            return False
+        finally:
+            await connection.close()
+        return True
+
+    async def evidence(self, patience: float = 15.0) -> Evidence:
+        """Let the runs end, stop the workers and collect what there is to know."""
+        await self.settle(patience)
+        await self.fleet.heal(len(self.fleet.processes))
+        await self.fleet.stop()
+        connection = await asyncpg.connect(self.url)
+        try:
+            return Evidence(
+                lease=self.fleet.lease,
+                jobs=list(self.jobs.values()),
+                calls=self.calls(),
+                runs=await tables.runs(connection),
+                rows=await tables.rows(connection),
+                faults=self.faults,
+                exits=self.fleet.exits,
+                changes=await tables.changes(connection),
+                broken=await tables.broken(connection),
+                connections=await tables.connections_left(connection),
+            )
+        finally:
+            await connection.close()
+
+
+@contextlib.asynccontextmanager
+async def stage(
+    url: str,
+    folder: Path,
+    *,
+    lease: float,
+    workers_url: str = "",
+    rest: float = 0,
+    defect: str = "",
+) -> AsyncIterator[Stage]:
+    """A stage on a database of its own; no worker of it outlives the block."""
+    backend = await BackendPostgres.connect(url)
+    connection = await asyncpg.connect(url)
+    await tables.watch(connection)
+    await connection.close()
+    fleet = Fleet(workers_url or url, folder, lease, rest, defect)
+    client = OpenWorkflow(backend)
+    try:
+        yield Stage(url, fleet, client)
+    finally:
+        fleet.abandon()
+        await client.stop()
+        await backend.stop()
+
+
+async def until(moment: Callable[[], bool], seconds: float) -> bool:
+    """Whether it came true within so many seconds."""
+    give_up = time.monotonic() + seconds
+    while time.monotonic() < give_up:
+        if moment():
+            return True
+        await asyncio.sleep(0.02)
+    return False

@@ -1,0 +1,27 @@
+"""Each broken copy of the engine is caught by the campaign's checker; a sound one passes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.checker import check
+from tests.chaos.mutations import MUTATIONS
+from tests.chaos.scenarios import SCENARIOS
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+async def test_a_sound_engine_passes(scenario: str, database_url: str, tmp_path: Path) -> None:
+    evidence = await SCENARIOS[scenario](database_url, tmp_path, "")
+
+    assert () == check(evidence).violations, (tmp_path / "workers.log").read_text()[-4000:]
+    assert evidence.calls
+
+
+@pytest.mark.parametrize("defect", MUTATIONS)
+async def test_a_broken_copy_is_caught(defect: str, database_url: str, tmp_path: Path) -> None:
+    evidence = await SCENARIOS[MUTATIONS[defect].scenario](database_url, tmp_path, defect)
+
+    violated = check(evidence).rules
+    assert MUTATIONS[defect].rule in violated, (tmp_path / "workers.log").read_text()[-4000:]

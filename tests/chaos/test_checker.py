@@ -1,0 +1,130 @@
+"""The checker of the campaign: what it accepts, and that each rule sees its violation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.chaos import checker
+from tests.chaos.checker import Evidence, Exit, Fault, Job, Row, Run, check
+from tests.chaos.ledger import Call
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def call(at: float, key: str, token: str, pid: int = 1, **seen: str) -> Call:
+    return Call(at, pid, "job", 0, key, token, seen)
+
+
+def row(key: str, token: str, claim_no: int = 1, at: float = 0) -> Row:
+    begun = START + timedelta(seconds=at)
+    done = begun + timedelta(seconds=0.1)
+    return Row("job", key, "succeeded", claim_no, begun, done, token)
+
+
+GOOD = Evidence(
+    lease=1.0,
+    jobs=[Job("job")],
+    calls=[call(1, "a", "t1"), call(2, "b", "t2", a="t1")],
+    runs=[Run("job", "succeeded", output={"a": "t1", "b": "t2"})],
+    rows=[row("a", "t1"), row("b", "t2", at=1)],
+)
+KILL = Fault("sigkill", 2.5, 2.5, (1,))
+CANCELED = {
+    "jobs": [Job("job", frozenset({"canceled"}), canceled_at=0.2)],
+    "runs": [Run("job", "canceled")],
+}
+
+
+def test_a_run_that_went_well_is_no_violation() -> None:
+    assert () == check(GOOD).violations
+
+
+def test_a_step_that_a_fault_kept_from_its_record_may_be_called_again() -> None:
+    again = [*GOOD.calls, call(4, "b", "t3", 2, a="t1")]
+    runs = [Run("job", "succeeded", output={"a": "t1", "b": "t3"}, claim_no=2, crashes=1)]
+    rows = [row("a", "t1"), row("b", "t3", 2, at=3)]
+
+    evidence = replace(GOOD, calls=again, faults=[KILL], runs=runs, rows=rows)
+
+    assert () == check(evidence).violations
+
+
+def test_what_a_process_was_about_to_call_when_it_was_frozen_is_excused_and_counted() -> None:
+    stop = Fault("sigstop", 1.5, 5, (1,))
+    evidence = replace(GOOD, calls=[*GOOD.calls, call(5.1, "a", "t9")], faults=[stop])
+
+    verdict = check(evidence)
+
+    assert ((), 1) == (verdict.violations, verdict.excused)
+
+
+@pytest.mark.parametrize(
+    ("rule", "changed"),
+    [
+        (checker.ENDS, {"runs": [Run("job", "running")]}),
+        (checker.ENDS, {"runs": [Run("job", "failed")]}),
+        (checker.ENDS, {"runs": []}),
+        (checker.ENDS, {"runs": [*GOOD.runs, *[Run("nobody was told", "succeeded")] * 2]}),
+        (checker.ENDS, {"runs": [*GOOD.runs, *GOOD.runs]}),
+        (
+            checker.ENDS,
+            {
+                "jobs": [Job("job", frozenset({"failed"}), "DeadlineExceeded")],
+                "runs": [Run("job", "failed", error="SerializationError")],
+            },
+        ),
+        (
+            checker.CALLED,
+            {"calls": [*GOOD.calls, call(3, "a", "t3", 2)], "faults": [KILL]},
+        ),
+        (
+            checker.CALLED,
+            {
+                "calls": [*GOOD.calls, call(6.5, "a", "t3")],
+                "faults": [Fault("sigstop", 1.5, 5, (1,))],
+            },
+        ),
+        (
+            checker.CALLED,
+            {"calls": [Call(0, 1, "job", 1, "a", "t0"), *GOOD.calls]},
+        ),
+        (checker.RESULTS, {"calls": [*GOOD.calls, call(3, "c", "t3", a="t9")]}),
+        (
+            checker.RESULTS,
+            {"runs": [Run("job", "succeeded", output={"a": "t9", "b": "t2"})]},
+        ),
+        (checker.RESULTS, {"changes": ["run 1: succeeded became failed"]}),
+        (checker.RESTS, CANCELED),
+        (
+            checker.REPEATS,
+            {"calls": [call(0.5, "a", "t0"), *GOOD.calls]},
+        ),
+        (
+            checker.REPEATS,
+            {
+                "calls": [call(0.5, "a", "t0"), *GOOD.calls],
+                "faults": [Fault("cut", 5, 5), Fault("cut", -9, -8)],
+            },
+        ),
+        (checker.ROWS, {"rows": [row("a", "t1")]}),
+        (checker.ROWS, {"rows": [*GOOD.rows, row("c", "t9")]}),
+        (
+            checker.ROWS,
+            {"rows": [*GOOD.rows, Row("job", "c", "running", 1, START)]},
+        ),
+        (checker.FENCE, {"rows": [row("a", "t1", at=3), row("b", "t2", 2, 1)]}),
+        (
+            checker.COUNTS,
+            {"runs": [replace(GOOD.runs[0], crashes=1)]},
+        ),
+        (checker.COUNTS, {"runs": [replace(GOOD.runs[0], attempts=1)]}),
+        (checker.WORKERS, {"exits": [Exit(7, 1, frozenset({0}))]}),
+        (checker.CONNECTIONS, {"connections": 1}),
+        (checker.INVARIANTS, {"broken": ["a running run has a worker"]}),
+    ],
+)
+def test_each_rule_sees_its_violation(rule: str, changed: dict[str, object]) -> None:
+    assert rule in check(replace(GOOD, **changed)).rules  # type: ignore[arg-type]

@@ -1,0 +1,64 @@
+"""A worker process of the campaign.
+
+    python -m tests.chaos.worker DATABASE_URL LEDGER_FOLDER LEASE_SECONDS REST_SECONDS
+
+CHAOS_BREAK names a defect to build into the engine first (mutations.py); only this script reads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from openworkflow import BackendPostgres, OpenWorkflow
+from openworkflow.core.errors import BackendError
+from tests.chaos import mutations, shapes
+
+MAX_CRASHES = 1000
+"""A campaign kills more workers than a run may usually cost."""
+
+
+async def main(url: str, folder: str, lease: str, rest: str) -> None:
+    """Work until told to stop."""
+    shapes.open_ledger(Path(folder))
+    backend = await _connected(url)
+    worker = OpenWorkflow(backend).new_worker(
+        workflows=shapes.WORKFLOWS,
+        concurrency=40,
+        lease=timedelta(seconds=float(lease)),
+        rest=timedelta(seconds=float(rest)),
+        drain=timedelta(seconds=3),
+        max_crashes=MAX_CRASHES,
+    )
+    await worker.run_until_signal()
+    await backend.stop()
+
+
+def _end_with(parent: int) -> None:
+    """No campaign that was killed leaves workers behind."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+async def _connected(url: str) -> BackendPostgres:
+    while True:
+        try:
+            return await BackendPostgres.connect(url, migrate=False, application_name="chaos")
+        except BackendError as error:  # what starts it would start it again
+            logging.warning("cannot connect yet: %s", error)
+            await asyncio.sleep(0.2)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if defect := os.environ.get("CHAOS_BREAK"):
+        mutations.MUTATIONS[defect].apply()
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    asyncio.run(main(*sys.argv[1:]))
