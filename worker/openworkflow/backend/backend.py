@@ -12,6 +12,7 @@ import asyncpg
 from openworkflow.backend import flush, migrations, queries
 from openworkflow.backend.builds import Builds
 from openworkflow.backend.connection import Connection, Link, borrowed, connect, open_pool, probe
+from openworkflow.backend.connection import close_pool as closed
 from openworkflow.backend.diagnostics import Diagnostics, diagnose
 from openworkflow.backend.enqueuing import IDEMPOTENCY_PERIOD, Enqueuing
 from openworkflow.backend.failures import DRIVER_ERRORS, ConnectionLost, as_backend_error
@@ -121,7 +122,7 @@ class BackendPostgres:
         for close in self._closers:
             await close()
         await self._enqueuing.stop()
-        await self._pool.close()
+        await closed(self._pool)
 
     def on_stop(self, close: Callable[[], Awaitable[object]]) -> None:
         """Have `close` awaited by `stop`, before the connections go."""

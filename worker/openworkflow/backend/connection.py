@@ -5,6 +5,7 @@ and its kin) no session state survives between transactions, so there every stat
 transaction, settings are local to it, and nothing is prepared under a name.
 """
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -46,6 +47,9 @@ STATEMENT_TIMEOUT = 60.0
 """Seconds until a statement of a worker is given up with its connection: a network may fall silent
 without closing anything."""
 
+CLOSE_SECONDS = 5.0
+"""How long a pool has to be closed: who hears nothing would wait for it for ever."""
+
 ATTEMPTS = 3
 """How often a statement is sent where another one was in the way."""
 _LEAVES_CONNECTION = {Fault.VALUE, Fault.MOMENT, Fault.SIZE, Fault.TABLE}
@@ -68,6 +72,13 @@ async def connect(
         return await asyncpg.connect(**_arguments(dsn, application_name, settings, pooled))
     except Exception as error:
         raise as_backend_error(error, dsn) from error
+
+
+async def close_pool(pool: Any) -> None:
+    """Close its connections; those that have not after CLOSE_SECONDS are dropped."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS):  # on which the pool drops what it has
+            await pool.close()
 
 
 async def open_pool(dsn: Dsn, *, application_name: str, pooled: bool) -> Any:
