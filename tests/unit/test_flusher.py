@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -272,6 +273,24 @@ async def test_nothing_is_claimed_before_what_nobody_holds_was_handed_back(
     await eventually(lambda: slots.got)
     assert [("w/1", [A])] == database.released
     assert not flusher.strays.in_doubt
+
+
+@pytest.mark.parametrize("lease", [timedelta(seconds=0.2)])
+async def test_runs_of_a_claim_that_is_read_too_late_are_handed_back(
+    journal: Journal, database: Database, slots: Slots, running: object
+) -> None:
+    """An event loop that was blocked for longer than a lease began runs that others had ended."""
+    run = ClaimedRun(B, "w", None, None, 1, 0, 0, None, NOW, NOW, False, False)
+    database.hold, database.claimed = asyncio.Event(), [run]
+    slots.request = ClaimRequest(5, [])
+    journal.kick()
+    await eventually(lambda: slots.request is None)
+
+    time.sleep(0.15)  # noqa: ASYNC251
+    database.hold.set()
+
+    await eventually(lambda: database.released)
+    assert ([[]], [("w/1", [A])]) == (slots.got, database.released)
 
 
 @pytest.mark.parametrize("lease", [timedelta(milliseconds=1)])

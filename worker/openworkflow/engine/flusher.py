@@ -59,6 +59,9 @@ KINDS = {
     Fault.OURS: "defect",
 }
 """What a fault is called in the metrics."""
+CLAIM_LEASES = 1 / 2
+"""The part of a lease after which a claim's answer is too old: no heartbeat knows of its runs yet,
+and the next one comes within a third of a lease. What was asked for may be others' by now."""
 
 
 class Claims(Protocol):
@@ -91,6 +94,7 @@ class Flusher:
         self._journal, self._claims, self._metrics = journal, claims, metrics
         self._session, self._worker_id = session, worker_id
         self._lease, self._most = lease, batch
+        self._stale = CLAIM_LEASES * lease.total_seconds()
         self._limit = batch
         """How many entries share a statement: fewer after one that was too much."""
         self.strays = Strays(
@@ -204,8 +208,12 @@ class Flusher:
         finally:
             # Nothing runs between here and `settled`: what came is held before anybody looks.
             self.strays.claiming(-(claim is not None))
-        size = sum(map(len, rows.values()))
-        self._metrics.flushed(size, time.perf_counter() - started)
+        size, seconds = sum(map(len, rows.values())), time.perf_counter() - started
+        self._metrics.flushed(size, seconds)
+        if flushed.claimed and seconds > self._stale:
+            logger.warning("handing back runs of a claim that took %.1f s", seconds)
+            flushed.claimed.clear()
+            self.strays.doubt()
         self._journal.clock.set(flushed.now)
         if self._troubles:
             self._note("connection", None)
