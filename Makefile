@@ -18,7 +18,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --custom-compile-command 'make lock' $(LOCK_ARGS)
 
-.PHONY: help setup check format test chaos demo bench bench-autoscaling envtest matrix docs generate lock images e2e
+.PHONY: help setup check format test chaos chaos-tests demo bench bench-autoscaling envtest matrix docs generate lock images e2e
 .PHONY: test-programs chart chart-scan fuzz sbom audit verify clean
 
 help: ## Show this list
@@ -49,6 +49,9 @@ test: setup ## All tests, in parallel, on a PostgreSQL of their own
 
 chaos: setup ## Faults of every kind against a fleet at work (CHAOS_ARGS='--seconds 3600 --seed 7')
 	$(BIN)/python -m tests.chaos.campaign $(CHAOS_ARGS)
+
+chaos-tests: setup ## A short campaign, and broken copies of the engine that it must catch
+	OPENWORKFLOW_CHAOS=1 $(BIN)/python -m pytest -n auto tests/chaos
 
 demo: setup ## See workflows run, a worker killed, and every run finish
 	$(BIN)/python examples/demo.py
