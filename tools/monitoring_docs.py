@@ -15,7 +15,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 
 from openworkflow.telemetry.metrics import catalogue
-from openworkflow_operator.metrics import Metrics
+from openworkflow_operator.report.metrics import Metrics
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs/monitoring.md"

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from benchmarks.autoscaling.cluster import Cluster
-from openworkflow_operator.scaling import (
+from openworkflow_operator.decide.scaling import (
     Demand,
     Fleet,
     Memory,

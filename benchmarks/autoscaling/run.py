@@ -20,7 +20,7 @@ from benchmarks.autoscaling.controllers import (
 )
 from benchmarks.autoscaling.plot import draw
 from benchmarks.autoscaling.traces import UNTIL, Trace, all_traces
-from openworkflow_operator.scaling import Policy
+from openworkflow_operator.decide.scaling import Policy
 
 HERE = Path(__file__).parent
 TUNED, OURS = "KEDA tuned", "operator"

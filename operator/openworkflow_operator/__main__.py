@@ -19,8 +19,8 @@ import kopf
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
+from openworkflow_operator.cluster.leadership import LeadershipLost
 from openworkflow_operator.handlers import watched_by_kopf
-from openworkflow_operator.leadership import LeadershipLost
 from openworkflow_operator.process import Operator
 from openworkflow_operator.settings import InvalidSetting, Settings
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import kopf
 
-from openworkflow_operator.kinds import WORKFLOW_NAMESPACE
-from openworkflow_operator.names import GROUP, PLURAL, VERSION
+from openworkflow_operator.api.kinds import WORKFLOW_NAMESPACE
+from openworkflow_operator.api.names import GROUP, PLURAL, VERSION
 from openworkflow_operator.process import Operator
 
 logger = logging.getLogger(__name__)

@@ -16,19 +16,20 @@ from typing import Final
 
 from kubernetes.aio.client import ApiClient
 
-from openworkflow_operator import health, kinds
-from openworkflow_operator.cluster import Cluster, ClusterError
-from openworkflow_operator.database import ConnectOptions
-from openworkflow_operator.informer import Informer
-from openworkflow_operator.leadership import Leadership
-from openworkflow_operator.metrics import Metrics
-from openworkflow_operator.names import MANAGED_BY, OWNER_LABEL
-from openworkflow_operator.observatory import Look, Observatory
+from openworkflow_operator.api import kinds
+from openworkflow_operator.api.names import MANAGED_BY, OWNER_LABEL
+from openworkflow_operator.api.spec import Key
+from openworkflow_operator.cluster.client import Cluster, ClusterError
+from openworkflow_operator.cluster.informer import Informer
+from openworkflow_operator.cluster.leadership import Leadership
+from openworkflow_operator.cluster.store import Store
+from openworkflow_operator.database.connection import ConnectOptions
+from openworkflow_operator.database.observatory import Look, Observatory
+from openworkflow_operator.database.retention import Pruner, Rest
 from openworkflow_operator.reconcile import Reconciler
-from openworkflow_operator.retention import Pruner, Rest
+from openworkflow_operator.report import health
+from openworkflow_operator.report.metrics import Metrics
 from openworkflow_operator.settings import Settings
-from openworkflow_operator.spec import Key
-from openworkflow_operator.store import Store
 from openworkflow_operator.work import WorkQueue
 
 logger = logging.getLogger(__name__)

@@ -14,29 +14,29 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from openworkflow_operator import kinds
-from openworkflow_operator.answers import Question
-from openworkflow_operator.applier import Applier
-from openworkflow_operator.build_planner import plan_builds, unproven_build
-from openworkflow_operator.build_status import obstructed
-from openworkflow_operator.cluster import Cluster, ClusterError
-from openworkflow_operator.credentials import Credentials, CredentialsReader
-from openworkflow_operator.diagnosis import diagnose
-from openworkflow_operator.metrics import Metrics
-from openworkflow_operator.observation import DatabaseProblem, DatabaseView
-from openworkflow_operator.observatory import Observatory, Target
-from openworkflow_operator.planner import Observed, Plan, Recollection, plan, policy_of
-from openworkflow_operator.pods import Pod, Trouble, replicas_of
-from openworkflow_operator.recorder import Recorder
-from openworkflow_operator.report import fleet_report
-from openworkflow_operator.retention import Pruner, Retention
-from openworkflow_operator.rivals import Identity, Rivals
-from openworkflow_operator.routes import carry_out
-from openworkflow_operator.scaling import MOST_COUNTED, observation_cap
-from openworkflow_operator.spec import Key, WorkflowNamespace
-from openworkflow_operator.status import Facts, news, status_of, worth_writing
-from openworkflow_operator.store import Object, Store
-from openworkflow_operator.workload import build_of
+from openworkflow_operator.api import kinds
+from openworkflow_operator.api.spec import Key, WorkflowNamespace
+from openworkflow_operator.cluster.applier import Applier
+from openworkflow_operator.cluster.client import Cluster, ClusterError
+from openworkflow_operator.cluster.credentials import Credentials, CredentialsReader
+from openworkflow_operator.cluster.recorder import Recorder
+from openworkflow_operator.cluster.store import Object, Store
+from openworkflow_operator.database.answers import Question
+from openworkflow_operator.database.diagnosis import diagnose
+from openworkflow_operator.database.observatory import Observatory, Target
+from openworkflow_operator.database.retention import Pruner, Retention
+from openworkflow_operator.database.routes import carry_out
+from openworkflow_operator.decide.build_planner import plan_builds, unproven_build
+from openworkflow_operator.decide.observation import DatabaseProblem, DatabaseView
+from openworkflow_operator.decide.planner import Observed, Plan, Recollection, plan, policy_of
+from openworkflow_operator.decide.pods import Pod, Trouble, replicas_of
+from openworkflow_operator.decide.rivals import Identity, Rivals
+from openworkflow_operator.decide.scaling import MOST_COUNTED, observation_cap
+from openworkflow_operator.desired.workload import build_of
+from openworkflow_operator.report.build_status import obstructed
+from openworkflow_operator.report.fleet_report import fleet_report
+from openworkflow_operator.report.metrics import Metrics
+from openworkflow_operator.report.status import Facts, news, status_of, worth_writing
 
 logger = logging.getLogger(__name__)
 

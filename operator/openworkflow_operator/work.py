@@ -7,7 +7,7 @@ import random
 import time
 from typing import Final
 
-from openworkflow_operator.spec import Key
+from openworkflow_operator.api.spec import Key
 
 FIRST_BACKOFF_SECONDS: Final = 0.5
 LONGEST_BACKOFF_SECONDS: Final = 60.0

@@ -7,28 +7,32 @@ Connects and looks again and again; a line for each: `Reachable`, or the reason 
 
 import asyncio
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import openworkflow_operator
-from openworkflow_operator.answers import Question
-from openworkflow_operator.database import ConnectOptions, Database
-from openworkflow_operator.diagnosis import diagnose
-from openworkflow_operator.dsn import parse
 
 URL, FOLDER = sys.argv[1:3]
 assert Path(openworkflow_operator.__file__).is_relative_to(FOLDER), openworkflow_operator.__file__
 
+# By name: that version has its modules in one folder, and the checks of this one know only wings.
+answers, connection, diagnosis, dsn = (
+    import_module(f"openworkflow_operator.{name}")
+    for name in ("answers", "database", "diagnosis", "dsn")
+)
+
 
 async def look() -> str:
     """Whether a new connection can look."""
+    options = connection.ConnectOptions(allow_loopback=True)
     try:
-        database = await Database.connect(parse(URL), "public", ConnectOptions(allow_loopback=True))
+        database = await connection.Database.connect(dsn.parse(URL), "public", options)
         try:
-            await database.look([Question("default", 100, 100, 20)], 1)
+            await database.look([answers.Question("default", 100, 100, 20)], 1)
         finally:
             database.terminate()
     except Exception as error:
-        return str(diagnose(error).reason)
+        return str(diagnosis.diagnose(error).reason)
     return "Reachable"
 
 

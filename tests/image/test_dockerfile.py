@@ -14,8 +14,8 @@ import pytest
 
 from openworkflow.cli.target import load_workflows
 from openworkflow.settings import Settings
+from openworkflow_operator.desired.workload import WORKER_USER
 from openworkflow_operator.settings import Settings as OperatorSettings
-from openworkflow_operator.workload import WORKER_USER
 
 ROOT = Path(__file__).parents[2]
 VERSION = importlib.metadata.version("openworkflow-fleet")

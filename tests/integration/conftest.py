@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from openworkflow_operator.database import ConnectOptions, Database
-from openworkflow_operator.dsn import parse
+from openworkflow_operator.database.connection import ConnectOptions, Database
+from openworkflow_operator.database.dsn import parse
 
 
 @pytest.fixture

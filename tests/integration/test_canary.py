@@ -26,9 +26,9 @@ import pytest
 from openworkflow import BackendPostgres
 from openworkflow.settings import Settings
 from openworkflow.telemetry import logs
-from openworkflow_operator.credentials import _interpret
-from openworkflow_operator.database import ConnectOptions, Database
-from openworkflow_operator.diagnosis import diagnose
+from openworkflow_operator.cluster.credentials import _interpret
+from openworkflow_operator.database.connection import ConnectOptions, Database
+from openworkflow_operator.database.diagnosis import diagnose
 from tests.guarded_postgres import guarded_server
 from tests.local_postgres import LocalPostgres
 from tests.postgres import run_sync

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from openworkflow_operator import database
-from openworkflow_operator.answers import Question, build_id, observation
-from openworkflow_operator.bounded import AnswerTooLarge
-from openworkflow_operator.database import MOST_BYTES, ConnectOptions, Database
-from openworkflow_operator.diagnosis import UnusableAnswer, diagnose
-from openworkflow_operator.dsn import Dsn, TlsMode
+from openworkflow_operator.database import connection
+from openworkflow_operator.database.answers import Question, build_id, observation
+from openworkflow_operator.database.bounded import AnswerTooLarge
+from openworkflow_operator.database.connection import MOST_BYTES, ConnectOptions, Database
+from openworkflow_operator.database.diagnosis import UnusableAnswer, diagnose
+from openworkflow_operator.database.dsn import Dsn, TlsMode
 
 LOCAL = ConnectOptions(allow_loopback=True)
 LOGGED_IN, READY = b"R" + struct.pack("!ii", 8, 0), b"Z" + struct.pack("!i", 5) + b"I"
@@ -123,8 +123,8 @@ async def test_a_connection_that_asyncpg_forgets_is_closed(certificate: Path) ->
 async def test_a_server_that_says_nothing_is_given_up(
     greeting: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "CONNECT_SECONDS", 0.2)
-    monkeypatch.setattr(database, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "LOOK_SECONDS", 0.2)
     with FakeServer(greeting, None, is_silent=True) as server:
         with pytest.raises(TimeoutError) as given_up:
             await Database.connect(server.dsn(TlsMode.DISABLE), "public", LOCAL)

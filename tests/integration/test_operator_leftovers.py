@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from openworkflow_operator.database import ConnectOptions, Database, _statement
+from openworkflow_operator.database.connection import ConnectOptions, Database, _statement
 
 LOCAL = ConnectOptions(allow_loopback=True)
 BOTH = pytest.mark.parametrize("file", ["fail_runs.sql", "move_runs.sql"])

@@ -12,18 +12,18 @@ import pytest
 
 from openworkflow.backend.blueprint import known
 from openworkflow.backend.namespace import Namespace
-from openworkflow_operator.answers import Question
-from openworkflow_operator.database import (
+from openworkflow_operator.api.spec import Key
+from openworkflow_operator.database.answers import Question
+from openworkflow_operator.database.connection import (
     KNOWN_CONTRACT,
     ConnectOptions,
     Database,
     _statement,
 )
-from openworkflow_operator.diagnosis import diagnose
-from openworkflow_operator.dsn import Dsn, TlsMode, parse
-from openworkflow_operator.observation import DatabaseProblem, Observation
-from openworkflow_operator.observatory import Look, Observatory, Target
-from openworkflow_operator.spec import Key
+from openworkflow_operator.database.diagnosis import diagnose
+from openworkflow_operator.database.dsn import Dsn, TlsMode, parse
+from openworkflow_operator.database.observatory import Look, Observatory, Target
+from openworkflow_operator.decide.observation import DatabaseProblem, Observation
 from tests.helpers import eventually
 
 LOCAL = ConnectOptions(allow_loopback=True)

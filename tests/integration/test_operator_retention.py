@@ -12,12 +12,12 @@ import pytest
 
 from openworkflow import BackendPostgres
 from openworkflow.core.workflow_run import RunStatus
-from openworkflow_operator import retention
-from openworkflow_operator.database import ConnectOptions, Database, Kept, Pruned
-from openworkflow_operator.dsn import Dsn, parse
-from openworkflow_operator.observation import Pruning
-from openworkflow_operator.retention import Pruner, Rest, Retention
-from openworkflow_operator.spec import Key
+from openworkflow_operator.api.spec import Key
+from openworkflow_operator.database import retention
+from openworkflow_operator.database.connection import ConnectOptions, Database, Kept, Pruned
+from openworkflow_operator.database.dsn import Dsn, parse
+from openworkflow_operator.database.retention import Pruner, Rest, Retention
+from openworkflow_operator.decide.observation import Pruning
 from tests.helpers import eventually
 
 LOCAL = ConnectOptions(allow_loopback=True)

@@ -17,18 +17,18 @@ import asyncpg
 import pytest
 import yaml
 
-from openworkflow_operator import kinds
-from openworkflow_operator.answers import Question
-from openworkflow_operator.build_planner import plan_builds
-from openworkflow_operator.database import ConnectOptions, Database
-from openworkflow_operator.dsn import parse
-from openworkflow_operator.names import BUILD_LABEL, SCALER_FIELD_MANAGER
-from openworkflow_operator.planner import Observed, Plan, Recollection
-from openworkflow_operator.pods import Pod
-from openworkflow_operator.rollout import Phase
-from openworkflow_operator.routes import carry_out
-from openworkflow_operator.spec import WorkflowNamespace
-from openworkflow_operator.workload import build_of
+from openworkflow_operator.api import kinds
+from openworkflow_operator.api.names import BUILD_LABEL, SCALER_FIELD_MANAGER
+from openworkflow_operator.api.spec import WorkflowNamespace
+from openworkflow_operator.database.answers import Question
+from openworkflow_operator.database.connection import ConnectOptions, Database
+from openworkflow_operator.database.dsn import parse
+from openworkflow_operator.database.routes import carry_out
+from openworkflow_operator.decide.build_planner import plan_builds
+from openworkflow_operator.decide.planner import Observed, Plan, Recollection
+from openworkflow_operator.decide.pods import Pod
+from openworkflow_operator.decide.rollout import Phase
+from openworkflow_operator.desired.workload import build_of
 
 MINIMAL = Path(__file__).parents[2] / "manifests/examples/minimal.yaml"
 LOCAL = ConnectOptions(allow_loopback=True)

@@ -18,8 +18,8 @@ from openworkflow.backend.arranging import Wish, arrange
 from openworkflow.backend.roles import OWNED, Kind
 from openworkflow.core.errors import BackendError
 from openworkflow.core.workflow_run import RunStatus
-from openworkflow_operator.database import ConnectOptions, Database
-from openworkflow_operator.dsn import parse
+from openworkflow_operator.database.connection import ConnectOptions, Database
+from openworkflow_operator.database.dsn import parse
 from tests.database_roles import (
     Roles,
     client_of,

@@ -16,10 +16,10 @@ import pytest
 
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.core.errors import InvalidBuildState
-from openworkflow_operator.database import ConnectOptions
-from openworkflow_operator.dsn import parse
-from openworkflow_operator.rollout import Action, Hold, Promote, Retire
-from openworkflow_operator.routes import carry_out
+from openworkflow_operator.database.connection import ConnectOptions
+from openworkflow_operator.database.dsn import parse
+from openworkflow_operator.database.routes import carry_out
+from openworkflow_operator.decide.rollout import Action, Hold, Promote, Retire
 from tests.helpers import eventually
 
 #: Build, the buckets it takes, its age: "c" is new and takes none, "z" was promoted before.

@@ -21,9 +21,9 @@ import asyncpg
 import pytest
 
 from openworkflow import BackendPostgres, OpenWorkflow
+from openworkflow_operator.api.spec import WorkflowNamespace
+from openworkflow_operator.desired.resources import service_monitor
 from openworkflow_operator.process import Operator
-from openworkflow_operator.resources import service_monitor
-from openworkflow_operator.spec import WorkflowNamespace
 from tests import control_plane
 from tests.helpers import eventually
 from tests.kubernetes_space import FAST, Space

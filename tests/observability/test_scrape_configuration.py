@@ -10,9 +10,9 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from openworkflow_operator.names import WORKER_PORT
-from openworkflow_operator.spec import WorkflowNamespace
-from openworkflow_operator.workload import pod_template
+from openworkflow_operator.api.names import WORKER_PORT
+from openworkflow_operator.api.spec import WorkflowNamespace
+from openworkflow_operator.desired.workload import pod_template
 from tests.helpers import eventually_sync
 from tests.observability import prometheus
 from tests.observability.alerts import ROOT, RULES

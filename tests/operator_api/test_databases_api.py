@@ -13,9 +13,10 @@ import asyncpg
 import pytest
 
 from openworkflow import BackendPostgres
-from openworkflow_operator import credentials, reconcile
+from openworkflow_operator import reconcile
+from openworkflow_operator.cluster import credentials
+from openworkflow_operator.database.retention import Rest
 from openworkflow_operator.process import Operator
-from openworkflow_operator.retention import Rest
 from tests.guarded_postgres import (
     guarded_server,
     has_pgbouncer,

@@ -15,11 +15,12 @@ import asyncpg
 import kopf
 import pytest
 
-from openworkflow_operator import informer, kinds
-from openworkflow_operator.cluster import Cluster
+from openworkflow_operator.api import kinds
+from openworkflow_operator.api.spec import Key
+from openworkflow_operator.cluster import informer
+from openworkflow_operator.cluster.client import Cluster
 from openworkflow_operator.handlers import watched_by_kopf
 from openworkflow_operator.process import Operator
-from openworkflow_operator.spec import Key
 from tests.control_plane import OPERATOR_NAMESPACE, ControlPlane
 from tests.helpers import eventually
 from tests.kubernetes_space import FAST, GROUP, MERGE, Space, enqueue

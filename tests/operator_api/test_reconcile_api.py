@@ -16,10 +16,10 @@ import kopf
 import pytest
 from prometheus_client import generate_latest
 
-from openworkflow_operator import credentials
+from openworkflow_operator.cluster import credentials
+from openworkflow_operator.database.retention import Rest
 from openworkflow_operator.handlers import watched_by_kopf
 from openworkflow_operator.process import Operator
-from openworkflow_operator.retention import Rest
 from tests.control_plane import OPERATOR_NAMESPACE
 from tests.helpers import eventually
 from tests.kubernetes_space import FAST, GROUP, MERGE, Space, enqueue

@@ -52,11 +52,12 @@ from openworkflow.engine.history import History
 from openworkflow.engine.keys import Branch
 from openworkflow.settings import Settings
 from openworkflow.telemetry import logs
-from openworkflow_operator import answers, credentials, dsn
-from openworkflow_operator.diagnosis import UnusableAnswer
+from openworkflow_operator.api.spec import WorkflowNamespace
+from openworkflow_operator.cluster import credentials
+from openworkflow_operator.database import answers, dsn
+from openworkflow_operator.database.diagnosis import UnusableAnswer
 from openworkflow_operator.settings import InvalidSetting
 from openworkflow_operator.settings import Settings as OperatorSettings
-from openworkflow_operator.spec import WorkflowNamespace
 from tests.postgres import DatabaseServer
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))

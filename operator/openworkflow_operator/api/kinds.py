@@ -1,0 +1,46 @@
+"""The kinds of Kubernetes objects the operator reads or owns, and where the API serves them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from openworkflow_operator.api.names import API_VERSION, KIND, PLURAL
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of namespaced objects."""
+
+    api_version: str
+    name: str
+    plural: str
+
+    def path(self, namespace: str | None, name: str | None = None, sub: str | None = None) -> str:
+        """The path of one object, of its subresource, or of a list (all namespaces for None)."""
+        root = "/api/v1" if self.api_version == "v1" else f"/apis/{self.api_version}"
+        parts = [root, f"namespaces/{namespace}" if namespace else "", self.plural, name, sub]
+        return "/".join(part for part in parts if part)
+
+
+WORKFLOW_NAMESPACE: Final = Kind(API_VERSION, KIND, PLURAL)
+DEPLOYMENT: Final = Kind("apps/v1", "Deployment", "deployments")
+SERVICE_ACCOUNT: Final = Kind("v1", "ServiceAccount", "serviceaccounts")
+SERVICE: Final = Kind("v1", "Service", "services")
+DISRUPTION_BUDGET: Final = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
+NETWORK_POLICY: Final = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
+SERVICE_MONITOR: Final = Kind("monitoring.coreos.com/v1", "ServiceMonitor", "servicemonitors")
+POD: Final = Kind("v1", "Pod", "pods")
+SECRET: Final = Kind("v1", "Secret", "secrets")
+EVENT: Final = Kind("v1", "Event", "events")
+LEASE: Final = Kind("coordination.k8s.io/v1", "Lease", "leases")
+
+#: What a WorkflowNamespace may own, in the order in which it is made.
+OWNED: Final = (
+    SERVICE_ACCOUNT,
+    SERVICE,
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    NETWORK_POLICY,
+    SERVICE_MONITOR,
+)

@@ -1,0 +1,219 @@
+"""The only talk with the Kubernetes API: a few verbs on plain objects, each with a time limit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Final
+
+import aiohttp
+from kubernetes.aio.client import ApiClient
+
+from openworkflow_operator.api import kinds
+from openworkflow_operator.api.kinds import Kind
+from openworkflow_operator.api.names import FIELD_MANAGER, SCALER_FIELD_MANAGER
+from openworkflow_operator.api.spec import Key
+
+Object = dict[str, Any]
+
+REQUEST_SECONDS: Final = 15
+#: The server ends a watch after this; shorter than what proxies and NATs forget.
+WATCH_SECONDS: Final = 240
+
+_MERGE: Final = "application/merge-patch+json"
+_APPLY: Final = "application/apply-patch+yaml"
+
+
+class ClusterError(Exception):
+    """The API server refused or did not answer; `status` is its HTTP code, 0 for no answer."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{status} {reason}: {message}")
+        self.status, self.reason, self.message = status, reason, message
+
+
+class Cluster:
+    """The API server of the cluster."""
+
+    def __init__(
+        self, client: ApiClient, on_call: Callable[[str, int], None] = lambda verb, status: None
+    ) -> None:
+        self._client, self._on_call = client, on_call
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        """The object, None if there is none."""
+        try:
+            return await self._call("GET", kind.path(namespace, name))
+        except ClusterError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def list(
+        self, kind: Kind, namespace: str | None, selector: str | None = None
+    ) -> tuple[list[Object], str]:
+        """All objects, and the version from which to watch. A kind not served has none."""
+        query = {"labelSelector": selector} if selector else {}
+        items: list[Object] = []
+        while True:
+            answer = await self._call("GET", kind.path(namespace), {**query, "limit": "500"})
+            items += answer["items"]
+            version, more = (
+                answer["metadata"]["resourceVersion"],
+                answer["metadata"].get("continue"),
+            )
+            if not more:
+                return items, version
+            query["continue"] = more
+
+    async def watch(
+        self, kind: Kind, namespace: str | None, selector: str | None, version: str
+    ) -> AsyncIterator[tuple[str, Object]]:
+        """Changes as (type, object) until the server ends the stream.
+
+        ClusterError 410 when the version is too old to go on from: list again.
+        """
+        query = {"watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true"}
+        query["timeoutSeconds"] = str(WATCH_SECONDS)
+        if selector:
+            query["labelSelector"] = selector
+        response = await self._send("GET", kind.path(namespace), query, timeout=WATCH_SECONDS + 30)
+        try:
+            await self._check(response)
+            async for line in response.content:
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    status = event["object"]
+                    raise ClusterError(
+                        status.get("code", 500), status.get("reason", ""), status.get("message", "")
+                    )
+                yield event["type"], event["object"]
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise ClusterError(0, type(error).__name__, "the watch was cut") from error
+        finally:
+            response.close()
+
+    async def apply(self, kind: Kind, manifest: Mapping[str, Any]) -> Object:
+        """Server-side apply: make the object have these fields, and own them."""
+        metadata = manifest["metadata"]
+        return await self._call(
+            "PATCH",
+            kind.path(metadata["namespace"], metadata["name"]),
+            {"fieldManager": FIELD_MANAGER, "force": "true"},
+            body=manifest,
+            content_type=_APPLY,
+        )
+
+    async def scale(self, namespace: str, name: str, replicas: int) -> Object:
+        """Set the number of pods of a Deployment, and own that one field.
+
+        It is applied, not patched: only so does a manager own a value that it does not change.
+        """
+        body = {
+            "apiVersion": "autoscaling/v1",
+            "kind": "Scale",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"replicas": replicas},
+        }
+        return await self._call(
+            "PATCH",
+            kinds.DEPLOYMENT.path(namespace, name, "scale"),
+            {"fieldManager": SCALER_FIELD_MANAGER, "force": "true"},
+            body=body,
+            content_type=_APPLY,
+        )
+
+    async def write_status(self, key: Key, status: Mapping[str, Any]) -> Object:
+        """Replace what the resource says about itself."""
+        path = kinds.WORKFLOW_NAMESPACE.path(key.namespace, key.name, "status")
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self._call("PATCH", path, query, body={"status": status}, content_type=_MERGE)
+
+    async def annotate(
+        self, kind: Kind, namespace: str, name: str, annotations: Mapping[str, str]
+    ) -> Object:
+        """Set annotations of an object."""
+        body = {"metadata": {"annotations": annotations}}
+        query = {"fieldManager": FIELD_MANAGER}
+        path = kind.path(namespace, name)
+        return await self._call("PATCH", path, query, body=body, content_type=_MERGE)
+
+    async def delete(self, kind: Kind, namespace: str, name: str) -> None:
+        """Delete the object and what it owns; nothing happens if it is not there."""
+        try:
+            query = {"propagationPolicy": "Background"}
+            await self._call("DELETE", kind.path(namespace, name), query)
+        except ClusterError as error:
+            if error.status != 404:
+                raise
+
+    async def create(self, kind: Kind, namespace: str, body: Mapping[str, Any]) -> Object:
+        """Create the object; ClusterError 409 if it exists."""
+        return await self._call("POST", kind.path(namespace), body=body)
+
+    async def replace(self, kind: Kind, namespace: str, body: Mapping[str, Any]) -> Object:
+        """Replace the object; ClusterError 409 if somebody else changed it meanwhile."""
+        path = kind.path(namespace, body["metadata"]["name"])
+        return await self._call("PUT", path, body=body)
+
+    async def patch(self, kind: Kind, namespace: str, name: str, body: Mapping[str, Any]) -> Object:
+        """Merge the given fields into the object."""
+        return await self._call("PATCH", kind.path(namespace, name), body=body, content_type=_MERGE)
+
+    async def _call(
+        self,
+        verb: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        response = await self._send(verb, path, query, body, content_type)
+        try:
+            await self._check(response)
+            answer: Object = json.loads(await response.read())
+            return answer
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise ClusterError(0, type(error).__name__, "the answer was cut") from error
+        finally:
+            response.close()
+
+    async def _send(
+        self,
+        verb: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+        timeout: float = REQUEST_SECONDS,
+    ) -> aiohttp.ClientResponse:
+        try:
+            request = await self._client.param_serialize(
+                verb,
+                path,
+                query_params=list((query or {}).items()),
+                header_params={"Accept": "application/json", "Content-Type": content_type},
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            answer = await self._client.call_api(
+                *request, _request_timeout=aiohttp.ClientTimeout(total=timeout)
+            )
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            self._on_call(verb, 0)
+            raise ClusterError(0, type(error).__name__, "the API server does not answer") from error
+        self._on_call(verb, answer.status)
+        response: aiohttp.ClientResponse = answer.response
+        return response
+
+    async def _check(self, response: aiohttp.ClientResponse) -> None:
+        if response.status < 400:
+            return
+        text = await response.text(errors="replace")
+        try:
+            status = json.loads(text)
+        except ValueError:  # a proxy's page
+            status = None
+        if not isinstance(status, dict):
+            raise ClusterError(response.status, response.reason or "", text[:200])
+        raise ClusterError(response.status, status.get("reason", ""), status.get("message", ""))

@@ -1,0 +1,85 @@
+"""Keeps the store's picture of one kind: a list, then a watch, again and again.
+
+Only objects with the owner label are asked for, so that a large cluster costs no memory here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import Final
+
+from openworkflow_operator.api.kinds import Kind
+from openworkflow_operator.cluster.client import Cluster, ClusterError
+from openworkflow_operator.cluster.store import Store
+
+logger = logging.getLogger(__name__)
+
+LONGEST_PAUSE_SECONDS: Final = 30.0
+#: How often to look whether a kind that the cluster does not serve has been installed.
+ABSENT_PAUSE_SECONDS: Final = 60.0
+
+
+class Informer:
+    """One kind in one namespace, or in all of them (None)."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        store: Store,
+        kind: Kind,
+        namespace: str | None,
+        selector: str | None,
+    ) -> None:
+        self._cluster, self._store = cluster, store
+        self.kind = kind
+        self._namespace, self._selector = namespace, selector
+        self._failures = 0
+        self.listed = asyncio.Event()
+        """Set once the first list is in the store, or the kind is known to be absent."""
+        self.is_served = False
+        """Whether the API server knows the kind."""
+
+    async def run(self, watch: bool = True) -> None:
+        """Never ends; failures are retried with growing pauses. Without `watch`, lists once."""
+        while watch or not self.listed.is_set():
+            try:
+                version = await self.relist()
+                if watch:
+                    await self._watch(version)
+            except ClusterError as error:
+                await self._recover(error)
+
+    async def relist(self) -> str:
+        """Take in a full list; returns the version from which to watch."""
+        items, version = await self._cluster.list(self.kind, self._namespace, self._selector)
+        self._store.replace(self.kind, self._namespace, items, version)
+        self.is_served = True
+        self._failures = 0
+        self.listed.set()
+        return version
+
+    async def _watch(self, version: str) -> None:
+        while True:
+            stream = self._cluster.watch(self.kind, self._namespace, self._selector, version)
+            async for change, item in stream:
+                version = item["metadata"]["resourceVersion"]
+                if change == "DELETED":
+                    self._store.remove(self.kind, item)
+                elif change != "BOOKMARK":
+                    self._store.put(self.kind, item)
+
+    async def _recover(self, error: ClusterError) -> None:
+        if error.status == 410:
+            return  # the watch fell too far behind; a new list is all it takes
+        if error.status == 404:
+            self.is_served = False
+            self._store.replace(self.kind, self._namespace, [], "")
+            self.listed.set()
+            await asyncio.sleep(ABSENT_PAUSE_SECONDS)
+            return
+        self._failures += 1
+        pause = min(LONGEST_PAUSE_SECONDS, 0.5 * 2.0 ** min(self._failures, 10))
+        logger.warning("%s cannot be watched: %s", self.kind.plural, error)
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))

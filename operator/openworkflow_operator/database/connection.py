@@ -1,0 +1,349 @@
+"""One connection to one tenant database: a bounded, read-only look, wake-ups by NOTIFY, pruning.
+
+Each statement is a transaction of its own with its limits set inside it, so it works through
+PgBouncer in transaction mode too; there NOTIFY is not heard, and polling remains.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib import resources
+from typing import Any, Final, Self
+from uuid import UUID
+
+import asyncpg
+
+from openworkflow_operator.database.answers import (
+    Question,
+    build_id,
+    build_view,
+    count,
+    counts,
+    new_runs,
+    observation,
+)
+from openworkflow_operator.database.bounded import AnswerTooLarge, BoundedLoop
+from openworkflow_operator.database.diagnosis import SchemaMissing, SchemaTooNew, UnusableAnswer
+from openworkflow_operator.database.dsn import Dsn, TlsMode, check_address, tls_context
+from openworkflow_operator.decide.observation import NewRuns, Observation
+from openworkflow_operator.decide.rollout import MOST_BUILDS, BuildView
+
+CONNECT_SECONDS: Final = 5.0
+LOOK_SECONDS: Final = 5.0
+PRUNE_SECONDS: Final = 40.0
+#: What a server may send for one look, or while connecting. 500 namespaces with 20 busy pods each
+#: answer with less than a megabyte.
+MOST_BYTES: Final = 4 * 2**20
+#: The contract of the schema that this operator knows: the highest number in its ledger. What
+#: additive migrations bring, which do not raise it, is none of the operator's business.
+KNOWN_CONTRACT: Final = 2
+
+_READ: Final = (
+    "BEGIN READ ONLY; SET LOCAL statement_timeout = 3000; SET LOCAL lock_timeout = 1000; "
+    # The indexes bound the look; fresh or missing statistics must not choose a scan of the table.
+    "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off"
+)
+_LIMITS: Final = ("namespace_id", "due_limit", "running_limit", "lead_seconds")
+_WRITE: Final = (
+    "BEGIN; SET LOCAL statement_timeout = 30000; SET LOCAL lock_timeout = 1000; "
+    "SET LOCAL enable_seqscan = off; SET LOCAL jit = off"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How long the finished runs of one status of one namespace are kept."""
+
+    namespace_id: str
+    status: str
+    seconds: int
+    spared_build: str | None = None
+    """Whose runs are kept for longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """A page that was gone through."""
+
+    last: UUID | None
+    """Where the next page begins; None after the last one."""
+    deleted: Mapping[str, int]
+    """Runs by namespace id."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectOptions:
+    """The operator's own say about connections to tenants."""
+
+    ca_file: str | None = None
+    allow_loopback: bool = False
+    """Only for development, where the database is on the operator's machine."""
+
+
+class Database:
+    """A connection that looks at one schema. Not to be used concurrently."""
+
+    def __init__(
+        self, connection: asyncpg.Connection[Any], schema: str, budget: BoundedLoop
+    ) -> None:
+        self._connection, self._schema, self._budget = connection, schema, budget
+        self._listening: dict[str, Callable[..., None]] = {}
+        self._may_see_served = True
+
+    @classmethod
+    async def connect(cls, dsn: Dsn, schema: str, options: ConnectOptions) -> Self:
+        """Connect and check the schema's contract.
+
+        Raises what `diagnosis.diagnose` understands: OSError, TimeoutError, asyncpg's errors,
+        InvalidUrl, SchemaMissing and SchemaTooNew.
+        """
+        budget = BoundedLoop(MOST_BYTES)
+        try:
+            async with _limited(budget, CONNECT_SECONDS * len(dsn.hosts) + LOOK_SECONDS):
+                if not options.allow_loopback:
+                    await _check_addresses(dsn)
+                self = cls(await _connect(dsn, options, budget), schema, budget)
+                try:
+                    await self._check_contract()
+                except BaseException:
+                    self.terminate()
+                    raise
+        except BaseException:
+            budget.abort()
+            raise
+        return self
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether only a new connection helps."""
+        return bool(self._connection.is_closed())
+
+    async def look(self, questions: Sequence[Question], serial: int) -> dict[str, Observation]:
+        """Answer all questions with one statement, by namespace id."""
+        statement = _statement("observation.sql", self._schema)
+        async with _limited(self._budget, LOOK_SECONDS):
+            rows = await self._read(statement, *_columns(questions, *_LIMITS))
+            asked = {question.namespace_id: question for question in questions}
+            waits = [row["namespace_id"] for row in rows if row["due"] or row["waking"]]
+            served = await self._served([asked[name] for name in waits if name in asked])
+            builds, new = await self._look_at_builds([q for q in questions if q.build], served)
+        now = datetime.now(UTC)
+        return {
+            name: observation(
+                *(row, asked[name], now, serial, builds.get(name), new.get(name), served.get(name))
+            )
+            for row in rows
+            if (name := row["namespace_id"])
+        }
+
+    async def _served(self, questions: Sequence[Question]) -> dict[str, Any]:
+        """Of what waits, what workers say they serve; nothing of a namespace where none does."""
+        if not questions or not self._may_see_served:
+            return {}
+        try:
+            rows = await self._read(
+                _statement("served.sql", self._schema),
+                *_columns(questions, "namespace_id", "due_limit", "lead_seconds"),
+            )
+        except asyncpg.QueryCanceledError:
+            return {}
+        except (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError):
+            # A role that may only count runs, or tables from before workers said it: all count.
+            self._may_see_served = False
+            return {}
+        return {row["namespace_id"]: row for row in rows}
+
+    async def _look_at_builds(
+        self, questions: Sequence[Question], served: Mapping[str, Any]
+    ) -> tuple[dict[str, dict[str, BuildView]], dict[str, NewRuns]]:
+        asked = {question.namespace_id: question for question in questions}
+        found: dict[str, dict[str, BuildView]] = {name: {} for name in asked}
+        new: dict[str, NewRuns] = {}
+        if not questions:
+            return found, new
+        rows = await self._read(
+            _statement("builds.sql", self._schema),
+            *_columns(questions, *_LIMITS, "build", "canary", "first_runs"),
+            MOST_BUILDS,
+        )
+        for row in rows:
+            name = row["namespace_id"]
+            found[name][build_id(row["build_id"])] = build_view(row, asked[name])
+            new[name] = new_runs(row, asked[name], served.get(name))
+        if any(len(builds) > MOST_BUILDS for builds in found.values()):
+            raise UnusableAnswer
+        return found, new
+
+    async def write(self, file: str, *arguments: object) -> list[Any]:
+        """Run one of the statements that change something."""
+        async with _limited(self._budget, PRUNE_SECONDS):
+            return await self._transaction(
+                _WRITE, "COMMIT", _statement(file, self._schema), *arguments
+            )
+
+    async def route(self, file: str, namespace_id: str, *arguments: object) -> list[Any]:
+        """Run a statement that changes who takes new runs, when it is its turn."""
+        lock = _statement("lock_builds.sql", self._schema)
+        async with _limited(self._budget, PRUNE_SECONDS):
+            return await self._transaction(
+                _WRITE,
+                "COMMIT",
+                _statement(file, self._schema),
+                namespace_id,
+                *arguments,
+                before=(lock, namespace_id),
+            )
+
+    async def listen(self, namespace_ids: Sequence[str], on_work: Callable[[], None]) -> None:
+        """Hear of new work in exactly these namespaces from now on."""
+        wanted = {_work_channel(self._schema, namespace_id) for namespace_id in namespace_ids}
+        async with _limited(self._budget, LOOK_SECONDS):
+            for channel in self._listening.keys() - wanted:
+                await self._connection.remove_listener(channel, self._listening.pop(channel))
+            for channel in wanted - self._listening.keys():
+                self._listening[channel] = _heard(on_work)
+                with contextlib.suppress(asyncpg.PostgresError):  # a standby; polling remains
+                    await self._connection.add_listener(channel, self._listening[channel])
+
+    def terminate(self) -> None:
+        """Close at once, without asking the server."""
+        self._connection.terminate()
+        self._budget.abort()
+
+    async def prune(self, kept: Sequence[Kept], after: UUID, page: int) -> Pruned:
+        """Delete what is old on the page of the table that follows this id."""
+        statement = _statement("prune.sql", self._schema)
+        async with _limited(self._budget, PRUNE_SECONDS):
+            rows = await self._transaction(
+                _WRITE,
+                "COMMIT",
+                statement,
+                [each.namespace_id for each in kept],
+                [each.status for each in kept],
+                [float(each.seconds) for each in kept],
+                after,
+                page,
+                [each.spared_build for each in kept],
+            )
+        last, deleted = rows[0]["last_id"], counts(rows[0]["deleted"])
+        if count(rows[0]["looked_at"]) < page:
+            last = None
+        elif not isinstance(last, UUID) or last <= after:
+            raise UnusableAnswer
+        return Pruned(last, deleted)
+
+    async def _read(self, statement: str, *arguments: object) -> list[Any]:
+        return await self._transaction(_READ, "ROLLBACK", statement, *arguments)
+
+    async def _transaction(
+        self,
+        begin: str,
+        end: str,
+        statement: str,
+        *arguments: object,
+        before: tuple[str, str] | None = None,
+    ) -> list[Any]:
+        try:
+            await self._connection.execute(begin)
+            if before is not None:
+                await self._connection.fetch(*before)
+            rows = list(await self._connection.fetch(statement, *arguments))
+        except asyncpg.PostgresError:
+            # Only after an answer: a server that gave none would not answer this either.
+            if not self._connection.is_closed():
+                await self._connection.execute("ROLLBACK")
+            raise
+        await self._connection.execute(end)
+        return rows
+
+    async def _check_contract(self) -> None:
+        statement = _statement("contract.sql", self._schema)
+        try:
+            rows = await self._read(statement)
+        except asyncpg.InsufficientPrivilegeError:
+            return  # a role that may only count runs; the look itself tells whether it can
+        except asyncpg.UndefinedTableError:
+            raise SchemaMissing from None
+        contract = rows[0]["contract"] if rows else None
+        if contract is None:
+            raise SchemaMissing
+        if not isinstance(contract, int):
+            raise UnusableAnswer
+        if contract > KNOWN_CONTRACT:
+            raise SchemaTooNew
+
+
+@contextlib.asynccontextmanager
+async def _limited(budget: BoundedLoop, seconds: float) -> AsyncIterator[None]:
+    """Give the server this much time, and the bytes of one answer."""
+    budget.reset()
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except Exception as error:
+        if budget.exceeded:
+            raise AnswerTooLarge from error
+        raise
+
+
+async def _connect(dsn: Dsn, options: ConnectOptions, budget: BoundedLoop) -> Any:
+    context = tls_context(dsn.tls, options.ca_file)
+    arguments: dict[str, Any] = {
+        "host": list(dsn.hosts),
+        "port": list(dsn.ports),
+        "user": dsn.user,
+        # Never None: asyncpg would look for a password in the operator's own files.
+        "password": dsn.password,
+        "database": dsn.database,
+        "timeout": CONNECT_SECONDS,
+        "loop": budget,
+        "statement_cache_size": 0,
+        "server_settings": {"application_name": "openworkflow-operator"},
+    }
+    try:
+        return await asyncpg.connect(**arguments, ssl=context or False)
+    except ConnectionError as error:
+        if dsn.tls is not TlsMode.PREFER or "rejected SSL upgrade" not in str(error):
+            raise
+    return await asyncpg.connect(**arguments, ssl=False)
+
+
+async def _check_addresses(dsn: Dsn) -> None:
+    """Refuse names that lead back to the operator; a literal address is one of itself."""
+    loop = asyncio.get_running_loop()
+    for host, port in zip(dsn.hosts, dsn.ports, strict=True):
+        check_address(host)
+        for *_, address in await loop.getaddrinfo(host, port):
+            check_address(str(address[0]))
+
+
+def _heard(on_work: Callable[[], None]) -> Callable[..., None]:
+    def heard(*_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is already closing
+            on_work()
+
+    return heard
+
+
+def _work_channel(schema: str, namespace_id: str) -> str:
+    """The channel on which enqueuers tell workers of new runs."""
+    return (
+        f"openworkflow_work_{hashlib.sha256(f'{schema}.{namespace_id}'.encode()).hexdigest()[:16]}"
+    )
+
+
+def _columns(questions: Sequence[Question], *names: str) -> list[list[object]]:
+    """The questions as the arrays that a statement takes."""
+    return [[getattr(question, name) for question in questions] for name in names]
+
+
+@cache
+def _statement(file: str, schema: str) -> str:
+    text = (resources.files("openworkflow_operator.database") / "sql" / file).read_text("utf-8")
+    return text.format(schema='"' + schema.replace('"', '""') + '"')

@@ -1,0 +1,220 @@
+"""Looks at every database in its own rhythm, once for all namespaces in it.
+
+A look that fails is a result too: all its namespaces get the reason, the fleets hold, and the next
+look comes after a growing, jittered pause, so that a database that comes back is not stampeded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from openworkflow_operator.api.spec import Key
+from openworkflow_operator.database.answers import Question
+from openworkflow_operator.database.connection import ConnectOptions, Database
+from openworkflow_operator.database.diagnosis import diagnose
+from openworkflow_operator.database.dsn import Dsn
+from openworkflow_operator.decide.observation import DatabaseView
+
+logger = logging.getLogger(__name__)
+
+LONGEST_PAUSE_SECONDS: Final = 30.0
+#: However many wake-ups come in, this is the shortest time between two looks.
+SHORTEST_PAUSE_SECONDS: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What to look at for one resource, and how often."""
+
+    dsn: Dsn
+    schema: str
+    question: Question
+    poll_seconds: float
+    idle: bool = False
+    """The fleet is at zero: a NOTIFY is worth an immediate look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a look went, for metrics."""
+
+    seconds: float
+    reason: str | None = None
+    """Why it failed."""
+
+
+Place = tuple[Dsn, str]
+
+
+class Observatory:
+    """Keeps one observer per database while resources name it. Use as an async context."""
+
+    def __init__(
+        self,
+        on_view: Callable[[Key], None],
+        options: ConnectOptions | None = None,
+        on_look: Callable[[Look], None] = lambda _: None,
+    ) -> None:
+        self._on_view, self._on_look = on_view, on_look
+        self._options = options or ConnectOptions()
+        self._observers: dict[Place, _Observer] = {}
+        self._places: dict[Key, Place] = {}
+        self._views: dict[Key, DatabaseView] = {}
+        self._serial = 0
+
+    async def __aenter__(self) -> Observatory:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for key in list(self._places):
+            self.forget(key)
+
+    @property
+    def connections(self) -> int:
+        """Databases that are being looked at."""
+        return len(self._observers)
+
+    def watch(self, key: Key, target: Target) -> None:
+        """Look at this target for the resource from now on."""
+        place = (target.dsn, target.schema)
+        if self._places.get(key, place) != place:
+            self.forget(key)
+        if place not in self._observers:
+            self._observers[place] = _Observer(self, target.dsn, target.schema)
+        self._places[key] = place
+        self._observers[place].set(key, target)
+
+    def hurry(self, key: Key) -> None:
+        """Look again soon: something was changed in the database."""
+        if (place := self._places.get(key)) is not None:
+            self._observers[place].hurry()
+
+    def forget(self, key: Key) -> None:
+        """Stop looking for this resource."""
+        self._views.pop(key, None)
+        place = self._places.pop(key, None)
+        if place is None:
+            return
+        observer = self._observers[place]
+        if not observer.remove(key):
+            observer.stop()
+            del self._observers[place]
+
+    def view(self, key: Key) -> DatabaseView | None:
+        """The result of the last look, None before the first one."""
+        return self._views.get(key)
+
+    @property
+    def serial(self) -> int:
+        """The number of the last look that was begun."""
+        return self._serial
+
+    def next_serial(self) -> int:
+        """A number for the next look, larger than those before."""
+        self._serial += 1
+        return self._serial
+
+    def publish(self, views: dict[Key, DatabaseView], look: Look) -> None:
+        """Take in what an observer saw."""
+        self._on_look(look)
+        for key, view in views.items():
+            self._views[key] = view
+            self._on_view(key)
+
+    @property
+    def options(self) -> ConnectOptions:
+        """How to connect."""
+        return self._options
+
+
+class _Observer:
+    """The loop of one database."""
+
+    def __init__(self, observatory: Observatory, dsn: Dsn, schema: str) -> None:
+        self._observatory, self._dsn, self._schema = observatory, dsn, schema
+        self._targets: dict[Key, Target] = {}
+        self._wake = asyncio.Event()
+        self._failures = 0
+        self._database: Database | None = None
+        self._task = asyncio.create_task(self._run(), name="observer")
+
+    def set(self, key: Key, target: Target) -> None:
+        """Include the target in the next look; a new one, or one to listen for, has it now."""
+        known = self._targets.get(key)
+        if known is None or (target.idle and not known.idle):
+            self._wake.set()
+        self._targets[key] = target
+
+    def remove(self, key: Key) -> int:
+        """Leave the target out; returns how many are left."""
+        self._targets.pop(key, None)
+        return len(self._targets)
+
+    def hurry(self) -> None:
+        """Look again soon."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End the loop and its connection."""
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                started = time.monotonic()
+                self._wake.clear()
+                await self._look()
+                await asyncio.sleep(SHORTEST_PAUSE_SECONDS)
+                pause = self._pause() - (time.monotonic() - started)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.0, pause)):
+                        await self._wake.wait()
+        finally:
+            self._disconnect()
+
+    async def _look(self) -> None:
+        targets = dict(self._targets)
+        serial, started = self._observatory.next_serial(), time.perf_counter()
+        views: dict[Key, DatabaseView]
+        reason = None
+        try:
+            found = await self._ask(targets, serial)
+            views = {key: found[t.question.namespace_id] for key, t in targets.items()}
+            self._failures = 0
+        except Exception as error:
+            problem = replace(diagnose(error), serial=serial)
+            views, reason = dict.fromkeys(targets, problem), problem.reason
+            self._failures += 1
+            self._disconnect()
+            # The class is ours or asyncpg's; the text could hold what is secret.
+            logger.info("a database cannot be read: %s (%s)", reason, type(error).__name__)
+        present = {key: view for key, view in views.items() if key in self._targets}
+        self._observatory.publish(present, Look(time.perf_counter() - started, reason))
+
+    async def _ask(self, targets: dict[Key, Target], serial: int) -> dict[str, DatabaseView]:
+        if self._database is None or self._database.is_closed:
+            options = self._observatory.options
+            self._database = await Database.connect(self._dsn, self._schema, options)
+        idle = [target.question.namespace_id for target in targets.values() if target.idle]
+        await self._database.listen(idle, self._wake.set)
+        questions = {target.question.namespace_id: target.question for target in targets.values()}
+        return dict(await self._database.look(list(questions.values()), serial))
+
+    def _pause(self) -> float:
+        """Until the next look: the shortest period asked for, longer while looks fail."""
+        period = min((target.poll_seconds for target in self._targets.values()), default=60.0)
+        if self._failures:
+            period = max(period, min(LONGEST_PAUSE_SECONDS, 2.0**self._failures))
+        return period * random.uniform(0.9, 1.1)
+
+    def _disconnect(self) -> None:
+        if self._database is not None:
+            self._database.terminate()
+            self._database = None
