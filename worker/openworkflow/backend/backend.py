@@ -7,11 +7,9 @@ from functools import partial
 from typing import Any, Self
 from uuid import UUID
 
-import asyncpg
-
 from openworkflow.backend import flush, migrations, queries
 from openworkflow.backend.builds import Builds
-from openworkflow.backend.connection import Connection, Link, borrowed, connect, open_pool, probe
+from openworkflow.backend.connection import Connection, Link, connect, open_pool, probe
 from openworkflow.backend.connection import close_pool as closed
 from openworkflow.backend.diagnostics import Diagnostics, diagnose
 from openworkflow.backend.enqueuing import IDEMPOTENCY_PERIOD, Enqueuing
@@ -20,6 +18,7 @@ from openworkflow.backend.ledger import Ledger, Loss, MigrationState, look
 from openworkflow.backend.migrations import Migration
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.notifications import Listener
+from openworkflow.backend.pruning import pruned
 from openworkflow.backend.records import (
     ClaimedRun,
     ClaimRequest,
@@ -30,6 +29,7 @@ from openworkflow.backend.records import (
     RunFilter,
     Wake,
 )
+from openworkflow.backend.requests import SCAN_SECONDS, Requests
 from openworkflow.backend.rows import as_member, as_run, as_step, cursor_after, read_cursor
 from openworkflow.backend.session import HeartbeatSession, WorkerSession
 from openworkflow.backend.url import Dsn, parse
@@ -51,6 +51,7 @@ __all__ = [
     "WorkerSession",
 ]
 
+_NO_RETRY = "retried; only a failed or canceled run can"
 _WAKE = flush.Shape((Wake,), updates=False, claim=False)
 
 
@@ -76,8 +77,10 @@ class BackendPostgres:
         }
         self._listen_dsn, self._pool, self._application_name = listen_dsn, pool, application_name
         self._sql = queries.load(namespace.schema)
-        self.builds = Builds(partial(borrowed, pool, dsn, pooled=pooled), self._sql, namespace.id)
-        self._enqueuing = Enqueuing(pool, dsn, self._sql, namespace, pooled=pooled)
+        self._requests = Requests(pool, dsn, pooled=pooled)
+        self._fetch, self.check_loop = self._requests.fetch, self._requests.check_loop
+        self.builds = Builds(self._requests.borrow, self._sql, namespace.id)
+        self._enqueuing = Enqueuing(self._requests, dsn, self._sql, namespace)
         self._closers: list[Callable[[], Awaitable[object]]] = []
 
     @classmethod
@@ -148,6 +151,19 @@ class BackendPostgres:
         rows = await self._fetch(self._sql["get_workflow_run"], self.namespace_id, run_id)
         return as_run(rows[0]) if rows else None
 
+    async def find_ended_runs(
+        self, run_ids: Collection[UUID], told: Collection[UUID], *, seconds: float
+    ) -> dict[UUID, WorkflowRun | None]:
+        """Those of these runs that have ended, None for each that this namespace does not have.
+
+        Those in `told` are among them also if they go on. No more than a hundred at a time; asked
+        once, within `seconds`. Raises BackendError.
+        """
+        wanted = (self.namespace_id, list(run_ids), list(told))
+        sql = self._sql["find_ended_runs"]
+        rows = await self._requests.fetch_once(sql, *wanted, seconds=seconds)
+        return {row["wanted_id"]: as_run(row) if row["id"] else None for row in rows}
+
     async def list_step_attempts(self, run_id: UUID) -> list[StepAttempt]:
         """The step attempts of a run in the order they began."""
         rows = await self._fetch(self._sql["list_step_attempts"], self.namespace_id, run_id)
@@ -171,16 +187,16 @@ class BackendPostgres:
                 self._sql["list_workflow_runs"],
                 *(self.namespace_id, *times, *page, wanted.status, wanted.workflow_name),
                 *(wanted.version, wanted.worker_id, wanted.build_id),
+                seconds=SCAN_SECONDS,
             )
         runs = [as_run(row) for row in rows[:limit]]
         return Page(runs, cursor_after(runs[-1]) if len(rows) > limit else None)
 
     async def count_runs(self) -> dict[RunStatus, int]:
         """How many runs of the namespace have each status."""
-        rows = await self._fetch(self._sql["count_workflow_runs"], self.namespace_id)
-        counts = dict.fromkeys(RunStatus, 0)
-        counts.update((as_member(RunStatus, row["status"]), row["runs"]) for row in rows)
-        return counts
+        sql, counts = self._sql["count_workflow_runs"], dict.fromkeys(RunStatus, 0)
+        rows = await self._fetch(sql, self.namespace_id, seconds=SCAN_SECONDS)
+        return counts | {as_member(RunStatus, row["status"]): row["runs"] for row in rows}
 
     async def cancel_workflow_run(self, run_id: UUID) -> WorkflowRun:
         """Cancel a run that has not finished; a canceled one is answered as it is.
@@ -206,13 +222,15 @@ class BackendPostgres:
 
         Its attempts, crashes and deadline are forgotten. Raises RunNotFound or InvalidRunState.
         """
+        before = await self._existing(run_id)
+        if before.status not in (RunStatus.FAILED, RunStatus.CANCELED):
+            raise InvalidRunState(run_id, before.status, _NO_RETRY)
+        # Of the claim that was seen, so that a try whose answer was lost is not made twice.
         rows = await self._fetch(
-            self._sql["retry_workflow_run"], self.namespace_id, run_id, self._namespace.work_channel
+            self._sql["retry_workflow_run"],
+            *(self.namespace_id, run_id, self._namespace.work_channel, before.claim_no),
         )
-        if rows:
-            return as_run(rows[0])
-        run = await self._existing(run_id)
-        raise InvalidRunState(run_id, run.status, "retried; only a failed or canceled run can")
+        return as_run(rows[0]) if rows else await self._existing(run_id)
 
     async def wake_workflow_run(self, run_id: UUID) -> bool:
         """Say that something has happened which this run may wait for.
@@ -225,7 +243,7 @@ class BackendPostgres:
         (row,) = await self._fetch(flush.statement(self._sql, _WAKE), *arguments)
         return bool(row["wakes"])
 
-    async def prune(
+    def prune(
         self,
         statuses: Collection[RunStatus],
         older_than: timedelta,
@@ -239,18 +257,8 @@ class BackendPostgres:
         """
         if unfinished := [str(status) for status in statuses if not status.finished]:
             raise ConfigurationError(f"{', '.join(unfinished)} runs cannot be pruned")
-        wanted = [self.namespace_id, [str(status) for status in statuses], older_than]
-        if dry_run:
-            yield (await self._fetch(self._sql["count_prunable_runs"], *wanted))[0]["count"]
-            return
-        last = UUID(int=0)
-        while True:
-            rows = await self._fetch(self._sql["prune_workflow_runs"], *wanted, last, batch)
-            if rows:
-                yield len(rows)
-            if len(rows) < batch:
-                return
-            last = rows[-1]["id"]
+        wanted = [self.namespace_id, list(map(str, statuses)), older_than]
+        return pruned(self._fetch, self._sql, wanted, batch=batch, dry_run=dry_run)
 
     async def open_session(self, connections: int = 2) -> WorkerSession:
         """Connections for the traffic of one worker."""
@@ -267,12 +275,10 @@ class BackendPostgres:
 
     def listen(self) -> Listener:
         """A listener for wake-ups, for `async with`; on a connection of its own."""
-        dsn = self._listen_dsn
+        dsn, name = self._listen_dsn, self._application_name
         if dsn is None:
             return Listener(self._namespace, None)
-        return Listener(
-            self._namespace, lambda: connect(dsn, application_name=self._application_name)
-        )
+        return Listener(self._namespace, lambda: connect(dsn, application_name=name))
 
     async def next_due(self, after: datetime | None = None) -> float | None:
         """Seconds until the next pending run falls due after `after` (by default now), if any."""
@@ -281,8 +287,7 @@ class BackendPostgres:
 
     async def now(self) -> datetime:
         """The database's clock."""
-        rows = await self._fetch(self._sql["now"])
-        now: datetime = rows[0]["now"]
+        now: datetime = (await self._fetch(self._sql["now"]))[0]["now"]
         return now
 
     async def migrate(self) -> list[Migration]:
@@ -311,7 +316,7 @@ class BackendPostgres:
     async def diagnostics(self) -> Diagnostics:
         """The health of server, schema and namespace; reads both tables whole."""
         return await diagnose(
-            self._fetch,
+            partial(self._fetch, seconds=SCAN_SECONDS),
             self._sql,
             schema=self.schema,
             namespace_id=self.namespace_id,
@@ -319,7 +324,7 @@ class BackendPostgres:
         )
 
     async def _look(self) -> Ledger:
-        async with borrowed(self._pool, self.url, pooled=self.pooled) as connection:
+        async with self._requests.borrow() as connection:
             return await look(connection, self.schema)
 
     @contextlib.asynccontextmanager
@@ -334,11 +339,6 @@ class BackendPostgres:
             raise as_backend_error(error, self.url) from error
         finally:
             connection.terminate()
-
-    async def _fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
-        async with borrowed(self._pool, self.url, pooled=self.pooled) as connection:
-            rows: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
-            return rows
 
     async def _existing(self, run_id: UUID) -> WorkflowRun:
         run = await self.get_workflow_run(run_id)

@@ -8,7 +8,8 @@ transaction, settings are local to it, and nothing is prepared under a name.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -21,6 +22,7 @@ from openworkflow.backend.failures import (
     as_backend_error,
     one_line,
 )
+from openworkflow.backend.hosts import dial
 from openworkflow.backend.url import Dsn
 from openworkflow.core import ids
 from openworkflow.core.errors import BackendError, Fault
@@ -69,7 +71,7 @@ async def connect(
 ) -> Connection:
     """Open a connection; raises BackendError (ConnectionLost where trying again may help)."""
     try:
-        return await asyncpg.connect(**_arguments(dsn, application_name, settings, pooled))
+        return await dial(dsn, **_arguments(dsn, application_name, settings, pooled))
     except Exception as error:
         raise as_backend_error(error, dsn) from error
 
@@ -88,6 +90,7 @@ async def open_pool(dsn: Dsn, *, application_name: str, pooled: bool) -> Any:
             min_size=0,
             max_size=dsn.pool_size,
             reset=_leave_as_is,
+            connect=partial(dial, dsn),
             **_arguments(dsn, application_name, None, pooled),
         )
     except Exception as error:
@@ -115,20 +118,6 @@ async def probe(dsn: Dsn, *, application_name: str) -> tuple[Connection, bool]:
         connection.terminate()
         raise as_backend_error(error, dsn) from error
     return connection, pid != connection.get_server_pid()
-
-
-@contextlib.asynccontextmanager
-async def borrowed(pool: Any, dsn: Dsn, *, pooled: bool) -> AsyncIterator[Connection]:
-    """A connection of the pool; behind a pooler, in a transaction. Errors become BackendError."""
-    try:
-        async with pool.acquire() as connection:
-            if not pooled:
-                yield connection
-                return
-            async with connection.transaction():
-                yield connection
-    except DRIVER_ERRORS as error:
-        raise as_backend_error(error, dsn) from error
 
 
 class Link:

@@ -1,36 +1,34 @@
 """Starts runs: how they share commits, and how the workers hear of them."""
 
-import asyncio
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
-from openworkflow.backend.connection import Connection, borrowed
+from openworkflow.backend.connection import Connection
 from openworkflow.backend.creation import CHUNK, Creation
-from openworkflow.backend.failures import DRIVER_ERRORS, ConnectionLost, as_backend_error
+from openworkflow.backend.failures import DRIVER_ERRORS, as_backend_error
 from openworkflow.backend.gathering import Gathering, can_gather
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.notifications import Waker
 from openworkflow.backend.records import CreatedRun, NewRun
+from openworkflow.backend.requests import REQUEST_SECONDS, Requests
 from openworkflow.backend.url import Dsn
 from openworkflow.core.ids import uuid7
 
 IDEMPOTENCY_PERIOD = timedelta(hours=24)
-RETRY_PAUSES = 0.1, 0.4, 1.6
-"""Seconds before runs that all have keys are asked for again, where an answer was lost."""
 RELIABLE_PERIOD = timedelta(minutes=5)
-"""A key that is honoured for less may be free again before the last of them."""
+"""A key that is honoured for less may be free again before a lost answer was asked for again."""
+CHARACTERS_PER_SECOND = 1_000_000
+"""What a slow way to the server carries: a large batch has that much longer."""
 
 
 class Enqueuing:
     """Creates the runs of a namespace and wakes its workers."""
 
     def __init__(
-        self, pool: Any, dsn: Dsn, queries: Mapping[str, str], namespace: Namespace, *, pooled: bool
+        self, requests: Requests, dsn: Dsn, queries: Mapping[str, str], namespace: Namespace
     ) -> None:
-        self._pool, self._dsn, self._pooled = pool, dsn, pooled
+        self._requests, self._dsn = requests, dsn
         self._sql, self._namespace = queries, namespace
         self._waker = Waker(self._notify)
         self._creating = 0
@@ -40,6 +38,7 @@ class Enqueuing:
         self, runs: Sequence[NewRun], connection: Connection | None, period: timedelta
     ) -> list[CreatedRun]:
         """See BackendPostgres.create_workflow_runs."""
+        self._requests.check_loop()
         if not runs:
             return []
         if connection is not None:
@@ -55,34 +54,29 @@ class Enqueuing:
         await self._waker.stop()
 
     async def _create_surely(self, runs: Sequence[NewRun], period: timedelta) -> list[CreatedRun]:
-        """Ask again where an answer was lost: a run that was stored is found by its key."""
+        """Ask again also where an answer was lost: a run that was stored is found by its key."""
         runs = [run._replace(id=run.id or uuid7()) for run in runs]
-        try:
-            return await self._create(runs, period)
-        except ConnectionLost as error:
-            lost = error
-        for pause in RETRY_PAUSES:
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            try:
-                found = await self._create(runs, period)
-            except ConnectionLost as error:
-                lost = error
-                continue
-            # One with the id of ours was made by the try whose answer was lost.
-            return [
-                replace(each, created=each.created or each.id == run.id)
-                for each, run in zip(found, runs, strict=True)
-            ]
-        raise lost
+        found = await self._requests.repeat(lambda: self._create_once(runs, period), safe=True)
+        # One with the id of ours was made by the try whose answer was lost.
+        return [
+            replace(each, created=each.created or each.id == run.id)
+            for each, run in zip(found, runs, strict=True)
+        ]
 
     async def _create(
         self, runs: Sequence[NewRun], period: timedelta = IDEMPOTENCY_PERIOD
     ) -> list[CreatedRun]:
+        """Ask again where nothing was stored for sure."""
+        return await self._requests.repeat(lambda: self._create_once(runs, period), safe=False)
+
+    async def _create_once(self, runs: Sequence[NewRun], period: timedelta) -> list[CreatedRun]:
         # Alone, the NOTIFY rides along; among others it would make their commits take turns.
         alone = not self._creating and not self._waker.busy and len(runs) <= CHUNK
+        characters = sum(len(run.input or "") for run in runs)
+        seconds = REQUEST_SECONDS + characters / CHARACTERS_PER_SECOND
         self._creating += 1
         try:
-            async with borrowed(self._pool, self._dsn, pooled=self._pooled) as connection:
+            async with self._requests.borrow(seconds) as connection:
                 created = await self._creation(period).create(
                     connection, runs, self._namespace.work_channel if alone else None
                 )
@@ -110,5 +104,4 @@ class Enqueuing:
         return Creation(self._sql, self._namespace.id, period)
 
     async def _notify(self) -> None:
-        async with borrowed(self._pool, self._dsn, pooled=self._pooled) as connection:
-            await connection.fetch(self._sql["notify_work"], self._namespace.work_channel)
+        await self._requests.fetch(self._sql["notify_work"], self._namespace.work_channel)

@@ -16,7 +16,14 @@ from openworkflow.backend.sqlstates import fault_of
 from openworkflow.backend.url import Dsn
 from openworkflow.core.errors import BackendError, ConnectionLost, Fault
 
-__all__ = ["DRIVER_ERRORS", "ConnectionLost", "UnreadableAnswer", "as_backend_error", "one_line"]
+__all__ = [
+    "DRIVER_ERRORS",
+    "READ_ONLY",
+    "ConnectionLost",
+    "UnreadableAnswer",
+    "as_backend_error",
+    "one_line",
+]
 
 DRIVER_ERRORS = (
     OSError,
@@ -27,7 +34,7 @@ DRIVER_ERRORS = (
 """What asyncpg raises. The last is its word for a connection that the server ended while it was
 idle, among other things that only a new connection mends."""
 
-_READ_ONLY = "25006"
+READ_ONLY = "25006"
 """A primary that became a standby."""
 _ABOUT_ROWS = ("23", "44")
 """Constraints and check options: the detail of such an error has all values of the row."""
@@ -157,7 +164,7 @@ def _advice(error: asyncpg.PostgresError, state: str, text: str, dsn: Dsn) -> st
         return "; see in pg_locks who holds the row or the table"
     if state == "53100":
         return "; make room on the server's disk"
-    if state == _READ_ONLY:
+    if state == READ_ONLY:
         return "; this is a standby: use target_session_attrs=read-write in the database URL"
     if "startup parameter" in text:
         return "; a pooler refuses it: leave it out of the database URL"

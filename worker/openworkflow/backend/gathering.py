@@ -16,6 +16,7 @@ from openworkflow.core.errors import BackendError, Fault
 FLIGHTS = 2
 """Statements under way at once; more would carry less each."""
 MOST_ABOARD = 500
+_OF_ALL = (Fault.SERVER, Fault.OURS, Fault.MOMENT)
 MOST_CHARACTERS = 65_536
 """The longest input that shares a statement; more would be too much for both sides to hold."""
 
@@ -102,5 +103,5 @@ class Gathering:
 
 
 def _is_of_all(error: Exception) -> bool:
-    """Whether every other run would meet the same."""
-    return isinstance(error, BackendError) and error.fault in (Fault.SERVER, Fault.OURS)
+    """Whether every other run would meet the same; a moment that does not pass is one of all."""
+    return isinstance(error, BackendError) and error.fault in _OF_ALL

@@ -128,10 +128,11 @@ select {run_columns},
 -- Back to pending. Recorded successes stay, so the run goes on where it stopped. The steps that
 -- the error names, because their failure ended the run, are tried afresh. Older versions named
 -- none: then it is those whose retries were spent with no other step begun afterwards.
+-- $4 is the claim that ended, so that to repeat this is to do it once.
 with stopped as (
     select id, claim_no, error -> 'steps' as steps
       from {schema}.workflow_runs
-     where id = $2 and namespace_id = $1 and status in ('failed', 'canceled')
+     where id = $2 and namespace_id = $1 and status in ('failed', 'canceled') and claim_no = $4
        for update
 ), retried as (
     update {schema}.workflow_runs run
@@ -159,6 +160,16 @@ select {run_columns}, pg_notify($3, '') as workers from retried;
 
 -- name: get_workflow_run
 select {run_columns} from {schema}.workflow_runs where id = $2 and namespace_id = $1;
+
+
+-- name: find_ended_runs
+-- For all who wait in a process. Of $2 those that have ended and those that are not there; of $3,
+-- which are among $2, all. A result may be large, so there are no more than a hundred at once.
+select run_id as wanted_id, {run_columns}
+  from unnest($2::uuid[]) as wanted (run_id)
+  left join {schema}.workflow_runs on id = run_id and namespace_id = $1
+ where id is null or status in ('succeeded', 'failed', 'canceled') or run_id = any ($3::uuid[])
+ limit 100;
 
 
 -- name: run_columns

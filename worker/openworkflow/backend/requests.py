@@ -1,0 +1,169 @@
+"""What is asked of the pool: everything that is not a worker's own traffic.
+
+A request has a deadline, and is sent again where that is safe: where PostgreSQL says that nothing
+of it took effect, or where doing it twice is doing it once.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import asyncpg
+
+from openworkflow.backend.connection import Connection
+from openworkflow.backend.failures import (
+    DRIVER_ERRORS,
+    READ_ONLY,
+    ConnectionLost,
+    UnreadableAnswer,
+    as_backend_error,
+    one_line,
+)
+from openworkflow.backend.url import Dsn
+from openworkflow.core.errors import BackendError, ConfigurationError, Fault
+
+T = TypeVar("T")
+
+REQUEST_SECONDS = 15.0
+"""For a connection, and again for the statements on it. Who is silent for as long is taken for
+dead: a connection that nobody closed would else be waited for without end."""
+SCAN_SECONDS = 900.0
+"""For what may read a table whole."""
+RELEASE_SECONDS = 2.0
+"""For a statement whose caller was cancelled to end; then its connection is dropped."""
+PAUSES = 0.1, 0.4, 1.6, 3.2
+"""Seconds before a request is sent again: a server that restarts is back within them."""
+
+_NOTHING_DONE = (READ_ONLY, "53")
+"""Of what the server says about itself: it did not begin. The rest may come after a commit."""
+
+
+class Requests:
+    """Sends statements over a pool, in the event loop and process that made it."""
+
+    def __init__(self, pool: Any, dsn: Dsn, *, pooled: bool) -> None:
+        self._pool, self._dsn, self._pooled = pool, dsn, pooled
+        self._loop, self._process = asyncio.get_running_loop(), os.getpid()
+
+    def check_loop(self) -> None:
+        """Raise ConfigurationError where the connections are not ours to use."""
+        if os.getpid() != self._process:
+            raise ConfigurationError(
+                "the backend was connected before this process was forked, and its connections "
+                "are the parent's; call BackendPostgres.connect in each process"
+            )
+        if asyncio.get_running_loop() is not self._loop:
+            raise ConfigurationError(
+                "the backend was connected in another event loop; call BackendPostgres.connect in "
+                "each, such as inside of the function given to asyncio.run"
+            )
+
+    async def fetch(
+        self, sql: str, *arguments: Any, safe: bool = True, seconds: float = REQUEST_SECONDS
+    ) -> list[asyncpg.Record]:
+        """Run one statement as one transaction; `safe` if it may be done twice. See `repeat`."""
+        return await self.repeat(lambda: self.fetch_once(sql, *arguments, seconds=seconds), safe)
+
+    async def fetch_once(
+        self, sql: str, *arguments: Any, seconds: float = REQUEST_SECONDS
+    ) -> list[asyncpg.Record]:
+        """Run one statement as one transaction, once; raises as `borrow`."""
+        async with self.borrow(seconds) as connection:
+            try:
+                rows: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
+            except DRIVER_ERRORS:
+                raise
+            except (ValueError, OverflowError) as error:
+                connection.terminate()
+                raise UnreadableAnswer(
+                    f"PostgreSQL at {self._dsn} answered with a value that Python cannot hold: "
+                    f"{one_line(error)}"
+                ).of(Fault.SERVER, in_doubt=True) from error
+            return rows
+
+    async def repeat(self, attempt: Callable[[], Awaitable[T]], safe: bool) -> T:
+        """Make the attempt, and for a few seconds again where that may help and is safe.
+
+        After a failure that is in doubt only what is `safe` is made again. Raises BackendError.
+        """
+        no_more = time.monotonic() + REQUEST_SECONDS
+        for pause in PAUSES:
+            try:
+                return await attempt()
+            except BackendError as error:
+                if not _may_pass(error) or (error.in_doubt and not safe):
+                    raise
+                if time.monotonic() > no_more:
+                    raise
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+        return await attempt()
+
+    @contextlib.asynccontextmanager
+    async def borrow(self, seconds: float = REQUEST_SECONDS) -> AsyncIterator[Connection]:
+        """A connection for the length of a block, at most `seconds`; behind a pooler, in a
+        transaction.
+
+        Raises BackendError, in doubt where the block may have taken effect.
+        """
+        self.check_loop()
+        try:
+            connection = await self._pool.acquire(timeout=self._acquire_seconds)
+        except DRIVER_ERRORS as error:
+            raise as_backend_error(error, self._dsn) from error
+        silent = asyncio.Event()
+        # Whatever the block waits for then fails, and so do the rollback and the release.
+        deadline = self._loop.call_later(seconds, _end, connection, silent)
+        try:
+            async with self._transaction(connection):
+                yield connection
+        except DRIVER_ERRORS as error:
+            raise await self._failure(error, connection, silent, seconds) from error
+        finally:
+            deadline.cancel()
+            with contextlib.suppress(*DRIVER_ERRORS):  # it is dropped then
+                await self._pool.release(connection, timeout=RELEASE_SECONDS)
+
+    @property
+    def _acquire_seconds(self) -> float:
+        """So that each host can be tried, twice where there are several."""
+        hosts = len(self._dsn.hosts)
+        tries = 1 if hosts == 1 else 2 * hosts
+        return max(REQUEST_SECONDS, self._dsn.connect_timeout * tries)
+
+    def _transaction(self, connection: Connection) -> contextlib.AbstractAsyncContextManager[Any]:
+        return connection.transaction() if self._pooled else contextlib.nullcontext()
+
+    async def _failure(
+        self, error: Exception, connection: Connection, silent: asyncio.Event, seconds: float
+    ) -> BackendError:
+        """What went wrong, and what that means for this connection and the others."""
+        if silent.is_set():
+            await self._pool.expire_connections()  # they may be as dead
+            return ConnectionLost(
+                f"PostgreSQL at {self._dsn} did not answer within {seconds:g} s"
+            ).of(Fault.SERVER, in_doubt=True)
+        failure = as_backend_error(error, self._dsn)
+        if failure.fault is not Fault.SERVER:
+            return failure
+        state = getattr(error, "sqlstate", None) or ""
+        if state == READ_ONLY:
+            await self._pool.expire_connections()  # the others lead to the same server
+        with contextlib.suppress(asyncpg.InterfaceError):  # it is gone already
+            connection.terminate()
+        return failure.of(Fault.SERVER, in_doubt=not state.startswith(_NOTHING_DONE))
+
+
+def _may_pass(error: BackendError) -> bool:
+    if isinstance(error, UnreadableAnswer):
+        return False
+    return error.fault in (Fault.MOMENT, Fault.SERVER)
+
+
+def _end(connection: Connection, silent: asyncio.Event) -> None:
+    silent.set()
+    with contextlib.suppress(asyncpg.InterfaceError):  # it is gone already
+        connection.terminate()
