@@ -20,11 +20,27 @@ class Heard:
     def __init__(self, listener: Listener) -> None:
         self.work = 0
         self.canceled: list[UUID] = []
+        self.finished: list[UUID] = []
+        self.missed = 0
         listener.on_work(self._on_work)
         listener.on_canceled(self.canceled.append)
 
     def _on_work(self) -> None:
         self.work += 1
+
+    def on_missed(self) -> None:
+        self.missed += 1
+
+
+@pytest.fixture
+async def heard_ends(backend: BackendPostgres) -> AsyncIterator[Heard]:
+    """What a listener hears that was asked to listen for finished runs too."""
+    listener = backend.listen()
+    heard = Heard(listener)
+    listener.on_finished(heard.finished.append, heard.on_missed)
+    async with listener:
+        await eventually(lambda: heard.missed == 1)
+        yield heard
 
 
 @pytest.fixture
@@ -137,36 +153,29 @@ async def test_a_connection_without_a_transaction_wakes_at_once(
 
 
 async def test_every_finished_run_of_a_large_flush_wakes_who_waits_for_it(
-    backend: BackendPostgres, listener: Listener
+    backend: BackendPostgres, heard_ends: Heard
 ) -> None:
     """The ids of 500 runs do not fit into one notification."""
     await backend.create_workflow_runs([NewRun("a")] * 500)
     session = await backend.open_session(1)
     runs = await claim(session, "a", limit=500)
-    waiting = [listener.on_finished(run.id) for run in runs]
-    await eventually(lambda: listener._hears_done)
-    waiting = [listener.on_finished(run.id) for run in runs]
 
     await flush(session, ends=[end_of(run) for run in runs])
 
-    async with asyncio.timeout(10):
-        await asyncio.gather(*waiting)
-    await eventually(lambda: not listener._waiting)
+    await eventually(lambda: len(heard_ends.finished) == 500)
+    assert {run.id for run in runs} == set(heard_ends.finished)
     await session.close()
 
 
 async def test_a_canceled_run_is_heard_by_workers_and_by_who_waits(
-    backend: BackendPostgres, listener: Listener
+    backend: BackendPostgres, heard_ends: Heard
 ) -> None:
-    heard = Heard(listener)
     (created,) = await backend.create_workflow_runs([NewRun("a")])
-    waiting = listener.on_finished(created.id)
 
     await backend.cancel_workflow_run(created.id)
 
-    async with asyncio.timeout(10):
-        await waiting
-    await eventually(lambda: heard.canceled == [created.id])
+    await eventually(lambda: heard_ends.canceled == [created.id])
+    await eventually(lambda: heard_ends.finished == [created.id])
 
 
 async def test_a_retried_run_wakes_the_workers(
@@ -184,12 +193,9 @@ async def test_a_retried_run_wakes_the_workers(
 
 
 async def test_a_lost_connection_comes_back_and_wakes_everybody_once(
-    backend: BackendPostgres, listener: Listener, database_url: str
+    backend: BackendPostgres, heard_ends: Heard, database_url: str
 ) -> None:
-    heard = Heard(listener)
-    waiting = listener.on_finished(UUID(int=1))
-    await eventually(lambda: listener._hears_done)
-    waiting = listener.on_finished(UUID(int=1))
+    before = heard_ends.work
     connection = await asyncpg.connect(database_url)
 
     await connection.execute(
@@ -197,12 +203,12 @@ async def test_a_lost_connection_comes_back_and_wakes_everybody_once(
         "WHERE datname = current_database() AND query LIKE 'LISTEN%'"
     )
 
-    async with asyncio.timeout(10):
-        await waiting
-    await eventually(lambda: heard.work == 1)
-    assert listener.healthy
-    await backend.create_workflow_runs([NewRun("a")])
-    await eventually(lambda: heard.work == 2)
+    await eventually(lambda: heard_ends.missed == 2)
+    assert before + 1 == heard_ends.work
+    (created,) = await backend.create_workflow_runs([NewRun("a")])
+    await eventually(lambda: heard_ends.work == before + 2)
+    await backend.cancel_workflow_run(created.id)
+    await eventually(lambda: heard_ends.finished == [created.id])
     await connection.close()
 
 
@@ -221,12 +227,6 @@ async def test_a_listener_that_cannot_connect_says_so_and_goes_on_trying(
 
         assert not listener.healthy
     assert "polling instead: nobody there" in caplog.text
-
-
-async def test_a_waiter_that_gives_up_is_forgotten(listener: Listener) -> None:
-    listener.on_finished(UUID(int=1)).cancel()
-
-    await eventually(lambda: not listener._waiting)
 
 
 @pytest.mark.parametrize("ticks", range(6))

@@ -141,7 +141,7 @@ def a_payload(payload: str) -> None:
         heard: list[object] = []
         listener.on_canceled(heard.append)
         listener.on_woken(heard.append)
-        listener.on_finished(UUID(int=1))
+        listener.on_finished(heard.append, lambda: None)
         listener._hear_work(None, 0, "", payload)
         listener._hear_done(None, 0, "", payload)
         assert all(isinstance(each, UUID) for each in heard)

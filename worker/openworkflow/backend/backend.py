@@ -78,7 +78,7 @@ class BackendPostgres:
         self._listen_dsn, self._pool, self._application_name = listen_dsn, pool, application_name
         self._sql = queries.load(namespace.schema)
         self._requests = Requests(pool, dsn, pooled=pooled)
-        self._fetch, self.check_loop = self._requests.fetch, self._requests.check_loop
+        self._fetch, self.check_usable = self._requests.fetch, self._requests.check_usable
         self.builds = Builds(self._requests.borrow, self._sql, namespace.id)
         self._enqueuing = Enqueuing(self._requests, dsn, self._sql, namespace)
         self._closers: list[Callable[[], Awaitable[object]]] = []
@@ -152,14 +152,14 @@ class BackendPostgres:
         return as_run(rows[0]) if rows else None
 
     async def find_ended_runs(
-        self, run_ids: Collection[UUID], told: Collection[UUID], *, seconds: float
+        self, run_ids: Collection[UUID], told: Collection[UUID], limit: int, *, seconds: float
     ) -> dict[UUID, WorkflowRun | None]:
         """Those of these runs that have ended, None for each that this namespace does not have.
 
-        Those in `told` are among them also if they go on. No more than a hundred at a time; asked
+        Those in `told` are among them also if they go on. No more than `limit` at once; asked for
         once, within `seconds`. Raises BackendError.
         """
-        wanted = (self.namespace_id, list(run_ids), list(told))
+        wanted = (self.namespace_id, list(run_ids), list(told), limit)
         sql = self._sql["find_ended_runs"]
         rows = await self._requests.fetch_once(sql, *wanted, seconds=seconds)
         return {row["wanted_id"]: as_run(row) if row["id"] else None for row in rows}

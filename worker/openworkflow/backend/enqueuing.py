@@ -38,7 +38,7 @@ class Enqueuing:
         self, runs: Sequence[NewRun], connection: Connection | None, period: timedelta
     ) -> list[CreatedRun]:
         """See BackendPostgres.create_workflow_runs."""
-        self._requests.check_loop()
+        self._requests.check_usable()
         if not runs:
             return []
         if connection is not None:

@@ -46,29 +46,33 @@ class Listener:
         self._on_work: list[Callable[[], object]] = []
         self._on_canceled: list[Callable[[UUID], object]] = []
         self._on_woken: list[Callable[[UUID], object]] = []
-        self._waiting: dict[UUID, set[asyncio.Future[None]]] = {}
-        self._hears_done = False
+        self._on_finished: list[Callable[[UUID], object]] = []
+        self._on_missed: list[Callable[[], object]] = []
         self._changed = asyncio.Event()
-        """The connection was lost, or somebody began to wait for a run."""
+        """The connection was lost."""
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        if self._connect is None:
-            logger.warning(
-                "cannot listen for wake-ups through a connection pooler, polling instead; "
-                "OPENWORKFLOW_LISTEN_URL may name a direct connection"
-            )
-            return self
-        first = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._listen_forever(first), name="openworkflow listener")
-        await first
+        await self.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-        self._wake_waiting()
+
+    def start(self) -> asyncio.Future[None]:
+        """Begin to listen; the future is done once the first try has succeeded or failed."""
+        first = asyncio.get_running_loop().create_future()
+        if self._connect is None:
+            logger.warning(
+                "cannot listen for wake-ups through a connection pooler, polling instead; "
+                "OPENWORKFLOW_LISTEN_URL may name a direct connection"
+            )
+            first.set_result(None)
+            return first
+        self._task = asyncio.create_task(self._listen_forever(first), name="openworkflow listener")
+        return first
 
     def on_work(self, callback: Callable[[], object]) -> None:
         """Call back whenever there may be work to claim."""
@@ -82,14 +86,14 @@ class Listener:
         """Call back with the id of each running run that is woken, whoever executes it."""
         self._on_woken.append(callback)
 
-    def on_finished(self, run_id: UUID) -> asyncio.Future[None]:
-        """A future that resolves when the run may have finished; look at its row then."""
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(run_id, set()).add(future)
-        if not self._hears_done:
-            self._changed.set()
-        future.add_done_callback(lambda done: self._forget(run_id, done))
-        return future
+    def on_finished(self, callback: Callable[[UUID], object], missed: Callable[[], object]) -> None:
+        """Call back with the id of each run that may have finished; look at its row then.
+
+        `missed` is called where any may have, unheard. To be asked for before the start: workers
+        are spared this channel.
+        """
+        self._on_finished.append(callback)
+        self._on_missed.append(missed)
 
     async def _listen_forever(self, first: asyncio.Future[None]) -> None:
         delay = RECONNECT_FIRST_SECONDS
@@ -113,21 +117,18 @@ class Listener:
         try:
             connection.add_termination_listener(lambda _: self._changed.set())
             await connection.add_listener(self._namespace.work_channel, self._hear_work)
+            if self._on_finished:
+                await connection.add_listener(self._namespace.done_channel, self._hear_done)
             self.healthy = True
             self._wake_all()
             yield connection
         finally:
-            self.healthy = self._hears_done = False
+            self.healthy = False
             connection.terminate()
 
     async def _until_lost(self, connection: Connection) -> None:
-        """Listen for finished runs once somebody waits for one; workers are spared those."""
         while not connection.is_closed():
             self._changed.clear()
-            if self._waiting and not self._hears_done:
-                await connection.add_listener(self._namespace.done_channel, self._hear_done)
-                self._hears_done = True
-                self._wake_waiting()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CHECK_SECONDS):
                     await self._changed.wait()
@@ -145,28 +146,11 @@ class Listener:
                 wake()
 
     def _hear_done(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
-        if not self._waiting:
-            return
-        for run_id in _ids(str(payload)):
-            for future in tuple(self._waiting.get(run_id, ())):
-                _resolve(future)
+        _call_with_ids(self._on_finished, str(payload))
 
     def _wake_all(self) -> None:
-        for wake in self._on_work:
+        for wake in (*self._on_work, *self._on_missed):
             wake()
-        self._wake_waiting()
-
-    def _wake_waiting(self) -> None:
-        for futures in tuple(self._waiting.values()):
-            for future in tuple(futures):
-                _resolve(future)
-
-    def _forget(self, run_id: UUID, future: asyncio.Future[None]) -> None:
-        futures = self._waiting.get(run_id)
-        if futures is not None:
-            futures.discard(future)
-            if not futures:
-                del self._waiting[run_id]
 
 
 class Waker:

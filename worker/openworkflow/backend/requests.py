@@ -49,8 +49,8 @@ class Requests:
         self._pool, self._dsn, self._pooled = pool, dsn, pooled
         self._loop, self._process = asyncio.get_running_loop(), os.getpid()
 
-    def check_loop(self) -> None:
-        """Raise ConfigurationError where the connections are not ours to use."""
+    def check_usable(self) -> None:
+        """Raise ConfigurationError where the connections are not there for the caller to use."""
         if os.getpid() != self._process:
             raise ConfigurationError(
                 "the backend was connected before this process was forked, and its connections "
@@ -60,6 +60,10 @@ class Requests:
             raise ConfigurationError(
                 "the backend was connected in another event loop; call BackendPostgres.connect in "
                 "each, such as inside of the function given to asyncio.run"
+            )
+        if self._pool.is_closing():
+            raise ConfigurationError(
+                "the backend was stopped; call BackendPostgres.connect for another"
             )
 
     async def fetch(
@@ -109,7 +113,7 @@ class Requests:
 
         Raises BackendError, in doubt where the block may have taken effect.
         """
-        self.check_loop()
+        self.check_usable()
         try:
             connection = await self._pool.acquire(timeout=self._acquire_seconds)
         except DRIVER_ERRORS as error:

@@ -1,15 +1,12 @@
 """The client: start runs, wait for their results, look at them, cancel and retry them."""
 
-import asyncio
-import random
-import time
 from collections.abc import Sequence
 from typing import Any, TypeVar, Unpack, overload
 from uuid import UUID
 
 from openworkflow.backend.backend import BackendPostgres, CreatedRun, Page, RunFilter
-from openworkflow.backend.notifications import Listener
 from openworkflow.client.handle import RunDetails, RunHandle
+from openworkflow.client.looks import looks_of
 from openworkflow.client.request import (
     ManyRunsOptions,
     Request,
@@ -31,10 +28,6 @@ from openworkflow.worker.worker import Worker
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
 
-FIRST_POLL_SECONDS = 0.05
-POLL_SECONDS = 2.0
-"""Under the wake-ups: the longest pause between two looks at a run."""
-
 
 class OpenWorkflow:
     """Starts and follows runs in the namespace of `backend`.
@@ -46,8 +39,6 @@ class OpenWorkflow:
         self, backend: BackendPostgres, *, payload_limit: int = DEFAULT_PAYLOAD_LIMIT
     ) -> None:
         self._backend, self._payload_limit = backend, payload_limit
-        self._listener: Listener | None = None
-        self._listening = asyncio.Lock()
 
     @overload
     async def run_workflow(
@@ -154,42 +145,27 @@ class OpenWorkflow:
         return Worker(self._backend, workflows, concurrency=concurrency, **options)
 
     async def stop(self) -> None:
-        """Stop listening for results. The backend is its opener's to stop."""
-        if self._listener is not None:
-            await self._listener.__aexit__(None, None, None)
-            self._listener = None
+        """Stop listening for results, unless some are waited for. The backend is its opener's to
+        stop, and ends what waits then.
+        """
+        await looks_of(self._backend).rest()
 
     async def wait(self, run_id: UUID, timeout: Duration | None = None) -> WorkflowRun:
-        """The run once it has finished, however. Raises RunNotFound or ResultTimeout."""
-        limit = None if timeout is None else parse_duration(timeout).total_seconds()
-        give_up = None if limit is None else time.monotonic() + limit
-        listener = await self._listen()
-        pause = FIRST_POLL_SECONDS
-        while True:
-            # Subscribe before looking, or an end in between would be missed.
-            finished = listener.on_finished(run_id)
-            try:
-                run = await self.get_workflow_run(run_id)
-                if run.status.finished:
-                    return run
-                left = float("inf") if give_up is None else give_up - time.monotonic()
-                if limit is not None and left <= 0:
-                    unclaimed = run.workflow_name if run.started_at is None else None
-                    raise ResultTimeout(run_id, limit, unclaimed)
-                seconds = min(left, pause * random.uniform(0.75, 1.0))
-                await asyncio.wait({finished}, timeout=seconds)
-            finally:
-                finished.cancel()
-            pause = min(pause * 2, POLL_SECONDS)
+        """The run once it has finished, however; an outage of the database is waited out.
 
-    async def _listen(self) -> Listener:
-        async with self._listening:
-            if self._listener is None:
-                listener = self._backend.listen()
-                await listener.__aenter__()
-                self._backend.on_stop(self.stop)
-                self._listener = listener
-            return self._listener
+        Raises RunNotFound, ResultTimeout at most two seconds after `timeout`, and BackendError
+        where a database that answers refuses the look, for half a minute, or was stopped.
+        """
+        limit = None if timeout is None else parse_duration(timeout).total_seconds()
+        looks = looks_of(self._backend)
+        run = await looks.run(run_id, limit)
+        if run is not None and run.status.finished:
+            return run
+        assert limit is not None
+        if run is None:
+            unknown = str(looks.trouble or "the database did not answer in time")
+            raise ResultTimeout(run_id, limit, unknown=unknown) from looks.trouble
+        raise ResultTimeout(run_id, limit, run.workflow_name if run.started_at is None else None)
 
     async def _start(
         self,

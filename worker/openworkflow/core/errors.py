@@ -123,9 +123,17 @@ class WorkflowCanceled(OpenWorkflowError):
 class ResultTimeout(OpenWorkflowError, TimeoutError):
     """The run did not finish while the caller waited; it goes on."""
 
-    def __init__(self, run_id: UUID | str, seconds: float, unclaimed: str | None = None) -> None:
-        """`unclaimed` is the run's workflow, where no worker has begun it."""
-        hint = "it goes on"
+    def __init__(
+        self,
+        run_id: UUID | str,
+        seconds: float,
+        unclaimed: str | None = None,
+        unknown: str | None = None,
+    ) -> None:
+        """`unclaimed` is the run's workflow, where no worker has begun it; `unknown` says why the
+        run could not be looked at in the end.
+        """
+        hint = "it goes on" if unknown is None else f"how it stands is not known: {unknown}"
         if unclaimed is not None:
             hint = f"no worker has claimed it so far: does one serve {unclaimed!r}?"
         super().__init__(f"workflow run {run_id} did not finish within {seconds:g} s; {hint}")
