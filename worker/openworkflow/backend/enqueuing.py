@@ -11,7 +11,7 @@ from openworkflow.backend.gathering import Gathering, can_gather
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.notifications import Waker
 from openworkflow.backend.records import CreatedRun, NewRun
-from openworkflow.backend.requests import REQUEST_SECONDS, Requests
+from openworkflow.backend.requests import Requests
 from openworkflow.backend.url import Dsn
 from openworkflow.core.ids import uuid7
 
@@ -73,10 +73,10 @@ class Enqueuing:
         # Alone, the NOTIFY rides along; among others it would make their commits take turns.
         alone = not self._creating and not self._waker.busy and len(runs) <= CHUNK
         characters = sum(len(run.input or "") for run in runs)
-        seconds = REQUEST_SECONDS + characters / CHARACTERS_PER_SECOND
+        more = characters / CHARACTERS_PER_SECOND
         self._creating += 1
         try:
-            async with self._requests.borrow(seconds) as connection:
+            async with self._requests.borrow(more=more) as connection:
                 created = await self._creation(period).create(
                     connection, runs, self._namespace.work_channel if alone else None
                 )

@@ -31,6 +31,8 @@ T = TypeVar("T")
 REQUEST_SECONDS = 15.0
 """For a connection, and again for the statements on it. Who is silent for as long is taken for
 dead: a connection that nobody closed would else be waited for without end."""
+REPEAT_SECONDS = 20.0
+"""No try begins later than that after the first: one more where the first met with silence."""
 SCAN_SECONDS = 900.0
 """For what may read a table whole."""
 RELEASE_SECONDS = 2.0
@@ -67,13 +69,13 @@ class Requests:
             )
 
     async def fetch(
-        self, sql: str, *arguments: Any, safe: bool = True, seconds: float = REQUEST_SECONDS
+        self, sql: str, *arguments: Any, safe: bool = True, seconds: float | None = None
     ) -> list[asyncpg.Record]:
         """Run one statement as one transaction; `safe` if it may be done twice. See `repeat`."""
         return await self.repeat(lambda: self.fetch_once(sql, *arguments, seconds=seconds), safe)
 
     async def fetch_once(
-        self, sql: str, *arguments: Any, seconds: float = REQUEST_SECONDS
+        self, sql: str, *arguments: Any, seconds: float | None = None
     ) -> list[asyncpg.Record]:
         """Run one statement as one transaction, once; raises as `borrow`."""
         async with self.borrow(seconds) as connection:
@@ -94,7 +96,7 @@ class Requests:
 
         After a failure that is in doubt only what is `safe` is made again. Raises BackendError.
         """
-        no_more = time.monotonic() + REQUEST_SECONDS
+        no_more = time.monotonic() + REPEAT_SECONDS
         for pause in PAUSES:
             try:
                 return await attempt()
@@ -107,9 +109,13 @@ class Requests:
         return await attempt()
 
     @contextlib.asynccontextmanager
-    async def borrow(self, seconds: float = REQUEST_SECONDS) -> AsyncIterator[Connection]:
-        """A connection for the length of a block, at most `seconds`; behind a pooler, in a
-        transaction.
+    async def borrow(
+        self, seconds: float | None = None, *, more: float = 0.0
+    ) -> AsyncIterator[Connection]:
+        """A connection for the length of a block: for `seconds`, by default REQUEST_SECONDS and
+        `more`.
+
+        Behind a pooler the block is a transaction.
 
         Raises BackendError, in doubt where the block may have taken effect.
         """
@@ -118,7 +124,7 @@ class Requests:
             connection = await self._pool.acquire(timeout=self._acquire_seconds)
         except DRIVER_ERRORS as error:
             raise as_backend_error(error, self._dsn) from error
-        silent = asyncio.Event()
+        silent, seconds = asyncio.Event(), seconds or REQUEST_SECONDS + more
         # Whatever the block waits for then fails, and so do the rollback and the release.
         deadline = self._loop.call_later(seconds, _end, connection, silent)
         try:
