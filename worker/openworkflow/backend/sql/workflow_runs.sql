@@ -165,10 +165,16 @@ select {run_columns} from {schema}.workflow_runs where id = $2 and namespace_id 
 -- name: find_ended_runs
 -- For all who wait in a process. Of $2 those that have ended and those that are not there; of $3,
 -- which are among $2, all. Results may be large, so there are no more than $4 at once.
-select run_id as wanted_id, {run_columns}
+-- The offset keeps it at one walk of the primary key for each, whatever else the table holds.
+select run_id as wanted_id, run.*
   from unnest($2::uuid[]) as wanted (run_id)
-  left join {schema}.workflow_runs on id = run_id and namespace_id = $1
- where id is null or status in ('succeeded', 'failed', 'canceled') or run_id = any ($3::uuid[])
+  left join lateral (select {run_columns}
+                       from {schema}.workflow_runs
+                      where id = run_id and namespace_id = $1
+                     offset 0) run on true
+ where run.id is null
+    or run.status in ('succeeded', 'failed', 'canceled')
+    or run_id = any ($3::uuid[])
  limit $4;
 
 
