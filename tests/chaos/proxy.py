@@ -29,7 +29,15 @@ class Proxy:
     about: bytes = b""
     """What such a statement holds."""
     lost: int = 0
+    hush: bytes = b""
+    """A connection falls silent when its client sends this; what it holds is swallowed."""
+    hushes: int = 1_000_000
+    """So many more of them."""
+    deaf: bool = False
+    """New connections are accepted, and nothing more."""
     _pairs: set[_Pair] = field(default_factory=set)
+    _left: list[asyncio.StreamWriter] = field(default_factory=list)
+    """Connections to the server whose clients are gone without a word."""
     _flowing: asyncio.Event = field(default_factory=asyncio.Event)
     _handlers: set[asyncio.Task[None]] = field(default_factory=set)
     _server: asyncio.Server | None = None
@@ -45,6 +53,8 @@ class Proxy:
         self._flowing.set()
         self.cut()
         await asyncio.gather(*self._handlers)
+        for server in self._left:
+            server.transport.abort()
 
     def cut(self) -> int:
         """Reset every connection; how many there were."""
@@ -67,12 +77,22 @@ class Proxy:
             pair.silent = True
         return len(self._pairs)
 
+    @property
+    def silent(self) -> int:
+        """How many connections are silent, and still open on the client's side."""
+        return sum(pair.silent for pair in self._pairs)
+
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         handler = asyncio.create_task(self._carry(reader, writer))
         self._handlers.add(handler)
         handler.add_done_callback(self._handlers.discard)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.deaf:
+            with contextlib.suppress(OSError):
+                await reader.read()
+            writer.transport.abort()
+            return
         try:
             server_reader, server = await asyncio.open_connection("127.0.0.1", self.upstream_port)
         except OSError:
@@ -91,8 +111,11 @@ class Proxy:
             for task in both:
                 task.cancel()
             await asyncio.gather(*both, return_exceptions=True)
-            for end in (writer, server):
-                end.transport.abort()
+            writer.transport.abort()
+            if pair.silent:  # nor does the server hear that the client has left
+                self._left.append(server)
+            else:
+                server.transport.abort()
 
     async def _forward(
         self, pair: _Pair, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -100,6 +123,9 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 await self._pass(pair)
+                if self.hush and self.hushes and self.hush in data:
+                    self.hushes -= 1
+                    pair.silent = True
                 if pair.silent:
                     continue
                 # A prepared statement is bound and executed: B, E and S are in one piece.

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from openworkflow import BackendPostgres
-from openworkflow.backend import connection as under_test
+from openworkflow.backend import liveness as under_test
 from tests.chaos.proxy import Proxy
 
 

@@ -1,7 +1,7 @@
 """BackendPostgres: the tables of one namespace, a method for each thing that is done with them."""
 
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Self
@@ -9,12 +9,13 @@ from uuid import UUID
 
 from openworkflow.backend import flush, migrations, queries
 from openworkflow.backend.builds import Builds
-from openworkflow.backend.connection import Connection, Link, connect, open_pool, probe
+from openworkflow.backend.connection import Connection, Link, connect, connected, open_pool, probe
 from openworkflow.backend.connection import close_pool as closed
 from openworkflow.backend.diagnostics import Diagnostics, diagnose
 from openworkflow.backend.enqueuing import IDEMPOTENCY_PERIOD, Enqueuing
 from openworkflow.backend.failures import DRIVER_ERRORS, ConnectionLost, as_backend_error
 from openworkflow.backend.ledger import Ledger, Loss, MigrationState, look
+from openworkflow.backend.liveness import SCAN_SECONDS
 from openworkflow.backend.migrations import Migration
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.notifications import Listener
@@ -29,7 +30,7 @@ from openworkflow.backend.records import (
     RunFilter,
     Wake,
 )
-from openworkflow.backend.requests import SCAN_SECONDS, Requests
+from openworkflow.backend.requests import Requests
 from openworkflow.backend.rows import as_member, as_run, as_step, cursor_after, read_cursor
 from openworkflow.backend.session import HeartbeatSession, WorkerSession
 from openworkflow.backend.url import Dsn, parse
@@ -327,18 +328,9 @@ class BackendPostgres:
         async with self._requests.borrow() as connection:
             return await look(connection, self.schema)
 
-    @contextlib.asynccontextmanager
-    async def _own_connection(self) -> AsyncIterator[Connection]:
-        """A connection outside of the pool, whose settings and transactions nobody shares."""
-        connection = await connect(
-            self.url, application_name=self._application_name, pooled=self.pooled
-        )
-        try:
-            yield connection
-        except DRIVER_ERRORS as error:
-            raise as_backend_error(error, self.url) from error
-        finally:
-            connection.terminate()
+    def _own_connection(self) -> AbstractAsyncContextManager[Connection]:
+        """One outside of the pool, whose settings and transactions nobody shares."""
+        return connected(self.url, application_name=self._application_name, pooled=self.pooled)
 
     async def _existing(self, run_id: UUID) -> WorkflowRun:
         run = await self.get_workflow_run(run_id)
@@ -347,4 +339,9 @@ class BackendPostgres:
         return run
 
     def _link(self) -> Link:
-        return Link(self.url, application_name=self._application_name, pooled=self.pooled)
+        return Link(
+            self.url,
+            application_name=self._application_name,
+            pooled=self.pooled,
+            silences=self._requests.silences,
+        )

@@ -8,21 +8,24 @@ transaction, settings are local to it, and nothing is prepared under a name.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import asyncpg
 from asyncpg.pgproto.pgproto import UUID
 
+from openworkflow.backend import liveness
 from openworkflow.backend.failures import (
     DRIVER_ERRORS,
     ConnectionLost,
     UnreadableAnswer,
     as_backend_error,
     one_line,
+    silent,
 )
 from openworkflow.backend.hosts import dial
+from openworkflow.backend.liveness import Silences, bounded
 from openworkflow.backend.url import Dsn
 from openworkflow.core import ids
 from openworkflow.core.errors import BackendError, Fault
@@ -45,20 +48,31 @@ WORKER_SETTINGS = {
 """Every statement of a worker walks an index. Without these the planner, which knows nothing of
 tables that were never analysed, scans and hashes them: a tenth of the throughput."""
 
-STATEMENT_TIMEOUT = 60.0
-"""Seconds until a statement of a worker is given up with its connection: a network may fall silent
-without closing anything."""
-
-CLOSE_SECONDS = 5.0
-"""How long a pool has to be closed: who hears nothing would wait for it for ever."""
-
+WORKER_LIMITS = {"lock_timeout": f"{liveness.LOCK_SECONDS * 1000:.0f}"}
+"""How long PostgreSQL waits for others on behalf of a worker."""
+POOLED_LIMITS = {
+    "idle_in_transaction_session_timeout": f"{liveness.OPEN_TRANSACTION_SECONDS * 1000:.0f}"
+}
+"""Behind a pooler: how long a transaction stays open whose end does not arrive."""
 ATTEMPTS = 3
 """How often a statement is sent where another one was in the way."""
 _LEAVES_CONNECTION = {Fault.VALUE, Fault.MOMENT, Fault.SIZE, Fault.TABLE}
 """After these the connection is as good as before, unless the server ended it."""
 
-_SET_LOCAL = "; ".join(
-    f"set local {name} = {value}" for name, value in WORKER_SETTINGS.items() if "plan" not in name
+_LOCK_TIMEOUT = "55P03"
+
+
+def set_local(settings: Mapping[str, str]) -> str:
+    """The SQL that gives these to a transaction."""
+    return "; ".join(f"set local {name} = {value}" for name, value in settings.items())
+
+
+_BEGIN = "; ".join(
+    (
+        "begin",
+        set_local({name: on for name, on in WORKER_SETTINGS.items() if "plan" not in name}),
+        set_local(WORKER_LIMITS | POOLED_LIMITS),
+    )
 )
 
 
@@ -68,10 +82,16 @@ async def connect(
     application_name: str,
     settings: Mapping[str, str] | None = None,
     pooled: bool = False,
+    patient: bool = False,
 ) -> Connection:
-    """Open a connection; raises BackendError (ConnectionLost where trying again may help)."""
+    """Open a connection; raises BackendError (ConnectionLost where trying again may help).
+
+    A statement may take ANSWER_SECONDS there; if `patient`, as long as it likes.
+    """
+    arguments = _arguments(dsn, application_name, settings, pooled)
+    limit = None if patient else liveness.ANSWER_SECONDS
     try:
-        return await dial(dsn, **_arguments(dsn, application_name, settings, pooled))
+        return await dial(dsn, **arguments, command_timeout=limit)
     except Exception as error:
         raise as_backend_error(error, dsn) from error
 
@@ -79,7 +99,7 @@ async def connect(
 async def close_pool(pool: Any) -> None:
     """Close its connections; those that have not after CLOSE_SECONDS are dropped."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(CLOSE_SECONDS):  # on which the pool drops what it has
+        async with asyncio.timeout(liveness.CLOSE_SECONDS):  # on which the pool drops what it has
             await pool.close()
 
 
@@ -101,19 +121,26 @@ async def probe(dsn: Dsn, *, application_name: str) -> tuple[Connection, bool]:
     """A first connection, and whether there is a pooler in between.
 
     A pooler refuses a worker's settings, or shows by its process id that it is not the server.
-    The connection is good for transactions in either case.
+    The connection is good for transactions in either case, and of any length: migrations use it.
     """
     try:
         connection = await connect(
-            dsn, application_name=application_name, settings=WORKER_SETTINGS, pooled=True
+            dsn,
+            application_name=application_name,
+            settings=WORKER_SETTINGS,
+            pooled=True,
+            patient=True,
         )
     except BackendError as error:
         if "startup parameter" not in str(error.__cause__):
             raise
-        return await connect(dsn, application_name=application_name, pooled=True), True
+        return await connect(
+            dsn, application_name=application_name, pooled=True, patient=True
+        ), True
     try:
-        async with connection.transaction():
-            pid = await connection.fetchval("select pg_backend_pid()")
+        with bounded(connection):
+            async with connection.transaction():
+                pid = await connection.fetchval("select pg_backend_pid()")
     except Exception as error:
         connection.terminate()
         raise as_backend_error(error, dsn) from error
@@ -123,20 +150,34 @@ async def probe(dsn: Dsn, *, application_name: str) -> tuple[Connection, bool]:
 class Link:
     """One connection with a worker's settings that is opened again when it is needed."""
 
-    __slots__ = ("_application_name", "_connection", "_dsn", "_pooled")
+    __slots__ = (
+        "_application_name",
+        "_connection",
+        "_dsn",
+        "_patience",
+        "_pooled",
+        "_silences",
+        "_silences_before",
+    )
 
-    def __init__(self, dsn: Dsn, *, application_name: str, pooled: bool) -> None:
+    def __init__(
+        self, dsn: Dsn, *, application_name: str, pooled: bool, silences: Silences | None = None
+    ) -> None:
         self._dsn, self._application_name, self._pooled = dsn, application_name, pooled
         self._connection: Connection | None = None
+        self._silences, self._silences_before = silences or Silences(), 0
+        self._patience = liveness.ANSWER_SECONDS
 
     async def open(self) -> None:
         """Connect, unless connected; raises BackendError."""
-        if self._connection is not None and not self._connection.is_closed():
+        if not self._is_closed() and self._silences_before == self._silences.count:
             return
+        self.drop()
+        self._silences_before = self._silences.count
         self._connection = await connect(
             self._dsn,
             application_name=self._application_name,
-            settings=None if self._pooled else WORKER_SETTINGS,
+            settings=None if self._pooled else WORKER_SETTINGS | WORKER_LIMITS,
             pooled=self._pooled,
         )
 
@@ -149,10 +190,16 @@ class Link:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 await self._reopen()
-                return await self._send(sql, arguments)
+                rows = await self._send(sql, arguments)
+                self._patience = liveness.ANSWER_SECONDS
+                return rows
+            except TimeoutError as error:
+                raise self._silence() from error
             except DRIVER_ERRORS as error:
                 failure = self._failure(as_backend_error(error, self._dsn))
-                if failure.fault is Fault.MOMENT and attempt < ATTEMPTS:
+                # Who waited for a lock in vain has waited long enough.
+                again = getattr(error, "sqlstate", None) != _LOCK_TIMEOUT and attempt < ATTEMPTS
+                if failure.fault is Fault.MOMENT and again:
                     continue
                 raise failure from error
             except (ValueError, OverflowError) as error:
@@ -177,7 +224,7 @@ class Link:
         connection, self._connection = self._connection, None
         if connection is not None and not connection.is_closed():
             with contextlib.suppress(*DRIVER_ERRORS):
-                await connection.close(timeout=5)
+                await connection.close(timeout=liveness.GOODBYE_SECONDS)
 
     async def _reopen(self) -> None:
         """Whatever keeps a connection that once was good from coming back may pass."""
@@ -187,6 +234,13 @@ class Link:
             raise
         except BackendError as error:
             raise ConnectionLost(str(error)) from error
+
+    def _silence(self) -> BackendError:
+        """No answer in time: the connection is taken for dead, and so are those of its age."""
+        self.drop()
+        self._silences.heard_nothing()
+        seconds, self._patience = self._patience, min(2 * self._patience, liveness.PATIENT_SECONDS)
+        return silent(self._dsn, seconds)
 
     def _failure(self, failure: BackendError) -> BackendError:
         """What a statement's failure means for the connection."""
@@ -202,21 +256,33 @@ class Link:
         assert connection is not None
         if not self._pooled:
             rows: list[asyncpg.Record] = await connection.fetch(
-                sql, *arguments, timeout=STATEMENT_TIMEOUT
+                sql, *arguments, timeout=self._patience
             )
             return rows
-        await connection.execute(f"begin; {_SET_LOCAL}", timeout=STATEMENT_TIMEOUT)
+        await connection.execute(_BEGIN, timeout=liveness.ANSWER_SECONDS)
         try:
-            rows = await connection.fetch(sql, *arguments, timeout=STATEMENT_TIMEOUT)
+            rows = await connection.fetch(sql, *arguments, timeout=self._patience)
         except asyncpg.PostgresError:
             if not connection.is_closed():
-                await connection.execute("rollback", timeout=STATEMENT_TIMEOUT)
+                await connection.execute("rollback", timeout=liveness.ANSWER_SECONDS)
             raise
-        await connection.execute("commit", timeout=STATEMENT_TIMEOUT)
+        await connection.execute("commit", timeout=liveness.ANSWER_SECONDS)
         return rows
 
     def _is_closed(self) -> bool:
         return self._connection is None or bool(self._connection.is_closed())
+
+
+@contextlib.asynccontextmanager
+async def connected(dsn: Dsn, *, application_name: str, pooled: bool) -> AsyncIterator[Connection]:
+    """A connection for the length of a block, for statements of any length; not in a pool."""
+    connection = await connect(dsn, application_name=application_name, pooled=pooled, patient=True)
+    try:
+        yield connection
+    except DRIVER_ERRORS as error:
+        raise as_backend_error(error, dsn) from error
+    finally:
+        connection.terminate()
 
 
 def _arguments(

@@ -23,6 +23,7 @@ __all__ = [
     "UnreadableAnswer",
     "as_backend_error",
     "one_line",
+    "silent",
 ]
 
 DRIVER_ERRORS = (
@@ -74,6 +75,15 @@ def as_backend_error(error: BaseException, dsn: Dsn) -> BackendError:
         return ConnectionLost(f"the connection to PostgreSQL at {dsn} was lost: {one_line(error)}")
     message = f"PostgreSQL at {dsn}: {type(error).__name__}: {one_line(error)}"
     return BackendError(message).of(Fault.OURS)
+
+
+def silent(dsn: Dsn, seconds: float) -> ConnectionLost:
+    """The error for a connection that has not answered a statement for so long."""
+    return ConnectionLost(
+        f"PostgreSQL at {dsn} did not answer within {seconds:g} s, and the connection was dropped; "
+        "if it happens again, look at the network in between, at poolers, and at long statements "
+        "in pg_stat_activity"
+    ).of(Fault.SERVER, in_doubt=True)
 
 
 def _from_network(error: OSError, dsn: Dsn) -> BackendError:

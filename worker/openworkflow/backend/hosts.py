@@ -4,6 +4,7 @@ from typing import Any
 
 import asyncpg
 
+from openworkflow.backend.liveness import guard_socket
 from openworkflow.backend.url import Dsn
 
 _TRY_ANOTHER = (
@@ -25,7 +26,14 @@ async def dial(dsn: Dsn, /, *places: Any, **arguments: Any) -> Any:
 
     Each host has `connect_timeout` for itself. Where the URL does not say what is wanted and has
     several hosts, one that takes writes is preferred to a standby, and a standby to none.
+    The kernel is told to notice when the host is gone.
     """
+    connection = await _dial(dsn, places, arguments)
+    guard_socket(connection._transport)
+    return connection
+
+
+async def _dial(dsn: Dsn, places: tuple[Any, ...], arguments: dict[str, Any]) -> Any:
     if len(dsn.hosts) == 1:
         return await asyncpg.connect(*places, **arguments)
     failure: BaseException | None = None

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from openworkflow.backend.blueprint import TABLES, Index, Made, Migration, known, made_by
+from openworkflow.backend.liveness import bounded
 from openworkflow.backend.queries import quoted
 from openworkflow.core.errors import BackendError
 
@@ -134,6 +135,11 @@ class Ledger:
 async def look(connection: Connection, schema: str) -> Ledger:
     """Take one look, of one moment: a migration may be committed while it is taken."""
     isolation = None if connection.is_in_transaction() else "repeatable_read"
+    with bounded(connection):
+        return await _look(connection, schema, isolation)
+
+
+async def _look(connection: Connection, schema: str, isolation: str | None) -> Ledger:
     async with connection.transaction(isolation=isolation):
         ours = [TABLE, *made_by(known()).tables]
         columns = frozenset(map(tuple, await connection.fetch(_COLUMNS, schema, ours)))

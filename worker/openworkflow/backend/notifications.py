@@ -14,6 +14,7 @@ from uuid import UUID
 
 import asyncpg
 
+from openworkflow.backend import liveness
 from openworkflow.backend.connection import Connection
 from openworkflow.backend.failures import DRIVER_ERRORS
 from openworkflow.backend.namespace import Namespace
@@ -22,9 +23,7 @@ from openworkflow.core.errors import BackendError
 logger = logging.getLogger(__name__)
 
 RECONNECT_FIRST_SECONDS = 0.1
-RECONNECT_MAX_SECONDS = 30.0
-CHECK_SECONDS = 30.0
-"""How often an idle listening connection is asked whether it still lives."""
+RECONNECT_MAX_SECONDS = 10.0
 CANCELED = "canceled "
 """Begins the payload that tells workers of a canceled run."""
 WOKEN = "wake "
@@ -98,14 +97,18 @@ class Listener:
     async def _listen_forever(self, first: asyncio.Future[None]) -> None:
         delay = RECONNECT_FIRST_SECONDS
         while True:
+            heard = False
             try:
                 async with self._connection() as connection:
-                    delay = RECONNECT_FIRST_SECONDS
+                    heard, delay = True, RECONNECT_FIRST_SECONDS
                     _resolve(first)
                     await self._until_lost(connection)
-                logger.warning("lost the connection for wake-ups, polling instead")
+                logger.info("the connection for wake-ups was closed, opening another")
             except (BackendError, *DRIVER_ERRORS) as error:
-                logger.warning("no wake-ups for now, polling instead: %s", error)
+                # One that was good may end for good reasons, such as idle_session_timeout: no
+                # trouble unless the next cannot be had.
+                level = logging.INFO if heard else logging.WARNING
+                logger.log(level, "no wake-ups for now, polling instead: %s", _words(error))
             _resolve(first)
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
             delay = min(delay * 2, RECONNECT_MAX_SECONDS)
@@ -130,10 +133,10 @@ class Listener:
         while not connection.is_closed():
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CHECK_SECONDS):
+                async with asyncio.timeout(liveness.CHECK_SECONDS):
                     await self._changed.wait()
                 continue
-            await connection.execute("select 1", timeout=CHECK_SECONDS)
+            await connection.execute("select 1", timeout=liveness.CHECK_ANSWER_SECONDS)
 
     def _hear_work(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
         text = str(payload)
@@ -201,6 +204,10 @@ class Waker:
             logger.warning("could not wake the workers, they will poll: %s", error)
         finally:
             self._task = None
+
+
+def _words(error: Exception) -> str:
+    return str(error) or "it does not answer"
 
 
 _COMMITS = ("COMMIT", "END")

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import Any
 from uuid import UUID
 
-from openworkflow.backend.requests import SCAN_SECONDS
+from openworkflow.backend.liveness import SCAN_SECONDS
 
 
 async def pruned(

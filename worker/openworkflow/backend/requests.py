@@ -14,29 +14,27 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from openworkflow.backend.connection import Connection
+from openworkflow.backend.connection import POOLED_LIMITS, Connection, set_local
 from openworkflow.backend.failures import (
     DRIVER_ERRORS,
     READ_ONLY,
-    ConnectionLost,
     UnreadableAnswer,
     as_backend_error,
     one_line,
+)
+from openworkflow.backend.failures import silent as silent_error
+from openworkflow.backend.liveness import (
+    RELEASE_SECONDS,
+    REPEAT_SECONDS,
+    REQUEST_SECONDS,
+    Silences,
 )
 from openworkflow.backend.url import Dsn
 from openworkflow.core.errors import BackendError, ConfigurationError, Fault
 
 T = TypeVar("T")
 
-REQUEST_SECONDS = 15.0
-"""For a connection, and again for the statements on it. Who is silent for as long is taken for
-dead: a connection that nobody closed would else be waited for without end."""
-REPEAT_SECONDS = 20.0
-"""No try begins later than that after the first: one more where the first met with silence."""
-SCAN_SECONDS = 900.0
-"""For what may read a table whole."""
-RELEASE_SECONDS = 2.0
-"""For a statement whose caller was cancelled to end; then its connection is dropped."""
+_LIMIT = set_local(POOLED_LIMITS)
 PAUSES = 0.1, 0.4, 1.6, 3.2
 """Seconds before a request is sent again: a server that restarts is back within them."""
 
@@ -50,6 +48,7 @@ class Requests:
     def __init__(self, pool: Any, dsn: Dsn, *, pooled: bool) -> None:
         self._pool, self._dsn, self._pooled = pool, dsn, pooled
         self._loop, self._process = asyncio.get_running_loop(), os.getpid()
+        self.silences, self._silences_before = Silences(), 0
 
     def check_usable(self) -> None:
         """Raise ConfigurationError where the connections are not there for the caller to use."""
@@ -120,6 +119,9 @@ class Requests:
         Raises BackendError, in doubt where the block may have taken effect.
         """
         self.check_usable()
+        if self._silences_before != self.silences.count:  # one of another kind of the backend's
+            self._silences_before = self.silences.count
+            await self._pool.expire_connections()
         try:
             connection = await self._pool.acquire(timeout=self._acquire_seconds)
         except DRIVER_ERRORS as error:
@@ -134,8 +136,7 @@ class Requests:
             raise await self._failure(error, connection, silent, seconds) from error
         finally:
             deadline.cancel()
-            with contextlib.suppress(*DRIVER_ERRORS):  # it is dropped then
-                await self._pool.release(connection, timeout=RELEASE_SECONDS)
+            await asyncio.shield(asyncio.ensure_future(self._give_back(connection)))
 
     @property
     def _acquire_seconds(self) -> float:
@@ -144,26 +145,51 @@ class Requests:
         tries = 1 if hosts == 1 else 2 * hosts
         return max(REQUEST_SECONDS, self._dsn.connect_timeout * tries)
 
-    def _transaction(self, connection: Connection) -> contextlib.AbstractAsyncContextManager[Any]:
-        return connection.transaction() if self._pooled else contextlib.nullcontext()
+    async def _give_back(self, connection: Connection) -> None:
+        """One that does not end what it was at is dropped, also if nobody waits for that."""
+        try:
+            await self._pool.release(connection, timeout=RELEASE_SECONDS)
+        except TimeoutError:
+            self.silences.heard_nothing()
+        except DRIVER_ERRORS:
+            pass
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self, connection: Connection) -> AsyncIterator[None]:
+        """Behind a pooler, a transaction that the server ends if its end never arrives."""
+        if not self._pooled:
+            yield
+            return
+        transaction = connection.transaction()
+        try:
+            await transaction.start()
+            try:
+                await connection.execute(_LIMIT)
+                yield
+            except asyncio.CancelledError:
+                raise
+            except BaseException:
+                await transaction.rollback()
+                raise
+            await transaction.commit()
+        except asyncio.CancelledError:
+            _drop(connection)  # to ask for its end would be to wait once more
+            raise
 
     async def _failure(
         self, error: Exception, connection: Connection, silent: asyncio.Event, seconds: float
     ) -> BackendError:
         """What went wrong, and what that means for this connection and the others."""
         if silent.is_set():
-            await self._pool.expire_connections()  # they may be as dead
-            return ConnectionLost(
-                f"PostgreSQL at {self._dsn} did not answer within {seconds:g} s"
-            ).of(Fault.SERVER, in_doubt=True)
+            self.silences.heard_nothing()  # the others may be as dead
+            return silent_error(self._dsn, seconds)
         failure = as_backend_error(error, self._dsn)
         if failure.fault is not Fault.SERVER:
             return failure
         state = getattr(error, "sqlstate", None) or ""
         if state == READ_ONLY:
             await self._pool.expire_connections()  # the others lead to the same server
-        with contextlib.suppress(asyncpg.InterfaceError):  # it is gone already
-            connection.terminate()
+        _drop(connection)
         return failure.of(Fault.SERVER, in_doubt=not state.startswith(_NOTHING_DONE))
 
 
@@ -175,5 +201,9 @@ def _may_pass(error: BackendError) -> bool:
 
 def _end(connection: Connection, silent: asyncio.Event) -> None:
     silent.set()
+    _drop(connection)
+
+
+def _drop(connection: Connection) -> None:
     with contextlib.suppress(asyncpg.InterfaceError):  # it is gone already
         connection.terminate()
