@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -20,7 +21,7 @@ from openworkflow.engine.guard import LeaseGuard
 from openworkflow.telemetry.metrics import Metrics
 from openworkflow.worker import heartbeat as heartbeat_module
 from openworkflow.worker.heartbeat import Heartbeat
-from tests.flushes import wanted
+from tests.flushes import claim, wanted
 from tests.helpers import eventually
 from tests.refusing import refusing
 
@@ -391,4 +392,54 @@ async def test_a_lease_that_cannot_be_extended_costs_no_other_run_its_lease(
     async with refusing(observer, "workflow_runs", "42501"):
         with pytest.raises(BackendError, match="refused by a test"):
             await session.beat(WORKER, LEASE, claims)
+    await session.close()
+
+
+async def test_the_refused_lease_of_the_only_run_does_not_stop_the_heartbeat(
+    backend: BackendPostgres, claims: list[Claim], observer: asyncpg.Connection
+) -> None:
+    """A worker with one run claimed nothing more, because a trigger refused that one."""
+    session = await backend.open_heartbeat()
+    async with refusing(observer, "workflow_runs", "P0001", f"new.id = '{claims[0][0]}'"):
+        assert set(claims[:1]) == await session.beat(WORKER, LEASE, claims[:1])
+    await session.close()
+
+
+@pytest.mark.parametrize("cut_off", [True, False])
+async def test_a_claim_that_was_lost_in_an_outage_is_no_crash(
+    backend: BackendPostgres,
+    claims: list[Claim],
+    lost: list[Claim],
+    start: Start,
+    observer: asyncpg.Connection,
+    metrics: Metrics,
+    monkeypatch: pytest.MonkeyPatch,
+    cut_off: bool,
+) -> None:
+    """Five outages would have convicted a run. One that froze its worker may be what did it."""
+    gate = asyncio.Event()
+    loop, beat = asyncio.get_running_loop(), HeartbeatSession.beat
+
+    async def held_back(session: HeartbeatSession, *arguments: Any) -> set[Claim]:
+        if not gate.is_set():
+            if cut_off:
+                raise ConnectionError("no way to the database")
+            waiting = asyncio.run_coroutine_threadsafe(gate.wait(), loop)
+            await asyncio.wrap_future(waiting)
+        return await beat(session, *arguments)
+
+    monkeypatch.setattr(HeartbeatSession, "beat", held_back)
+    monkeypatch.setattr(heartbeat_module, "BEATS_PER_LEASE", 0.1)
+    start()
+    if cut_off:
+        await eventually(lambda: errors(metrics) >= 1)
+    await expire(observer)
+    session = await backend.open_session(connections=1)
+    taken = await claim(session, "bill", limit=2, worker="there/1")
+    assert [1, 1] == [run.crashes for run in taken]
+    gate.set()
+
+    await eventually(lambda: set(claims) <= set(lost))
+    counts = "SELECT sum(crashes) FROM workflow_runs"
+    assert (0 if cut_off else 2) == await observer.fetchval(counts)
     await session.close()

@@ -11,9 +11,11 @@ import asyncpg
 import pytest
 
 from openworkflow import BackendPostgres, OpenWorkflow, Step, WorkflowFailed, workflow
+from openworkflow.backend.backend import NewRun
 from openworkflow.engine import waiting
 from openworkflow.worker import ends
 from openworkflow.worker.worker import Worker
+from tests.flushes import claim
 from tests.helpers import StartWorker, eventually
 from tests.refusing import refusing
 
@@ -230,3 +232,34 @@ async def _survives_refused_logins(
     assert {1} == set(calls.values())
     await worker.stop()
     await theirs.stop()
+
+
+async def test_a_run_that_a_trigger_does_not_let_be_claimed_keeps_no_other_from_it(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
+) -> None:
+    """It is due first, so every claim met it, and nothing was claimed any more."""
+    odd = await ow.run_workflow(two_steps, "odd")
+    handles = await ow.run_workflows(two_steps, [f"even {number}" for number in range(20)])
+    when = f"new.id = '{odd.id}' and new.status = 'running'"
+    async with refusing(sql, "workflow_runs", "P0001", when):
+        worker = await start_worker(two_steps)
+        for number, handle in enumerate(handles):
+            assert f"even {number}" == await handle.result(timeout=20)
+        await eventually(lambda: worker.ready()[0])
+        assert "pending" == await odd.status()
+
+    assert "odd" == await odd.result(timeout=20)
+
+
+async def test_a_run_that_cannot_be_handed_back_keeps_no_other_from_it(
+    backend: BackendPostgres, sql: asyncpg.Connection[Any]
+) -> None:
+    """The worker was in doubt about its claims as long as one row refused, and claimed nothing."""
+    await backend.create_workflow_runs([NewRun("a")] * 3)
+    session = await backend.open_session(1)
+    odd, *even = await claim(session, "a", limit=3, worker="w/1")
+    async with refusing(sql, "workflow_runs", "P0001", f"new.id = '{odd.id}'"):
+        released = await session.release_unknown("w/1", [])
+
+    assert {run.id for run in even} == set(released)
+    await session.close()

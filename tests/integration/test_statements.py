@@ -41,9 +41,10 @@ async def test_every_combination_of_flush_parts_prepares_against_the_schema(
     for chosen in itertools.product((False, True), repeat=len(PARTS)):
         kinds = tuple(kind for kind, is_chosen in zip(PARTS, chosen, strict=True) if is_chosen)
         for updates in {False, StepWrite in kinds}:
-            shape = Shape(kinds, updates, claim)
-            prepared = await sql.prepare(flush.statement(STATEMENTS, shape))
-            assert len(shape.parameters) == len(prepared.get_parameters())
+            for spares in {False, claim and not kinds}:
+                shape = Shape(kinds, updates, claim, spares)
+                prepared = await sql.prepare(flush.statement(STATEMENTS, shape))
+                assert len(shape.parameters) == len(prepared.get_parameters())
 
 
 async def test_a_flush_finds_the_runs_it_writes_by_their_primary_key(database_url: str) -> None:

@@ -25,7 +25,7 @@ from openworkflow.core.errors import BackendError, ConnectionLost, Fault
 from openworkflow.core.ids import uuid7
 from openworkflow.engine import flusher as flusher_module
 from openworkflow.engine import waiting
-from openworkflow.engine.flusher import Flusher
+from openworkflow.engine.flusher import MOST_LOSSES_ALONE, Flusher
 from openworkflow.engine.journal import DatabaseClock, Journal, Refused
 from openworkflow.telemetry.metrics import Metrics
 from tests.helpers import eventually
@@ -110,6 +110,9 @@ class Slots:
 
     def settled(self, request: ClaimRequest, claimed: list[ClaimedRun]) -> None:
         self.got.append(claimed)
+
+    def refused(self, run_id: UUID | None) -> None:
+        pass
 
     def held(self) -> list[UUID]:
         return [A, *(self.brought if self.got else [])]
@@ -225,6 +228,17 @@ async def test_after_a_lost_connection_the_same_rows_are_sent_again_and_nothing_
     assert ([None], [[]]) == (database.claims, slots.got)
     await eventually(lambda: database.released)
     assert [("w/1", [A])] == database.released
+
+
+async def test_a_single_row_that_is_lost_again_and_again_waits_beside_the_others(
+    journal: Journal, database: Database, running: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A value that was more than a message may hold was sent for ever, and held up a flusher."""
+    database.outages = MOST_LOSSES_ALONE
+    written = journal.write(step(A))
+
+    assert await written
+    assert "it is sent again until the database takes it" in caplog.text
 
 
 async def test_runs_that_another_claim_is_about_to_bring_are_not_handed_back(

@@ -32,6 +32,7 @@ PLAIN, URGENT = claim_key("plain", ""), claim_key("urgent", "2")
         ("concurrency", 0),
         ("max_crashes", 0),
         ("max_step_attempts", -1),
+        ("payload_limit", 2**30),
         ("lease", timedelta(milliseconds=999)),
         ("drain", timedelta(days=2)),
         ("rest", timedelta(seconds=-1)),

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any, get_args
 
 from openworkflow.core.errors import ConfigurationError
-from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT
+from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, MOST_PAYLOAD_LIMIT
 from openworkflow.core.step_attempt import DEFAULT_MAX_STEP_ATTEMPTS
 from openworkflow.core.workflow import BuildPolicy
 from openworkflow.core.workflow_run import DEFAULT_REST_SECONDS
@@ -102,7 +102,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "lease_seconds": (1, 86_400),
     "drain_seconds": (0, 86_400),
     "rest_seconds": (0, 86_400),
-    "payload_limit_bytes": (1, 268_435_456),
+    "payload_limit_bytes": (1, MOST_PAYLOAD_LIMIT),
     "max_crashes": (1, 1_000_000),
     "max_step_attempts": (0, 1_000_000),
 }

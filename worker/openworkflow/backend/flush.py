@@ -5,6 +5,7 @@ written by the block of its group. The engine and the session loop over the tabl
 write is a record, a block, and a line here.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -77,6 +78,7 @@ ARMS = (
     Arm("own", "claim_own", waits=True, limit="own_limit"),
     Arm("due", "claim_due", waits=True),
 )
+_ARMS_JOINED = " union all ".join(f"select * from {arm.name}" for arm in ARMS)  # noqa: S608
 COLUMNS = {
     kind: tuple(f"{part.prefix}_{name}" for name in kind._fields) for kind, part in PARTS.items()
 }
@@ -109,6 +111,8 @@ class Shape(NamedTuple):
     updates: bool
     """Some of the steps end a row that was recorded as running."""
     claim: bool
+    spares: bool = False
+    """The claim passes over runs that refuse to be claimed."""
 
     @property
     def groups(self) -> list[str]:
@@ -120,14 +124,16 @@ class Shape(NamedTuple):
         """The names of the statement's parameters, each once."""
         names = [name for kind in self.kinds for name in COLUMNS[kind]]
         names += [name for group in self.groups for name in GROUPS[group].parameters]
-        return tuple(dict.fromkeys([*names, *(CLAIM_PARAMETERS if self.claim else ())]))
+        names += [*(CLAIM_PARAMETERS if self.claim else ()), *(["spared_ids"] * self.spares)]
+        return tuple(dict.fromkeys(names))
 
 
 def shape_of(flush: Flush) -> Shape:
     """The shape of a flush."""
     rows = flush.rows
     updates = any(step.update for step in rows.get(StepWrite, ()))
-    return Shape(tuple(kind for kind in PARTS if rows.get(kind)), updates, flush.claim is not None)
+    kinds, claim = tuple(kind for kind in PARTS if rows.get(kind)), flush.claim
+    return Shape(kinds, updates, claim is not None, claim is not None and bool(claim.spared))
 
 
 def statement(queries: Mapping[str, str], shape: Shape) -> str:
@@ -139,6 +145,14 @@ def statement(queries: Mapping[str, str], shape: Shape) -> str:
     columns = ", ".join(f"{answer}.*" for answer in answers)
     select = f"select clock_timestamp() as now, {columns} from {', '.join(answers)}"  # noqa: S608
     return numbered(f"with {', '.join(blocks)} {select}", shape.parameters)
+
+
+def candidates(queries: Mapping[str, str], shape: Shape) -> tuple[str, tuple[str, ...]]:
+    """The statement that says what a claim of this shape would take, and its parameters."""
+    blocks = list(_arms(queries, shape))
+    sql = f"with {', '.join(blocks)} select id from ({_ARMS_JOINED}) as arm"  # noqa: S608
+    used = tuple(name for name in shape.parameters if re.search(rf":{name}\b", sql))
+    return numbered(sql, used), used
 
 
 def values(flush: Flush, shape: Shape) -> dict[str, Any]:
@@ -162,6 +176,7 @@ def values(flush: Flush, shape: Shape) -> dict[str, Any]:
         named["recover_limit"] = claim.limit if claim.recover else 0
         named["suspect_limit"] = claim.suspects if claim.recover else 0
         named["trusted_crashes"] = claim.trusted_crashes
+        named["spared_ids"] = claim.spared
         named["build_id"], named["pinned_keys"] = claim.build_id, claim.pinned_keys
         named["deadline_keys"] = list(claim.deadlines)
         named["deadline_seconds"] = [
@@ -212,10 +227,15 @@ def _blocks(queries: Mapping[str, str], shape: Shape) -> Iterator[str]:
         if group == "steps" and shape.updates:
             yield queries["flush_updates"]
     if shape.claim:
-        yield queries["claim_route"]
-        yield from (_arm(queries, place) for place in range(len(ARMS)))
-        arms = " union all ".join(f"select * from {arm.name}" for arm in ARMS)  # noqa: S608
-        yield queries["claim_taken"].replace("{arms}", arms)
+        yield from _arms(queries, shape)
+        yield queries["claim_taken"].replace("{arms}", _ARMS_JOINED)
+
+
+def _arms(queries: Mapping[str, str], shape: Shape) -> Iterator[str]:
+    yield queries["claim_route"]
+    for place, arm in enumerate(ARMS):
+        where = [queries[arm.where], *([queries["claim_spared"]] * shape.spares)]
+        yield _arm(queries, place).replace("{where}", " and ".join(where))
 
 
 def _arm(queries: Mapping[str, str], place: int) -> str:
@@ -225,11 +245,7 @@ def _arm(queries: Mapping[str, str], place: int) -> str:
     if arm.limit is not None:
         limit = f"least(:{arm.limit}::int, {limit})"
     block = queries["claim_due_arm"] if arm.waits else queries["claim_lease_arm"]
-    return (
-        block.replace("{arm}", arm.name)
-        .replace("{where}", queries[arm.where])
-        .replace("{limit}", limit)
-    )
+    return block.replace("{arm}", arm.name).replace("{limit}", limit)
 
 
 def _less(arms: Sequence[Arm]) -> str:

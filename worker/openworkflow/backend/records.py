@@ -189,6 +189,8 @@ class ClaimRequest:
     """Whether expired leases of other workers are taken at all."""
     deadlines: Mapping[str, float] = field(default_factory=dict)
     """By key: seconds from a run's creation to its deadline, where it was given none."""
+    spared: Sequence[UUID] = ()
+    """Runs that are left alone, because the database refuses to let them be claimed."""
 
 
 @dataclass(frozen=True, slots=True)

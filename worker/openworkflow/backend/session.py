@@ -14,7 +14,7 @@ from openworkflow.backend import flush as flushes
 from openworkflow.backend.connection import Link
 from openworkflow.backend.failures import UnreadableAnswer
 from openworkflow.backend.flush import Shape
-from openworkflow.backend.records import ClaimedRun, Flush, Flushed, RecordedStep
+from openworkflow.backend.records import ClaimedRun, ClaimRequest, Flush, Flushed, RecordedStep
 from openworkflow.core.errors import BackendError, Fault
 from openworkflow.core.recorded import UNREADABLE
 from openworkflow.core.step_attempt import StepStatus
@@ -66,6 +66,15 @@ class WorkerSession:
         lost = flushes.lost(flush, shape, row)
         return Flushed(row["now"], lost, _claimed(row) if shape.claim else [])
 
+    async def claimable(self, worker_id: str, lease: timedelta, claim: ClaimRequest) -> list[UUID]:
+        """The runs that this claim would take now, without taking them. Raises as `flush` does."""
+        flush = Flush(worker_id, lease, claim=claim)
+        shape = flushes.shape_of(flush)
+        sql, parameters = flushes.candidates(self._sql, shape)
+        values = {**self._place, **flushes.values(flush, shape)}
+        rows = await self._fetch(sql, [values[name] for name in parameters])
+        return [row["id"] for row in rows]
+
     async def load_histories(self, run_ids: Sequence[UUID]) -> dict[UUID, list[RecordedStep]]:
         """What was recorded for each of these runs, in the order results reached the workflow.
 
@@ -99,7 +108,27 @@ class WorkerSession:
         leaves its own expired leases to others. `expired` spares what a claim under way may have
         taken: those with a lease that goes on. Raises as `flush` does.
         """
-        arguments = (self._place["namespace_id"], worker_id, list(held), expired)
+        namespace, spared = self._place["namespace_id"], list(held)
+        try:
+            return await self._release(namespace, worker_id, spared, expired)
+        except BackendError as error:
+            if error.fault not in (Fault.TABLE, Fault.VALUE):
+                raise
+            refusal = error
+        arguments = (namespace, worker_id, spared, expired)
+        rows = await self._fetch(self._sql["list_unknown_runs"], arguments)
+        unknown, released = [row["id"] for row in rows], []
+        for run_id in unknown:
+            others = [*spared, *(other for other in unknown if other != run_id)]
+            try:
+                released += await self._release(namespace, worker_id, others, expired)
+            except BackendError as error:
+                if error.fault not in (Fault.TABLE, Fault.VALUE):
+                    raise
+        logger.warning("some of %d runs cannot be handed back: %s", len(unknown), refusal)
+        return released
+
+    async def _release(self, *arguments: Any) -> list[UUID]:
         rows = await self._fetch(self._sql["release_workflow_runs"], arguments)
         return [row["id"] for row in rows]
 
@@ -136,27 +165,41 @@ class HeartbeatSession:
 
         A lease that the database does not let be extended costs only its own run.
         """
-        try:
-            return await self._extend(worker_id, lease, claims)
-        except BackendError as error:
-            if error.fault in (Fault.SERVER, Fault.OURS) or len(claims) < 2:
-                raise
-            refusal = error
-        standing: set[tuple[UUID, int]] = set()
-        refused: list[tuple[UUID, int]] = []
-        middle = len(claims) // 2
-        for half in (claims[:middle], claims[middle:]):
-            try:
-                standing |= await self.beat(worker_id, lease, half)
-            except BackendError as error:
-                if error.fault in (Fault.SERVER, Fault.OURS):
-                    raise
-                refused += half
-        if len(refused) == len(claims):
-            raise refusal
-        if refused:
+        standing, refused, refusal = await self._extend_apart(worker_id, lease, claims)
+        if refusal is not None:
+            if not standing:
+                if len(claims) > 1:
+                    raise refusal
+                await self._extend(worker_id, lease, ())  # else it is more than this one row
             logger.warning("the leases of %d runs cannot be extended: %s", len(refused), refusal)
         return standing.union(refused)
+
+    async def take_back_crashes(self, claims: Sequence[tuple[UUID, int]]) -> None:
+        """Others took these claims over as those of a dead worker, which is alive."""
+        ids, numbers = zip(*claims, strict=True)
+        await self._link.fetch(self._sql["take_back_crashes"], (ids, numbers))
+
+    async def _extend_apart(
+        self, worker_id: str, lease: timedelta, claims: Sequence[tuple[UUID, int]]
+    ) -> tuple[set[tuple[UUID, int]], list[tuple[UUID, int]], BackendError | None]:
+        """What stands, what cannot be extended, and why: found in halves."""
+        try:
+            return await self._extend(worker_id, lease, claims), [], None
+        except BackendError as error:
+            # Locked rows are passed over: a lock that is waited for is one of the whole table.
+            if error.fault in (Fault.SERVER, Fault.OURS, Fault.MOMENT) or not claims:
+                raise
+            if len(claims) == 1:
+                return set(), list(claims), error
+            refusal = error
+        middle = len(claims) // 2
+        standing: set[tuple[UUID, int]] = set()
+        refused: list[tuple[UUID, int]] = []
+        for half in (claims[:middle], claims[middle:]):
+            stand, refuse, _ = await self._extend_apart(worker_id, lease, half)
+            standing |= stand
+            refused += refuse
+        return standing, refused, refusal if refused else None
 
     async def _extend(
         self, worker_id: str, lease: timedelta, claims: Sequence[tuple[UUID, int]]

@@ -35,6 +35,9 @@ T = TypeVar("T")
 
 DEFAULT_PAYLOAD_LIMIT = 1_048_576
 """Bytes of JSON that one input or result may have."""
+MOST_PAYLOAD_LIMIT = 268_435_456
+"""About what PostgreSQL's jsonb holds: a larger value could only be sent in vain, again and again
+where it is more than a message of the protocol may be."""
 
 _SHORT = 256
 _SCALARS: frozenset[type] = frozenset({bool, int, str, float, type(None)})

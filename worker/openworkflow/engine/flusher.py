@@ -45,6 +45,11 @@ RECONNECT_MAX_SECONDS = 5.0
 MOST_LOSSES = 2
 """A statement in the middle of which the connection broke so often is sent in parts: it may be
 more than the server, a pooler or the network bears."""
+MOST_LOSSES_ALONE = 4
+"""A single row that cannot be sent in parts waits apart from the others from then on."""
+LOCKED_PARTS = 32
+"""Into how many parts a statement is cut that waited for a lock in vain: each part that meets the
+lock again takes seconds, each other one milliseconds."""
 HOPELESS = {Fault.VALUE, Fault.OURS}
 """A row that is refused for these would be refused again."""
 
@@ -72,6 +77,9 @@ class Claims(Protocol):
 
     def settled(self, request: ClaimRequest, claimed: list[ClaimedRun]) -> None:
         """Runs claimed for `request`; none if the flush failed."""
+
+    def refused(self, run_id: UUID | None) -> None:
+        """The claim about to be settled was refused, because of this run if that is known."""
 
     def held(self) -> list[UUID]:
         """The ids of all runs this worker knows that it holds."""
@@ -192,7 +200,8 @@ class Flusher:
                     self.strays.doubt()
                 self._metrics.database_error("connection")
                 self._note("connection", f"the database does not answer: {error}")
-                if losses >= MOST_LOSSES and sum(map(len, rows.values())) > 1:
+                alone = sum(map(len, rows.values())) == 1
+                if losses >= (MOST_LOSSES_ALONE if alone else MOST_LOSSES) and rows:
                     raise BackendError(str(error)).of(Fault.SIZE) from error
             claim = None
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
@@ -231,6 +240,19 @@ class Flusher:
             return
         self._metrics.database_error(KINDS[error.fault])
         self._note("claims", f"the database does not let runs be claimed: {error}")
+        if batch.claim is not None and error.fault in (Fault.TABLE, Fault.VALUE):
+            self._claims.refused(await self._refusing_run(batch.claim))
+
+    async def _refusing_run(self, claim: ClaimRequest) -> UUID | None:
+        """Which run it was, of a claim of one alone; another worker may have taken it by now."""
+        if claim.limit > 1:
+            return None
+        try:
+            found = await self._session.claimable(self._worker_id, self._lease, claim)
+        except Exception as error:
+            logger.info("could not find out which run cannot be claimed: %s", error)
+            return None
+        return found[0] if found else None
 
     async def _send_part(self, entries: Sequence[Written], missing: Missing) -> bool:
         """Send these, but for the ends of runs that lack a step; False if not all were taken."""
@@ -251,11 +273,12 @@ class Flusher:
     ) -> None:
         """A statement with these was refused: only what is at fault may pay for it."""
         if len(entries) > 1:
-            middle = len(entries) // 2
+            parts = LOCKED_PARTS if error.fault is Fault.MOMENT else 2
+            size = max(1, len(entries) // parts)
             if error.fault is Fault.SIZE:
-                self._limit = min(self._limit, middle)
-            await self._send_part(entries[:middle], missing)
-            await self._send_part(entries[middle:], missing)
+                self._limit = min(self._limit, size)
+            for start in range(0, len(entries), size):
+                await self._send_part(entries[start : start + size], missing)
         elif len(entries[0].rows) > 1:
             await self._send_rows(entries[0], missing)
         else:

@@ -16,6 +16,7 @@ from openworkflow.backend.records import ClaimedRun, ClaimRequest
 from openworkflow.engine.guard import LeaseGuard
 from openworkflow.telemetry.metrics import Metrics
 from openworkflow.worker.slots import Slot, Slots
+from openworkflow.worker.spared import Spared
 
 Claim = tuple[UUID, int]
 """A run and the number of the claim that fences it."""
@@ -63,6 +64,7 @@ class Claimer:
         obstacle: Callable[[], str | None],
     ) -> None:
         self._request, self._batch = request, request.limit
+        self._spared, self._refused = Spared(request.limit, guard.now), False
         self._guard, self._metrics, self._obstacle = guard, metrics, obstacle
         self._hungry = self._woken = self._full = self._stopped = False
         self._held: dict[Claim, None] = {}
@@ -76,7 +78,7 @@ class Claimer:
 
     def take(self) -> ClaimRequest | None:
         """What the next flush should claim."""
-        limit = min(self.slots.claimable, self._batch)
+        limit = min(self.slots.claimable, self._spared.limit)
         if not self._hungry or self._stopped or limit <= 0 or self._obstacle() is not None:
             return None
         # Another claim is under way: a second one only for a backlog, and for enough slots.
@@ -87,7 +89,13 @@ class Claimer:
         suspects = 0 if self._suspects or self._suspect_asked else 1
         self._suspect_asked = self._suspect_asked or suspects > 0
         recover = self._guard.may_recover
-        return replace(self._request, limit=limit, suspects=suspects, recover=recover)
+        return replace(
+            self._request,
+            limit=limit,
+            suspects=suspects,
+            recover=recover,
+            spared=self._spared.ids(),
+        )
 
     def settled(self, request: ClaimRequest, claimed: list[ClaimedRun]) -> None:
         """Take the runs of a claim that has come back."""
@@ -95,6 +103,9 @@ class Claimer:
         if request.suspects:
             self._suspect_asked = False
         self._full = len(claimed) == request.limit
+        if not self._refused:
+            self._spared.taken(full=self._full)
+        self._refused = False
         if not self._full and not self._woken:
             self._hungry = False
         if claimed:
@@ -103,6 +114,12 @@ class Claimer:
         if claimed or self._hungry:
             self._news.set()
         self._gone.set()
+
+    def refused(self, run_id: UUID | None) -> None:
+        """The claim that is about to be settled was refused, of this run if of one alone."""
+        self._refused = True
+        if self._spared.refused(run_id):
+            self.wake()
 
     async def arrivals(self) -> list[Arrival]:
         """Wait for news: runs that were claimed, or none where there is room for another claim."""

@@ -119,6 +119,8 @@ class Heartbeat:
         claims = self._held()
         standing = await session.beat(self._worker_id, self._lease, claims)
         lost = set(claims) - standing
+        if self._failures and not lost <= self._lost:
+            await self._take_back_crashes(session, lost - self._lost)
         self._found, self._lost = not lost <= self._lost, lost
         if self._guard.stands:
             # Here too: the event loop may be blocked for longer than a lease.
@@ -126,6 +128,17 @@ class Heartbeat:
         self._succeeded()
         with contextlib.suppress(RuntimeError):  # the worker's loop has ended
             self._worker_loop.call_soon_threadsafe(self._report, lost, sent)
+
+    async def _take_back_crashes(self, session: HeartbeatSession, lost: set[Claim]) -> None:
+        """An outage is no crash: whoever took these runs over counted one for each.
+
+        Only after beats that failed. A worker that did not try to beat was frozen, and what froze
+        it may be the run.
+        """
+        try:
+            await session.take_back_crashes(list(lost))
+        except BackendError as error:
+            logger.warning("crashes that were none stay counted: %s", error)
 
     async def _wait(self, pause: float) -> None:
         """Pause, or until somebody is in a hurry."""

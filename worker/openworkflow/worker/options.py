@@ -10,7 +10,7 @@ from openworkflow.backend.records import ClaimRequest, claim_key
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import valid_build_id
 from openworkflow.core.registry import Registry
-from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT
+from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, MOST_PAYLOAD_LIMIT
 from openworkflow.core.step_attempt import DEFAULT_MAX_STEP_ATTEMPTS
 from openworkflow.core.workflow import BuildPolicy
 from openworkflow.core.workflow_run import DEFAULT_REST_SECONDS
@@ -18,6 +18,7 @@ from openworkflow.worker.claimer import trusted_crashes
 
 _RANGES: dict[str, tuple[float, float]] = {
     "concurrency": (1, 10_000),
+    "payload_limit": (1, MOST_PAYLOAD_LIMIT),
     "max_crashes": (1, 1_000_000),
     "max_step_attempts": (0, 1_000_000),
     "lease (seconds)": (1, 86_400),

@@ -94,6 +94,12 @@ case when pinned then build_id else '' end = ''
        and ((select takes_to - takes_from from route) = 100 or {claim_bucket})
 
 
+-- name: claim_spared
+-- Not those that somebody's trigger or constraint does not let be claimed: one would fail the claim
+-- of all. Only in the statement where there are such.
+id <> all (:spared_ids::uuid[])
+
+
 -- name: claim_lineage
 -- Runs that are pinned belong to their build; the others to the builds that take their bucket.
 case when pinned then build_id = :build_id else {claim_bucket} end

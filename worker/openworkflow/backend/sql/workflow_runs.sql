@@ -92,6 +92,26 @@ update {schema}.workflow_runs
 returning id;
 
 
+-- name: take_back_crashes
+-- Of claims that were taken over while their worker could not reach the database: it is alive, so
+-- that was no crash. A count that a recorded step has ended by now stays as it is.
+update {schema}.workflow_runs run
+   set crashes = crashes - 1
+  from unnest($1::uuid[], $2::int[]) as claim (run_id, claim_no)
+ where run.id = claim.run_id and run.claim_no > claim.claim_no
+   and run.crashes > 0 and run.completed_at is null
+returning run.id;
+
+
+-- name: list_unknown_runs
+-- What release_workflow_runs would hand back, but for rows that are locked.
+select id
+  from {schema}.workflow_runs
+ where status = 'running' and namespace_id = $1 and worker_id = $2
+   and id <> all ($3::uuid[])
+   and (not $4::bool or available_at < now());
+
+
 -- name: next_due
 -- Seconds until the next run becomes due after $2, by default now; no row if none will.
 select extract(epoch from available_at - now())::float8 as seconds
