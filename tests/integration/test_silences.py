@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ from openworkflow.backend import liveness, requests
 from openworkflow.backend.backend import NewRun
 from openworkflow.backend.url import parse
 from openworkflow.core.errors import BackendError, ConnectionLost
+from openworkflow.worker import executor
 from openworkflow.worker.worker import Worker
 from tests.chaos.proxy import Proxy
 from tests.flushes import claim, end_of, flush, step_of
@@ -270,6 +272,35 @@ async def test_a_worker_whose_connections_all_fall_silent_goes_on(
         assert await handle.result() == 2
         await eventually(lambda: worker.ready()[0])
         await worker.stop()
+
+
+async def test_a_drain_with_a_sync_step_ends_while_the_database_is_silent(
+    proxy: Proxy, proxy_url: str, ow: OpenWorkflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drain of two seconds took twenty-five."""
+    monkeypatch.setattr(executor, "HAND_BACK_SECONDS", 0.3)
+    end, begun = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        end.wait()
+
+    @workflow
+    async def stuck(step: Step) -> None:
+        await step.run("hang", hang)
+
+    far = await BackendPostgres.connect(proxy_url, migrate=False)
+    worker = Worker(far, [stuck], concurrency=4, drain=timedelta(seconds=0.1))
+    await worker.start()
+    await ow.run_workflow(stuck)
+    await eventually(begun.is_set)
+    proxy.silence()
+    proxy.deaf = True
+
+    async with asyncio.timeout(SOON):
+        await worker.stop()
+        await far.stop()
+    end.set()
 
 
 @pytest.fixture
