@@ -193,6 +193,8 @@ async def _on(on: Stage, ground: Ground, options: Options) -> Report:
             await campaign.run()
         finally:
             over.set()
+    ground.proxy.keeps = False
+    ground.proxy.forget()
     evidence = await on.evidence(SETTLE_SECONDS)
     seconds = time.monotonic() - begun
     return Report(

@@ -33,6 +33,8 @@ class Proxy:
     """A connection falls silent when its client sends this; what it holds is swallowed."""
     hushes: int = 1_000_000
     """So many more of them."""
+    keeps: bool = True
+    """The server does not hear that the client of a silent connection has left."""
     deaf: bool = False
     """New connections are accepted, and nothing more."""
     _pairs: set[_Pair] = field(default_factory=set)
@@ -53,8 +55,7 @@ class Proxy:
         self._flowing.set()
         self.cut()
         await asyncio.gather(*self._handlers)
-        for server in self._left:
-            server.transport.abort()
+        self.forget()
 
     def cut(self) -> int:
         """Reset every connection; how many there were."""
@@ -72,10 +73,20 @@ class Proxy:
         self._flowing.set()
 
     def silence(self) -> int:
-        """The connections there are pass nothing on for ever; new ones work."""
+        """The connections there are pass nothing on for ever; new ones work.
+
+        The server gives up those of the silence before, lest it has none left to give.
+        """
+        self.forget()
         for pair in self._pairs:
             pair.silent = True
         return len(self._pairs)
+
+    def forget(self) -> None:
+        """Close the server's side of connections that fell silent and whose clients have left."""
+        for server in self._left:
+            server.transport.abort()
+        self._left.clear()
 
     @property
     def silent(self) -> int:
@@ -112,7 +123,7 @@ class Proxy:
                 task.cancel()
             await asyncio.gather(*both, return_exceptions=True)
             writer.transport.abort()
-            if pair.silent:  # nor does the server hear that the client has left
+            if pair.silent and self.keeps:  # nor does the server hear that the client has left
                 self._left.append(server)
             else:
                 server.transport.abort()
