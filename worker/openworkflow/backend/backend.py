@@ -71,11 +71,9 @@ class BackendPostgres:
     ) -> None:
         self.url, self.pooled, self._namespace = dsn, pooled, namespace
         self.namespace_id, self.schema = namespace.id, namespace.schema
-        self._place = {
-            "namespace_id": namespace.id,
-            "work_channel": namespace.work_channel,
-            "done_channel": namespace.done_channel,
-        }
+        self._channels = namespace.work_channel, namespace.done_channel
+        names = "namespace_id", "work_channel", "done_channel"
+        self._place = dict(zip(names, (namespace.id, *self._channels), strict=True))
         self._listen_dsn, self._pool, self._application_name = listen_dsn, pool, application_name
         self._sql = queries.load(namespace.schema)
         self._requests = Requests(pool, dsn, pooled=pooled)
@@ -204,14 +202,15 @@ class BackendPostgres:
 
         Raises RunNotFound, or InvalidRunState for a run that has succeeded or failed.
         """
-        rows = await self._fetch(
-            self._sql["cancel_workflow_run"],
-            self.namespace_id,
-            run_id,
-            self._namespace.work_channel,
-            self._namespace.done_channel,
-        )
-        if rows:
+        which = self.namespace_id, run_id
+
+        async def cancel() -> list[Any]:
+            async with self._requests.borrow() as connection, connection.transaction():
+                await connection.fetch(self._sql["lock_workflow_run"], *which)
+                sql = self._sql["cancel_workflow_run"]
+                return list(await connection.fetch(sql, *which, *self._channels))
+
+        if rows := await self._requests.repeat(cancel, safe=True):
             return as_run(rows[0])
         run = await self._existing(run_id)
         if run.status is not RunStatus.CANCELED:

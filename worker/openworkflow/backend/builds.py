@@ -122,7 +122,7 @@ class Builds:
             )
         settled = 0
         if leftover != "refuse":
-            settled = await self._settle(build_id, leftover)
+            settled = await self.settle(build_id, leftover)
         elif build.left:
             raise InvalidBuildState(
                 f"{build.left} unfinished runs are pinned to build {build_id!r}; keep its workers "
@@ -136,17 +136,27 @@ class Builds:
             )
         return settled
 
-    async def _settle(self, build_id: str, leftover: Leftover) -> int:
-        statement = self._sql["unpin_build"]
-        arguments: list[Any] = [build_id, BATCH]
-        if leftover == "fail":
-            statement = self._sql["fail_build"]
-            message = f"build {build_id!r} was retired before the run had finished"
-            arguments.append(json.dumps({"type": "BuildRetired", "message": message}))
+    async def settle(self, build_id: str, leftover: Leftover) -> int:
+        """Move or fail the unfinished runs pinned to a build, batch by batch; returns how many."""
         settled = 0
-        while rows := await self._fetch(statement, *arguments):
+        while rows := await (self._fail if leftover == "fail" else self._move)(build_id):
             settled += len(rows)
         return settled
+
+    async def _move(self, build_id: str) -> Sequence[Any]:
+        return await self._fetch(self._sql["unpin_build"], build_id, BATCH)
+
+    async def _fail(self, build_id: str) -> Sequence[Any]:
+        message = f"build {build_id!r} was retired before the run had finished"
+        error = json.dumps({"type": "BuildRetired", "message": message})
+        async with self._borrow() as connection, connection.transaction():
+            found = await connection.fetch(
+                self._sql["lock_pinned_runs"], self._namespace_id, build_id, BATCH
+            )
+            rows: Sequence[Any] = await connection.fetch(
+                self._sql["fail_build"], [row["id"] for row in found], error
+            )
+            return rows
 
     async def _route(self, sql: str, *arguments: Any) -> Sequence[Any]:
         """A change of who takes new runs, alone: one that waited sees what those before it did."""

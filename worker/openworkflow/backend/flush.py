@@ -220,10 +220,11 @@ def lost(flush: Flush, shape: Shape, answer: Any) -> set[UUID]:
 
 
 def _blocks(queries: Mapping[str, str], shape: Shape) -> Iterator[str]:
+    in_turn = queries["flush_steps_first"] if "steps" in shape.groups else ""
     for group in shape.groups:
         sources = [PARTS[kind].source for kind in shape.kinds if PARTS[kind].group == group]
         rows = " union all ".join(queries[source] for source in sources)
-        yield queries[GROUPS[group].block].replace("{rows}", rows)
+        yield queries[GROUPS[group].block].replace("{rows}", rows).replace("{in_turn}", in_turn)
         if group == "steps" and shape.updates:
             yield queries["flush_updates"]
     if shape.claim:

@@ -119,26 +119,37 @@ update {schema}.workflow_runs
 returning id;
 
 
+-- name: lock_pinned_runs
+-- One batch of the unfinished runs pinned to $2, to end them: steps that are being recorded come
+-- before, and are seen by the statement after this one, or not at all. Asked for twice, as when they
+-- are moved.
+select id
+  from {schema}.workflow_runs
+ where status in ('pending', 'running')
+   and id in ((select id from {schema}.workflow_runs
+                where namespace_id = $1 and build_id = $2 and pinned and status = 'pending'
+                limit $3)
+              union all
+              (select id from {schema}.workflow_runs
+                where namespace_id = $1 and build_id = $2 and pinned and status = 'running'
+                limit $3))
+ order by id
+   for update;
+
+
 -- name: fail_build
--- One batch of the runs pinned to $2, which nobody will continue. The fence stops who runs them.
--- Asked for twice, as when they are moved.
+-- The runs $1, pinned to a build which nobody will continue; they are locked. The fence stops
+-- who runs them.
 with failed as (
     update {schema}.workflow_runs
-       set status = 'failed', worker_id = null, completed_at = now(), error = $4::text::jsonb
-     where status in ('pending', 'running')
-       and id in ((select id from {schema}.workflow_runs
-                    where namespace_id = $1 and build_id = $2 and pinned and status = 'pending'
-                    limit $3)
-                  union all
-                  (select id from {schema}.workflow_runs
-                    where namespace_id = $1 and build_id = $2 and pinned and status = 'running'
-                    limit $3))
+       set status = 'failed', worker_id = null, completed_at = now(), error = $2::text::jsonb
+     where id = any ($1::uuid[])
     returning id
 ), interrupted as (
     update {schema}.step_attempts attempt
        set status = 'failed', completed_at = now(),
            context = coalesce(attempt.context, '{}') || '{"interrupted": true}',
-           error = $4::text::jsonb
+           error = $2::text::jsonb
       from failed
      where attempt.workflow_run_id = failed.id and attempt.status = 'running'
 )

@@ -3,6 +3,8 @@
 -- The parts that a flush needs are joined into one statement,
 --     with <parts> select clock_timestamp(), steps.*, ends.*, claim.* from steps, ends, claim
 -- so that one which carries a single step does not pay for the rest. `:name` is a parameter.
+-- `{in_turn}` is a condition, of the parts that write runs, on the fence of the steps: else they might
+-- come first, and a row that the statement has written already cannot be locked by it any more.
 -- All parts see the database as it was before the statement, and no row is written twice by it:
 -- of two parts that mean to write one row, PostgreSQL silently drops one. So a flush never carries
 -- the end and the wake of one run; the engine's journal keeps them apart.
@@ -44,12 +46,17 @@ select *
 -- name: flush_steps
 -- Step attempts whose claim still stands; the others are dropped, and then the answer says which
 -- were kept. The rows are one or both kinds of the above.
+-- The fence is a lock too, the one that the foreign key takes anyway. A claim, a cancellation and
+-- whoever else ends a run of others lock it FOR UPDATE, which is what this lock meets: they come
+-- before, and then this statement looks again and drops the row although its snapshot is older; or
+-- after, and then they see the row. Heartbeats and ends of runs do not meet it.
 step as (
     select *
       from ({rows}) as step
      where exists (select from {schema}.workflow_runs run
                     where run.id = step.run_id
-                      and run.claim_no = step.claim_no and run.worker_id is not null)
+                      and run.claim_no = step.claim_no and run.worker_id is not null
+                      for key share)
 ), inserted as (
     -- A statement sent again after a lost connection finds its rows and leaves them.
     insert into {schema}.step_attempts
@@ -67,6 +74,10 @@ step as (
     select case when (select count(*) from step) < :steps_count::int
                 then array(select id from step) end as steps
 )
+
+
+-- name: flush_steps_first
+and (select count(*) from step) >= 0
 
 
 -- name: flush_updates
@@ -144,7 +155,7 @@ ended as (
            crashes = case when ending.progress then 0 else run.crashes end
       from ({rows}) as ending
      where run.id = ending.run_id
-       and run.claim_no = ending.claim_no and run.worker_id is not null
+       and run.claim_no = ending.claim_no and run.worker_id is not null {in_turn}
     returning run.id, run.status,
               run.status = 'pending' and run.wake_no > ending.wake_no as is_woken
 ), notified as (
@@ -186,7 +197,7 @@ continued as (
            history_from = run.claim_no + 1
       from ({rows}) as continuation
      where run.id = continuation.run_id
-       and run.claim_no = continuation.claim_no and run.worker_id is not null
+       and run.claim_no = continuation.claim_no and run.worker_id is not null {in_turn}
     returning run.id
 ), forgotten as (
     delete from {schema}.step_attempts
@@ -213,7 +224,7 @@ woken as (
            available_at = case when status = 'pending' and claim_no > 0
                                then least(available_at, now()) else available_at end
      where id = any (array({rows}))
-       and namespace_id || '' = :namespace_id and completed_at is null
+       and namespace_id || '' = :namespace_id and completed_at is null {in_turn}
     returning id, status
 ), told as (
     select pg_notify(:work_channel, case when status = 'running'

@@ -122,6 +122,12 @@ select extract(epoch from available_at - now())::float8 as seconds
  limit 1;
 
 
+-- name: lock_workflow_run
+-- The first statement of a cancellation: steps that are being recorded come before it or not at all,
+-- and the statement after this one sees those that came.
+select from {schema}.workflow_runs where id = $2 and namespace_id = $1 for update;
+
+
 -- name: cancel_workflow_run
 -- Whoever runs it hears at once, and so does whoever waits for it.
 with canceled as (
