@@ -180,25 +180,23 @@ class Database:
             raise UnusableAnswer
         return found, new
 
-    async def write(self, file: str, *arguments: object) -> list[Any]:
-        """Run one of the statements that change something."""
-        async with _limited(self._budget, PRUNE_SECONDS):
-            return await self._transaction(
-                _WRITE, "COMMIT", _statement(file, self._schema), *arguments
-            )
-
-    async def route(self, file: str, namespace_id: str, *arguments: object) -> list[Any]:
-        """Run a statement that changes who takes new runs, when it is its turn."""
-        lock = _statement("lock_builds.sql", self._schema)
+    async def write(
+        self, file: str, *arguments: object, first: tuple[str, *tuple[object, ...]] | None = None
+    ) -> list[Any]:
+        """Run one of the statements that change something, in a transaction after `first`."""
         async with _limited(self._budget, PRUNE_SECONDS):
             return await self._transaction(
                 _WRITE,
                 "COMMIT",
                 _statement(file, self._schema),
-                namespace_id,
                 *arguments,
-                before=(lock, namespace_id),
+                before=None if first is None else (_statement(first[0], self._schema), *first[1:]),
             )
+
+    async def route(self, file: str, namespace_id: str, *arguments: object) -> list[Any]:
+        """Run a statement that changes who takes new runs, when it is its turn."""
+        turn = ("lock_builds.sql", namespace_id)
+        return await self.write(file, namespace_id, *arguments, first=turn)
 
     async def listen(self, namespace_ids: Sequence[str], on_work: Callable[[], None]) -> None:
         """Hear of new work in exactly these namespaces from now on."""
@@ -247,7 +245,7 @@ class Database:
         end: str,
         statement: str,
         *arguments: object,
-        before: tuple[str, str] | None = None,
+        before: tuple[str, *tuple[object, ...]] | None = None,
     ) -> list[Any]:
         try:
             await self._connection.execute(begin)

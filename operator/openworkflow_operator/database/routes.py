@@ -52,17 +52,22 @@ async def _carry_out(database: Database, action: Action, namespace_id: str) -> N
         case StartCanary(build, workflow):
             await database.write("start_canary.sql", namespace_id, build, workflow)
         case StopCanary(build):
-            await database.write("stop_canary.sql", namespace_id, build)
+            lock = ("lock_canary.sql", namespace_id, build)
+            await database.write("stop_canary.sql", namespace_id, build, first=lock)
         case Retire(build, leftover):
             if leftover != "refuse":
-                statement = "move_runs.sql" if leftover == "move" else "fail_runs.sql"
-                await _settle(database, statement, namespace_id, build)
+                await _settle(database, leftover, namespace_id, build)
             await database.route("delete_build.sql", namespace_id, build)
         case _:
             assert_never(action)
 
 
-async def _settle(database: Database, statement: str, namespace_id: str, build: str) -> None:
+async def _settle(database: Database, leftover: str, namespace_id: str, build: str) -> None:
+    lock = ("lock_left_runs.sql", namespace_id, build)
     for _ in range(BATCHES_OF_A_VISIT):
-        if not await database.write(statement, namespace_id, build):
+        if leftover == "move":
+            settled = await database.write("move_runs.sql", namespace_id, build)
+        else:
+            settled = await database.write("fail_runs.sql", namespace_id, build, first=lock)
+        if not settled:
             return
