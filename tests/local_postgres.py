@@ -71,12 +71,16 @@ class LocalPostgres:
 
         `down` is how many seconds nobody answers there in between.
         """
+        self.crash(how)
+        time.sleep(down)
+        self._launch()
+
+    def crash(self, how: signal.Signals = signal.SIGQUIT) -> None:
+        """End the server; its folder stays until `stop`."""
         assert self._process is not None
         postmaster = int((self.root / "data" / "postmaster.pid").read_text().split("\n", 1)[0])
         os.kill(postmaster, how)
         self._process.wait(timeout=30)
-        time.sleep(down)
-        self._launch()
 
     def url(self, database: str = "postgres") -> str:
         """The connection string of `database`; authentication is trust, on loopback only."""
@@ -174,6 +178,28 @@ class LocalPostgres:
         if self.lib_dir is not None:
             environment["LD_LIBRARY_PATH"] = str(self.lib_dir)
         return environment
+
+
+@dataclass(slots=True)
+class Standby(LocalPostgres):
+    """A copy of the server on `primary_port` of this machine, which follows it until promoted."""
+
+    primary_port: int = 0
+
+    def promote(self) -> None:
+        """Take writes from now on, and wait for no other standby."""
+        data = str(self.root / "data")
+        self.run("pg_ctl", "-D", data, "-w", "promote")
+        # Nobody's commit returns before this: it would wait for a standby that is not there.
+        self.run("psql", "-c", "ALTER SYSTEM RESET synchronous_standby_names", self.url())
+        self.run("pg_ctl", "-D", data, "reload")
+
+    def _initialise(self) -> None:
+        primary = f"host=127.0.0.1 port={self.primary_port} user=postgres"
+        data = str(self.root / "data")
+        self.run("pg_basebackup", "-D", data, "-d", primary, "-R", "-X", "stream", "-c", "fast")
+        with (self.root / "data" / "postgresql.conf").open("a") as file:
+            file.write(f"unix_socket_directories = '{self.root}'\n")
 
 
 def embedded_programs() -> Path:

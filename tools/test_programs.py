@@ -69,6 +69,7 @@ DEBIAN: Final = (
     Package("prometheus", {"prometheus": ("--version",), "promtool": ("--version",)}),
     Package("pgbouncer", {"pgbouncer": ("--version",)}),
     Package("etcd-server", {"etcd": ("--version",)}),
+    Package("faketime", {"faketime": ("--version",)}),
 )
 
 

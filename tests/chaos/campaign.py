@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,11 +27,14 @@ import asyncpg
 from openworkflow.core.errors import BackendError
 from tests.chaos import faults, shapes
 from tests.chaos.checker import Evidence, Verdict, check
-from tests.chaos.faults import Ground
+from tests.chaos.ground import Ground
 from tests.chaos.load import Load
+from tests.chaos.pooler import Pooler
+from tests.chaos.pooler import program as pooler_program
 from tests.chaos.proxy import Proxy
 from tests.chaos.stage import Stage, stage
 from tests.local_postgres import LocalPostgres, embedded_programs
+from tools.test_programs import BIN
 
 SETTINGS = {
     # Not off: an immediate stop is a crash of the server, and what it had confirmed must be there.
@@ -41,6 +45,7 @@ SETTINGS = {
 }
 RECOVERY_SECONDS = 60.0
 """How long a run that is started after a fault is waited for."""
+BUILDS = ("b1", "b2")
 SETTLE_SECONDS = 90.0
 """How long the runs may take that are left at the end."""
 
@@ -92,20 +97,22 @@ class Report:
 
 def stranded(evidence: Evidence, kind: str) -> list[float]:
     """For each fault of that kind: until the last run of its process went on, in seconds."""
-    found: list[float] = []
+    calls, found = evidence.calls, []
     for fault in evidence.faults:
         if fault.kind != kind or not fault.pids:
             continue
-        last = {c.job: c.pid for c in evidence.calls if c.at <= fault.begin}
+        since, begin, end = (
+            bisect_right(calls, at, key=lambda call: call.at)
+            for at in (fault.begin - evidence.lease, fault.begin, fault.begin + RECOVERY_SECONDS)
+        )
+        last = {call.job: call.pid for call in calls[since:begin]}
+        waiting = {job for job, pid in last.items() if pid in fault.pids}
         first: dict[str, float] = {}
-        for call in evidence.calls:
-            if call.at > fault.begin and last.get(call.job) in fault.pids:
+        for call in calls[begin:end]:
+            if call.job in waiting:
                 first.setdefault(call.job, call.at - fault.begin)
-        recent = {
-            c.job for c in evidence.calls if fault.begin - evidence.lease <= c.at <= fault.begin
-        }
-        if went_on := [seconds for job, seconds in first.items() if job in recent]:
-            found.append(max(went_on))
+        if first:
+            found.append(max(first.values()))
     return found
 
 
@@ -136,8 +143,9 @@ class Campaign:
                 waiting = list(options.kinds)
                 self.ground.chance.shuffle(waiting)
             kind = waiting.pop()
-            with contextlib.suppress(BackendError):  # it needed the client, which was refused
-                await faults.EVERY[kind](self.ground)
+            # Some need the client or a connection, which may be refused.
+            with contextlib.suppress(BackendError, asyncpg.PostgresError, OSError):
+                await faults.FAULTS[kind](self.ground)
                 await stage.fleet.heal(options.workers)
                 self.recovery[kind].append(await self._recovered())
             await stage.fleet.heal(options.workers)
@@ -157,7 +165,8 @@ class Campaign:
     async def _ended(self, name: str, give_up: float) -> None:
         async with self.ground.admin() as connection:
             while time.monotonic() < give_up and not await connection.fetchval(
-                "SELECT true FROM workflow_runs WHERE idempotency_key = $1"
+                "SELECT true FROM workflow_runs WHERE namespace_id = 'default'"
+                " AND workflow_name = 'sequential' AND idempotency_key = $1"
                 " AND completed_at IS NOT NULL",
                 name,
             ):
@@ -168,18 +177,47 @@ async def run(options: Options, folder: Path) -> Report:
     """A whole campaign; the ledger and the logs of the workers are left in `folder`."""
     programs = embedded_programs()
     server = LocalPostgres(programs, lib_dir=programs.parent / "lib", settings=SETTINGS).start()
-    proxy = Proxy(server.port)
+    proxy, direct = Proxy(server.port), Proxy(server.port)
+    servers: list[LocalPostgres] = [server]
+    pooler: Pooler | None = None
     try:
         await proxy.start()
-        through = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres"
+        await direct.start()
+        if pooler_program() is not None:
+            pooler = Pooler(proxy.port, folder)
+            await pooler.start()
+        ways = [each and _url(each.port) for each in (direct, proxy, pooler)]
         async with stage(
-            server.url(), folder, lease=options.lease, workers_url=through, rest=0.2
+            *(ways[0] or "", folder),
+            lease=options.lease,
+            workers_url=ways[1] or "",
+            rest=0.2,
+            pooled_url=ways[2] or "",
+            builds=BUILDS,
+            clock=_clock(options),
         ) as on:
-            return await _on(on, Ground(server, proxy, on, random.Random(options.seed)), options)
+            chance = random.Random(options.seed)
+            ground = Ground(server, proxy, direct, on, chance, pooler, servers)
+            return await _on(on, ground, options)
     finally:
+        if pooler is not None:
+            await pooler.stop()
         await proxy.stop()
-        shutil.copy(server.root / "log", folder / "postgres.log")
-        server.stop()
+        await direct.stop()
+        for number, each in enumerate(servers):
+            if each.root.exists():
+                shutil.copy(each.root / "log", folder / f"postgres-{number}.log")
+            each.stop()
+
+
+def _url(port: int) -> str:
+    return f"postgresql://postgres@127.0.0.1:{port}/postgres"
+
+
+def _clock(options: Options) -> str:
+    """The library that lets clocks jump, where it is needed and there."""
+    found = next(iter((BIN.parent).glob("*faketime/usr/lib/*/faketime/libfaketime.so.1")), None)
+    return str(found) if found is not None and "clock-jump" in options.kinds else ""
 
 
 async def _on(on: Stage, ground: Ground, options: Options) -> Report:
@@ -211,13 +249,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--lease", type=float, default=Options.lease, help="seconds")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--kinds", default="", help="a,b: these faults only")
-    parser.add_argument(
-        "--all", action="store_true", help="also the faults that are known to do harm"
-    )
     told = parser.parse_args(arguments)
     kinds: list[str] = told.kinds.split(",") if told.kinds else list(faults.FAULTS)
-    if told.all:
-        kinds += list(faults.KNOWN_TO_HURT)
     options = Options(told.seconds, told.workers, told.rate, told.lease, told.seed, kinds)
     print(f"seed {options.seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="openworkflow-chaos-"))

@@ -7,7 +7,7 @@ are compared with one another only.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -29,6 +29,8 @@ COUNTS = "counts are plausible"
 WORKERS = "every worker lives"
 CONNECTIONS = "connections come back"
 INVARIANTS = "invariants hold"
+TOGETHER = "a run exists if and only if the transaction that started it was committed"
+BUILDS = "a pinned run stays with its build"
 
 ENDED = ("succeeded", "failed", "canceled")
 
@@ -57,6 +59,8 @@ class Run:
     claim_no: int = 1
     attempts: int = 0
     crashes: int = 0
+    build: str | None = None
+    """The one that it is pinned to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,10 @@ class Evidence:
     """The invariants that the database's own check found broken, in words."""
     connections: int = 0
     """Those of workers that are left although no worker is."""
+    orders: Set[str] = frozenset()
+    """What callers stored in the transactions that started the runs of these names."""
+    build_of: Mapping[int, str] = field(default_factory=dict)
+    """The build of each process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +146,22 @@ class Verdict:
 def check(evidence: Evidence) -> Verdict:
     """Hold the evidence against every rule."""
     repeated = list(_repeated_calls(evidence))
-    frozen = [call for call in repeated if _was_frozen(call, evidence.faults)]
-    violations = [
-        Violation(CALLED, call.job, _told(call)) for call in repeated if call not in frozen
-    ]
-    for rule in (_ends, _results, _rests, _repeats, _rows, _fence, _counts, _system):
+    moving = [call for call in repeated if not _was_frozen(call, evidence.faults)]
+    violations = [Violation(CALLED, call.job, _told(call)) for call in moving]
+    for rule in (
+        _ends,
+        _results,
+        _rests,
+        _repeats,
+        _rows,
+        _fence,
+        _counts,
+        _system,
+        _together,
+        _builds,
+    ):
         violations += rule(evidence)
-    return Verdict(tuple(violations), len(frozen))
+    return Verdict(tuple(violations), len(repeated) - len(moving))
 
 
 def _proofs(calls: Iterable[Call]) -> dict[tuple[str, int, str], float]:
@@ -291,6 +308,23 @@ def _system(evidence: Evidence) -> Iterator[Violation]:
         yield Violation(CONNECTIONS, "", detail)
     for broken in evidence.broken:
         yield Violation(INVARIANTS, "", broken)
+
+
+def _together(evidence: Evidence) -> Iterator[Violation]:
+    """Runs and what their callers stored with them are there together, or not at all."""
+    runs = {run.job for run in evidence.runs if run.job.startswith("order-")}
+    for name in runs ^ evidence.orders:
+        lacks = "its order" if name in runs else "its run"
+        yield Violation(TOGETHER, name, f"{lacks} is not there")
+
+
+def _builds(evidence: Evidence) -> Iterator[Violation]:
+    """Nobody but workers of its build executes a pinned run."""
+    pinned = {run.job: run.build for run in evidence.runs if run.build is not None}
+    for call in evidence.calls:
+        build = pinned.get(call.job)
+        if build is not None and evidence.build_of.get(call.pid) != build:
+            yield Violation(BUILDS, call.job, f"is of build {build}: {_told(call)}")
 
 
 def _was_frozen(call: Call, faults: Iterable[Fault]) -> bool:

@@ -4,60 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import asyncpg
 
-from tests.chaos import shapes
-from tests.chaos.proxy import Proxy
-from tests.chaos.stage import Stage, until
+from tests.chaos import machines, refusals, shapes
+from tests.chaos.ground import TERMINATE, Fault, Ground
+from tests.chaos.stage import until
 from tests.helpers import eventually
-from tests.local_postgres import LocalPostgres
-
-_TERMINATE = """
-SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
- WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' AND application_name LIKE $1
-"""
-_REFUSE = """
-CREATE OR REPLACE FUNCTION chaos_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    RAISE EXCEPTION 'refused by the campaign';
-END $$;
-CREATE TRIGGER chaos_refuse BEFORE INSERT OR UPDATE ON {table}
-    FOR EACH STATEMENT EXECUTE FUNCTION chaos_refuse();
-"""
-
-
-@dataclass
-class Ground:
-    """What faults are done to."""
-
-    server: LocalPostgres
-    proxy: Proxy
-    stage: Stage
-    chance: random.Random
-
-    @property
-    def outage(self) -> float:
-        """Seconds without a database: sometimes longer than a lease."""
-        return self.stage.fleet.lease * self.chance.choice((0.3, 0.8, 1.5))
-
-    @contextlib.asynccontextmanager
-    async def admin(self) -> AsyncIterator[asyncpg.Connection[Any]]:
-        """A connection of the campaign's own, not through the proxy."""
-        connection = await asyncpg.connect(
-            self.server.url(), server_settings={"default_transaction_read_only": "off"}
-        )
-        try:
-            yield connection
-        finally:
-            connection.terminate()
-
-
-Fault = Callable[[Ground], Awaitable[None]]
 
 
 async def sigkill(on: Ground) -> None:
@@ -81,7 +37,7 @@ async def sigterm(on: Ground) -> None:
 async def backends(on: Ground) -> None:
     with on.stage.fault("backends"):
         async with on.admin() as connection:
-            await connection.fetchval(_TERMINATE, "chaos%")
+            await connection.fetchval(TERMINATE, "chaos%")
 
 
 async def restart_fast(on: Ground) -> None:
@@ -154,12 +110,12 @@ async def connections(on: Ground) -> None:
     async def take_all() -> None:
         with contextlib.suppress(asyncpg.PostgresError, OSError):
             while True:
-                taken.append(await asyncpg.connect(on.server.url()))
+                taken.append(await asyncpg.connect(on.url))
 
     with on.stage.fault("connections"):
         try:
             await take_all()
-            await taken[0].fetchval(_TERMINATE, "chaos%")
+            await taken[0].fetchval(TERMINATE, "chaos%")
             await take_all()
             await asyncio.sleep(2)
         finally:
@@ -182,20 +138,10 @@ async def read_only(on: Ground) -> None:
     with on.stage.fault("read-only"):
         async with on.admin() as connection:
             await connection.execute(statement.format("on"))
-            await connection.fetchval(_TERMINATE, "chaos%")
+            await connection.fetchval(TERMINATE, "chaos%")
             await asyncio.sleep(on.outage)
             await connection.execute(statement.format("off"))
-            await connection.fetchval(_TERMINATE, "%")
-
-
-async def refused_writes(on: Ground) -> None:
-    """A trigger refuses every write to a table."""
-    table = on.chance.choice(("workflow_runs", "step_attempts"))
-    with on.stage.fault("refused-writes"):
-        async with on.admin() as connection:
-            await connection.execute(_REFUSE.format(table=table))
-            await asyncio.sleep(2)
-            await connection.execute(f"DROP TRIGGER chaos_refuse ON {table}")
+            await connection.fetchval(TERMINATE, "%")
 
 
 FAULTS: Mapping[str, Fault] = {
@@ -215,7 +161,6 @@ FAULTS: Mapping[str, Fault] = {
     "connections": connections,
     "blocked-loop": blocked_loop,
     "read-only": read_only,
+    **refusals.FAULTS,
+    **machines.FAULTS,
 }
-KNOWN_TO_HURT: Mapping[str, Fault] = {"refused-writes": refused_writes}
-"""Those that the engine does not survive as promised yet; docs/reliability.md says how."""
-EVERY: Mapping[str, Fault] = {**FAULTS, **KNOWN_TO_HURT}

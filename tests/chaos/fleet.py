@@ -22,20 +22,31 @@ COULD_NOT_START = frozenset({1})
 
 @dataclass
 class Fleet:
-    """Processes of tests/chaos/worker.py; the ledger and the logs are in `folder`."""
+    """Processes of tests/chaos/worker.py; the ledger and the logs are in `folder`.
+
+    Every second one takes `pooled_url`, if there is one, and each of `builds` has as many.
+    """
 
     url: str
     folder: Path
     lease: float
     rest: float = 0.0
     defect: str = ""
+    pooled_url: str = ""
+    builds: Sequence[str] = ()
+    clock: str = ""
+    """The library that lets the clocks of the workers jump (libfaketime), or none."""
+    build_of: dict[int, str] = field(default_factory=dict)
+    """By process, those that ended included."""
     processes: list[asyncio.subprocess.Process] = field(default_factory=list)
     exits: list[Exit] = field(default_factory=list)
 
     async def start(self, count: int = 1) -> Sequence[asyncio.subprocess.Process]:
         """Add so many workers."""
-        started = [await self._spawn() for _ in range(count)]
-        self.processes += started
+        started = []
+        for _ in range(count):
+            started.append(await self._spawn())
+            self.processes.append(started[-1])
         return started
 
     async def kill(self, process: asyncio.subprocess.Process) -> None:
@@ -76,6 +87,10 @@ class Fleet:
         """SIGTERM to all of them."""
         await asyncio.gather(*(self.terminate(process) for process in list(self.processes)))
 
+    def set_clock(self, difference: str) -> None:
+        """Have the clocks of all workers differ from the machine's, such as +3h."""
+        (self.folder / "clock").write_text(difference)
+
     def abandon(self) -> None:
         """Leave none behind, whatever happened."""
         for process in self.processes:
@@ -88,21 +103,36 @@ class Fleet:
         self.exits.append(Exit(process.pid, code, expected))
 
     async def _spawn(self) -> asyncio.subprocess.Process:
-        code = [str(ROOT), str(ROOT / "worker")]
+        build = min(self.builds, key=self._workers_of, default="")
+        pooled = self.pooled_url and len(self.build_of) % 4 in (1, 2)
+        url = self.pooled_url if pooled else self.url
         log = os.open(self.folder / "workers.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         try:
-            return await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "tests.chaos.worker",
-                self.url,
-                str(self.folder),
-                str(self.lease),
-                str(self.rest),
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(code), "CHAOS_BREAK": self.defect},
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "tests.chaos.worker"),
+                *(url, str(self.folder), str(self.lease), str(self.rest), build),
+                env=self._environment(),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
         finally:
             os.close(log)
+        self.build_of[process.pid] = build
+        return process
+
+    def _workers_of(self, build: str) -> int:
+        return sum(self.build_of[process.pid] == build for process in self.processes)
+
+    def _environment(self) -> dict[str, str]:
+        code = os.pathsep.join([str(ROOT), str(ROOT / "worker")])
+        environment = {**os.environ, "PYTHONPATH": code, "CHAOS_BREAK": self.defect}
+        if self.clock:
+            self.set_clock("+0")
+            environment |= {
+                "LD_PRELOAD": self.clock,
+                "FAKETIME_TIMESTAMP_FILE": str(self.folder / "clock"),
+                "FAKETIME_CACHE_DURATION": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            }
+        return environment

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -53,13 +54,32 @@ class Ledger:
         return token
 
 
-def read(folder: Path) -> list[Call]:
-    """The calls of all processes, in the order of time."""
-    return sorted(_calls(folder), key=lambda call: call.at)
+class Reader:
+    """The calls of all processes; what was read before is not read again."""
 
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[Path, int] = {}
+        self._calls: list[Call] = []
 
-def _calls(folder: Path) -> Iterator[Call]:
-    for file in folder.glob("*.jsonl"):
-        for line in file.read_text().splitlines():
+    def read(self) -> list[Call]:
+        """The calls so far, in the order of time."""
+        new = [call for file in self._folder.glob("*.jsonl") for call in self._more(file)]
+        if new:
+            self._calls.extend(new)
+            self._calls.sort(key=lambda call: call.at)  # nearly sorted, which costs little
+        return self._calls
+
+    def _more(self, file: Path) -> Iterator[Call]:
+        with file.open("rb") as opened:
+            opened.seek(self._read.get(file, 0))
+            whole, _, _ = opened.read().rpartition(b"\n")
+        if not whole:
+            return
+        self._read[file] = self._read.get(file, 0) + len(whole) + 1
+        for line in whole.split(b"\n"):
             told: dict[str, Any] = json.loads(line)
+            # The names of steps and jobs come again and again.
+            told["seen"] = {sys.intern(key): token for key, token in told["seen"].items()}
+            told |= {name: sys.intern(told[name]) for name in ("job", "key")}
             yield Call(**told)

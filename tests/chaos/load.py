@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import asyncpg
+
 from openworkflow import RunHandle
 from openworkflow.core.errors import BackendError
 from tests.chaos import shapes
@@ -40,14 +42,23 @@ class Load:
     async def _one(self, name: str, start: Start) -> None:
         try:
             await start()
-        except BackendError:
+        except (BackendError, asyncpg.PostgresError, OSError):
             self.refused += 1
         else:
             self.started[name] += 1
 
     def _shapes(self) -> dict[str, Start]:
         stage = self._stage
-        plain = ("sequential", "slow", "parallel", "sync", "sleeping", "retrying", "renewed")
+        plain = (
+            "sequential",
+            "slow",
+            "parallel",
+            "sync",
+            "sleeping",
+            "retrying",
+            "renewed",
+            "built",
+        )
 
         def of(workflow: Any, **options: Any) -> Start:
             return lambda: stage.enqueue(workflow, **options)
@@ -61,6 +72,7 @@ class Load:
             "delayed": of(shapes.sequential, available_at="1s"),
             "canceled": self._canceled,
             "idempotent": self._idempotent,
+            "transactional": self._transactional,
         }
 
     async def _canceled(self) -> None:
@@ -91,3 +103,8 @@ class Load:
 
     async def _keyed(self, name: str) -> None:
         await self._stage.enqueue(shapes.sequential, name=name, idempotency_key=name)
+
+    async def _transactional(self) -> None:
+        """An order of the caller's own, and its run: both, or none of them."""
+        async with self._stage.orders() as connection:
+            await self._stage.order(connection, commit=self._chance.random() < 0.7)

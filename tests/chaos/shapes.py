@@ -7,7 +7,8 @@ the ledger. The input is `{"job": name, "generation": number}`.
 from __future__ import annotations
 
 import asyncio
-import time
+import mmap
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from openworkflow.core.workflow import Workflow
 from tests.chaos.ledger import Ledger
 
 GENERATIONS = 3
+HUNGER_BYTES = 256 << 20
 Input = dict[str, Any]
 Tokens = dict[str, str]
 _RETRY = RetryPolicy(max_attempts=50, initial=0.05, max_delay=0.2)
@@ -34,6 +36,11 @@ def open_ledger(folder: Path) -> None:
     _Here.ledger, _Here.failed = Ledger(folder), set()
 
 
+def idle(seconds: float) -> None:
+    """Block this thread. Not time.sleep, which fails in processes whose clock can jump."""
+    threading.Event().wait(seconds)
+
+
 async def work(input: Input, key: str, seen: Mapping[str, str], seconds: float = 0.01) -> str:
     """A step that takes a while."""
     token = _begin(input, key, seen)
@@ -44,7 +51,7 @@ async def work(input: Input, key: str, seen: Mapping[str, str], seconds: float =
 def work_in_thread(input: Input, key: str, seen: Mapping[str, str], seconds: float = 0.02) -> str:
     """A step in a thread."""
     token = _begin(input, key, seen)
-    time.sleep(seconds)
+    idle(seconds)
     return token
 
 
@@ -65,10 +72,16 @@ async def broken(input: Input, key: str, seen: Mapping[str, str]) -> str:
     raise NonRetryableError(f"meant to fail: {key}")
 
 
+async def eat(input: Input, key: str, seen: Mapping[str, str]) -> str:
+    """A step that fails without memory, before it has done anything; it does not fill it."""
+    mmap.mmap(-1, HUNGER_BYTES).close()
+    return _begin(input, key, seen)
+
+
 async def block(input: Input, key: str, seen: Mapping[str, str]) -> str:
     """A step that blocks the event loop of its worker."""
     token = _begin(input, key, seen)
-    time.sleep(float(input.get("seconds", 1.0)))  # noqa: ASYNC251
+    idle(float(input.get("seconds", 1.0)))
     return token
 
 
@@ -185,11 +198,30 @@ async def blocking(input: Input, step: Step) -> Tokens:
     return seen
 
 
+@workflow(build_policy="pinned")
+async def built(input: Input, step: Step) -> Tokens:
+    """Belongs to the build that began it; its steps take longer than builds are switched."""
+    seen: Tokens = {}
+    for key in "abc":
+        seen[key] = await step.run(key, work, input, key, dict(seen), 0.3)
+        await step.sleep(f"pause-{key}", 0.5)
+    return seen
+
+
+@workflow
+async def hungry(input: Input, step: Step) -> Tokens:
+    """A step that needs much memory, between two others; it is tried until it gets it."""
+    seen: Tokens = {}
+    for key, function in (("a", work), ("b", eat), ("c", work)):
+        seen[key] = await step.run(key, function, input, key, dict(seen), retry=_RETRY)
+    return seen
+
+
 @workflow
 async def lingering(input: Input, step: Step) -> Tokens:
     """Blocks the event loop of its worker itself, after its last step."""
     seen = {"a": await step.run("a", work, input, "a", {})}
-    time.sleep(float(input.get("seconds", 0.5)))  # noqa: ASYNC251
+    idle(float(input.get("seconds", 0.5)))
     return seen
 
 
@@ -207,6 +239,8 @@ WORKFLOWS: tuple[Workflow[Any, Any], ...] = (
     versioned_1,
     versioned_2,
     blocking,
+    built,
+    hungry,
     lingering,
 )
 

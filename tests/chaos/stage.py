@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +15,13 @@ import asyncpg
 
 from openworkflow import BackendPostgres, OpenWorkflow, RunHandle
 from openworkflow.core.workflow import Workflow
-from tests.chaos import ledger, tables
+from tests.chaos import ledger, shapes, tables
 from tests.chaos.checker import Evidence, Fault, Job
 from tests.chaos.fleet import Fleet
 from tests.helpers import eventually
 
+RECENT_CALLS = 10_000
+"""Where a call is looked for that has just been made."""
 SUCCEEDS = frozenset({"succeeded"})
 
 
@@ -29,9 +32,11 @@ class Stage:
     url: str
     fleet: Fleet
     client: OpenWorkflow
+    backend: BackendPostgres
     jobs: dict[str, Job] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     _names: int = 0
+    _ledger: ledger.Reader | None = None
 
     def name(self) -> str:
         """A name that no other job has."""
@@ -56,6 +61,29 @@ class Stage:
         self.jobs[name] = Job(name, ends, error)
         return name, handle
 
+    @contextlib.asynccontextmanager
+    async def orders(self) -> AsyncIterator[asyncpg.Connection[Any]]:
+        """A connection of somebody who has a table of his own beside the runs."""
+        connection = await asyncpg.connect(self.url)
+        try:
+            yield connection
+        finally:
+            connection.terminate()
+
+    async def order(self, connection: asyncpg.Connection[Any], *, commit: bool) -> None:
+        """Start a run in the transaction that stores what it is about; some are rolled back."""
+        name = f"order-{self.name()}"
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("INSERT INTO chaos_orders VALUES ($1)", name)
+        given = {"job": name, "generation": 0}
+        await self.client.run_workflow(shapes.sequential, given, connection=connection)
+        if commit:
+            await transaction.commit()
+            self.jobs[name] = Job(name)
+        else:
+            await transaction.rollback()
+
     async def cancel(self, name: str, handle: RunHandle[Any]) -> None:
         """Cancel a run; it may have ended before."""
         self.jobs[name] = Job(name, frozenset({"canceled", "succeeded"}))
@@ -73,11 +101,14 @@ class Stage:
 
     def calls(self) -> list[ledger.Call]:
         """The ledger so far."""
-        return ledger.read(self.fleet.folder)
+        if self._ledger is None:
+            self._ledger = ledger.Reader(self.fleet.folder)
+        return self._ledger.read()
 
     def has_called(self, job: str, key: str) -> bool:
         """Whether that step of that job has been called."""
-        return any(call.job == job and call.key == key for call in self.calls())
+        newest = itertools.islice(reversed(self.calls()), RECENT_CALLS)
+        return any(call.job == job and call.key == key for call in newest)
 
     async def called(self, key: str, times: int = 1, deadline: float = 20.0) -> None:
         """Wait until a step has been called so often."""
@@ -120,6 +151,8 @@ class Stage:
                 changes=await tables.changes(connection),
                 broken=await tables.broken(connection),
                 connections=await tables.connections_left(connection),
+                orders=await tables.orders(connection),
+                build_of=self.fleet.build_of,
             )
         finally:
             await connection.close()
@@ -134,16 +167,20 @@ async def stage(
     workers_url: str = "",
     rest: float = 0,
     defect: str = "",
+    **more: Any,
 ) -> AsyncIterator[Stage]:
-    """A stage on a database of its own; no worker of it outlives the block."""
+    """A stage on a database of its own; no worker of it outlives the block.
+
+    `more` is of the fleet: poolers, builds and clocks.
+    """
     backend = await BackendPostgres.connect(url)
     connection = await asyncpg.connect(url)
     await tables.watch(connection)
     await connection.close()
-    fleet = Fleet(workers_url or url, folder, lease, rest, defect)
+    fleet = Fleet(workers_url or url, folder, lease, rest, defect, **more)
     client = OpenWorkflow(backend)
     try:
-        yield Stage(url, fleet, client)
+        yield Stage(url, fleet, client, backend)
     finally:
         fleet.abandon()
         await client.stop()

@@ -12,6 +12,7 @@ from tests.chaos.checker import Row, Run
 from tests.helpers import eventually
 
 _WATCH = """
+CREATE TABLE chaos_orders (job text PRIMARY KEY);
 CREATE TABLE chaos_changes (what text NOT NULL);
 CREATE FUNCTION chaos_run_changed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     INSERT INTO chaos_changes VALUES (left(format('run %s: %s %s became %s %s', old.id,
@@ -36,7 +37,7 @@ CREATE TRIGGER chaos_watch AFTER UPDATE ON step_attempts FOR EACH ROW
 _RUNS = """
 SELECT input ->> 'job' AS job, (input ->> 'generation')::int AS generation, status,
        output::text AS output, split_part(error ->> 'type', ':', 2) AS error,
-       claim_no, attempts, crashes
+       claim_no, attempts, crashes, case when pinned then build_id end AS build
   FROM workflow_runs
 """
 _ROWS = """
@@ -71,6 +72,7 @@ async def runs(connection: asyncpg.Connection[Any]) -> list[Run]:
             row["claim_no"],
             row["attempts"],
             row["crashes"],
+            row["build"],
         )
         for row in await connection.fetch(_RUNS)
     ]
@@ -96,6 +98,11 @@ async def rows(connection: asyncpg.Connection[Any]) -> list[Row]:
 async def changes(connection: asyncpg.Connection[Any]) -> list[str]:
     """What changed that was recorded for good."""
     return [row["what"] for row in await connection.fetch("SELECT what FROM chaos_changes")]
+
+
+async def orders(connection: asyncpg.Connection[Any]) -> frozenset[str]:
+    """The orders that were committed."""
+    return frozenset(row["job"] for row in await connection.fetch("SELECT job FROM chaos_orders"))
 
 
 async def broken(connection: asyncpg.Connection[Any]) -> list[str]:

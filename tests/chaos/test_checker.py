@@ -123,6 +123,12 @@ def test_what_a_process_was_about_to_call_when_it_was_frozen_is_excused_and_coun
         (checker.COUNTS, {"runs": [replace(GOOD.runs[0], attempts=1)]}),
         (checker.WORKERS, {"exits": [Exit(7, 1, frozenset({0}))]}),
         (checker.CONNECTIONS, {"connections": 1}),
+        (checker.TOGETHER, {"orders": frozenset({"order-1"})}),
+        (checker.TOGETHER, {"runs": [*GOOD.runs, Run("order-1", "succeeded")]}),
+        (
+            checker.BUILDS,
+            {"runs": [replace(GOOD.runs[0], build="b1")], "build_of": {1: "b2"}},
+        ),
         (checker.INVARIANTS, {"broken": ["a running run has a worker"]}),
     ],
 )

@@ -1,6 +1,6 @@
 """A worker process of the campaign.
 
-    python -m tests.chaos.worker DATABASE_URL LEDGER_FOLDER LEASE_SECONDS REST_SECONDS
+    python -m tests.chaos.worker DATABASE_URL LEDGER_FOLDER LEASE_SECONDS REST_SECONDS BUILD
 
 CHAOS_BREAK names a defect to build into the engine first (mutations.py); only this script reads it.
 """
@@ -12,7 +12,6 @@ import logging
 import os
 import sys
 import threading
-import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,7 +23,7 @@ MAX_CRASHES = 1000
 """A campaign kills more workers than a run may usually cost."""
 
 
-async def main(url: str, folder: str, lease: str, rest: str) -> None:
+async def main(url: str, folder: str, lease: str, rest: str, build: str) -> None:
     """Work until told to stop."""
     shapes.open_ledger(Path(folder))
     backend = await _connected(url)
@@ -35,6 +34,8 @@ async def main(url: str, folder: str, lease: str, rest: str) -> None:
         rest=timedelta(seconds=float(rest)),
         drain=timedelta(seconds=3),
         max_crashes=MAX_CRASHES,
+        build_id=build or None,
+        build_policy="moving",
     )
     await worker.run_until_signal()
     await backend.stop()
@@ -43,7 +44,7 @@ async def main(url: str, folder: str, lease: str, rest: str) -> None:
 def _end_with(parent: int) -> None:
     """No campaign that was killed leaves workers behind."""
     while os.getppid() == parent:
-        time.sleep(0.5)
+        shapes.idle(0.5)
     os._exit(1)
 
 
