@@ -85,10 +85,10 @@ class Report:
         )
         yield f"enqueues that the client was refused: {self.refused}"
         yield "runs: " + ", ".join(f"{name} {n}" for name, n in sorted(self.started.items()))
-        yield "kind             faults  recovery median  max    stranded median  max (seconds)"
+        yield "kind               faults  recovery median  max    stranded median  max (seconds)"
         for kind, count in sorted(done.items()):
             recovered = _middle_and_most(self.recovery.get(kind, []))
-            yield f"{kind:16} {count:6}  {recovered}  {_middle_and_most(stranded(evidence, kind))}"
+            yield f"{kind:18} {count:6}  {recovered}  {_middle_and_most(stranded(evidence, kind))}"
         yield f"calls excused, of processes that had been frozen: {self.verdict.excused}"
         yield f"violations: {len(self.verdict.violations)}"
         for each in self.verdict.violations[:50]:

@@ -65,7 +65,9 @@ class Fleet:
                 await process.wait()
         except TimeoutError:
             process.kill()
-        await self._over(process, frozenset({0}))
+        # One that has not begun yet dies of it, as any Python does.
+        worked = self._has_worked(process)
+        await self._over(process, frozenset({0} if worked else {0, -signal.SIGTERM}))
         return asyncio.get_running_loop().time() - begun
 
     async def freeze(self, process: asyncio.subprocess.Process, seconds: float) -> None:
@@ -79,8 +81,8 @@ class Fleet:
     async def heal(self, count: int) -> None:
         """Start workers until there are so many; those that ended by themselves are noted."""
         for process in [each for each in self.processes if each.returncode is not None]:
-            worked = (self.folder / f"{process.pid}.jsonl").stat().st_size > 0
-            await self._over(process, NOTHING if worked else COULD_NOT_START)
+            expected = NOTHING if self._has_worked(process) else COULD_NOT_START
+            await self._over(process, expected)
         await self.start(count - len(self.processes))
 
     async def stop(self) -> None:
@@ -96,6 +98,10 @@ class Fleet:
         for process in self.processes:
             if process.returncode is None:
                 process.kill()
+
+    def _has_worked(self, process: asyncio.subprocess.Process) -> bool:
+        ledger = self.folder / f"{process.pid}.jsonl"
+        return ledger.exists() and ledger.stat().st_size > 0
 
     async def _over(self, process: asyncio.subprocess.Process, expected: frozenset[int]) -> None:
         code = await process.wait()
