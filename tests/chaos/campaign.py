@@ -21,6 +21,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -179,22 +180,21 @@ async def run(options: Options, folder: Path) -> Report:
     server = LocalPostgres(programs, lib_dir=programs.parent / "lib", settings=SETTINGS).start()
     proxy, direct = Proxy(server.port), Proxy(server.port)
     servers: list[LocalPostgres] = [server]
-    pooler: Pooler | None = None
+    pooler = Pooler(0, folder) if pooler_program() is not None else None
     try:
         await proxy.start()
         await direct.start()
-        if pooler_program() is not None:
-            pooler = Pooler(proxy.port, folder)
+        more: dict[str, Any] = {"builds": BUILDS, "clock": _clock(options)}
+        if pooler is not None:
+            pooler.upstream_port = proxy.port
             await pooler.start()
-        ways = [each and _url(each.port) for each in (direct, proxy, pooler)]
+            more["pooled_url"] = _url(pooler.port)
         async with stage(
-            *(ways[0] or "", folder),
+            *(_url(direct.port), folder),
             lease=options.lease,
-            workers_url=ways[1] or "",
+            workers_url=_url(proxy.port),
             rest=0.2,
-            pooled_url=ways[2] or "",
-            builds=BUILDS,
-            clock=_clock(options),
+            **more,
         ) as on:
             chance = random.Random(options.seed)
             ground = Ground(server, proxy, direct, on, chance, pooler, servers)
@@ -204,10 +204,14 @@ async def run(options: Options, folder: Path) -> Report:
             await pooler.stop()
         await proxy.stop()
         await direct.stop()
-        for number, each in enumerate(servers):
-            if each.root.exists():
-                shutil.copy(each.root / "log", folder / f"postgres-{number}.log")
-            each.stop()
+        _stop(servers, folder)
+
+
+def _stop(servers: Sequence[LocalPostgres], folder: Path) -> None:
+    for number, each in enumerate(servers):
+        if each.root.exists():
+            shutil.copy(each.root / "log", folder / f"postgres-{number}.log")
+        each.stop()
 
 
 def _url(port: int) -> str:
