@@ -81,8 +81,7 @@ def pod_template(resource: WorkflowNamespace, database_digest: str | None) -> di
         "serviceAccountName": worker_name(resource.key.name),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        # The kernel drops a SIGTERM that the first process of a namespace does not handle yet, as
-        # in its first moments no program does. Here the first process is the pod's own.
+        # The kernel drops a SIGTERM that the first process of a namespace does not handle yet.
         "shareProcessNamespace": True,
         "terminationGracePeriodSeconds": (
             resource.worker.drain_timeout_seconds + DRAIN_MARGIN_SECONDS
