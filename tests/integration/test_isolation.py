@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -30,7 +31,14 @@ from tests.database_roles import (
 )
 from tests.migrating import Program, migration
 
-TABLES = ("workflow_runs", "workflow_builds", "workflow_served", "step_attempts")
+TABLES = (
+    "workflow_runs",
+    "workflow_builds",
+    "workflow_served",
+    "workflow_messages",
+    "workflow_subscriptions",
+    "step_attempts",
+)
 
 
 @pytest.fixture
@@ -57,6 +65,9 @@ async def a(roles: Roles) -> str:
         f" values ('{THEIRS}', 's', 'run', 'succeeded', '\"theirs\"')",
         "insert into workflow_builds (namespace_id, build_id) values ('b', 'b1')",
         "insert into workflow_served (namespace_id, workflow_name) values ('b', 'w')",
+        f"select openworkflow_signal('{THEIRS}', 'n', '\"theirs\"')",
+        "insert into workflow_subscriptions (workflow_run_id, topic, namespace_id, waiting)"
+        f" values ('{THEIRS}', 't', 'b', true)",
     )
     return await bind(roles, "a", Kind.OPERATOR)
 
@@ -89,11 +100,14 @@ async def test_client_worker_and_commands_of_a_tenant_work_beside_another(roles:
 
 
 async def test_one_that_names_another_namespace_gets_nothing_of_it(a: str) -> None:
-    async with connected(a, namespace_id="b") as backend:
+    async with connected(a, namespace_id="b") as backend, connected(a, namespace_id="a") as of_a:
         assert [] == (await backend.list_workflow_runs()).runs
         assert [] == await backend.builds.list()
         with pytest.raises(BackendError, match="row-level security policy"):
             await backend.create_workflow_runs([NewRun("w")])
+        for client in (OpenWorkflow(backend), OpenWorkflow(of_a)):
+            with pytest.raises(RunNotFound):
+                await client.signal(UUID(THEIRS), "n")
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -104,7 +118,12 @@ async def test_rows_of_another_namespace_are_neither_seen_nor_changed_nor_delete
     before = await sql.fetchval(everything)
     tenant = await asyncpg.connect(a)
 
-    columns = {"workflow_builds": "build_id", "workflow_served": "workflow_name"}
+    columns = {
+        "workflow_builds": "build_id",
+        "workflow_served": "workflow_name",
+        "workflow_messages": "name",
+        "workflow_subscriptions": "topic",
+    }
     column = columns.get(table, "status")
     for statement in (
         f"update {table} set {column} = 'x'",
@@ -125,6 +144,13 @@ async def test_rows_of_another_namespace_are_neither_seen_nor_changed_nor_delete
         "insert into workflow_served (namespace_id, workflow_name) values ('b', 'x')",
         "insert into step_attempts (workflow_run_id, step_name, kind, status)"
         f" values ('{THEIRS}', 's', 'run', 'running')",
+        "insert into workflow_messages (id, namespace_id, name, expires_at)"
+        " values (gen_random_uuid(), 'b', 't', now() + interval '1 d')",
+        "insert into workflow_messages (id, namespace_id, workflow_run_id, name)"
+        f" values (gen_random_uuid(), 'a', '{THEIRS}', 'n')",
+        "select openworkflow_signal_topic('t', namespace => 'b')",
+        "insert into workflow_subscriptions (workflow_run_id, topic, namespace_id, waiting)"
+        f" values ('{THEIRS}', 't', 'b', true)",
         "insert into workflow_runs (namespace_id, workflow_name, status, available_at)"
         " values ('a', 'w', 'pending', now()); update workflow_runs set namespace_id = 'b'",
         "insert into openworkflow_roles values (current_user, '{}', 'b')",

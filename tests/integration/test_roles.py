@@ -86,6 +86,33 @@ async def test_an_enqueuer_starts_runs_in_its_own_transaction(roles: Roles) -> N
         assert 1 == (await backend.count_runs())[RunStatus.PENDING]
 
 
+async def test_an_enqueuer_signals_what_it_may_not_change(roles: Roles) -> None:
+    """The wake is the doing of a trigger, with the rights of the owner."""
+    url = await roles.login(roles.shared("enqueuer"))
+    async with connected(url) as backend, connected(roles.url) as admin:
+        client = OpenWorkflow(backend)
+        run = await client.run_workflow(doubled, 7)
+        await run.signal("n", 1, idempotency_key="k")
+        await run.signal("n", 1, idempotency_key="k")
+        await client.signal("t", 2)
+        connection = await asyncpg.connect(url)
+        await connection.execute("select openworkflow_signal($1, 'm')", run.id)
+        await connection.close()
+
+        (row,) = await admin._fetch(
+            "select wake_no, available_at <= now() as due from workflow_runs"
+        )
+        assert (2, True) == tuple(row)
+    for statement in (
+        "select payload from workflow_messages",
+        "delete from workflow_messages",
+        "update workflow_runs set wake_no = 7",
+    ):
+        await refused(url, statement)
+    reader = await roles.login(roles.shared("reader"))
+    await refused(reader, f"select openworkflow_signal('{run.id}', 'm')")
+
+
 @pytest.mark.parametrize(
     ("kind", "args"),
     [

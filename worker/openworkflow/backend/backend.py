@@ -16,6 +16,7 @@ from openworkflow.backend.enqueuing import IDEMPOTENCY_PERIOD, Enqueuing
 from openworkflow.backend.failures import DRIVER_ERRORS, ConnectionLost, as_backend_error
 from openworkflow.backend.ledger import Ledger, Loss, MigrationState, look
 from openworkflow.backend.liveness import SCAN_SECONDS
+from openworkflow.backend.messages import Messages
 from openworkflow.backend.migrations import Migration
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.notifications import Listener
@@ -72,13 +73,13 @@ class BackendPostgres:
         self.url, self.pooled, self._namespace = dsn, pooled, namespace
         self.namespace_id, self.schema = namespace.id, namespace.schema
         self._channels = namespace.work_channel, namespace.done_channel
-        names = "namespace_id", "work_channel", "done_channel"
-        self._place = dict(zip(names, (namespace.id, *self._channels), strict=True))
+        self._place = namespace.place
         self._listen_dsn, self._pool, self._application_name = listen_dsn, pool, application_name
         self._sql = queries.load(namespace.schema)
         self._requests = Requests(pool, dsn, pooled=pooled)
         self._fetch, self.check_usable = self._requests.fetch, self._requests.check_usable
         self.builds = Builds(self._requests.borrow, self._sql, namespace.id)
+        self.messages = Messages(self._requests, dsn, self._sql, namespace.id)
         self._enqueuing = Enqueuing(self._requests, dsn, self._sql, namespace)
         self._closers: list[Callable[[], Awaitable[object]]] = []
 

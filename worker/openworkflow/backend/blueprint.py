@@ -27,6 +27,7 @@ _END = re.compile(r";[ \t]*(?:\n|\Z)")
 _COMMENT = re.compile(r"--.*")
 _CREATE_TABLE = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?(\w+) \((.*)\)", re.DOTALL)
 _ALTER_TABLE = re.compile(r"ALTER TABLE (\w+)\b")
+_CREATE_TRIGGER = re.compile(r"CREATE (?:CONSTRAINT )?TRIGGER \w+\s+AFTER \w+ ON (\w+)")
 _ADD_COLUMN = re.compile(r"ADD COLUMN (\w+) ([^,]+)")
 _CREATE_INDEX = re.compile(
     r"CREATE (?P<unique>UNIQUE )?INDEX (?:CONCURRENTLY )?(?P<name>\w+)\s+"
@@ -114,7 +115,7 @@ class Migration:
     @property
     def locks(self) -> tuple[str, ...]:
         """The tables that it changes."""
-        altered = _ALTER_TABLE.findall(self.sql)
+        altered = _ALTER_TABLE.findall(self.sql) + _CREATE_TRIGGER.findall(self.sql)
         indexed = (index.table for index in self.makes.indexes)
         return tuple(sorted({*altered, *self.makes.tables, *indexed}))
 

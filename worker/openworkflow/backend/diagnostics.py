@@ -14,6 +14,8 @@ _NEEDED = (
     *(f"step_attempts {word}" for word in ("SELECT", "INSERT", "UPDATE", "DELETE")),
     *(f"workflow_builds {word}" for word in ("SELECT", "INSERT")),
     *(f"workflow_served {word}" for word in ("SELECT", "INSERT", "UPDATE")),
+    *(f"workflow_messages {word}" for word in ("SELECT", "INSERT", "DELETE")),
+    *(f"workflow_subscriptions {word}" for word in ("SELECT", "INSERT", "UPDATE")),
 )
 """What a worker's role may do; the same as in `sql/security/grants.sql`."""
 

@@ -19,6 +19,10 @@ select relname::text as name, pg_get_userbyid(relowner)::text as owner, relrowse
   from pg_class
  where relnamespace = (select oid from pg_namespace where nspname = $1)
    and relname = any($2::text[]::name[]) and relkind in ('r', 'p')"""
+_FUNCTIONS = """
+select proname::text as name from pg_proc
+ where pronamespace = (select oid from pg_namespace where nspname = $1)
+   and proname = any($2::text[]::name[]) and pg_get_userbyid(proowner) <> $3"""
 _POLICIES = """
 select tablename::text as table, policyname::text as name
   from pg_policies where schemaname = $1 and tablename = any($2::text[]::name[])"""
@@ -63,6 +67,11 @@ async def provisions(connection: Connection, schema: str, wanted: Sequence[Role]
         f"alter table {quoted(schema)}.{name} owner to {quoted(owner)}"
         for name in roles.OWNED
         if name not in found or found[name]["owner"] != owner
+    ]
+    functions = await connection.fetch(_FUNCTIONS, schema, list(roles.FUNCTIONS), owner)
+    given += [
+        f"alter function {quoted(schema)}.{row['name']}() owner to {quoted(owner)}"
+        for row in functions
     ]
     guarded = {name for name, row in found.items() if row["guarded"]}
     if guarded or any(role.namespace_id is not None for role in wanted):

@@ -33,5 +33,15 @@ class Namespace:
         return f"openworkflow_done_{self._digest}"
 
     @property
+    def place(self) -> dict[str, str]:
+        """What statements are told of it, by the names of their parameters."""
+        return {
+            "namespace_id": self.id,
+            "schema": self.schema,
+            "work_channel": self.work_channel,
+            "done_channel": self.done_channel,
+        }
+
+    @property
     def _digest(self) -> str:
         return hashlib.sha256(f"{self.schema}.{self.id}".encode()).hexdigest()[:16]

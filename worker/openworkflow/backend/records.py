@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from openworkflow.core.errors import ConfigurationError
-from openworkflow.core.recorded import ClaimedRun, RecordedStep
+from openworkflow.core.recorded import ClaimedRun, Message, RecordedStep
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
@@ -23,16 +23,19 @@ __all__ = [
     "Completion",
     "Continuation",
     "CreatedRun",
+    "Delivery",
     "Flush",
     "Flushed",
     "Leftover",
     "NewRun",
+    "Outgoing",
     "Page",
     "RecordedStep",
     "RunEnd",
     "RunFilter",
     "StepSuccess",
     "StepWrite",
+    "Waiting",
     "Wake",
     "Write",
     "claim_key",
@@ -212,6 +215,38 @@ class Flushed:
     lost: Set[UUID]
     """The steps, by their own ids, and the ends of runs whose claim no longer stood."""
     claimed: list[ClaimedRun]
+
+
+class Outgoing(NamedTuple):
+    """A signal to send: to a run, or to a topic if `run_id` is None."""
+
+    id: UUID
+    """The same one again is the same message."""
+    name: str
+    payload: str | None
+    """JSON text."""
+    run_id: UUID | None = None
+    idempotency_key: str | None = None
+    keep_for: timedelta | None = None
+    """How long one to a topic is kept."""
+
+
+class Waiting(NamedTuple):
+    """A run that waits for signals of these names, and the messages that it has had."""
+
+    run_id: UUID
+    names: Sequence[str]
+    had: Sequence[UUID]
+    had_of_topics: Sequence[UUID]
+
+
+class Delivery(NamedTuple):
+    """What a run finds in its inbox."""
+
+    wake_no: int
+    """All that the run was woken for up to this number is here, or was had before."""
+    messages: list[Message]
+    """The oldest of each name, up to a hundred."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,21 @@ from openworkflow.core.names import storable_text
 
 REGISTER = "openworkflow_roles"
 """The table of our roles; it is there once somebody asked for roles."""
-GUARDED = ("workflow_runs", "workflow_builds", "workflow_served", "step_attempts", REGISTER)
+GUARDED = (
+    "workflow_runs",
+    "workflow_builds",
+    "workflow_served",
+    "workflow_messages",
+    "workflow_subscriptions",
+    "step_attempts",
+    REGISTER,
+)
 """The tables that row security keeps apart by namespace."""
 ENABLED = "row level security"
 """Stands among the policies of a table for that they are heeded."""
 OWNED = (*GUARDED, "openworkflow_migrations")
+FUNCTIONS = ("openworkflow_message_sent", "openworkflow_runs_deleted")
+"""The triggers that act with the rights of their owner, who is that of the tables."""
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 

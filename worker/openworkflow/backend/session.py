@@ -11,10 +11,19 @@ from uuid import UUID
 import asyncpg
 
 from openworkflow.backend import flush as flushes
+from openworkflow.backend import messages
 from openworkflow.backend.connection import Link
 from openworkflow.backend.failures import UnreadableAnswer
 from openworkflow.backend.flush import Shape
-from openworkflow.backend.records import ClaimedRun, ClaimRequest, Flush, Flushed, RecordedStep
+from openworkflow.backend.records import (
+    ClaimedRun,
+    ClaimRequest,
+    Delivery,
+    Flush,
+    Flushed,
+    RecordedStep,
+    Waiting,
+)
 from openworkflow.core.errors import BackendError, Fault
 from openworkflow.core.recorded import UNREADABLE
 from openworkflow.core.step_attempt import StepStatus
@@ -93,6 +102,19 @@ class WorkerSession:
         for row in rows:
             histories[row["workflow_run_id"]].append(row)
         return {run_id: _current(history) for run_id, history in histories.items()}
+
+    async def read_inboxes(self, waiting: Sequence[Waiting]) -> dict[UUID, Delivery]:
+        """See messages.read_inboxes. Raises as `flush` does."""
+        return await messages.read_inboxes(self._fetch, self._sql, waiting)
+
+    async def subscribe(self, pairs: Iterable[tuple[UUID, str]]) -> set[str]:
+        """See messages.subscribe. Raises as `flush` does."""
+        place = self._place["namespace_id"], self._place["schema"]
+        return await messages.subscribe(self._fetch, self._sql, place, pairs)
+
+    async def read_wakes(self, run_ids: Sequence[UUID]) -> dict[UUID, int]:
+        """See messages.read_wakes. Raises as `flush` does."""
+        return await messages.read_wakes(self._fetch, self._sql, run_ids)
 
     async def commits_are_durable(self) -> bool:
         """Whether a flush that has returned survives the server's death. Raises as `flush` does."""

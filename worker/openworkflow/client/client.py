@@ -11,7 +11,9 @@ from openworkflow.client.request import (
     ManyRunsOptions,
     Request,
     RunOptions,
+    Sending,
     SharedOptions,
+    TopicSending,
     check_options,
 )
 from openworkflow.core.duration import Duration, parse_duration
@@ -23,6 +25,7 @@ from openworkflow.core.errors import (
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, codec_for
 from openworkflow.core.workflow import Workflow
 from openworkflow.core.workflow_run import WorkflowRun
+from openworkflow.engine.outgoing import outgoing
 from openworkflow.worker.worker import Worker
 
 I = TypeVar("I")  # noqa: E741
@@ -136,6 +139,43 @@ class OpenWorkflow:
         Raises RunNotFound or InvalidRunState.
         """
         return await self._backend.retry_workflow_run(run_id)
+
+    @overload
+    async def signal(
+        self, to: UUID | RunHandle[Any], name: str, value: Any = None, /, **options: Unpack[Sending]
+    ) -> UUID: ...
+
+    @overload
+    async def signal(
+        self, to: str, value: Any = None, /, **options: Unpack[TopicSending]
+    ) -> UUID: ...
+
+    async def signal(
+        self,
+        to: UUID | RunHandle[Any] | str,
+        /,
+        *message: Any,
+        **options: Unpack[TopicSending],
+    ) -> UUID:
+        """Send `signal(run_id, "name", value)` to a run, or `signal("topic", value)` to a topic.
+
+        A run takes what it was sent when it waits for a signal of that name: in the order of
+        sending, each once, and however early it came. A topic reaches every run that waits for
+        that name now, or begins to within `keep_for` (24 h), once. A second call with the same
+        `idempotency_key` sends nothing; the message's id is answered in each case. With
+        `connection`, an asyncpg connection of yours in a transaction, it is sent if and only if
+        that commits. Raises SerializationError or ConfigurationError; RunNotFound, or
+        InvalidRunState for a run that has ended; BackendError.
+        """
+        check_options("signal", options, TopicSending)
+        made = outgoing(
+            to,
+            message,
+            idempotency_key=options.get("idempotency_key"),
+            keep_for=options.get("keep_for"),
+            limit=self._payload_limit,
+        )
+        return await self._backend.messages.send(made, options.get("connection"))
 
     def new_worker(
         self, *, workflows: Sequence[Workflow[Any, Any]], concurrency: int = 100, **options: Any

@@ -1,9 +1,10 @@
 """A run as its starter sees it."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 from uuid import UUID
 
+from openworkflow.client.request import Sending
 from openworkflow.core.duration import Duration
 from openworkflow.core.errors import WorkflowCanceled, WorkflowFailed
 from openworkflow.core.failure import Failure
@@ -48,6 +49,10 @@ class RunHandle(Generic[O]):
     async def cancel(self) -> None:
         """See OpenWorkflow.cancel."""
         await self._ow.cancel(self.id)
+
+    async def signal(self, name: str, value: Any = None, /, **options: Unpack[Sending]) -> UUID:
+        """Send the run a signal; see OpenWorkflow.signal."""
+        return await self._ow.signal(self.id, name, value, **options)
 
     async def result(self, timeout: Duration | None = None) -> O:
         """Wait for the run to end, and return what its function returned.

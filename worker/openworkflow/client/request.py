@@ -46,6 +46,22 @@ class ManyRunsOptions(SharedOptions, total=False):
     """Idempotency keys, one for each input."""
 
 
+class Sending(TypedDict, total=False):
+    """Options of OpenWorkflow.signal, and of RunHandle.signal."""
+
+    idempotency_key: str | None
+    """A second signal of the name with this key, to the same run or topic, is not sent."""
+    connection: "asyncpg.Connection[Any] | None"
+    """A connection of yours, in a transaction with which the signal is sent, or is not."""
+
+
+class TopicSending(Sending, total=False):
+    """Options of OpenWorkflow.signal to a topic."""
+
+    keep_for: Duration | None
+    """How long it is kept for runs that begin to wait later; by default 24 h."""
+
+
 def check_options(call: str, given: Mapping[str, object], kind: type) -> None:
     """Refuse options that a TypedDict does not have, as Python refuses parameters: by TypeError."""
     for name in given:

@@ -155,6 +155,17 @@ class StepTimeout(OpenWorkflowError, TimeoutError):
     """An attempt of a step took longer than the step's timeout; it counts as a failed attempt."""
 
 
+class SignalTimeout(OpenWorkflowError, TimeoutError):
+    """No signal came within the time that the workflow waits for it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"no signal {name!r} came in time; wait for longer, or give a default=, which is then "
+            "what the wait answers"
+        )
+        self.name = name
+
+
 class NonDeterminism(OpenWorkflowError):
     """A replay asked for other steps than those recorded: the workflow's code changed."""
 

@@ -39,6 +39,16 @@ class ClaimedRun(NamedTuple):
     """The first claim whose steps count: later than 0 once the run was continued as new."""
 
 
+class Message(NamedTuple):
+    """A signal that was sent to a run, or to a topic that it waits for."""
+
+    id: UUID
+    name: str
+    payload: str | None
+    """JSON text."""
+    of_topic: bool = False
+
+
 class RecordedStep(NamedTuple):
     """A row of a run's history, as a replay needs it."""
 

@@ -184,6 +184,7 @@ select *
 -- name: flush_continuations
 -- Runs that start afresh with a new input. Their steps go, those at least that are seen here: a row
 -- that another statement is about to commit stays, and does not count, as history_from says.
+-- Signals that were taken go too, and that those of topics were taken is kept.
 continued as (
     update {schema}.workflow_runs run
        set status = 'pending',
@@ -198,10 +199,35 @@ continued as (
       from ({rows}) as continuation
      where run.id = continuation.run_id
        and run.claim_no = continuation.claim_no and run.worker_id is not null {in_turn}
-    returning run.id
+    returning run.id, run.namespace_id
 ), forgotten as (
     delete from {schema}.step_attempts
      where workflow_run_id = any (array(select id from continued))
+    returning workflow_run_id, kind, context
+), signaled as (
+    select workflow_run_id, context ->> 'message' as message, context ->> 'topic' as topic
+      from forgotten
+     where kind = 'signal' and context ->> 'message' is not null
+), consumed as (
+    delete from {schema}.workflow_messages
+     where workflow_run_id = any (array(select workflow_run_id from signaled where topic is null))
+       and id::text = any (array(select message from signaled))
+), received as (
+    insert into {schema}.workflow_subscriptions
+        (workflow_run_id, topic, namespace_id, waiting, received)
+    select signaled.workflow_run_id, message.name, message.namespace_id, false, array_agg(message.id)
+      from signaled
+      join continued on continued.id = signaled.workflow_run_id
+      join {schema}.workflow_messages message
+        on message.workflow_run_id is null and message.namespace_id = continued.namespace_id
+       and message.name = signaled.topic and message.id::text = signaled.message
+     group by 1, 2, 3
+    -- What is not kept any more need not be remembered.
+    on conflict (workflow_run_id, topic) do update
+       set waiting = false,
+           received = excluded.received
+                      || array(select id from {schema}.workflow_messages
+                                where id = any (workflow_subscriptions.received))
 ), continuations as (
     select case when (select count(*) from continued) < :continuations_count::int
                 then array(select id from continued) end as continuations

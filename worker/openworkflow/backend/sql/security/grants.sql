@@ -25,22 +25,27 @@ grant usage on schema {schema} to {role};
 grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to {role};
 grant select, insert, update, delete
    on {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
-      {schema}.workflow_served to {role};
+      {schema}.workflow_served, {schema}.workflow_messages, {schema}.workflow_subscriptions
+   to {role};
 
 
 -- name: worker
--- Deletes steps only: those of a run that continues as new. It may start runs, as steps do;
--- it could make a pending one of any run that there is anyway.
+-- Deletes steps and signals only: those of a run that continues as new. It may start runs, as steps
+-- do; it could make a pending one of any run that there is anyway.
 grant usage on schema {schema} to {role};
 grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to {role};
 grant select, insert, update on {schema}.workflow_runs to {role};
 grant select, insert, update, delete on {schema}.step_attempts to {role};
 grant select, insert on {schema}.workflow_builds to {role};
 grant select, insert, update on {schema}.workflow_served to {role};
+grant select, insert, delete on {schema}.workflow_messages to {role};
+grant select, insert, update on {schema}.workflow_subscriptions to {role};
 
 
 -- name: enqueuer
--- Starts runs and sees neither inputs nor results. An idempotency key is written when it is freed.
+-- Starts runs and sends signals, and sees neither inputs nor results, nor what others sent. An
+-- idempotency key is written when it is freed. That a signal wakes its run is no right of this role,
+-- which could end leases with it, but the doing of a trigger.
 grant usage on schema {schema} to {role};
 grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to {role};
 grant select (id, namespace_id, workflow_name, status, created_at, idempotency_key),
@@ -48,6 +53,9 @@ grant select (id, namespace_id, workflow_name, status, created_at, idempotency_k
               available_at, deadline_at, idempotency_key),
       update (idempotency_key)
    on {schema}.workflow_runs to {role};
+grant select (id, namespace_id, workflow_run_id, name, idempotency_key),
+      insert (id, namespace_id, workflow_run_id, name, payload, idempotency_key, expires_at)
+   on {schema}.workflow_messages to {role};
 
 
 -- name: reader
@@ -55,13 +63,15 @@ grant usage on schema {schema} to {role};
 grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to {role};
 grant select
    on {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
-      {schema}.workflow_served to {role};
+      {schema}.workflow_served, {schema}.workflow_messages, {schema}.workflow_subscriptions
+   to {role};
 
 
 -- name: nothing
 revoke all on {schema}.openworkflow_migrations, {schema}.openworkflow_roles,
               {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
-              {schema}.workflow_served
+              {schema}.workflow_served, {schema}.workflow_messages,
+              {schema}.workflow_subscriptions
   from {role};
 
 
@@ -78,6 +88,15 @@ create policy openworkflow_bound on {schema}.workflow_builds
 create policy openworkflow_bound on {schema}.workflow_served
  using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
                          where bound.role_name = current_user));
+create policy openworkflow_bound on {schema}.workflow_messages
+-- A run of another namespace is none that may be written to.
+ using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
+                         where bound.role_name = current_user)
+        and (workflow_run_id is null
+             or (select true from {schema}.workflow_runs run where run.id = workflow_run_id)));
+create policy openworkflow_bound on {schema}.workflow_subscriptions
+ using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
+                         where bound.role_name = current_user));
 create policy openworkflow_bound on {schema}.step_attempts
 -- Not `exists`: of that the planner may make a hash of the whole namespace.
  using ((select true from {schema}.workflow_runs run where run.id = workflow_run_id));
@@ -86,9 +105,13 @@ create policy openworkflow_bound on {schema}.openworkflow_roles
 create policy openworkflow_all on {schema}.workflow_runs to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_builds to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_served to {all} using (true);
+create policy openworkflow_all on {schema}.workflow_messages to {all} using (true);
+create policy openworkflow_all on {schema}.workflow_subscriptions to {all} using (true);
 create policy openworkflow_all on {schema}.step_attempts to {all} using (true);
 alter table {schema}.workflow_runs enable row level security;
 alter table {schema}.workflow_builds enable row level security;
 alter table {schema}.workflow_served enable row level security;
+alter table {schema}.workflow_messages enable row level security;
+alter table {schema}.workflow_subscriptions enable row level security;
 alter table {schema}.step_attempts enable row level security;
 alter table {schema}.openworkflow_roles enable row level security;
