@@ -9,6 +9,14 @@ from tests.migrating import migration
 
 ADDITIVE = [one for one in known() if one.additive]
 ADDED_COLUMN = re.compile(r"ADD COLUMN \w+ (?:(?!NOT NULL)[^,])+(?:NOT NULL DEFAULT [^,]+)?(?:,|$)")
+ADDS = (
+    "CREATE TABLE ",
+    "CREATE INDEX ",
+    "COMMENT ON ",
+    "CREATE OR REPLACE FUNCTION ",
+    "CREATE TRIGGER ",
+    "CREATE CONSTRAINT TRIGGER ",
+)
 
 
 def test_migrations_are_numbered_without_gaps() -> None:
@@ -28,10 +36,13 @@ def test_an_additive_migration_only_adds(one: Migration) -> None:
         if statement.startswith("ALTER TABLE"):
             added = statement.split(" ", 3)[3]
             assert "" == ADDED_COLUMN.sub("", added).strip(), statement
+        elif statement.startswith("DROP TABLE IF EXISTS "):  # what outlived the runs it was of
+            dropped = statement.removeprefix("DROP TABLE IF EXISTS ").split(", ")
+            assert set(dropped) <= set(one.makes.tables)
+        elif statement.startswith("CREATE UNIQUE INDEX "):
+            assert statement.split(" ON ")[1].split(" ")[0] in one.makes.tables
         else:
-            assert statement.startswith(
-                ("CREATE TABLE IF NOT EXISTS ", "CREATE INDEX ", "COMMENT ON COLUMN ")
-            ), statement
+            assert statement.startswith(ADDS), statement
 
 
 @pytest.mark.parametrize("one", ADDITIVE, ids=lambda one: one.name)

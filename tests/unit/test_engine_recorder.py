@@ -18,7 +18,7 @@ from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.engine.journal import DatabaseClock, Journal, Written
 from openworkflow.engine.outcome import Completed, run_end
 from openworkflow.engine.recorder import Recorder
-from openworkflow.engine.step_call import StepCall
+from openworkflow.engine.step_call import StepCall, waiting
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 BROKEN = Failure(type="x:Y", message="broken")
@@ -206,10 +206,10 @@ async def test_what_the_workflow_cancelled_before_it_was_announced_leaves_no_row
 
 
 async def test_a_sleep_is_one_row_that_its_end_updates(desk: Desk) -> None:
-    call = StepCall("nap", 1)
-    desk.recorder.begin_sleep(call, NOW)
+    call = waiting(StepKind.SLEEP, "nap", None)
+    desk.recorder.begin_wait(call, NOW)
     (begun,) = desk.send()
-    desk.recorder.end_sleep(call)
+    desk.recorder.end_wait(call)
     (ended,) = desk.send()
 
     assert (StepKind.SLEEP, StepStatus.RUNNING, NOW, None) == (
@@ -228,7 +228,7 @@ async def test_a_sleep_is_one_row_that_its_end_updates(desk: Desk) -> None:
 
 async def test_a_cancelled_sleep_says_so_in_its_row(desk: Desk) -> None:
     call = StepCall("nap", 1)
-    desk.recorder.begin_sleep(call, NOW)
+    desk.recorder.begin_wait(call, NOW)
     desk.send()
     desk.recorder.cancel(call)
 
@@ -240,7 +240,7 @@ async def test_a_cancelled_sleep_says_so_in_its_row(desk: Desk) -> None:
 
 async def test_a_sleep_outlives_a_drain_but_not_the_run(desk: Desk) -> None:
     call = StepCall("nap", 1)
-    desk.recorder.begin_sleep(call, NOW)
+    desk.recorder.begin_wait(call, NOW)
     desk.send()
 
     desk.recorder.close_calls("drained")
@@ -284,7 +284,7 @@ async def test_a_result_that_the_database_refuses_is_an_error_that_names_its_ste
 async def test_the_attempts_of_a_run_are_counted_sleeps_too(desk: Desk) -> None:
     desk.call("a")
     desk.call("b", attempt=2)
-    desk.recorder.begin_sleep(StepCall("nap", 1), NOW)
+    desk.recorder.begin_wait(StepCall("nap", 1), NOW)
 
     assert 3 == desk.recorder.attempts
 
@@ -344,7 +344,7 @@ async def test_of_a_lost_claim_the_rows_are_named_that_may_still_say_running(des
     desk.recorder.announce(-1)
     await desk.settle()
     desk.recorder.succeeded(ended, "1")
-    desk.recorder.begin_sleep(nap := StepCall("nap", 1), NOW)
+    desk.recorder.begin_wait(nap := StepCall("nap", 1), NOW)
     desk.recorder.succeeded(desk.call("short"), "1")
 
     leaving = asyncio.ensure_future(desk.recorder.leave())

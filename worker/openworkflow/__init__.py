@@ -11,6 +11,7 @@ from openworkflow.core.errors import (
     NonRetryableError,
     OpenWorkflowError,
     ResultTimeout,
+    SignalTimeout,
     StepFailed,
     StepTimeout,
     WorkflowCanceled,
@@ -19,6 +20,7 @@ from openworkflow.core.errors import (
 from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.workflow import Workflow, step, workflow
 from openworkflow.core.workflow_run import RunStatus
+from openworkflow.engine.current import current_step
 from openworkflow.engine.step import Step, SyncStep
 from openworkflow.worker.worker import Worker
 
@@ -36,6 +38,7 @@ __all__ = [
     "RetryPolicy",
     "RunHandle",
     "RunStatus",
+    "SignalTimeout",
     "Step",
     "StepFailed",
     "StepTimeout",
@@ -44,6 +47,7 @@ __all__ = [
     "Workflow",
     "WorkflowCanceled",
     "WorkflowFailed",
+    "current_step",
     "step",
     "workflow",
 ]

@@ -24,6 +24,7 @@ _FILE = re.compile(r"(\d{4})_(\w+)\.sql")
 _WORDS = re.compile(r"^-- openworkflow: (.+)$", re.MULTILINE)
 _KNOWN_WORDS = frozenset({"additive", "concurrently"})
 _END = re.compile(r";[ \t]*(?:\n|\Z)")
+_BODY = re.compile(r"\$(\w*)\$.*?\$\1\$", re.DOTALL)
 _COMMENT = re.compile(r"--.*")
 _CREATE_TABLE = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?(\w+) \((.*)\)", re.DOTALL)
 _ALTER_TABLE = re.compile(r"ALTER TABLE (\w+)\b")
@@ -166,8 +167,9 @@ def _made_by(migrations: tuple[Migration, ...]) -> Made:
 
 
 def statements(sql: str) -> list[str]:
-    """Each statement on one line, without comments."""
-    whole = (" ".join(_COMMENT.sub("", part).split()) for part in _END.split(sql + "\n"))
+    """Each statement on one line, without comments, and without the bodies of functions."""
+    bare = _BODY.sub("''", sql + "\n")
+    whole = (" ".join(_COMMENT.sub("", part).split()) for part in _END.split(bare))
     return [statement for statement in whole if statement]
 
 

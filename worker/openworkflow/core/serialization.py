@@ -98,14 +98,19 @@ class Codec(Generic[T]):
             return loads_in_jsonb_order(output)  # type: ignore[no-any-return]
         return self.decode(in_jsonb_order(output))
 
-    def decode(self, text: str | None) -> T:
-        """The value of JSON text. Raises SerializationError if it does not fit the annotation."""
+    def decode(self, text: str | None, what: str | None = None) -> T:
+        """The value of JSON text. Raises SerializationError if it does not fit the annotation.
+
+        The message begins with `what` it is; without, it is something that was stored.
+        """
         try:
             if text is None:
                 result: T = self._adapter.validate_python(None)
             else:
                 result = self._adapter.validate_json(text)
         except pydantic.ValidationError as error:
+            if what is not None:
+                raise self._misfit(what, error) from None
             raise SerializationError(
                 f"a stored value does not fit {self._shown}: {_first(error)[1]}; was the "
                 "annotation changed since?"

@@ -17,6 +17,8 @@ class StepKind(StrEnum):
     """Calls a function."""
     SLEEP = "sleep"
     """Waits until `resume_at`."""
+    SIGNAL = "signal"
+    """Waits for a signal, until `resume_at` if that is set."""
 
 
 class StepStatus(StrEnum):

@@ -7,7 +7,7 @@ no event is left. The run is then parked, or rests in memory for a moment.
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -163,8 +163,16 @@ class Agenda:
         if asked and execution.program is not None and execution.stopped is None:
             execution.program.settled(operation, value, error)
 
-    async def wait(self, operation: Operation, until: datetime | None) -> None:
-        """Wait until then in memory, as long as the run is not parked for it; None is for ever."""
+    async def wait(
+        self,
+        operation: Operation,
+        until: datetime | None,
+        on_wake: Callable[[Callable[[], None]], Callable[[], None]] | None = None,
+    ) -> None:
+        """Wait until then in memory, as long as the run is not parked for it; None is for ever.
+
+        `on_wake` is told what ends the wait before, and returns what takes that back.
+        """
         execution = self._execution
         seconds = None if until is None else (until - execution.now()).total_seconds()
         if seconds is not None and seconds <= 0:
@@ -175,6 +183,13 @@ class Agenda:
         if self._waits is _NO_WAITS:
             self._waits = Waits()
         self._waits.begin(operation, until)
+
+        def wake() -> None:
+            # Not parked from here on: what it waited for is here, and perhaps only here.
+            self._waits.end(operation)
+            _resolve(wait)
+
+        forget = None if on_wake is None else on_wake(wake)
         try:
             if execution.program is not None and execution.program.at_rest:
                 self.consider()
@@ -183,6 +198,8 @@ class Agenda:
         finally:
             if timer is not None:
                 timer.cancel()
+            if forget is not None:
+                forget()
             self._waits.end(operation)
         if self._resting is not None:
             async with self._resting:
@@ -204,7 +221,7 @@ class Agenda:
             return
         until = self._waits.earliest
         if execution.draining:
-            execution.interrupt(Parked(until, execution.claim.wake_no))
+            execution.interrupt(Parked(until, execution.wake_no))
         else:
             self._rest_or_park(until)
 
@@ -220,7 +237,7 @@ class Agenda:
             self._resting = self._resting or asyncio.Lock()
             execution.slot.release()
         else:
-            execution.interrupt(Parked(until, execution.claim.wake_no))
+            execution.interrupt(Parked(until, execution.wake_no))
 
     async def end_tasks(self) -> None:
         """Cancel the step functions still running, and see them out for a moment."""

@@ -79,7 +79,7 @@ def call(step: "CallOperation", threads: Threads) -> Generator[Any, Any, Any]:
 def _called(step: "CallOperation", threads: Threads) -> Coroutine[Any, Any, Any]:
     # Inside a step, functions decorated with @step are just functions.
     current_run.set(INSIDE_STEP)
-    log_step.set(step.key)
+    log_step.set(step)
     if not step.about.is_async:
         return _in_thread(step, threads)
     made = step.fn(*step.args, **step.kwargs)

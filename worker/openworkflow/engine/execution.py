@@ -25,6 +25,7 @@ from openworkflow.core.workflow import Workflow
 from openworkflow.engine import ending
 from openworkflow.engine.agenda import Agenda
 from openworkflow.engine.history import History
+from openworkflow.engine.inbox import Inbox
 from openworkflow.engine.operations.operation import Operation
 from openworkflow.engine.operations.patch import Patches
 from openworkflow.engine.outcome import (
@@ -64,6 +65,7 @@ class Execution:
         "context",
         "draining",
         "history",
+        "inbox",
         "patches",
         "program",
         "recorder",
@@ -96,6 +98,8 @@ class Execution:
             history.attempts,
         )
         self.patches: Patches | None = None
+        self.inbox: Inbox | None = None
+        """Of a run that has waited for a signal."""
         self.program: AsyncProgram | ThreadProgram | None = None
         self.task: asyncio.Task[Any] | None = None
         self.agenda = Agenda(self)
@@ -221,6 +225,18 @@ class Execution:
         if step.announced is not None:
             await step.announced
             self.check_stopped()
+
+    def mailbox(self) -> Inbox:
+        """The inbox, made by the first who waits for a signal."""
+        if self.inbox is None:
+            run, mail = self.claim, self.services.mail
+            self.inbox = Inbox(mail, run.id, run.wake_no, self.history.messages)
+        return self.inbox
+
+    @property
+    def wake_no(self) -> int:
+        """What the run was woken for up to here it has seen; a park carries this back."""
+        return self.claim.wake_no if self.inbox is None else self.inbox.wake_no
 
     def now(self) -> datetime:
         """The database's time."""

@@ -12,11 +12,8 @@ comes last.
 """
 
 import itertools
-import json
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +23,7 @@ from openworkflow.core.recorded import UNREADABLE, RecordedStep
 from openworkflow.core.serialization import Codec
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.engine.keys import PATCHED, Keys, tells_call
+from openworkflow.engine.recorded import Recorded, context_of, messages_of, retaken
 
 FROM_STEP = "__openworkflow_step__"
 """Marks an error raised by a step whose retries are spent: the run's own policy skips those."""
@@ -34,53 +32,10 @@ _NO_ORDER: deque[tuple[int, str]] = deque(maxlen=0)
 _NO_KEYS: dict[str, int] = {}
 _NO_ROWS: list[RecordedStep] = []
 _NO_SET: set[str] = set()
+_NO_MESSAGES: dict[UUID, bool] = {}
+_NOUNS: dict[str, str] = {StepKind.SLEEP: "sleep", StepKind.SIGNAL: "wait for a signal"}
 _KINDS = frozenset(kind.value for kind in StepKind)
 _STATUSES = frozenset(status.value for status in StepStatus)
-
-
-@dataclass(slots=True)
-class Recorded:
-    """Everything recorded under one key."""
-
-    kind: str
-    settled: RecordedStep | None = None
-    """The attempt that decides a replay: a success, or the failure that spent the last retry."""
-    failures: int = 0
-    """Failed attempts so far; those cut short by a crash or a drain are not counted."""
-    retry_at: datetime | None = None
-    sleeping: RecordedStep | None = None
-    """The row of a sleep that has not been seen to end."""
-    unfinished: list[UUID] = field(default_factory=list)
-    """Rows left `running` by an execution that did not live to end them."""
-    fingerprint: str | None = None
-    """The function and its arguments, where the name came again."""
-
-    def take_unfinished(self) -> list[UUID]:
-        """The rows left running, for whoever ends them now."""
-        rows, self.unfinished = self.unfinished, []
-        return rows
-
-    def take_sleeping(self) -> RecordedStep | None:
-        """The row of a sleep that goes on, for whoever ends it now."""
-        row, self.sleeping = self.sleeping, None
-        return row
-
-    def add(self, attempt: RecordedStep) -> None:
-        """Take in one row, in any order."""
-        if attempt.status == StepStatus.SUCCEEDED or attempt.final:
-            if self.settled is None or self.settled.claim_no <= attempt.claim_no:
-                self.settled = attempt
-        elif attempt.canceled:
-            return
-        elif attempt.kind == StepKind.SLEEP:
-            if self.sleeping is None or self.sleeping.status != StepStatus.RUNNING:
-                self.sleeping = attempt
-            elif attempt.status == StepStatus.RUNNING:
-                self.unfinished.append(attempt.id)  # of a claim that was lost as it began
-        elif attempt.status == StepStatus.RUNNING:
-            self.unfinished.append(attempt.id)
-        elif not attempt.interrupted and attempt.attempt > self.failures:
-            self.failures, self.retry_at = attempt.attempt, attempt.resume_at
 
 
 _NOTHING: dict[str, Recorded] = {}
@@ -98,6 +53,7 @@ class History:
         "has_branches",
         "keys",
         "late",
+        "messages",
         "overtook",
         "recorded",
         "unreadable",
@@ -121,6 +77,8 @@ class History:
         """Why this program cannot read the history: a newer one wrote it."""
         self.has_branches = False
         """Whether some of it was asked for by branches, or threads, of the function."""
+        self.messages = _NO_MESSAGES
+        """The signals that were taken, and whether each was sent to a topic."""
         rows = attempts if isinstance(attempts, tuple) else tuple(attempts)
         if not rows:  # what most runs begin with: nothing is ever put into these
             self._strict, self._loose = _NO_ORDER, _NO_KEYS
@@ -238,12 +196,15 @@ class History:
         told: dict[str, dict[str, Any]] = {}
         reopened = [row for row in rows if row.reopened]
         since = {row.step_name: _reopened_at(row) for row in reopened}
+        if any(row.kind == StepKind.SIGNAL for row in rows):
+            rows = retaken(rows)
+            self.messages = messages_of(rows)
         for row in rows:
             if row.kind not in _KINDS or row.status not in _STATUSES:
                 self.unreadable = _unknown(row)
                 return {}
             recorded = self.recorded.setdefault(row.step_name, Recorded(row.kind))
-            if context := _context(row):
+            if context := context_of(row):
                 recorded.fingerprint = context.get("call", recorded.fingerprint)
                 if "branch" in context:
                     if not tells_call(context):
@@ -307,17 +268,9 @@ def _newest_claims(numbered: Iterable[tuple[int, int, str]]) -> dict[int, int]:
     return newest
 
 
-def _context(row: RecordedStep) -> dict[str, Any]:
-    """What a row says beside its columns; other programs may have put anything there."""
-    if row.context is None:
-        return {}
-    told = json.loads(row.context)
-    return told if isinstance(told, dict) else {}
-
-
 def _reopened_at(row: RecordedStep) -> int:
     """The claim that had ended when somebody retried the run."""
-    claim_no = _context(row).get("reopened_at")
+    claim_no = context_of(row).get("reopened_at")
     return claim_no if type(claim_no) is int else row.claim_no
 
 
@@ -332,7 +285,7 @@ def _unknown(row: RecordedStep) -> str:
 
 
 def _noun(kind: str) -> str:
-    return "sleep" if kind == StepKind.SLEEP else "step"
+    return _NOUNS.get(kind, "step")
 
 
 def replayed(key: str, settled: RecordedStep, codec: Codec[Any]) -> Any:

@@ -138,24 +138,26 @@ class Recorder:
         writes = [self._again(row, number) for number, row in enumerate(rows, first)]
         self.pending[self._journal.write_together(writes)] = rows[0].step_name
 
-    # -- sleeps ----------------------------------------------------------------------------------
+    # -- sleeps and other waits ------------------------------------------------------------------
 
-    def begin_sleep(self, call: StepCall, resume_at: datetime) -> Written:
-        """Record that the run sleeps until `resume_at`."""
-        call.kind = StepKind.SLEEP
+    def begin_wait(self, call: StepCall, resume_at: datetime | None) -> Written:
+        """Record that the run waits, until `resume_at` at most; None is for ever."""
         self.attempts += 1
         return self._announce(call, self._write(call, StepStatus.RUNNING, resume_at=resume_at))
 
     def adopt(self, call: StepCall) -> None:
-        """Take over a sleep that an earlier claim began."""
-        call.kind = StepKind.SLEEP
+        """Take over a wait that an earlier claim began."""
         self.open[call] = None
 
-    def end_sleep(self, call: StepCall) -> None:
-        """Record that a sleep has ended."""
+    def end_wait(
+        self, call: StepCall, status: StepStatus = StepStatus.SUCCEEDED, **columns: Any
+    ) -> None:
+        """Record that a wait has ended, also one that was over before its row was written."""
         self.completions = number = self.completions + 1
+        update = call in self.open
         self.open.pop(call, None)
-        write = self._write(call, StepStatus.SUCCEEDED, update=True, completion_no=number)
+        self.attempts += not update
+        write = self._write(call, status, update=update, completion_no=number, **columns)
         self._send(write, call.key)
 
     # -- what is cut short -----------------------------------------------------------------------

@@ -1,12 +1,16 @@
 """What the executions of one worker have in common, and what each is given of the worker."""
 
 import threading
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from uuid import UUID
 
+from openworkflow.backend.records import Outgoing
 from openworkflow.core.step_attempt import DEFAULT_MAX_STEP_ATTEMPTS
 from openworkflow.core.workflow_run import DEFAULT_REST_SECONDS
 from openworkflow.engine import generators
 from openworkflow.engine.guard import LeaseGuard
+from openworkflow.engine.inbox import Mail, NoPost, no_sender
 from openworkflow.engine.journal import Journal
 from openworkflow.engine.threads import Threads
 from openworkflow.telemetry.metrics import Metrics
@@ -32,6 +36,9 @@ class Services:
     guard: LeaseGuard = field(default_factory=LeaseGuard)
     limits: Limits = Limits()
     rest_seconds: float = DEFAULT_REST_SECONDS
+    mail: Mail = field(default_factory=lambda: Mail(NoPost()))
+    send: Callable[[Outgoing], Awaitable[UUID]] = no_sender
+    """Sends a signal; raises RunNotFound and InvalidRunState."""
     thread: int = field(init=False, default_factory=threading.get_ident)
     """Where the loop runs that all of them are executed on, and that these are made in."""
 

@@ -5,14 +5,17 @@ Also what makes a function decorated with `@step` durable while a workflow runs.
 
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, TypeVar, Unpack, overload
+from uuid import UUID
 
 from openworkflow.core.duration import Duration
 from openworkflow.core.errors import Suspended
 from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.workflow import DurableFunction
+from openworkflow.engine.current import run_key
 from openworkflow.engine.operations.call import CallOperation
 from openworkflow.engine.operations.operation import Operation
+from openworkflow.engine.operations.signal import MISSING, SignalOperation, send_operation
 from openworkflow.engine.operations.sleep import sleep_for, sleep_until
 
 if TYPE_CHECKING:
@@ -21,6 +24,14 @@ if TYPE_CHECKING:
     from openworkflow.engine.thread_program import ThreadProgram
 
 T = TypeVar("T")
+D = TypeVar("D")
+
+
+class Sending(TypedDict, total=False):
+    """Options of Step.signal; see OpenWorkflow.signal."""
+
+    idempotency_key: str | None
+    keep_for: Duration | None
 
 
 class Step:
@@ -90,6 +101,68 @@ class Step:
         """Wait until `when`, which must carry a time zone; in the past it is no wait."""
         return self._called(sleep_until(self._execution, name, when))
 
+    @property
+    def run_id(self) -> UUID:
+        """The id of this run."""
+        return self._execution.claim.id
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt of the run this is, from 1, where its policy repeats it."""
+        return self._execution.claim.attempts + 1
+
+    @property
+    def key(self) -> str:
+        """An idempotency key of this run; for effects of a step see `current_step`."""
+        return run_key(self._execution.claim)
+
+    @overload
+    def wait_for_signal(
+        self, name: str, *, timeout: Duration | None = None, type: type[T]
+    ) -> Coroutine[Any, Any, T]: ...
+
+    @overload
+    def wait_for_signal(
+        self, name: str, *, timeout: Duration | None = None, type: type[T], default: D
+    ) -> Coroutine[Any, Any, T | D]: ...
+
+    @overload
+    def wait_for_signal(
+        self,
+        name: str,
+        *,
+        timeout: Duration | None = None,
+        type: Any = Any,
+        default: Any = MISSING,
+    ) -> Coroutine[Any, Any, Any]: ...
+
+    def wait_for_signal(
+        self,
+        name: str,
+        *,
+        timeout: Duration | None = None,
+        type: Any = Any,
+        default: Any = MISSING,
+    ) -> Coroutine[Any, Any, Any]:
+        """Take the next signal that is sent to this run, or to a topic, under this name.
+
+        In the order of sending, each once, and however early it came. Its value is read as `type`;
+        one that does not fit is taken all the same, and fails the wait with SerializationError.
+        After `timeout` (seconds, timedelta or text such as "7d"; by default never) SignalTimeout is
+        raised, or `default` returned where one is given. Costs no worker.
+        """
+        return self._called(SignalOperation(self._execution, name, timeout, type, default))
+
+    def signal(
+        self, to: Any, /, *message: Any, **options: Unpack[Sending]
+    ) -> Coroutine[Any, Any, UUID]:
+        """Send `signal(run_id, "name", value)` to a run, or `signal("topic", value)` to a topic.
+
+        A step, called "signal:" and the name: it sends one message however often it is tried.
+        Raises RunNotFound, or InvalidRunState for a run that has ended; returns the message's id.
+        """
+        return self._called(send_operation(self._execution, to, message, {**options}))
+
     async def continue_as_new(self, input: Any = None) -> NoReturn:
         """Begin the run afresh with this input, under the same id and without its history.
 
@@ -152,6 +225,57 @@ class SyncStep:
     def sleep_until(self, name: str, when: datetime) -> None:
         """See Step.sleep_until."""
         self._program.ask(sleep_until(self._execution, name, when))
+
+    @property
+    def run_id(self) -> UUID:
+        """See Step.run_id."""
+        return self._execution.claim.id
+
+    @property
+    def attempt(self) -> int:
+        """See Step.attempt."""
+        return self._execution.claim.attempts + 1
+
+    @property
+    def key(self) -> str:
+        """See Step.key."""
+        return run_key(self._execution.claim)
+
+    @overload
+    def wait_for_signal(
+        self, name: str, *, timeout: Duration | None = None, type: type[T]
+    ) -> T: ...
+
+    @overload
+    def wait_for_signal(
+        self, name: str, *, timeout: Duration | None = None, type: type[T], default: D
+    ) -> T | D: ...
+
+    @overload
+    def wait_for_signal(
+        self,
+        name: str,
+        *,
+        timeout: Duration | None = None,
+        type: Any = Any,
+        default: Any = MISSING,
+    ) -> Any: ...
+
+    def wait_for_signal(
+        self,
+        name: str,
+        *,
+        timeout: Duration | None = None,
+        type: Any = Any,
+        default: Any = MISSING,
+    ) -> Any:
+        """See Step.wait_for_signal."""
+        return self._program.ask(SignalOperation(self._execution, name, timeout, type, default))
+
+    def signal(self, to: Any, /, *message: Any, **options: Unpack[Sending]) -> UUID:
+        """See Step.signal."""
+        sent: UUID = self._program.ask(send_operation(self._execution, to, message, {**options}))
+        return sent
 
     def continue_as_new(self, input: Any = None) -> NoReturn:
         """See Step.continue_as_new."""

@@ -4,7 +4,8 @@ from time import perf_counter
 from uuid import UUID
 
 from openworkflow.core.ids import uuid7
-from openworkflow.core.step_attempt import StepKind
+from openworkflow.core.recorded import RecordedStep
+from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.engine.journal import Written
 
 
@@ -22,6 +23,16 @@ class StepCall:
         self.started = perf_counter()
         self.seconds = 0.0
         self.announced: Written | None = None
+
+
+def waiting(
+    kind: StepKind, key: str, context: str | None, row: RecordedStep | None = None
+) -> StepCall:
+    """A wait that begins, or that of this row, which goes on."""
+    is_open = row is not None and row.status == StepStatus.RUNNING
+    call = StepCall(key, 1, context, row=row.id if row is not None and is_open else None)
+    call.kind = kind
+    return call
 
 
 def marked(mark: str, context: str | None) -> str:

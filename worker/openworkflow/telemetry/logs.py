@@ -19,8 +19,9 @@ LogFormat = Literal["auto", "json", "human"]
 
 log_context: ContextVar[dict[str, Any]] = ContextVar("openworkflow_log_context")
 """Fields of the run in progress: namespace_id, workflow, run_id and attempt."""
-log_step: ContextVar[str | None] = ContextVar("openworkflow_log_step", default=None)
-"""The step in progress, within a run: apart, since every step sets it, and few log."""
+log_step: ContextVar[Any] = ContextVar("openworkflow_log_step", default=None)
+"""The operation in progress, within a run, of which the `key` is shown; None in no step. Apart,
+since every step sets it, and few log."""
 
 _URL_PASSWORD = re.compile(r"(?i)(postgres(?:ql)?(?:\+\w+)?://[^\s:/@]*:)[^\s\"'<>]{1,2000}@")
 """Up to the last @: a password that holds one itself should have been percent-encoded."""
@@ -49,7 +50,7 @@ def mask(text: str) -> str:
 
 def _context() -> dict[str, Any]:
     step = log_step.get()
-    return log_context.get({}) if step is None else {**log_context.get({}), "step": step}
+    return log_context.get({}) if step is None else {**log_context.get({}), "step": step.key}
 
 
 class JsonFormatter(logging.Formatter):

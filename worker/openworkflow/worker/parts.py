@@ -12,6 +12,7 @@ from openworkflow.backend.backend import BackendPostgres, WorkerSession
 from openworkflow.core.registry import Registry
 from openworkflow.engine.flusher import Flusher
 from openworkflow.engine.guard import LeaseGuard
+from openworkflow.engine.inbox import Mail
 from openworkflow.engine.journal import DatabaseClock, Journal
 from openworkflow.engine.services import Limits, Services
 from openworkflow.engine.threads import Threads
@@ -92,13 +93,14 @@ class Parts:
             lease=lease,
             batch=options.batch,
         )
+        self.mail = Mail(session)
         self.poller = Poller(backend, clock, self.claimer, self.journal.kick)
         self.executor = Executor(
             registry,
             Histories(session, metrics),
             self.claimer,
             self.poller,
-            self._services(options),
+            self._services(options, backend),
             namespace_id=backend.namespace_id,
             max_crashes=options.max_crashes,
             doubt=self.flusher.strays.doubt,
@@ -121,7 +123,7 @@ class Parts:
         self.metrics.slots(slots.used, slots.count, slots.resting)
         self.metrics.threads_left_behind(self.pools.left_behind)
 
-    def _services(self, options: WorkerOptions) -> Services:
+    def _services(self, options: WorkerOptions, backend: BackendPostgres) -> Services:
         return Services(
             self.journal,
             self.metrics,
@@ -131,6 +133,8 @@ class Parts:
             self.guard,
             Limits(options.max_step_attempts),
             options.rest.total_seconds(),
+            self.mail,
+            backend.messages.send,
         )
 
     def _heartbeat(self, backend: BackendPostgres, worker_id: str, lease: timedelta) -> Heartbeat:

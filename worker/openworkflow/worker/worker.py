@@ -225,12 +225,14 @@ class Worker:
 
         listener.on_work(parts.poller.hear)
         listener.on_canceled(look)
+        listener.on_woken(parts.mail.hear)
         async with asyncio.TaskGroup() as tasks:
             services = [
                 tasks.create_task(parts.flusher.run()),
                 tasks.create_task(parts.poller.run(lambda: listener.healthy)),
                 tasks.create_task(parts.executor.run()),
                 tasks.create_task(self._tick(parts)),
+                tasks.create_task(parts.mail.poll(lambda: listener.healthy)),
                 tasks.create_task(
                     say_what_is_served(self._backend.builds, [w.key for w in self._registry])
                 ),

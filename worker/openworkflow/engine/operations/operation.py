@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from openworkflow.core.recorded import RecordedStep
 from openworkflow.core.step_attempt import StepKind
-from openworkflow.engine.history import Recorded
 from openworkflow.engine.journal import Written
+from openworkflow.engine.recorded import Recorded
 
 if TYPE_CHECKING:
     from openworkflow.engine.execution import Execution

@@ -11,7 +11,7 @@ from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.engine.handles import Timer
 from openworkflow.engine.loop import WorkflowLoop
 from openworkflow.engine.operations.operation import Operation
-from openworkflow.engine.step_call import StepCall
+from openworkflow.engine.step_call import StepCall, waiting
 
 TIMER_NAME = "asyncio-timer"
 """The name of what `asyncio.sleep`, `asyncio.timeout` and their kin wait for."""
@@ -39,21 +39,21 @@ class SleepOperation(Operation):
         recorded = self.recorded
         row = None if recorded is None else recorded.take_sleeping()
         if row is not None and row.status == StepStatus.RUNNING:
-            step = StepCall(self.key, 1, self.context, row=row.id)
+            step = waiting(StepKind.SLEEP, self.key, self.context, row)
             resume_at = row.resume_at or execution.now()
             execution.recorder.adopt(step)
         else:
             await execution.gate(self)
-            step = StepCall(self.key, 1, self.context)
+            step = waiting(StepKind.SLEEP, self.key, self.context)
             resume_at = self._ends() if row is None or row.resume_at is None else row.resume_at
-            written = execution.recorder.begin_sleep(step, resume_at)
+            written = execution.recorder.begin_wait(step, resume_at)
             self._begun = step
             await execution.recorder.durable(written)
         self._begun = step
         execution.check_stopped()
         await execution.agenda.wait(self, resume_at)
         execution.check_stopped()
-        execution.recorder.end_sleep(step)
+        execution.recorder.end_wait(step)
         return None, None
 
     def withdraw(self) -> None:

@@ -1,0 +1,271 @@
+"""Signals on their way to the runs that wait for them.
+
+An `Inbox` is that of one execution. It is read when a wait begins, and again when somebody says
+that there is news; a park carries the `wake_no` that was read together with the messages, so that
+what came since makes the run due at once. What is heard says only that it is worth a look, and a
+poll beneath finds what was not heard.
+
+`Mail` is what the inboxes of a worker share: those that want to be read at one time share a
+statement. Runs that wait for no signal have no inbox.
+"""
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+from uuid import UUID
+
+from openworkflow.backend.records import Delivery, Waiting
+from openworkflow.core.errors import BackendError, Fault
+from openworkflow.core.recorded import Message
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS, BLIND_POLL_SECONDS = 5.0, 1.0
+"""Between two looks whether runs that wait in memory were woken; the second while nothing is heard.
+Runs that are parked need none: they become due."""
+MOST_AT_ONCE = 200
+"""Inboxes that are read by one statement."""
+FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.2, 10.0
+
+
+class Post(Protocol):
+    """The database, as far as mail is concerned; see backend/messages.py."""
+
+    async def read_inboxes(self, waiting: Sequence[Waiting]) -> dict[UUID, Delivery]:
+        """What these runs were sent, and have not had."""
+
+    async def subscribe(self, pairs: Iterable[tuple[UUID, str]]) -> set[str]:
+        """Have topics wake runs; answers the topics that cannot be subscribed to at this moment."""
+
+    async def read_wakes(self, run_ids: Sequence[UUID]) -> dict[UUID, int]:
+        """How often these runs were woken."""
+
+
+class Inbox:
+    """What one execution was sent and has not taken, and who of it waits for more."""
+
+    def __init__(self, mail: "Mail", run_id: UUID, wake_no: int, had: Mapping[UUID, bool]) -> None:
+        self.run_id = run_id
+        self.wake_no = wake_no
+        """What the run was woken for up to here has been read, of every name that is waited for."""
+        self.heard = False
+        """Somebody said, since the last look began, that there may be news."""
+        self._mail, self._had = mail, dict(had)
+        self._letters: dict[str, deque[Message]] = {}
+        self._names: dict[str, int] = {}
+        self._waiting: dict[str, list[Callable[[], None]]] = {}
+
+    def open(self, name: str) -> None:
+        """From now on signals of this name are waited for."""
+        self._names[name] = self._names.get(name, 0) + 1
+        self._mail.enter(self)
+
+    def close(self, name: str) -> None:
+        """One wait for it is over."""
+        self._names[name] -= 1
+        if not self._names[name]:
+            del self._names[name]
+        if not self._names:
+            self._mail.leave(self)
+
+    def pop(self, name: str) -> Message | None:
+        """The oldest signal of this name that is here; it counts as taken."""
+        letters = self._letters.get(name)
+        return letters.popleft() if letters else None
+
+    def has(self, name: str) -> bool:
+        """Whether a signal of this name is here."""
+        return bool(self._letters.get(name))
+
+    async def look(self, *, subscribe: bool = False) -> bool:
+        """Read it; False if a topic could not be subscribed to, and has to be looked at again.
+
+        Raises BackendError, unless the database is silent for now: then it is asked again.
+        """
+        return await self._mail.read(self, subscribe=subscribe)
+
+    def on_news(self, name: str, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` once when there is news of this name; returns what takes that back."""
+        waiting = self._waiting.setdefault(name, [])
+        waiting.append(wake)
+
+        def forget() -> None:
+            if wake in waiting:
+                waiting.remove(wake)
+
+        return forget
+
+    def hear(self) -> None:
+        """There may be news: all who wait look."""
+        self.heard = True
+        for name in list(self._waiting):
+            self._wake(name)
+
+    # -- for the mail ----------------------------------------------------------------------------
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody waits, and nobody is about to look anyway."""
+        return any(self._waiting.values())
+
+    @property
+    def names(self) -> list[str]:
+        """What is waited for."""
+        return list(self._names)
+
+    def wanted(self) -> Waiting:
+        """What to read."""
+        had = [message for message, of_topic in self._had.items() if not of_topic]
+        of_topics = [message for message, of_topic in self._had.items() if of_topic]
+        return Waiting(self.run_id, self.names, had, of_topics)
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Take in what was read."""
+        self.wake_no = max(self.wake_no, delivery.wake_no)
+        for message in delivery.messages:
+            if message.id not in self._had:  # else it was read twice at the same time
+                self._had[message.id] = message.of_topic
+                self._letters.setdefault(message.name, deque()).append(message)
+        for name in {message.name for message in delivery.messages}:
+            self._wake(name)
+
+    def _wake(self, name: str) -> None:
+        waiting = self._waiting.get(name)
+        while waiting:
+            waiting.pop(0)()
+
+
+class _Request(NamedTuple):
+    inbox: Inbox
+    subscribe: bool
+    done: "asyncio.Future[bool]"
+
+
+class Mail:
+    """The inboxes of a worker."""
+
+    def __init__(self, post: Post) -> None:
+        self._post = post
+        self._inboxes: dict[UUID, Inbox] = {}
+        """Of the runs that wait for some signal, those of their newest claim."""
+        self._requests: list[_Request] = []
+        self._reading: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._inboxes)
+
+    def enter(self, inbox: Inbox) -> None:
+        """From now on it hears of news."""
+        self._inboxes[inbox.run_id] = inbox
+
+    def leave(self, inbox: Inbox) -> None:
+        """Its run waits for nothing any more."""
+        if self._inboxes.get(inbox.run_id) is inbox:
+            del self._inboxes[inbox.run_id]
+
+    def hear(self, run_id: UUID) -> None:
+        """Somebody says that this run was woken; it may be executed anywhere."""
+        if (inbox := self._inboxes.get(run_id)) is not None:
+            inbox.hear()
+
+    async def read(self, inbox: Inbox, *, subscribe: bool) -> bool:
+        """See Inbox.look; what is asked for at the same time shares a statement."""
+        loop = asyncio.get_running_loop()
+        request = _Request(inbox, subscribe, loop.create_future())
+        self._requests.append(request)
+        if self._reading is None:
+            self._reading = loop.create_task(self._read_all(), name="openworkflow mail")
+        return await request.done
+
+    async def poll(self, listening: Callable[[], bool]) -> None:
+        """Look from time to time what was woken and not heard of; until canceled."""
+        while True:
+            pause = POLL_SECONDS if listening() else BLIND_POLL_SECONDS
+            await asyncio.sleep(pause * random.uniform(0.75, 1.0))
+            waiting = {key: each for key, each in self._inboxes.items() if each.is_waited_for}
+            if not waiting:
+                continue
+            try:
+                wakes = await self._post.read_wakes(list(waiting))
+            except BackendError as error:
+                logger.warning("could not look for signals: %s", error)
+                continue
+            for run_id, wake_no in wakes.items():
+                if wake_no > waiting[run_id].wake_no:
+                    waiting[run_id].hear()
+
+    async def _read_all(self) -> None:
+        try:
+            while self._requests:
+                batch = self._requests[:MOST_AT_ONCE]
+                del self._requests[:MOST_AT_ONCE]
+                await self._answer(batch)
+        finally:
+            self._reading = None
+
+    async def _answer(self, batch: Sequence[_Request]) -> None:
+        delay = FIRST_RETRY_SECONDS
+        while batch := [request for request in batch if not request.done.done()]:
+            try:
+                await self._read(batch)
+            except BackendError as error:
+                if error.fault is not Fault.SERVER:
+                    await self._refuse(batch, error)
+                    return
+                logger.warning("could not read the signals of %d runs: %s", len(batch), error)
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+                delay = min(delay * 2, LONGEST_RETRY_SECONDS)
+
+    async def _read(self, batch: Sequence[_Request]) -> None:
+        busy: set[str] = set()
+        pairs = {
+            (request.inbox.run_id, name)
+            for request in batch
+            if request.subscribe
+            for name in request.inbox.names
+        }
+        if pairs:
+            busy = await self._post.subscribe(sorted(pairs))
+        inboxes = {request.inbox.run_id: request.inbox for request in batch}
+        for inbox in inboxes.values():
+            inbox.heard = False
+        wanted = [inbox.wanted() for inbox in inboxes.values()]
+        found = await self._post.read_inboxes(wanted)
+        for run_id, inbox in inboxes.items():
+            if (delivery := found.get(run_id)) is not None:
+                inbox.deliver(delivery)
+        for request in batch:
+            if not request.done.done():
+                request.done.set_result(busy.isdisjoint(request.inbox.names))
+
+    async def _refuse(self, batch: Sequence[_Request], error: BackendError) -> None:
+        """Whatever is wrong with one run costs that one only."""
+        if len(batch) > 1:
+            for request in batch:
+                await self._answer([request])
+        elif not batch[0].done.done():
+            batch[0].done.set_exception(error)
+
+
+class NoPost:
+    """For replays, which read nothing."""
+
+    async def read_inboxes(self, waiting: Sequence[Waiting]) -> dict[UUID, Delivery]:
+        """See Post."""
+        return {}
+
+    async def subscribe(self, pairs: Iterable[tuple[UUID, str]]) -> set[str]:
+        """See Post."""
+        return set()
+
+    async def read_wakes(self, run_ids: Sequence[UUID]) -> dict[UUID, int]:
+        """See Post."""
+        return {}
+
+
+def no_sender(*_: Any) -> Any:
+    """For replays, which send nothing."""
+    raise AssertionError("a replay sends nothing")

@@ -1,0 +1,177 @@
+"""`step.wait_for_signal`: takes the next signal of a name. And `step.signal`, which sends one.
+
+What a wait has taken is what its row says: the row names the message, and the claim fences it like
+any other. A message that no row names is still to be taken, by the next execution too.
+"""
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid5
+
+from openworkflow.core.duration import Duration, parse_duration
+from openworkflow.core.errors import (
+    ConfigurationError,
+    InvalidRunState,
+    RunNotFound,
+    SerializationError,
+    SignalTimeout,
+)
+from openworkflow.core.failure import Failure
+from openworkflow.core.recorded import Message, RecordedStep
+from openworkflow.core.retry import RetryPolicy
+from openworkflow.core.serialization import codec_for
+from openworkflow.core.step_attempt import StepKind, StepStatus
+from openworkflow.engine.current import current_operation, current_step
+from openworkflow.engine.history import replayed, step_error
+from openworkflow.engine.operations.call import CallOperation
+from openworkflow.engine.operations.operation import Operation
+from openworkflow.engine.outgoing import outgoing
+from openworkflow.engine.recorded import context_of
+from openworkflow.engine.step_call import StepCall, marked, waiting
+
+MISSING: Any = object()
+"""No default."""
+TIMED_OUT = "timed_out"
+"""Marks the row of a wait that ended without a signal."""
+AGAIN = timedelta(seconds=1)
+"""Until a topic is looked at again that somebody was sending to."""
+SENT = UUID("5f6d9a3e-54a5-4b1c-9d0e-0d6b5f0c7e21")
+"""The namespace of the ids of messages that steps send: the same step sends the same message."""
+_RETRY = RetryPolicy(
+    non_retryable=(RunNotFound, InvalidRunState, ConfigurationError, SerializationError)
+)
+
+
+class SignalOperation(Operation):
+    """A wait for the next signal of its name, until `timeout` is over."""
+
+    __slots__ = ("_begun", "_codec", "_default", "_timeout")
+
+    kind = StepKind.SIGNAL
+
+    def __init__(
+        self, execution: Any, name: str, timeout: Duration | None, type_: Any, default: Any
+    ) -> None:
+        super().__init__(execution, name)
+        self._timeout = None if timeout is None else parse_duration(timeout)
+        self._codec, self._default = codec_for(type_), default
+        self._begun: StepCall | None = None
+
+    def recall(self, row: RecordedStep) -> tuple[Any, BaseException | None]:
+        """See Operation.recall."""
+        if self._default is not MISSING and context_of(row).get(TIMED_OUT):
+            return self._default, None
+        if row.status == StepStatus.SUCCEEDED and context_of(row).get(TIMED_OUT):
+            return None, self._error(SignalTimeout(self.name))  # the code had a default once
+        try:
+            return replayed(self.key, row, self._codec), None
+        except Exception as error:
+            return None, error
+
+    async def perform(self) -> tuple[Any, BaseException | None]:
+        """See Operation.perform."""
+        inbox = self.execution.mailbox()
+        inbox.open(self.name)
+        try:
+            return await self._wait(inbox)
+        finally:
+            inbox.close(self.name)
+
+    def withdraw(self) -> None:
+        """See Operation.withdraw."""
+        if self._begun is not None:
+            self.execution.recorder.cancel(self._begun)
+
+    async def _wait(self, inbox: Any) -> tuple[Any, BaseException | None]:
+        execution, recorder = self.execution, self.execution.recorder
+        row = None if self.recorded is None else self.recorded.take_sleeping()
+        step = waiting(self.kind, self.key, self.context, row)
+        if row is not None and row.status == StepStatus.RUNNING:
+            recorder.adopt(step)
+            self._begun = step
+        else:
+            await execution.gate(self)
+        until = self._until() if row is None else row.resume_at
+        while True:
+            # What came before the time was over counts, however late that is looked at.
+            late = until is not None and until <= execution.now()
+            message = inbox.pop(self.name)
+            if message is None:
+                await inbox.look()
+                execution.check_stopped()
+                message = inbox.pop(self.name)
+            if message is not None:
+                return self._take(step, message)
+            if late:
+                return self._time_out(step)
+            if self._begun is None:
+                self._begun = step
+                await recorder.durable(recorder.begin_wait(step, until))
+                execution.check_stopped()
+            await self._until_news(inbox, until)
+
+    async def _until_news(self, inbox: Any, until: datetime | None) -> None:
+        """Wait until there may be a signal, or the time is over."""
+        execution = self.execution
+        if not await inbox.look(subscribe=True):
+            again = execution.now() + AGAIN
+            until = again if until is None else min(again, until)
+        execution.check_stopped()
+        if not inbox.heard and not inbox.has(self.name):
+            await execution.agenda.wait(self, until, lambda wake: inbox.on_news(self.name, wake))
+            execution.check_stopped()
+
+    def _until(self) -> datetime | None:
+        return None if self._timeout is None else self.execution.now() + self._timeout
+
+    def _take(self, step: StepCall, message: Message) -> tuple[Any, BaseException | None]:
+        """Take it for good: one that does not fit is not offered again."""
+        told = json.loads(self.context or "{}") | {"message": str(message.id)}
+        if message.of_topic:
+            told["topic"] = message.name
+        context = json.dumps(told)
+        try:
+            value = self._codec.decode(message.payload, f"signal {self.name!r}")
+        except SerializationError as error:
+            return None, self._fail(step, error, context)
+        self.execution.recorder.end_wait(step, output=message.payload, context=context)
+        return value, None
+
+    def _time_out(self, step: StepCall) -> tuple[Any, BaseException | None]:
+        context = marked(TIMED_OUT, self.context)
+        if self._default is MISSING:
+            return None, self._fail(step, SignalTimeout(self.name), context)
+        self.execution.recorder.end_wait(step, context=context)
+        return self._default, None
+
+    def _fail(self, step: StepCall, error: Exception, context: str) -> Exception:
+        failure = Failure.from_exception(error)
+        self.execution.recorder.end_wait(
+            step, StepStatus.FAILED, error=failure.to_json(), context=marked("final", context)
+        )
+        return step_error(failure, self.key, 1)
+
+    def _error(self, error: Exception) -> Exception:
+        return step_error(Failure.from_exception(error), self.key, 1)
+
+
+def send_operation(
+    execution: Any, to: Any, message: tuple[Any, ...], options: dict[str, Any]
+) -> CallOperation:
+    """A step that sends a signal, once however often it is tried; see OpenWorkflow.signal."""
+    if not isinstance(to, str):
+        to = getattr(to, "id", to)
+    name = to if isinstance(to, str) else message[0] if message else ""
+    return CallOperation(
+        execution, f"signal:{name!s:.190}", _send, (to, *message), options, _RETRY, None
+    )
+
+
+async def _send(to: Any, *message: Any, **options: Any) -> UUID:
+    services = current_operation().execution.services
+    message_id = uuid5(SENT, current_step().key)
+    limit = services.payload_limit
+    made = outgoing(to, message, **options, limit=limit, message_id=message_id)
+    sent: UUID = await services.send(made)
+    return sent
