@@ -71,6 +71,32 @@ async def test_a_killed_worker_costs_no_run_and_repeats_no_recorded_step(
     assert ["first", "second", "third"] == [s.step_name for s in steps if s.status == "succeeded"]
 
 
+@pytest.mark.parametrize("early", [True, False], ids=["early", "late"])
+@pytest.mark.parametrize("boundary", ["claimed", "after", "before-commit", "after-commit", "ended"])
+async def test_a_killed_worker_loses_no_signal_and_takes_none_twice(
+    ow: OpenWorkflow, database_url: str, ledger: asyncpg.Connection, boundary: str, early: bool
+) -> None:
+    """Late: the wait is recorded and parked before its signal comes, and dies at either write."""
+    run = await ow.run_workflow("three-signals")
+    sent = [("first", 1), ("second", 2), ("second", 4), ("third", 3)]
+    if early:
+        for name, value in sent:
+            await run.signal(name, value)
+    async with victim(database_url, boundary) as process:
+        if not early:
+            for name, value in sent:
+                await run.signal(name, value)
+                await asyncio.sleep(0.05)  # where the worker is by then is meant to vary
+        assert -signal.SIGKILL == await asyncio.wait_for(process.wait(), 60)
+    async with victim(database_url, "never"):
+        assert [1, 2, 3] == await run.result(timeout=60)
+
+    taken = await ledger.fetch(
+        "SELECT context ->> 'message' AS message FROM step_attempts WHERE status = 'succeeded'"
+    )
+    assert 3 == len(taken) == len({row["message"] for row in taken})
+
+
 async def test_many_runs_survive_workers_killed_at_random_moments(
     ow: OpenWorkflow, backend: BackendPostgres, database_url: str, ledger: asyncpg.Connection
 ) -> None:

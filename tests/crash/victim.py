@@ -53,8 +53,22 @@ async def three_steps(step: Step) -> list[str]:
     return [await step.run(name, note, name) for name in ("first", "second", "third")]
 
 
+@workflow
+async def three_signals(step: Step) -> list[int]:
+    """A run that waits, of which the second wait is where it dies."""
+    die_at("claimed")
+    return [await step.wait_for_signal(name, type=int) for name in ("first", TARGET, "third")]
+
+
 def _arm() -> None:
     succeeded, flush = Recorder.succeeded, WorkerSession.flush
+
+    end_wait = Recorder.end_wait
+
+    def armed_end_wait(self: Recorder, call: Any, *args: Any, **columns: Any) -> None:
+        if call.key == TARGET:
+            die_at("after")
+        end_wait(self, call, *args, **columns)
 
     def armed_succeeded(self: Recorder, call: Any, output: str | None) -> Any:
         if call.key == TARGET:
@@ -74,6 +88,7 @@ def _arm() -> None:
             die_at("ended")
         return flushed
 
+    setattr(Recorder, "end_wait", armed_end_wait)  # noqa: B010
     setattr(Recorder, "succeeded", armed_succeeded)  # noqa: B010 - mypy guards methods
     setattr(WorkerSession, "flush", armed_flush)  # noqa: B010
 
@@ -83,7 +98,7 @@ async def main() -> None:
     _arm()
     backend = await BackendPostgres.connect(URL)
     worker = OpenWorkflow(backend).new_worker(
-        workflows=[three_steps], concurrency=5, lease=timedelta(seconds=1)
+        workflows=[three_steps, three_signals], concurrency=5, lease=timedelta(seconds=1)
     )
     await worker.run_until_signal()
     await backend.stop()

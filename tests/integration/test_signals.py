@@ -1,4 +1,4 @@
-"""Waiting for signals, through the real worker: early or late, once, in order, typed, or too late."""
+"""Signals through the real worker: early or late, once, in order, typed, or too late."""
 
 from __future__ import annotations
 

@@ -131,6 +131,8 @@ class ThreadProgram:
             # Another thread may yet ask for what is recorded; the end of the function will tell.
             alone = branch is self._trunk and not history.has_branches
             execution.agenda.start_asked(here=False, all_asked=alone)
+            if execution.draining and not history.pending:
+                execution.agenda.consider()  # it was not begun, and nothing else will move
 
     def _check_thread(self, name: str, thread: int) -> None:
         if self._threads.setdefault(name, thread) != thread:
