@@ -130,6 +130,12 @@ def write(session: Session) -> None:
         session.show("runs", "retry", run_id)
     session.show("runs", "list", "--help")
     session.say(
+        "## signal\n\nTells a run, or all that wait for a topic, that something has happened; see "
+        "[signals.md](signals.md).\nIt prints the id of the message.\n"
+    )
+    session.show("signal", "approval:42", "--value", '{"by": "ann"}', "--key", "decision-42")
+    session.show("signal", "--help")
+    session.say(
         "## builds\n\nWhich build of your code takes new runs, and what is left on the others.\n"
     )
     session.show("builds", "list")

@@ -45,3 +45,9 @@ def test_the_demo_keeps_its_promises_and_leaves_nothing_behind(tmp_path: Path) -
         assert "30 of 30 runs succeeded." in out
         assert "SIGKILL" in out
         assert [] == [path.name for path in Path(folder).glob("openworkflow-demo-*")]
+
+
+def test_an_approval_comes_from_outside(database_url: str) -> None:
+    out = run_example("approval.py", DATABASE_URL=database_url)
+
+    assert "order 1 is on its way\norder 2 was refused by bob\n" in out

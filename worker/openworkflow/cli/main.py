@@ -18,6 +18,7 @@ from openworkflow.cli.render import say
 from openworkflow.cli.replay_check import replay_check
 from openworkflow.cli.run import run
 from openworkflow.cli.runs import runs
+from openworkflow.cli.signal import signal
 from openworkflow.cli.worker import worker
 from openworkflow.core.errors import (
     OpenWorkflowError,
@@ -40,7 +41,19 @@ def cli() -> None:
     """
 
 
-for _command in (builds, dev, doctor, init, migrate, prune, replay_check, run, runs, worker):
+for _command in (
+    builds,
+    dev,
+    doctor,
+    init,
+    migrate,
+    prune,
+    replay_check,
+    run,
+    runs,
+    signal,
+    worker,
+):
     cli.add_command(_command)
 
 

@@ -19,6 +19,7 @@ from openworkflow.backend.builds import Build
 from openworkflow.client import RunDetails
 from openworkflow.core.failure import Failure
 from openworkflow.core.printable import printable, printable_json
+from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.workflow_run import WorkflowRun
 
 ID_WIDTH = 36
@@ -125,6 +126,7 @@ def details(found: RunDetails) -> Iterable[Any]:
         ("created", when(run.created_at)),
         ("started", when(run.started_at)),
         ("due again" if run.status == "pending" else "finished", _end(run)),
+        ("waits for", _waits(found)),
         ("deadline", when(run.deadline_at)),
         ("worker", run.worker_id or ""),
         ("build", f"{run.build_id or ''}{' (pinned)' if run.pinned else ''}"),
@@ -189,6 +191,19 @@ def _end(run: WorkflowRun) -> str:
     if run.status == "pending" and run.available_at.year == MAXYEAR:
         return "when it is woken"
     return when(run.available_at if run.status == "pending" else run.completed_at)
+
+
+def _waits(found: RunDetails) -> str:
+    """The signals that the run waits for, and since when."""
+    if found.run.status.finished:
+        return ""
+    waits = [
+        f"signal {each.step_name!r} since {when(each.created_at)}"
+        + (f", until {when(each.resume_at)}" if each.resume_at else "")
+        for each in found.steps
+        if each.kind == StepKind.SIGNAL and each.status == StepStatus.RUNNING
+    ]
+    return "\n".join(waits)
 
 
 def _error(error: Any) -> str:

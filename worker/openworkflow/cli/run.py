@@ -51,7 +51,7 @@ def run(
         raise click.UsageError("--timeout is how long --wait waits; add --wait")
     where = database(url, namespace, schema)
     options = {
-        "input": _parse(text),
+        "input": parse_json("--input", text),
         "version": version,
         "idempotency_key": key,
         "available_at": delay,
@@ -101,12 +101,13 @@ def _workflow(target: str) -> Workflow[Any, Any] | str:
     return found[0]
 
 
-def _parse(text: str | None) -> Any:
+def parse_json(option: str, text: str | None) -> Any:
+    """The value that an option gives as JSON; None without one."""
     if text is None:
         return None
     try:
         return json.loads(text)
     except ValueError as error:
         raise click.UsageError(
-            f"--input is not JSON ({error}); in a shell, quote it: --input '{{\"id\": 1}}'"
+            f"{option} is not JSON ({error}); in a shell, quote it: {option} '{{\"id\": 1}}'"
         ) from None

@@ -96,6 +96,19 @@ with broken as (
      where status = 'succeeded' and claim_no > 0
      group by workflow_run_id, step_name, claim_no
     having count(*) > 1
+    union all
+    select 'one claim takes a signal once', workflow_run_id
+      from {schema}.step_attempts
+     where kind = 'signal' and context ->> 'message' is not null
+     group by workflow_run_id, claim_no, context ->> 'message'
+    having count(*) > 1
+    union all
+    select 'a signal is kept as long as its run', workflow_run_id
+      from {schema}.workflow_messages message
+     where workflow_run_id is not null
+       and not exists (select from {schema}.workflow_runs run
+                        where run.id = message.workflow_run_id
+                          and run.namespace_id = message.namespace_id)
 )
 select invariant, count(*) as rows, (array_agg(id))[1] as run_id
   from broken

@@ -1,0 +1,67 @@
+"""`openworkflow signal`: tell a run, or all that wait for a topic, that something has happened."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import click
+
+from openworkflow.cli import render
+from openworkflow.cli.options import (
+    Database,
+    DurationText,
+    database,
+    database_options,
+    json_option,
+    run_async,
+)
+from openworkflow.cli.run import parse_json
+from openworkflow.client import OpenWorkflow
+
+
+@click.command()
+@click.argument("to", metavar="RUN_ID NAME | TOPIC", nargs=-1, required=True)
+@click.option("--value", "-v", "text", help="What to send, as JSON.")
+@click.option("--key", help="Idempotency key: a second signal with it is not sent.")
+@click.option("--keep-for", type=DurationText(), help="Of a topic; 24h unless given.")
+@database_options
+@json_option
+def signal(
+    to: tuple[str, ...],
+    text: str | None,
+    key: str | None,
+    keep_for: timedelta | None,
+    url: str | None,
+    namespace: str | None,
+    schema: str | None,
+    as_json: bool,
+) -> None:
+    """Send a signal to a run, or to all that wait for a TOPIC now or before it is over."""
+    target = _target(to)
+    value = parse_json("--value", text)
+    options = {"idempotency_key": key, "keep_for": keep_for}
+    sent = run_async(_send(database(url, namespace, schema), (*target, value), options))
+    if as_json:
+        render.as_json({"id": sent})
+    else:
+        render.say(str(sent))
+
+
+async def _send(where: Database, call: tuple[Any, ...], options: dict[str, Any]) -> UUID:
+    async with where.connect(migrate=False) as backend:
+        given = {name: value for name, value in options.items() if value is not None}
+        sent: UUID = await OpenWorkflow(backend).signal(*call, **given)
+        return sent
+
+
+def _target(to: tuple[str, ...]) -> tuple[Any, ...]:
+    if len(to) == 1:
+        return to
+    if len(to) > 2:
+        raise click.UsageError("give RUN_ID and NAME, or a TOPIC; the value is --value JSON")
+    try:
+        return UUID(to[0]), to[1]
+    except ValueError:
+        raise click.UsageError(
+            f"{to[0]!r} is no run's id; for a topic leave out {to[1]!r}, or give it as --value"
+        ) from None
