@@ -34,11 +34,17 @@ async def session(backend: BackendPostgres) -> AsyncIterator[WorkerSession]:
 
 @pytest.fixture
 async def run(backend: BackendPostgres, session: WorkerSession) -> ClaimedRun:
-    """A run that waits for no time."""
+    """A run that waits for these, and for no time."""
     await backend.create_workflow_runs([NewRun("a")])
     run = await claim_one(session, "a")
-    await flush(session, ends=[end_of(run, RunStatus.PENDING, forever=True, wake_no=0)])
+    await session.subscribe([(run.id, "n"), (run.id, "approval")])
+    await park(session, run)
     return run
+
+
+async def park(session: WorkerSession, run: ClaimedRun) -> None:
+    waits = end_of(run, RunStatus.PENDING, forever=True, wake_no=run.wake_no)
+    await flush(session, ends=[waits])
 
 
 async def inbox(
@@ -148,9 +154,59 @@ async def test_a_message_wakes_a_run_that_is_about_to_wait(
         while not woken:
             await asyncio.sleep(0.01)
 
-    await flush(session, ends=[end_of(run, RunStatus.PENDING, forever=True, wake_no=run.wake_no)])
+    await park(session, run)
 
     assert [run.id] == woken
+    assert run.id == (await claim_one(session, "a")).id
+
+
+async def test_a_run_that_waits_for_something_else_is_left_alone(
+    ow: OpenWorkflow, session: WorkerSession, run: ClaimedRun
+) -> None:
+    """It would be replayed for every signal that it is not yet interested in."""
+    await ow.signal(run.id, "m", 1)
+    assert [] == await claim(session, "a")
+
+    await ow.signal(run.id, "n", 2)
+    again = await claim_one(session, "a")
+    await park(session, again)
+    await ow.signal(run.id, "n", 3)
+
+    assert [] == await claim(session, "a"), "it has not said again that it waits"
+    assert ["1", "2", "3"] == await inbox(session, run.id, "n", "m")
+
+
+@pytest.mark.parametrize("fired", [False, True], ids=["before its commit", "and has looked"])
+async def test_a_sender_that_began_before_a_wait_and_commits_after_it_wakes_it(
+    ow: OpenWorkflow,
+    backend: BackendPostgres,
+    session: WorkerSession,
+    sql: asyncpg.Connection[Any],
+    fired: bool,
+) -> None:
+    await backend.create_workflow_runs([NewRun("a")])
+    run = await claim_one(session, "a")
+    transaction = sql.transaction()
+    await transaction.start()
+    await ow.signal(run.id, "n", 1, connection=sql)
+    if fired:
+        await sql.execute("set constraints all immediate")
+
+    assert not await session.subscribe([(run.id, "n")])
+    assert [] == await inbox(session, run.id, "n")
+    parking = asyncio.ensure_future(park(session, run))
+    if fired:
+        waiting = (
+            "select count(*) from pg_stat_activity "
+            "where wait_event_type = 'Lock' and datname = current_database()"
+        )
+        while not await sql.fetchval(waiting):
+            await sql.execute("select pg_stat_clear_snapshot(), pg_sleep(0.01)")
+    else:
+        await parking
+    await transaction.commit()
+    await parking
+
     assert run.id == (await claim_one(session, "a")).id
 
 
@@ -218,7 +274,7 @@ async def test_what_was_sent_to_a_run_goes_with_it(
     await session.subscribe([(run.id, "t")])
     await flush(session, completions=[completion_of(await claim_one(session, "a"))])
     left = "select count(*) from workflow_messages, workflow_subscriptions"
-    assert 1 == await sql.fetchval(left)
+    assert 3 == await sql.fetchval(left)
 
     assert [1] == [n async for n in backend.prune([RunStatus.SUCCEEDED], timedelta(0))]
 

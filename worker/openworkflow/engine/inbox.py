@@ -124,12 +124,14 @@ class Inbox:
 
     def deliver(self, delivery: Delivery) -> None:
         """Take in what was read."""
+        woken = delivery.wake_no > self.wake_no
         self.wake_no = max(self.wake_no, delivery.wake_no)
         for message in delivery.messages:
             if message.id not in self._had:  # else it was read twice at the same time
                 self._had[message.id] = message.of_topic
                 self._letters.setdefault(message.name, deque()).append(message)
-        for name in {message.name for message in delivery.messages}:
+        # Whatever woke the run has ended subscriptions, perhaps those of others than it was for.
+        for name in list(self._waiting) if woken else {each.name for each in delivery.messages}:
             self._wake(name)
 
     def _wake(self, name: str) -> None:

@@ -63,6 +63,7 @@ CREATE INDEX idx_workflow_subscriptions_waiting
 -- Wakes whom a message is for. At the end of the transaction that sent it: until then that holds no
 -- lock that a worker could wait for. Whoever may insert a message may thereby wake a run of its
 -- namespace, and change nothing else of it: hence the rights of the owner.
+-- A run that waits for something else stays as it is: every wait for a signal subscribes first.
 -- The channel is Namespace.work_channel of backend/namespace.py.
 CREATE OR REPLACE FUNCTION openworkflow_message_sent() RETURNS trigger
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
@@ -71,6 +72,7 @@ DECLARE
   channel TEXT := 'openworkflow_work_'
     || left(encode(sha256(convert_to(place, 'UTF8')), 'hex'), 16);
   runs UUID[] := ARRAY[NEW.workflow_run_id];
+  hearing UUID[];
 BEGIN
   IF NEW.workflow_run_id IS NULL THEN
     IF current_setting('transaction_isolation') NOT LIKE 'read %committed' THEN
@@ -86,16 +88,27 @@ BEGIN
         WHERE namespace_id = $1 AND topic = $2 AND waiting RETURNING workflow_run_id)
       SELECT array_agg(workflow_run_id) FROM heard', TG_TABLE_SCHEMA)
       INTO runs USING NEW.namespace_id, NEW.name;
+    hearing := runs;
     EXECUTE format('DELETE FROM %1$I.workflow_messages WHERE id = ANY (ARRAY(
         SELECT id FROM %1$I.workflow_messages
          WHERE workflow_run_id IS NULL AND namespace_id = $1 AND expires_at < now()
          ORDER BY expires_at LIMIT 100 FOR UPDATE SKIP LOCKED))', TG_TABLE_SCHEMA)
       USING NEW.namespace_id;
+  ELSE
+    -- First its row, then who waits: of a run that is parked meanwhile the wait is seen, and one
+    -- that is parked later finds itself woken.
+    EXECUTE format('SELECT FROM %I.workflow_runs WHERE id = $1 FOR NO KEY UPDATE', TG_TABLE_SCHEMA)
+      USING NEW.workflow_run_id;
+    EXECUTE format('WITH heard AS (UPDATE %I.workflow_subscriptions SET waiting = false
+        WHERE workflow_run_id = $1 AND topic = $2 AND namespace_id = $3 AND waiting
+        RETURNING workflow_run_id)
+      SELECT array_agg(workflow_run_id) FROM heard', TG_TABLE_SCHEMA)
+      INTO hearing USING NEW.workflow_run_id, NEW.name, NEW.namespace_id;
   END IF;
   EXECUTE format('WITH woken AS (
       UPDATE %I.workflow_runs
          SET wake_no = wake_no + 1,
-             available_at = CASE WHEN status = ''pending'' AND claim_no > 0
+             available_at = CASE WHEN status = ''pending'' AND id = ANY ($4)
                                  THEN least(available_at, now()) ELSE available_at END
        WHERE id = ANY ($1) AND namespace_id || '''' = $2 AND completed_at IS NULL
       RETURNING id, status
@@ -105,7 +118,7 @@ BEGIN
     SELECT pg_notify($3, CASE WHEN status = ''running''
                               THEN ''wake '' || string_agg(id::text, '','') ELSE '''' END)
       FROM chunked GROUP BY status, chunk', TG_TABLE_SCHEMA)
-    USING runs, NEW.namespace_id, channel;
+    USING runs, NEW.namespace_id, channel, coalesce(hearing, '{}');
   RETURN NULL;
 END
 $function$;
