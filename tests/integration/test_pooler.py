@@ -6,16 +6,19 @@ import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
+from openworkflow import OpenWorkflow, Step, workflow
 from openworkflow.backend.backend import BackendPostgres, NewRun, RunFilter
 from openworkflow.backend.blueprint import known
-from openworkflow.core.errors import BackendError
+from openworkflow.core.errors import BackendError, InvalidRunState
 from openworkflow.core.workflow_run import RunStatus
 from tests.flushes import LEASE, claim, end_of, flush, step_of, wanted
 from tests.helpers import eventually_sync
@@ -110,6 +113,26 @@ async def test_a_run_lives_its_life_behind_a_pooler(pooled: BackendPostgres) -> 
     assert (await pooled.diagnostics()).violations == []
     await heartbeat.close()
     await session.close()
+
+
+@workflow
+async def told(step: Step) -> list[Any]:
+    return [await step.wait_for_signal("a"), await step.wait_for_signal("b", timeout="1h")]
+
+
+async def test_signals_come_through_a_pooler(pooled: BackendPostgres) -> None:
+    ow = OpenWorkflow(pooled)
+    worker = ow.new_worker(workflows=[told], rest=timedelta(0))
+    await worker.start()
+    run = await ow.run_workflow(told)
+    await run.signal("a", 1)
+    await ow.signal("b", 2)
+
+    assert [1, 2] == await run.result(timeout=20)
+    with pytest.raises(InvalidRunState):
+        await run.signal("a", 1)
+    await worker.stop()
+    await ow.stop()
 
 
 async def test_a_refused_statement_leaves_the_connection_usable(pooled: BackendPostgres) -> None:
