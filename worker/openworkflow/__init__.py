@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.client import OpenWorkflow, RunHandle
+from openworkflow.core.cron import Cron
 from openworkflow.core.errors import (
     NonRetryableError,
     OpenWorkflowError,
@@ -31,6 +32,7 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 
 __all__ = [
     "BackendPostgres",
+    "Cron",
     "NonRetryableError",
     "OpenWorkflow",
     "OpenWorkflowError",

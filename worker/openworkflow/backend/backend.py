@@ -33,6 +33,7 @@ from openworkflow.backend.records import (
 )
 from openworkflow.backend.requests import Requests
 from openworkflow.backend.rows import as_member, as_run, as_step, cursor_after, read_cursor
+from openworkflow.backend.schedules import Schedules
 from openworkflow.backend.session import HeartbeatSession, WorkerSession
 from openworkflow.backend.url import Dsn, parse
 from openworkflow.core.errors import ConfigurationError, InvalidRunState, RunNotFound
@@ -80,6 +81,7 @@ class BackendPostgres:
         self._fetch, self.check_usable = self._requests.fetch, self._requests.check_usable
         self.builds = Builds(self._requests.borrow, self._sql, namespace.id)
         self.messages = Messages(self._requests, dsn, self._sql, namespace.id)
+        self.schedules = Schedules(self._requests.borrow, self._sql, namespace)
         self._enqueuing = Enqueuing(self._requests, dsn, self._sql, namespace)
         self._closers: list[Callable[[], Awaitable[object]]] = []
 
@@ -186,7 +188,7 @@ class BackendPostgres:
             rows = await self._fetch(
                 self._sql["list_workflow_runs"],
                 *(self.namespace_id, *times, *page, wanted.status, wanted.workflow_name),
-                *(wanted.version, wanted.worker_id, wanted.build_id),
+                *(wanted.version, wanted.worker_id, wanted.build_id, wanted.schedule_name),
                 seconds=SCAN_SECONDS,
             )
         runs = [as_run(row) for row in rows[:limit]]
@@ -212,7 +214,7 @@ class BackendPostgres:
                 return list(await connection.fetch(sql, *which, *self._channels))
 
         if rows := await self._requests.repeat(cancel, safe=True):
-            return as_run(rows[0])
+            return await self.schedules.go_on_without(as_run(rows[0]))
         run = await self._existing(run_id)
         if run.status is not RunStatus.CANCELED:
             raise InvalidRunState(run_id, run.status, "canceled")

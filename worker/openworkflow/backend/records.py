@@ -18,7 +18,9 @@ from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
 __all__ = [
     "KEY_SEPARATOR",
+    "Begun",
     "ClaimRequest",
+    "ClaimedOccurrence",
     "ClaimedRun",
     "Completion",
     "Continuation",
@@ -80,6 +82,28 @@ class CreatedRun:
     id: UUID
     created: bool
     status: RunStatus
+
+
+class ClaimedOccurrence(NamedTuple):
+    """A claim of a run that may be an occurrence."""
+
+    run_id: UUID
+    claim_no: int
+    claimed_at: datetime
+    deadline: float | None
+    """Seconds its workflow has from the beginning of a run, if it has a limit."""
+
+
+class Begun(NamedTuple):
+    """An occurrence that runs; without a schedule's name it is an ordinary run."""
+
+    schedule_name: str | None
+    scheduled_for: datetime | None
+    deadline_at: datetime | None
+    serial: bool = False
+    """Whether others may wait for its end."""
+    supersedes: tuple[UUID, ...] = ()
+    """Earlier occurrences that are to be canceled first."""
 
 
 class StepSuccess(NamedTuple):
@@ -260,6 +284,7 @@ class RunFilter:
     created_before: datetime | None = None
     worker_id: str | None = None
     build_id: str | None = None
+    schedule_name: str | None = None
 
     @property
     def takes_all(self) -> bool:

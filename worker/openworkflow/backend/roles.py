@@ -21,6 +21,7 @@ GUARDED = (
     "workflow_served",
     "workflow_messages",
     "workflow_subscriptions",
+    "workflow_schedules",
     "step_attempts",
     REGISTER,
 )

@@ -11,6 +11,7 @@ from openworkflow.backend.backend import BackendPostgres
 from openworkflow.backend.records import ClaimedRun, RecordedStep, RunFilter
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.printable import printable_json
+from openworkflow.core.recorded import Occurrence
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 from openworkflow.engine.replay import RecordedRun
 
@@ -58,6 +59,7 @@ def line_of(recorded: RecordedRun) -> str:
             "status": recorded.status,
             "build_id": recorded.build_id,
             "input": run.input,
+            "schedule": None if run.occurrence is None else _scheduled(run.occurrence),
             "error_type": recorded.error_type,
             "steps": [_step_fields(step) for step in recorded.steps],
         }
@@ -84,7 +86,10 @@ def read(path: Path) -> Iterator[RecordedRun]:
 def _of_run(run: WorkflowRun, steps: Sequence[RecordedStep]) -> RecordedRun:
     text = None if run.input is None else json.dumps(run.input, ensure_ascii=False)
     error_type = run.error.get("type") if isinstance(run.error, dict) else None
-    claimed = _claimed(run.id, run.workflow_name, run.version, text)
+    occurrence = None
+    if run.schedule_name is not None and run.scheduled_for is not None:
+        occurrence = Occurrence(run.schedule_name, run.scheduled_for)
+    claimed = _claimed(run.id, run.workflow_name, run.version, text, occurrence)
     return RecordedRun(claimed, run.status, steps, error_type, run.build_id)
 
 
@@ -93,13 +98,32 @@ def _of_line(fields: dict[str, Any]) -> RecordedRun:
         raise ValueError(
             f"the format is {fields['format']!r:.80}, this program reads up to {FORMAT!r}"
         )
-    claimed = _claimed(UUID(fields["id"]), fields["workflow"], fields["version"], fields["input"])
+    scheduled = fields.get("schedule")  # format 1 has none, nor have earlier files of format 2
+    claimed = _claimed(
+        *(UUID(fields["id"]), fields["workflow"], fields["version"], fields["input"]),
+        None
+        if scheduled is None
+        else Occurrence(scheduled["name"], datetime.fromisoformat(scheduled["for"])),
+    )
     steps = [_step_of(each) for each in fields["steps"]]
     status = RunStatus(fields["status"])
     return RecordedRun(claimed, status, steps, fields["error_type"], fields["build_id"])
 
 
-def _claimed(run_id: UUID, workflow: str, version: str | None, text: str | None) -> ClaimedRun:
+def _scheduled(occurrence: Occurrence) -> dict[str, str]:
+    return {
+        "name": occurrence.schedule_name,
+        "for": occurrence.scheduled_for.isoformat(),
+    }
+
+
+def _claimed(
+    run_id: UUID,
+    workflow: str,
+    version: str | None,
+    text: str | None,
+    occurrence: Occurrence | None,
+) -> ClaimedRun:
     """The run as if it were claimed now, without its deadline, which must not end a replay."""
     now = datetime.now(UTC)
     return ClaimedRun(
@@ -115,6 +139,7 @@ def _claimed(run_id: UUID, workflow: str, version: str | None, text: str | None)
         claimed_at=now,
         recovered=False,
         has_history=True,
+        occurrence=occurrence,
     )
 
 

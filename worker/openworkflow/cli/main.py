@@ -19,6 +19,7 @@ from openworkflow.cli.replay_check import replay_check
 from openworkflow.cli.run import run
 from openworkflow.cli.runs import runs
 from openworkflow.cli.signal import signal
+from openworkflow.cli.schedules import schedules
 from openworkflow.cli.worker import worker
 from openworkflow.core.errors import (
     OpenWorkflowError,
@@ -52,6 +53,7 @@ for _command in (
     run,
     runs,
     signal,
+    schedules,
     worker,
 ):
     cli.add_command(_command)

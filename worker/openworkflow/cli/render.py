@@ -20,6 +20,7 @@ from openworkflow.client import RunDetails
 from openworkflow.core.failure import Failure
 from openworkflow.core.printable import printable, printable_json
 from openworkflow.core.step_attempt import StepKind, StepStatus
+from openworkflow.core.schedule import Schedule
 from openworkflow.core.workflow_run import WorkflowRun
 
 ID_WIDTH = 36
@@ -115,6 +116,59 @@ def builds_table(builds: Iterable[Build]) -> Table:
     return table
 
 
+def schedules_table(found: Iterable[Schedule]) -> Table:
+    """A line for each schedule."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("SCHEDULE", "WORKFLOW", "WHEN", "NEXT", "LAST", "BEGUN", "SKIPPED", "MISSED"):
+        table.add_column(heading, overflow="fold")
+    for each in found:
+        table.add_row(
+            each.name,
+            each.workflow_name + (f" ({each.version})" if each.version else ""),
+            each.words,
+            _next(each),
+            when(each.last_at),
+            *(str(count) for count in (each.begun, each.skipped, each.missed)),
+        )
+    return table
+
+
+def schedule_details(found: Schedule, count: int) -> Table:
+    """A schedule, and when it runs the next times, in its own zone."""
+    facts = Table(box=None, pad_edge=False, show_header=False)
+    reason = f": {found.pause_reason}" if found.pause_reason else ""
+    rows = [
+        ("schedule", found.name),
+        ("workflow", found.workflow_name + (f" ({found.version})" if found.version else "")),
+        ("when", found.words),
+        ("cron", found.cron),
+        ("declared by", found.source),
+        ("overlap", found.overlap),
+        (
+            "catch up",
+            found.catch_up if found.catch_up in ("none", "all") else f"{found.catch_up} s",
+        ),
+        ("jitter", f"{found.jitter_seconds:g} s" if found.jitter_seconds else ""),
+        ("input", "" if found.input is None else found.input),
+        ("paused", f"since {when(found.paused_at)}{reason}" if found.paused_at else ""),
+        ("not declared", f"since {when(found.retired_at)}" if found.retired_at else ""),
+        ("next", "" if found.stopped else "\n".join(found.upcoming(count))),
+        ("last", f"{when(found.last_at)}  run {found.last_run_id}" if found.last_at else ""),
+        ("waiting", str(len(found.queued_run_ids)) if found.queued_run_ids else ""),
+        ("begun, skipped, missed", f"{found.begun}, {found.skipped}, {found.missed}"),
+    ]
+    for name, value in rows:
+        if value:
+            facts.add_row(styled(name, "bold"), value)
+    return facts
+
+
+def _next(schedule: Schedule) -> str:
+    if schedule.paused_at is not None:
+        return "paused"
+    return "not declared" if schedule.retired_at is not None else when(schedule.next_at)
+
+
 def details(found: RunDetails) -> Iterable[Any]:
     """A run and the timeline of its steps."""
     run = found.run
@@ -129,6 +183,10 @@ def details(found: RunDetails) -> Iterable[Any]:
         ("waits for", _waits(found)),
         ("deadline", when(run.deadline_at)),
         ("worker", run.worker_id or ""),
+        (
+            "schedule",
+            f"{run.schedule_name}, {when(run.scheduled_for)}" if run.schedule_name else "",
+        ),
         ("build", f"{run.build_id or ''}{' (pinned)' if run.pinned else ''}"),
         ("attempts, crashes", f"{run.attempts}, {run.crashes}"),
         ("input", printable_json(run.input)),

@@ -30,6 +30,7 @@ def runs() -> None:
 @click.option("--version", help="Only runs of this version.")
 @click.option("--worker", "worker_id", help="Only runs that this worker holds.")
 @click.option("--build", "build_id", help="Only runs that this build began.")
+@click.option("--schedule", "schedule_name", help="Only runs that this schedule started.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
 @click.option("--after", "cursor", help="Go on where the page before ended.")
 @database_options
@@ -40,6 +41,7 @@ def list_runs(
     version: str | None,
     worker_id: str | None,
     build_id: str | None,
+    schedule_name: str | None,
     limit: int,
     cursor: str | None,
     url: str | None,
@@ -54,6 +56,7 @@ def list_runs(
         version=version,
         worker_id=worker_id,
         build_id=build_id,
+        schedule_name=schedule_name,
     )
     page = run_async(_list(database(url, namespace, schema), wanted, limit, cursor))
     if as_json:

@@ -16,6 +16,7 @@ from openworkflow.client.request import (
     TopicSending,
     check_options,
 )
+from openworkflow.client.schedules import ScheduleClient
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import (
     ConfigurationError,
@@ -125,6 +126,11 @@ class OpenWorkflow:
     ) -> Page:
         """A page of runs, newest first; `cursor` is the `next_cursor` of the page before."""
         return await self._backend.list_workflow_runs(run_filter, limit, cursor)
+
+    @property
+    def schedules(self) -> ScheduleClient:
+        """Workflows that run again and again."""
+        return ScheduleClient(self._backend.schedules, self._payload_limit, self.handle)
 
     async def cancel(self, run_id: UUID) -> WorkflowRun:
         """Cancel a run. Its async code hears at once; a thread is left to end, in vain.

@@ -97,6 +97,17 @@ class InvalidRunState(OpenWorkflowError):
         self.run_id, self.status = str(run_id), str(status)
 
 
+class ScheduleNotFound(OpenWorkflowError):
+    """The namespace has no schedule of that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"there is no schedule {name!r:.80} in this namespace; look at `openworkflow "
+            "schedules list`"
+        )
+        self.name = name
+
+
 class InvalidBuildState(OpenWorkflowError):
     """What was asked of a build would leave runs that nobody takes."""
 

@@ -12,6 +12,15 @@ UNREADABLE = "unreadable"
 """The kind and status of the one row that stands for a history which could not be decoded."""
 
 
+class Occurrence(NamedTuple):
+    """Of which schedule a run is an occurrence, and of which instant."""
+
+    schedule_name: str
+    scheduled_for: datetime
+    serial: bool = False
+    """Whether others may wait for its end."""
+
+
 class ClaimedRun(NamedTuple):
     """A run that is ours until the lease ends."""
 
@@ -37,6 +46,8 @@ class ClaimedRun(NamedTuple):
     """How often the run had been woken when it was claimed; a park carries it back."""
     history_from: int = 0
     """The first claim whose steps count: later than 0 once the run was continued as new."""
+    occurrence: Occurrence | None = None
+    """None for a run that no schedule has started."""
 
 
 class Message(NamedTuple):

@@ -6,12 +6,14 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import cached_property, update_wrapper
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args, overload
 
 from openworkflow.core.annotations import resolve
+from openworkflow.core.cron import Cron
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import NAME_LIMIT, storable_text
@@ -64,6 +66,7 @@ class Workflow(Generic[I, O]):
         retry: RetryPolicy = DEFAULT_WORKFLOW_RETRY,
         deadline: Duration | None = None,
         build_policy: BuildPolicy | None = None,
+        schedule: Cron | Sequence[Cron] = (),
         names: Mapping[str, Any] | None = None,
     ) -> None:
         _check_function(fn)
@@ -82,6 +85,7 @@ class Workflow(Generic[I, O]):
         self.is_async = inspect.iscoroutinefunction(fn)
         self._input, self._step = _parameters(fn, self.name)
         self.takes_input = self._input is not None
+        self.schedules = _schedules(schedule, self.name)
         update_wrapper(self, fn)
 
     @property
@@ -205,6 +209,7 @@ def workflow(
     retry: RetryPolicy = ...,
     deadline: Duration | None = None,
     build_policy: BuildPolicy | None = None,
+    schedule: Cron | Sequence[Cron] = (),
 ) -> _WorkflowDecorator: ...
 
 
@@ -217,6 +222,7 @@ def workflow(
     retry: RetryPolicy = DEFAULT_WORKFLOW_RETRY,
     deadline: Duration | None = None,
     build_policy: BuildPolicy | None = None,
+    schedule: Cron | Sequence[Cron] = (),
 ) -> Any:
     """Make a function a workflow; bare, or with options.
 
@@ -224,7 +230,8 @@ def workflow(
     `name` defaults to the function's, with dashes. Runs keep the `version` they were created with.
     `retry` is for errors outside the steps; `deadline` counts from a run's creation.
     `build_policy` overrides the worker's: "pinned" runs are finished by the build that began them,
-    "moving" ones by any that takes new runs.
+    "moving" ones by any that takes new runs. `schedule` starts it again and again, from the moment
+    a worker serves it; several schedules need names.
     """
 
     def decorate(fn: Callable[..., Any]) -> Workflow[Any, Any]:
@@ -235,6 +242,7 @@ def workflow(
             retry=retry,
             deadline=deadline,
             build_policy=build_policy,
+            schedule=schedule,
             names=sys._getframe(1 if bare is None else 2).f_locals,
         )
 
@@ -293,6 +301,21 @@ def _valid_build_policy(policy: BuildPolicy | None, name: str) -> BuildPolicy | 
             f"workflow {name!r}: build_policy must be 'pinned' or 'moving', not {policy!r:.80}"
         )
     return policy
+
+
+def _schedules(schedule: Cron | Sequence[Cron], name: str) -> tuple[Cron, ...]:
+    """The schedules of a workflow, each with a name."""
+    given = (schedule,) if isinstance(schedule, Cron) else tuple(schedule)
+    if any(not isinstance(each, Cron) for each in given):
+        raise ConfigurationError(
+            f'workflow {name!r}: a schedule is a Cron("0 9 * * 1-5"), not {schedule!r:.80}'
+        )
+    named = tuple(replace(each, name=each.name or name) for each in given)
+    if len({each.name for each in named}) < len(named):
+        raise ConfigurationError(
+            f"workflow {name!r}: two of its schedules have one name; give each one: Cron(name=...)"
+        )
+    return named
 
 
 def _parameters(fn: Callable[..., Any], name: str) -> tuple[str | None, str | None]:

@@ -69,3 +69,7 @@ class WorkflowRun:
     """The build that began it."""
     pinned: bool = False
     """Whether only workers of that build may claim it."""
+    schedule_name: str | None = None
+    """The schedule that started it."""
+    scheduled_for: datetime | None = None
+    """The instant of that schedule which it is for."""

@@ -47,6 +47,12 @@ class Step:
     def __init__(self, execution: "Execution", program: "AsyncProgram") -> None:
         self._execution, self._program = execution, program
 
+    @property
+    def scheduled_for(self) -> datetime | None:
+        """The instant of the schedule that started this run, in UTC; None if none did."""
+        occurrence = self._execution.claim.occurrence
+        return None if occurrence is None else occurrence.scheduled_for
+
     @overload
     async def run(
         self,
@@ -201,6 +207,12 @@ class SyncStep:
 
     def __init__(self, execution: "Execution", program: "ThreadProgram") -> None:
         self._execution, self._program = execution, program
+
+    @property
+    def scheduled_for(self) -> datetime | None:
+        """See Step.scheduled_for."""
+        occurrence = self._execution.claim.occurrence
+        return None if occurrence is None else occurrence.scheduled_for
 
     def run(
         self,

@@ -38,6 +38,7 @@ ERROR_KINDS = (
     "defect",
     "heartbeat",
     "history",
+    "schedule",
 )
 LAG_WINDOW_SECONDS = 60.0
 
@@ -134,6 +135,7 @@ CATALOGUE = (
         "gauge",
         "Writes that the database refuses for now, and that are sent again until it takes them.",
     ),
+    Described("openworkflow_schedules_late", "gauge", "Schedules whose next run is overdue."),
     Described(
         "openworkflow_event_loop_lag_seconds",
         "gauge",
@@ -222,6 +224,7 @@ class Metrics(Collector):
         self.slots(0, 0, 0)
         self.threads_left_behind(0)
         self.writes_refused(0)
+        self.schedules_late(0)
         self._gauge("openworkflow_heartbeat_last_timestamp_seconds", 0)
         self._gauge("openworkflow_event_loop_lag_seconds", 0)
         for kind in ERROR_KINDS:
@@ -296,6 +299,10 @@ class Metrics(Collector):
     def writes_refused(self, count: int) -> None:
         """Writes that wait until the database takes them."""
         self._gauge("openworkflow_writes_refused", count)
+
+    def schedules_late(self, count: int) -> None:
+        """Schedules of the namespace whose next run has been due for more than a minute."""
+        self._gauge("openworkflow_schedules_late", count)
 
     def event_loop_lag(self, seconds: float) -> None:
         """The event loop came back so late.

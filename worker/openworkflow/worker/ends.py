@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable
 
 from openworkflow.backend.records import ClaimedRun
-from openworkflow.core.errors import BackendError, Fault, SerializationError
+from openworkflow.core.errors import BackendError, Fault, PoisonPill, SerializationError
 from openworkflow.core.failure import Failure
 from openworkflow.engine.journal import Journal
 from openworkflow.engine.outcome import Failed, Lost, Outcome, Released, run_end
@@ -90,3 +90,15 @@ async def _cause(error: Exception, recorder: Recorder) -> Exception:
         except Exception:
             break
     return cause
+
+
+def poisoned(run: ClaimedRun) -> Failure:
+    """What a run ends with that no worker has survived."""
+    return Failure.from_exception(
+        PoisonPill(
+            f"{run.crashes} workers died while they executed this run, and none recorded a step in "
+            "between; it is not given to another one. Look at the workers' last logs (out of "
+            "memory? a crash in native code?), then start it again: openworkflow runs retry "
+            f"{run.id}"
+        )
+    )

@@ -10,12 +10,10 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextvars import copy_context
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from openworkflow.backend.records import ClaimedRun, RecordedStep
-from openworkflow.core.errors import PoisonPill
-from openworkflow.core.failure import Failure
 from openworkflow.core.registry import Registry
 from openworkflow.engine.execution import Execution
 from openworkflow.engine.history import History
@@ -32,11 +30,14 @@ from openworkflow.engine.outcome import (
 from openworkflow.engine.services import Services
 from openworkflow.telemetry.logs import log_context
 from openworkflow.worker.claimer import Arrival, Claim, Claimer
-from openworkflow.worker.ends import AGAIN_SECONDS, Ends, Unrecorded
-from openworkflow.worker.histories import Histories, Loaded
+from openworkflow.worker.ends import AGAIN_SECONDS, Ends, Unrecorded, poisoned
+from openworkflow.worker.histories import Histories
+from openworkflow.worker.occurrences import Occurrences, may_be_one
 from openworkflow.worker.poller import Poller
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 ANNOUNCE_SECONDS = 0.5
 """A step function still running after this long gets its `running` row."""
@@ -70,10 +71,11 @@ class Executor:
         namespace_id: str,
         max_crashes: int,
         doubt: Callable[[], None],
+        occurrences: Occurrences | None = None,
     ) -> None:
         self._registry, self._histories, self._services = registry, histories, services
         self._claimer, self._poller, self._metrics = claimer, poller, services.metrics
-        self._ends, self._doubt = Ends(services.journal), doubt
+        self._ends, self._doubt, self._occurrences = Ends(services.journal), doubt, occurrences
         self._namespace_id, self._max_crashes = namespace_id, max_crashes
         self._executions: dict[Claim, Execution] = {}
         self._loading: dict[Claim, Arrival] = {}
@@ -152,7 +154,8 @@ class Executor:
     # -- from the claim to the execution -----------------------------------------------------
 
     def _start(self, arrivals: Sequence[Arrival]) -> None:
-        known = []
+        known: list[Arrival] = []
+        scheduled: list[Arrival] = []
         for arrival in arrivals:
             run = arrival.run
             waited = (run.claimed_at - run.due_at).total_seconds()
@@ -163,17 +166,41 @@ class Executor:
             if (older := self._claims.get(run.id)) is not None:
                 self.lose([older])
             self._claims[run.id] = arrival.claim
-            if run.has_history:
+            waiting = scheduled if self._occurrences and may_be_one(run.id) else known
+            if waiting is scheduled or run.has_history:
                 self._loading[arrival.claim] = arrival
-                known.append(arrival)
+                waiting.append(arrival)
             else:
                 self._begin(arrival, ())
         if known:
             self._spawn(self._start_known(known))
+        if scheduled and self._occurrences is not None:
+            self._spawn(self._start_scheduled(scheduled, self._occurrences))
+
+    async def _start_scheduled(self, arrivals: Sequence[Arrival], occurrences: Occurrences) -> None:
+        """Runs of schedules begin if their schedules let them."""
+        decided = await self._unless_draining(occurrences.begin([each.run for each in arrivals]))
+        for arrival in arrivals:
+            if arrival.claim not in self._loading:
+                continue  # lost meanwhile
+            answer = None if decided is None else decided.get(arrival.run.id)
+            if isinstance(answer, ClaimedRun):
+                arrival.run = answer
+                if answer.has_history:
+                    self._spawn(self._start_known([arrival]))
+                    continue
+            del self._loading[arrival.claim]
+            if isinstance(answer, ClaimedRun):
+                self._begin(arrival, ())
+            elif isinstance(answer, Exception):
+                self._refuse(arrival, answer)
+            else:  # a drain; or it was moved, and then there is nothing to hand back
+                self._spawn(self._hand_back(arrival, 0.0))
 
     async def _start_known(self, arrivals: Sequence[Arrival]) -> None:
         """Runs that were claimed before may have steps to replay."""
-        loaded = await self._load([arrival.run.id for arrival in arrivals])
+        ids = [arrival.run.id for arrival in arrivals]
+        loaded = await self._unless_draining(self._histories.load(ids)) or {}
         for arrival in arrivals:
             if self._loading.pop(arrival.claim, None) is None:
                 continue  # lost meanwhile
@@ -185,13 +212,13 @@ class Executor:
             else:
                 self._begin(arrival, steps)
 
-    async def _load(self, run_ids: Sequence[UUID]) -> Loaded:
-        """Their histories; a drain ends the wait for them, and the runs go back unread."""
-        loading = asyncio.ensure_future(self._histories.load(run_ids))
+    async def _unless_draining(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What it returns; a drain ends the wait for it, and the runs go back unread."""
+        loading = asyncio.ensure_future(work)
         draining = asyncio.ensure_future(self._draining.wait())
         try:
             await asyncio.wait({loading, draining}, return_when=asyncio.FIRST_COMPLETED)
-            return loading.result() if loading.done() else {}
+            return loading.result() if loading.done() else None
         finally:
             loading.cancel()
             draining.cancel()
@@ -224,7 +251,7 @@ class Executor:
         run = arrival.run
         self._log_as(run)
         if run.crashes >= self._max_crashes:
-            execution.interrupt(Failed(_poisoned(run)))
+            execution.interrupt(Failed(poisoned(run)))
         try:
             try:
                 outcome = await execution.run()
@@ -238,6 +265,8 @@ class Executor:
             if isinstance(outcome, Lost) and (recorder.open or recorder.pending):
                 self._spawn(recorder.leave())
             self._report(run, outcome, time.perf_counter() - execution.started)
+            if run.occurrence is not None and run.occurrence.serial and self._occurrences:
+                self._spawn(self._occurrences.ended(run.occurrence.schedule_name))
         except Exception:  # nothing could be written about it, or a mistake of ours: end it anyway
             self._give_up(arrival)
         finally:
@@ -317,14 +346,3 @@ def _is_cancelled(error: BaseException) -> bool:
     """Whether the worker is torn down; else the CancelledError is one of the run's own."""
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
-
-
-def _poisoned(run: ClaimedRun) -> Failure:
-    return Failure.from_exception(
-        PoisonPill(
-            f"{run.crashes} workers died while they executed this run, and none recorded a step in "
-            "between; it is not given to another one. Look at the workers' last logs (out of "
-            "memory? a crash in native code?), then start it again: openworkflow runs retry "
-            f"{run.id}"
-        )
-    )

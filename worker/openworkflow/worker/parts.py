@@ -21,6 +21,7 @@ from openworkflow.worker.claimer import Claimer
 from openworkflow.worker.executor import Executor
 from openworkflow.worker.heartbeat import Heartbeat
 from openworkflow.worker.histories import Histories
+from openworkflow.worker.occurrences import Occurrences
 from openworkflow.worker.options import WorkerOptions
 from openworkflow.worker.poller import Poller
 
@@ -104,6 +105,9 @@ class Parts:
             namespace_id=backend.namespace_id,
             max_crashes=options.max_crashes,
             doubt=self.flusher.strays.doubt,
+            occurrences=Occurrences(
+                backend.schedules, backend.cancel_workflow_run, worker_id, registry, metrics
+            ),
         )
         self.heartbeat = self._heartbeat(backend, worker_id, lease)
 

@@ -25,6 +25,7 @@ from openworkflow.core.workflow import Workflow
 from openworkflow.engine.outcome import Released
 from openworkflow.telemetry.metrics import Metrics
 from openworkflow.worker.collector import patient_collector
+from openworkflow.worker.declared import declared, keep_schedules
 from openworkflow.worker.executor import HAND_BACK_SECONDS
 from openworkflow.worker.options import WorkerOptions
 from openworkflow.worker.parts import Parts
@@ -73,6 +74,7 @@ class Worker:
         if not self._registry.keys():
             raise ConfigurationError("a worker needs at least one workflow: workflows=[...]")
         self._options = WorkerOptions(**options)
+        self._declared = declared(self._registry, self._options.payload_limit)
         self._backend = backend
         self.worker_id = worker_id or f"{socket.gethostname()}/{uuid4().hex[:8]}"
         self.metrics = metrics or Metrics(backend.namespace_id)
@@ -236,6 +238,7 @@ class Worker:
                 tasks.create_task(
                     say_what_is_served(self._backend.builds, [w.key for w in self._registry])
                 ),
+                tasks.create_task(self._keep_schedules()),
             ]
             assert self._started is not None
             self._started.set_result(None)
@@ -246,6 +249,11 @@ class Worker:
                 logger.warning("%d runs could not be handed back", self.slots_used)
             for service in services:
                 service.cancel()
+
+    async def _keep_schedules(self) -> None:
+        served, build_id = self._registry.keys(), self._options.build_id or None
+        schedules, metrics = self._backend.schedules, self.metrics
+        await keep_schedules(schedules, self._declared, served, build_id, metrics)
 
     async def _leave(self, parts: Parts, session: WorkerSession) -> None:
         """Leave what is still running to itself, and its runs to other workers."""

@@ -210,7 +210,7 @@ id, namespace_id, workflow_name, version, status, worker_id, config, context, in
        {instant available_at} as available_at, {instant deadline_at} as deadline_at,
        {instant created_at} as created_at, {instant completed_at} as completed_at,
        idempotency_key, claim_no, attempts, crashes, {instant started_at} as started_at,
-       build_id, pinned
+       build_id, pinned, schedule_name, {instant scheduled_for} as scheduled_for
 
 
 -- name: list_workflow_runs
@@ -224,6 +224,7 @@ select {run_columns}
    and ($9::text is null or version = $9)
    and ($10::text is null or worker_id = $10)
    and ($11::text is null or build_id = $11)
+   and ($12::text is null or schedule_name = $12)
    and {list_page}
 
 

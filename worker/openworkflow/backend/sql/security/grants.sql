@@ -25,7 +25,8 @@ grant usage on schema {schema} to {role};
 grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to {role};
 grant select, insert, update, delete
    on {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
-      {schema}.workflow_served, {schema}.workflow_messages, {schema}.workflow_subscriptions
+      {schema}.workflow_served, {schema}.workflow_schedules,
+      {schema}.workflow_messages, {schema}.workflow_subscriptions
    to {role};
 
 
@@ -40,6 +41,7 @@ grant select, insert on {schema}.workflow_builds to {role};
 grant select, insert, update on {schema}.workflow_served to {role};
 grant select, insert, delete on {schema}.workflow_messages to {role};
 grant select, insert, update on {schema}.workflow_subscriptions to {role};
+grant select, insert, update, delete on {schema}.workflow_schedules to {role};
 
 
 -- name: enqueuer
@@ -63,15 +65,16 @@ grant usage on schema {schema} to {role};
 grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to {role};
 grant select
    on {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
-      {schema}.workflow_served, {schema}.workflow_messages, {schema}.workflow_subscriptions
+      {schema}.workflow_served, {schema}.workflow_schedules,
+      {schema}.workflow_messages, {schema}.workflow_subscriptions
    to {role};
 
 
 -- name: nothing
 revoke all on {schema}.openworkflow_migrations, {schema}.openworkflow_roles,
               {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
-              {schema}.workflow_served, {schema}.workflow_messages,
-              {schema}.workflow_subscriptions
+              {schema}.workflow_served, {schema}.workflow_schedules,
+              {schema}.workflow_messages, {schema}.workflow_subscriptions
   from {role};
 
 
@@ -97,6 +100,9 @@ create policy openworkflow_bound on {schema}.workflow_messages
 create policy openworkflow_bound on {schema}.workflow_subscriptions
  using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
                          where bound.role_name = current_user));
+create policy openworkflow_bound on {schema}.workflow_schedules
+ using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
+                         where bound.role_name = current_user));
 create policy openworkflow_bound on {schema}.step_attempts
 -- Not `exists`: of that the planner may make a hash of the whole namespace.
  using ((select true from {schema}.workflow_runs run where run.id = workflow_run_id));
@@ -107,11 +113,13 @@ create policy openworkflow_all on {schema}.workflow_builds to {all} using (true)
 create policy openworkflow_all on {schema}.workflow_served to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_messages to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_subscriptions to {all} using (true);
+create policy openworkflow_all on {schema}.workflow_schedules to {all} using (true);
 create policy openworkflow_all on {schema}.step_attempts to {all} using (true);
 alter table {schema}.workflow_runs enable row level security;
 alter table {schema}.workflow_builds enable row level security;
 alter table {schema}.workflow_served enable row level security;
 alter table {schema}.workflow_messages enable row level security;
 alter table {schema}.workflow_subscriptions enable row level security;
+alter table {schema}.workflow_schedules enable row level security;
 alter table {schema}.step_attempts enable row level security;
 alter table {schema}.openworkflow_roles enable row level security;

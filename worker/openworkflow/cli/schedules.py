@@ -1,0 +1,139 @@
+"""`openworkflow schedules`: what runs again and again, and by hand what is to be done about it."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+
+from openworkflow.cli import render
+from openworkflow.cli.options import Database, database, database_options, json_option, run_async
+from openworkflow.client import OpenWorkflow
+from openworkflow.core.schedule import Schedule
+
+T = TypeVar("T")
+
+NEXT = 5
+"""Instants that `show` names."""
+
+
+class Instant(click.ParamType[datetime]):
+    """A time in ISO 8601; in UTC if it names no zone."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> datetime:
+        """Refuse what is no time."""
+        try:
+            found = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no time, such as 2026-11-01 or 2026-11-01T09:00+01:00")
+        return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+@click.group()
+def schedules() -> None:
+    """What runs again and again: look at it, pause it, run it by hand."""
+
+
+@schedules.command("list")
+@database_options
+@json_option
+def list_schedules(
+    url: str | None, namespace: str | None, schema: str | None, as_json: bool
+) -> None:
+    """List schedules by name."""
+    found = run_async(_call(database(url, namespace, schema), lambda ow: ow.schedules.list()))
+    if as_json:
+        render.as_json({"schedules": found})
+    elif found:
+        render.console().print(render.schedules_table(found))
+    else:
+        render.say('no schedules: declare one with @workflow(schedule=Cron("0 9 * * *"))')
+
+
+@schedules.command()
+@click.argument("name")
+@database_options
+@json_option
+def show(
+    name: str, url: str | None, namespace: str | None, schema: str | None, as_json: bool
+) -> None:
+    """Show a schedule, and when it is to run next."""
+    found = run_async(_call(database(url, namespace, schema), lambda ow: ow.schedules.get(name)))
+    if as_json:
+        render.as_json(found)
+    else:
+        render.console().print(render.schedule_details(found, NEXT))
+
+
+@schedules.command()
+@click.argument("name")
+@click.option("--reason", help="Shown to whoever wonders why it does not run.")
+@database_options
+def pause(
+    name: str, reason: str | None, url: str | None, namespace: str | None, schema: str | None
+) -> None:
+    """Have no occurrence of NAME begin until it is resumed, deploys or not."""
+    where = database(url, namespace, schema)
+    run_async(_call(where, lambda ow: ow.schedules.pause(name, reason)))
+    render.say(f"schedule {name} is paused")
+
+
+@schedules.command()
+@click.argument("name")
+@database_options
+def resume(name: str, url: str | None, namespace: str | None, schema: str | None) -> None:
+    """Go on with the next instant of NAME; what was missed while it was paused is not run."""
+    where = database(url, namespace, schema)
+    found: Schedule = run_async(_call(where, lambda ow: ow.schedules.resume(name)))
+    render.say(f"schedule {name} runs next at {render.when(found.next_at)}")
+
+
+@schedules.command()
+@click.argument("name")
+@database_options
+def trigger(name: str, url: str | None, namespace: str | None, schema: str | None) -> None:
+    """Have an occurrence of NAME begin now."""
+    where = database(url, namespace, schema)
+    handle = run_async(_call(where, lambda ow: ow.schedules.trigger(name)))
+    render.say(str(handle.id))
+
+
+@schedules.command()
+@click.argument("name")
+@click.option("--from", "start", type=Instant(), required=True, help="The first time it may be.")
+@click.option("--to", "end", type=Instant(), required=True, help="Before this time.")
+@database_options
+def backfill(
+    name: str,
+    start: datetime,
+    end: datetime,
+    url: str | None,
+    namespace: str | None,
+    schema: str | None,
+) -> None:
+    """Run the occurrences of NAME in a time that is over, those that have not run.
+
+    One after the other, unless the schedule lets them overlap. Times without a zone are UTC.
+    """
+    where = database(url, namespace, schema)
+    made = run_async(_call(where, lambda ow: ow.schedules.backfill(name, start, end)))
+    render.say(f"{made} occurrences of schedule {name} are to run")
+
+
+@schedules.command()
+@click.argument("name")
+@database_options
+def delete(name: str, url: str | None, namespace: str | None, schema: str | None) -> None:
+    """Forget NAME, and cancel its runs that have not begun.
+
+    One that code declares comes back as long as workers have that code.
+    """
+    run_async(_call(database(url, namespace, schema), lambda ow: ow.schedules.delete(name)))
+    render.say(f"schedule {name} is deleted")
+
+
+async def _call(where: Database, ask: Callable[[OpenWorkflow], Awaitable[T]]) -> T:
+    async with where.connect(migrate=False) as backend:
+        return await ask(OpenWorkflow(backend))

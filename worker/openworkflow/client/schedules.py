@@ -1,0 +1,108 @@
+"""`ow.schedules`: schedules that are made, looked at, paused and triggered by hand."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from openworkflow.backend.schedules import Schedules
+from openworkflow.client.handle import RunHandle
+from openworkflow.client.request import Request
+from openworkflow.core.cron import Cron
+from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.schedule import NewSchedule, Schedule, Source
+from openworkflow.core.workflow import Workflow
+
+
+class ScheduleClient:
+    """The schedules of a namespace; `OpenWorkflow.schedules` is one.
+
+    Methods that take the name of a schedule raise ScheduleNotFound.
+    """
+
+    def __init__(
+        self,
+        schedules: Schedules,
+        payload_limit: int,
+        handle: Callable[[UUID], RunHandle[Any]],
+    ) -> None:
+        self._schedules, self._payload_limit, self._handle = schedules, payload_limit, handle
+
+    async def create(
+        self,
+        name: str,
+        workflow: Workflow[Any, Any] | str,
+        cron: Cron | str,
+        *,
+        version: str | None = None,
+        paused: bool = False,
+    ) -> Schedule:
+        """Start a workflow again and again; a workflow whose code is elsewhere is given by name.
+
+        Raises ConfigurationError for a name that is taken, and for what could never run.
+        """
+        wish = self._wish(name, workflow, cron, version)
+        return await self._schedules.create(wish, pause_reason="created paused" if paused else None)
+
+    async def update(
+        self,
+        name: str,
+        workflow: Workflow[Any, Any] | str,
+        cron: Cron | str,
+        *,
+        version: str | None = None,
+    ) -> Schedule:
+        """Make a schedule another one; what is left out is as by default. It stays paused or not.
+
+        Raises ConfigurationError for one that code or a WorkflowNamespace declares.
+        """
+        return await self._schedules.update(self._wish(name, workflow, cron, version))
+
+    async def list(self) -> list[Schedule]:
+        """All schedules by name."""
+        return await self._schedules.find()
+
+    async def get(self, name: str) -> Schedule:
+        """One schedule."""
+        return await self._schedules.get(name)
+
+    async def pause(self, name: str, reason: str | None = None) -> Schedule:
+        """Have no occurrence begin until it is resumed, deploys or not; begun ones go on."""
+        return await self._schedules.pause(name, reason)
+
+    async def resume(self, name: str) -> Schedule:
+        """Go on with the next instant from now on."""
+        return await self._schedules.resume(name)
+
+    async def trigger(self, name: str) -> RunHandle[Any]:
+        """Have an occurrence begin now, whatever else runs, paused or not."""
+        return self._handle(await self._schedules.trigger(name))
+
+    async def backfill(self, name: str, start: datetime, end: datetime) -> int:
+        """Run the occurrences from `start` on and before `end` that have not run; says how many.
+
+        One after the other, unless they may overlap. Raises ConfigurationError for an `end` that is
+        still to come, and for more than 10,000.
+        """
+        return len(await self._schedules.backfill(name, start, end))
+
+    async def delete(self, name: str) -> None:
+        """Forget a schedule, and cancel its runs that have not begun.
+
+        One that code declares comes back with the next look of a worker: take it out there.
+        """
+        await self._schedules.delete(name)
+
+    def _wish(
+        self,
+        name: str,
+        workflow: Workflow[Any, Any] | str,
+        cron: Cron | str,
+        version: str | None,
+    ) -> NewSchedule:
+        wanted = Cron(cron) if isinstance(cron, str) else cron
+        if not isinstance(wanted, Cron):
+            raise ConfigurationError(f'not a Cron: {cron!r:.80}; give Cron("0 9 * * 1-5")')
+        request = Request(workflow, {"version": version}, self._payload_limit)
+        (run,) = request.runs([wanted.input], [None])
+        return NewSchedule.of(wanted, Source.API, (run.workflow_name, run.version), run.input, name)

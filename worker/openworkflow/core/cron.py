@@ -1,0 +1,186 @@
+"""`Cron`: when a workflow is to run again and again, and what becomes of times that cannot be met.
+
+The instants follow from the expression and the time zone alone: each from the one before, whatever
+any clock says. Daylight saving time is as in Debian's cron, which cronsim follows: a job at a
+certain time that falls into the gap runs at its end, one in the hour that comes twice runs in the
+first; jobs with a wildcard for minutes or hours run through both as the time passes.
+"""
+
+import itertools
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, Literal, get_args
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+
+from openworkflow.core.duration import Duration, parse_duration
+from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.names import NAME_LIMIT, storable_text
+
+Overlap = Literal["skip", "queue_one", "queue_all", "cancel_running", "allow"]
+"""What becomes of an occurrence while an earlier one has not ended."""
+
+DEFAULT_CATCH_UP = "1h"
+PUNCTUAL = timedelta(minutes=1)
+"""How late an occurrence may begin that is not to be caught up with: workers may be busy."""
+LONGEST_JITTER = timedelta(days=1)
+LONGEST_EXPRESSION = 200
+ALIASES = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """A schedule: five fields of cron, or `@daily` and the like, in a time zone.
+
+    `overlap` says what becomes of an occurrence while an earlier one has not ended: it is skipped,
+    waits (one or all of them), cancels the earlier one, or runs beside it. `catch_up` says how late
+    one may begin after an outage: of those that were missed only the last one runs, if it is not
+    older; "none" is a minute, "all" runs each of them. `jitter` spreads the beginnings, each time
+    by the same part of it for the same instant. `input` is the workflow's. The `name` is the
+    workflow's unless given. Raises ConfigurationError for what could never run.
+    """
+
+    expression: str
+    tz: str = "UTC"
+    _: KW_ONLY
+    overlap: Overlap = "skip"
+    catch_up: Duration | Literal["none", "all"] = DEFAULT_CATCH_UP
+    jitter: Duration = 0
+    input: Any = None
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            storable_text("a schedule's name", self.name, NAME_LIMIT, printable=True)
+        if self.overlap not in get_args(Overlap):
+            raise ConfigurationError(
+                f"overlap must be one of {', '.join(get_args(Overlap))}, not {self.overlap!r:.80}"
+            )
+        lateness(self.catch_up)
+        if self.catch_up == "all" and self.overlap not in ("queue_all", "allow"):
+            raise ConfigurationError(
+                f"catch_up='all' with overlap={self.overlap!r} would drop what it catches up with; "
+                "choose overlap='queue_all' or overlap='allow'"
+            )
+        if parse_duration(self.jitter) > LONGEST_JITTER:
+            raise ConfigurationError(f"jitter is at most a day, not {self.jitter!r:.80}")
+        recurrence(self.expression, self.tz)
+
+
+def lateness(catch_up: Duration) -> timedelta | None:
+    """How late an occurrence may begin; None for any time. Raises ConfigurationError."""
+    if catch_up == "all":
+        return None
+    if catch_up == "none":
+        return PUNCTUAL
+    limit = parse_duration(catch_up)
+    if limit < timedelta(seconds=1):
+        raise ConfigurationError(
+            f'catch_up is "none", "all" or a duration of a second or more, not {catch_up!r:.80}'
+        )
+    return limit
+
+
+class Recurrence:
+    """The instants of an expression in a time zone, in UTC."""
+
+    def __init__(self, expression: str, tz: str) -> None:
+        self._text, self._zone, self.tz = _fields(expression), _zone(tz), tz
+        try:
+            self._words = CronSim(self._text, datetime(2000, 1, 1, tzinfo=UTC)).explain()
+            # The days of February 30 are parsed, and never come: fifty years are looked through.
+            self.after(datetime(2000, 1, 1, tzinfo=UTC))
+        except CronSimError as error:
+            raise ConfigurationError(
+                f"{expression!r:.80} is no cron expression: {str(error).lower()}; it has minute, "
+                'hour, day of month, month and day of week, such as "0 9 * * 1-5"'
+            ) from None
+
+    @property
+    def words(self) -> str:
+        """The expression in English."""
+        return f"{self._words[:1].lower()}{self._words[1:]} ({self.tz})"
+
+    def local(self, instant: datetime) -> datetime:
+        """An instant as the clocks of the time zone show it."""
+        return instant.astimezone(self._zone)
+
+    def after(self, instant: datetime) -> datetime:
+        """The first instant later than this one. Raises ConfigurationError if there is none."""
+        for found in self._from(instant):
+            return found
+        raise ConfigurationError(f"{self._text!r} comes at no time: there is no such day")
+
+    def between(self, start: datetime, end: datetime, limit: int) -> list[datetime]:
+        """The instants from `start` on and before `end`, `limit` of them at most."""
+        found = itertools.takewhile(lambda at: at < end, self._from(start - timedelta.resolution))
+        return list(itertools.islice(found, limit))
+
+    def last_until(self, instant: datetime, after: datetime) -> datetime | None:
+        """The last instant that is not later than `instant`, and later than `after`.
+
+        Walks forward only, from further and further back, so that it names what `after` names.
+        """
+        back = timedelta(hours=1)
+        while True:
+            begin = max(after, instant - back)
+            found = itertools.takewhile(lambda at: at <= instant, self._from(begin))
+            last = deque(found, maxlen=1)
+            if last or begin == after:
+                return last[0] if last else None
+            back *= 24
+
+    def _from(self, instant: datetime) -> Iterator[datetime]:
+        try:
+            ticks = CronSim(self._text, instant.astimezone(self._zone))
+            for local in ticks:
+                # In the hour that comes twice a job of its first half lies behind us.
+                if (found := local.astimezone(UTC)) > instant:
+                    yield found
+        except OverflowError:
+            return  # the end of Python's calendar
+
+
+@lru_cache(maxsize=4096)
+def recurrence(expression: str, tz: str) -> Recurrence:
+    """The instants of an expression; the same object for the same. Raises ConfigurationError."""
+    return Recurrence(expression, tz)
+
+
+def _fields(expression: str) -> str:
+    text = str(expression).strip()
+    if text.lower() in ALIASES:
+        return ALIASES[text.lower()]
+    fields = text.split()
+    if len(text) > LONGEST_EXPRESSION or len(fields) != 5:
+        more = ""
+        if len(fields) == 6:
+            more = "; there is none for seconds: for less than a minute use step.sleep in a loop"
+        raise ConfigurationError(
+            f"{expression!r:.80} is no cron expression: it has five fields, minute, hour, day of "
+            f'month, month and day of week, such as "0 9 * * 1-5", or is one of '
+            f"{', '.join(ALIASES)}{more}"
+        )
+    return " ".join(fields)
+
+
+def _zone(tz: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(tz)
+    except (ValueError, OSError, TypeError, KeyError):  # malformed, a folder, no text, not found
+        raise ConfigurationError(
+            f"there is no time zone {tz!r:.80}; give a name of the IANA database, such as "
+            '"Europe/Berlin" or "UTC"'
+        ) from None

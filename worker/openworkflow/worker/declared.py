@@ -1,0 +1,102 @@
+"""The schedules that the code of a worker's workflows declares, and how they are kept.
+
+No worker is in charge: each says the same again and again, and whoever comes first writes it.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from openworkflow.backend.schedules import Schedules
+from openworkflow.core.cron import Cron
+from openworkflow.core.errors import BackendError, ConfigurationError, InputValidationError
+from openworkflow.core.schedule import NewSchedule, Source
+from openworkflow.core.workflow import Workflow
+from openworkflow.telemetry.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+REPEAT_SECONDS = 60.0
+"""How soon what was declared, or undone by an older build, is as the code has it."""
+MEND_EVERY = 10
+"""Rounds between two looks for schedules whose next run is gone."""
+ANSWER_SECONDS = 30.0
+
+
+def declared(workflows: Iterable[Workflow[Any, Any]], payload_limit: int) -> list[NewSchedule]:
+    """The schedules of these workflows.
+
+    Raises ConfigurationError for two of one name, and for an input that does not fit its workflow.
+    """
+    found: dict[str, NewSchedule] = {}
+    for workflow in workflows:
+        for cron in workflow.schedules:
+            wish = NewSchedule.of(
+                cron,
+                Source.CODE,
+                (workflow.name, workflow.version),
+                _input(workflow, cron, payload_limit),
+            )
+            if (other := found.get(wish.name)) is not None:
+                raise ConfigurationError(
+                    f"workflows {other.workflow_name!r} and {wish.workflow_name!r} both declare a "
+                    f"schedule {wish.name!r}; give one another name: Cron(..., name=...)"
+                )
+            found[wish.name] = wish
+    return list(found.values())
+
+
+async def keep_schedules(
+    schedules: Schedules,
+    wishes: Sequence[NewSchedule],
+    served: Sequence[tuple[str, str]],
+    build_id: str | None,
+    metrics: Metrics,
+) -> None:
+    """Have the schedules be as the code says, and go on, until canceled. Nothing else waits."""
+    told: set[str] = set()
+    foreign: list[str]
+    rounds = 0
+    while True:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                foreign = await schedules.declare(wishes, served, build_id)
+                if rounds % MEND_EVERY == 0:
+                    await schedules.occurrences.mend()
+                late, _ = await schedules.occurrences.late()
+                metrics.schedules_late(late)
+        except (BackendError, TimeoutError) as error:
+            logger.warning("could not look after the schedules: %s", error)
+        except Exception:
+            logger.exception("could not look after the schedules")
+        else:
+            rounds += 1
+            for name in set(foreign) - told:
+                logger.error(
+                    "schedule %r is declared here, and by somebody else, who keeps it: delete that "
+                    "one (openworkflow schedules delete), or give this one another name",
+                    name,
+                )
+            told.update(foreign)
+        await asyncio.sleep(REPEAT_SECONDS * random.uniform(0.8, 1.0))
+
+
+def _input(workflow: Workflow[Any, Any], cron: Cron, payload_limit: int) -> str | None:
+    """The input as JSON text."""
+    if not workflow.takes_input:
+        if cron.input is not None:
+            raise ConfigurationError(
+                f"workflow {workflow.name!r} takes no input, and its schedule gives one"
+            )
+        return None
+    codec = workflow.input_codec
+    try:
+        return codec.encode(codec.validate(cron.input, "input"), "input", payload_limit)
+    except InputValidationError as error:
+        raise ConfigurationError(
+            f"the schedule of workflow {workflow.name!r} starts it with the input "
+            f"{cron.input!r:.80}, which does not fit ({error}); give one: Cron(..., input=...), or "
+            "let the workflow accept None"
+        ) from None
