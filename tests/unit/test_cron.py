@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from openworkflow import Cron
@@ -95,7 +95,7 @@ AROUND_CHANGES = st.one_of(
 ).map(lambda moment: moment.replace(tzinfo=UTC))
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(EXPRESSIONS), AROUND_CHANGES, st.timedeltas(timedelta(0), timedelta(days=3)))
 def test_where_one_begins_to_count_makes_no_difference(
     expression: str, begin: datetime, later: timedelta

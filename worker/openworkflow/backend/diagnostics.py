@@ -8,6 +8,8 @@ from uuid import UUID
 
 from openworkflow.backend.blueprint import known, made_by
 from openworkflow.backend.queries import quoted
+from openworkflow.core.cron import recurrence
+from openworkflow.core.errors import ConfigurationError
 
 _NEEDED = (
     *(f"workflow_runs {word}" for word in ("SELECT", "INSERT", "UPDATE")),
@@ -58,6 +60,10 @@ class Diagnostics:
     oldest_due_run: float | None
     """Seconds the longest waiting run has been due."""
     violations: list[Violation]
+    late_schedules: list[str]
+    """Schedules whose next run has been due for more than a minute, or is gone."""
+    bad_schedules: list[str]
+    """Schedules that cannot be computed here, each with why."""
 
 
 async def diagnose(
@@ -76,6 +82,7 @@ async def diagnose(
     middle = before + (datetime.now(UTC) - before) / 2
     (runs,) = await fetch(queries["diagnose_runs"], namespace_id)
     broken = await fetch(queries["check_invariants"])
+    schedules = await fetch(queries["diagnose_schedules"], namespace_id)
     return Diagnostics(
         server_version=server["server_version"],
         role=server["role"],
@@ -96,4 +103,14 @@ async def diagnose(
         oldest_expired_lease=runs["oldest_expired_lease"],
         oldest_due_run=runs["oldest_due_run"],
         violations=[Violation(row["invariant"], row["rows"], row["run_id"]) for row in broken],
+        late_schedules=[row["name"] for row in schedules if row["is_late"]],
+        bad_schedules=[bad for row in schedules if (bad := _cannot_be_computed(row))],
     )
+
+
+def _cannot_be_computed(row: Any) -> str | None:
+    try:
+        recurrence(row["cron"], row["time_zone"])
+    except ConfigurationError as error:
+        return f"{row['name']}: {error}"
+    return None

@@ -15,7 +15,7 @@ from openworkflow.backend.connection import Connection
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.records import Begun, ClaimedOccurrence
 from openworkflow.core.errors import BackendError, ConfigurationError
-from openworkflow.core.schedule import Begin, Hold, Move, Queue, Schedule, decide
+from openworkflow.core.schedule import Begin, Hold, Move, Queue, Schedule, Verdict, decide
 
 logger = logging.getLogger(__name__)
 
@@ -290,11 +290,16 @@ def _settled(batch: _Batch, run: Any, claim: ClaimedOccurrence) -> Begun | None:
 
 def _let_begin(batch: _Batch, schedule: Schedule, run_id: UUID, now: datetime) -> bool:
     """Decide about the run that the schedule had next, and what it has next now."""
-    instant = schedule.next_at or now
+    instant = schedule.next_at
     left = [each for each in schedule.open_run_ids if each in batch.unfinished]
     queued = [each for each in schedule.queued_run_ids if each in batch.unfinished]
     current = replace(schedule, open_run_ids=left, queued_run_ids=queued)
-    verdict = decide(current, instant, now, len(left))
+    if instant is None:
+        # Written by somebody who computes no instants: this run was due to have one computed.
+        instant = schedule.recurrence.after(now)
+        verdict: Verdict = Hold() if schedule.stopped else Move(instant)
+    else:
+        verdict = decide(current, instant, now, len(left))
     wish = Wish.next(schedule, instant, run_id)
     match verdict:
         case Hold():

@@ -18,6 +18,7 @@ PROBLEMS = 3
 SKEW_SECONDS = 5.0
 LATE_SECONDS = 60.0
 OLD_TRANSACTION_SECONDS = 600.0
+SHOWN = 5
 COLORS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
@@ -88,6 +89,7 @@ def judge(facts: Diagnostics) -> Iterator[Finding]:
     yield _transactions(facts)
     yield _leases(facts)
     yield _due_runs(facts)
+    yield _schedules(facts)
     for violation in facts.violations:
         yield Finding(
             "tables",
@@ -198,3 +200,22 @@ def _due_runs(facts: Diagnostics) -> Finding:
         "no worker serves its workflow and version, or they are all busy: "
         "openworkflow runs list --status pending",
     )
+
+
+def _schedules(facts: Diagnostics) -> Finding:
+    if facts.bad_schedules:
+        return Finding(
+            "schedules",
+            "problem",
+            f"cannot be computed: {'; '.join(facts.bad_schedules[:SHOWN])}",
+            "update or delete them, or install the time zones (tzdata) where they are missing",
+        )
+    if facts.late_schedules:
+        return Finding(
+            "schedules",
+            "problem",
+            f"overdue for more than a minute: {', '.join(facts.late_schedules[:SHOWN])}",
+            "no worker serves their workflows, or they are all busy; one that nobody serves any "
+            "more: openworkflow schedules delete",
+        )
+    return Finding("schedules", "ok", "none is late")

@@ -57,6 +57,17 @@ select extract(epoch from now() - {instant expired_lease})::float8 as oldest_exp
   from oldest;
 
 
+-- name: diagnose_schedules
+-- The schedules that are to run, and whether their next run is overdue or gone.
+select name, cron, time_zone,
+       not exists (select from {schema}.workflow_runs run
+                    where run.id = schedule.next_run_id and run.completed_at is null)
+       or extract(epoch from now() - next_at) - jitter_seconds > 60 as is_late
+  from {schema}.workflow_schedules schedule
+ where namespace_id = $1 and paused_at is null and retired_at is null
+ order by name;
+
+
 -- name: check_invariants
 -- What must hold of every row, whoever wrote it. Answers what is broken, how often, and where.
 with broken as (

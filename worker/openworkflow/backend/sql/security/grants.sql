@@ -31,8 +31,8 @@ grant select, insert, update, delete
 
 
 -- name: worker
--- Deletes steps and signals only: those of a run that continues as new. It may start runs, as steps
--- do; it could make a pending one of any run that there is anyway.
+-- Deletes steps and signals, those of a run that continues as new, and schedules. It may start runs,
+-- as steps do; it could make a pending one of any run that there is anyway.
 grant usage on schema {schema} to {role};
 grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to {role};
 grant select, insert, update on {schema}.workflow_runs to {role};
