@@ -36,6 +36,14 @@ def test_an_enqueue_in_the_callers_transaction_is_rolled_back_with_it(database_u
     assert "runs there are now more than before: 1\n" in out
 
 
+def test_a_schedule_is_declared_triggered_and_backfilled(database_url: str) -> None:
+    out = run_example("schedules.py", DATABASE_URL=database_url)
+
+    assert "daily-report runs at 06:00 on Monday through Friday (Europe/Berlin)\n" in out
+    assert "run by hand: the figures of 20" in out
+    assert "runs for the first week of March: 5\nand again: 0\n" in out
+
+
 def test_the_demo_keeps_its_promises_and_leaves_nothing_behind(tmp_path: Path) -> None:
     # A short path: a Unix socket lives in it.
     with tempfile.TemporaryDirectory() as folder:
