@@ -148,6 +148,12 @@ def write(session: Session) -> None:
         session.show("builds", "retire", "3f2c1aa")
     session.show("builds", "retire", "--help")
     session.say(
+        "## schedules\n\nWhat runs again and again; [schedules.md](schedules.md) has the rest.\n"
+    )
+    session.show("schedules", "--help")
+    session.show("schedules", "list")
+    session.show("schedules", "backfill", "--help")
+    session.say(
         "## replay-check\n\n"
         "Would this code go on with the runs that others began? "
         "[deploys.md](deploys.md) has the rest.\n"

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any, TypeAlias
 from uuid import UUID, uuid5
 
@@ -17,7 +19,8 @@ import pytest
 from openworkflow import BackendPostgres, Cron, OpenWorkflow, RunStatus, Step, SyncStep, workflow
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.records import ClaimedOccurrence, RunFilter
-from openworkflow.core.errors import ConfigurationError, ScheduleNotFound
+from openworkflow.core.cron import Overlap
+from openworkflow.core.errors import ConfigurationError, OpenWorkflowError, ScheduleNotFound
 from openworkflow.core.workflow_run import WorkflowRun
 from openworkflow.worker import declared
 from tests.helpers import StartWorker, eventually
@@ -252,7 +255,7 @@ async def test_an_occurrence_is_skipped_while_an_earlier_one_has_not_ended(
     ow: OpenWorkflow, start_worker: StartWorker, sql: Sql
 ) -> None:
     await ow.schedules.create("s", sleeper, YEARLY)
-    await start_worker(sleeper)
+    worker = await start_worker(sleeper)
     await make_due(sql)
     await eventually(becomes(ow, begun=1))
     await make_due(sql)
@@ -261,6 +264,11 @@ async def test_an_occurrence_is_skipped_while_an_earlier_one_has_not_ended(
 
     assert 1 == after.begun
     assert 2 == len(await runs(ow)), "one skipped leaves no row behind"
+    lost = worker.metrics.registry.get_sample_value(
+        "openworkflow_claim_lost_total", {"namespace_id": "default", "workflow": "sleeper"}
+    )
+    assert 0 == lost
+    await eventually(lambda: worker.slots_used == 0)
     assert after.next_at > datetime.now(UTC)
 
 
@@ -412,6 +420,27 @@ async def test_an_occurrence_that_was_run_by_hand_is_not_caught_up_with_again(
 async def _no_more_due(sql: Sql) -> bool:
     due = "select count(*) from workflow_runs where status <> 'succeeded' and available_at <= now()"
     return bool(await sql.fetchval(due) == 0)
+
+
+async def test_a_row_whose_writer_computes_no_times_gets_its_first_instant_at_its_first_claim(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: Sql
+) -> None:
+    """So may declare who has no cron, such as an operator: a fleet at zero is woken for it."""
+    await ow.schedules.create("s", report, YEARLY)
+    await make_due(sql)
+    await sql.execute("update workflow_schedules set next_at = null")
+
+    await start_worker(report)
+
+    async def aimed() -> Any:
+        found = await ow.schedules.get("s")
+        return found if found.next_at is not None else None
+
+    after = await eventually(aimed)
+    (run,) = await runs(ow)
+    assert (0, 0, 0) == (after.begun, after.skipped, after.missed)
+    assert (after.next_run_id, after.next_at) == (run.id, run.available_at)
+    assert 1 == after.next_at.month
 
 
 # -- by hand --------------------------------
@@ -775,6 +804,66 @@ async def test_only_the_build_that_takes_most_new_runs_says_what_is_scheduled(
         return (await ow.schedules.get("s")).cron == "0 4 * * *"
 
     await eventually(changed)
+
+
+# -- all of it at once ------------------------------
+
+HANDS = ("due", "due", "due", "pause", "resume", "update", "trigger", "backfill", "cancel", "mend")
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_whatever_is_done_at_once_each_schedule_is_left_with_one_run_that_waits(
+    backend: BackendPostgres, ow: OpenWorkflow, start_worker: StartWorker, sql: Sql, seed: int
+) -> None:
+    """And nothing waits for ever, nothing deadlocks, and no instant has run twice."""
+    random = Random(seed)
+    overlaps: tuple[Overlap, ...] = ("skip", "queue_one", "queue_all", "cancel_running", "allow")
+    for overlap in overlaps:
+        await ow.schedules.create(overlap, report, Cron("0 0 1 * *", overlap=overlap))
+    workers = [await start_worker(report, concurrency=4) for _ in range(2)]
+    connections = asyncio.Semaphore(1)
+
+    async def act(hand: str, name: Overlap) -> None:
+        now = datetime.now(UTC)
+        match hand:
+            case "due":
+                async with connections:
+                    await make_due(sql, name)
+            case "pause":
+                await ow.schedules.pause(name)
+            case "resume":
+                await ow.schedules.resume(name)
+            case "update":
+                await ow.schedules.update(name, report, Cron("0 0 2 * *", overlap=name))
+            case "trigger":
+                await ow.schedules.trigger(name)
+            case "backfill":
+                await ow.schedules.backfill(name, now - timedelta(days=100), now)
+            case "cancel":
+                next_run_id = (await ow.schedules.get(name)).next_run_id
+                with suppress(OpenWorkflowError):  # it may have ended, or moved on
+                    await ow.cancel(next_run_id or UUID(int=0))
+            case "mend":
+                await backend.schedules.occurrences.mend()
+
+    for _ in range(8):
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            for _ in range(6):
+                group.create_task(act(random.choice(HANDS), random.choice(overlaps)))
+
+    for name in overlaps:
+        await ow.schedules.resume(name)
+    await backend.schedules.occurrences.mend()
+
+    async def at_rest() -> bool:
+        waiting = {each.next_run_id for each in await ow.schedules.list()}
+        left = {run.id for run in await runs(ow, RunStatus.PENDING, RunStatus.RUNNING)}
+        return len(waiting) == len(overlaps) and left == waiting
+
+    await eventually(at_rest, deadline=60)
+    assert [] == (await backend.diagnostics()).violations
+    assert [] == (await backend.diagnostics()).late_schedules
+    assert all(worker.ready()[0] for worker in workers)
 
 
 # -- bad rows --------------------------------

@@ -198,6 +198,6 @@ async def test_the_end_of_an_ordinary_run_asks_nothing_about_schedules(
         raise AssertionError
 
     monkeypatch.setattr(occurrences, "begin", forbidden)
-    monkeypatch.setattr(occurrences, "ended", forbidden)
+    monkeypatch.setattr(occurrences, "after", forbidden)
 
     assert "None" == await (await ow.run_workflow(report)).result(timeout=10)

@@ -54,7 +54,7 @@ class ScheduleClient:
     ) -> Schedule:
         """Make a schedule another one; what is left out is as by default. It stays paused or not.
 
-        Raises ConfigurationError for one that code or a WorkflowNamespace declares.
+        Raises ConfigurationError for one that code declares.
         """
         return await self._schedules.update(self._wish(name, workflow, cron, version))
 

@@ -154,8 +154,7 @@ class Executor:
     # -- from the claim to the execution -----------------------------------------------------
 
     def _start(self, arrivals: Sequence[Arrival]) -> None:
-        known: list[Arrival] = []
-        scheduled: list[Arrival] = []
+        known, scheduled = list[Arrival](), list[Arrival]()
         for arrival in arrivals:
             run = arrival.run
             waited = (run.claimed_at - run.due_at).total_seconds()
@@ -183,7 +182,7 @@ class Executor:
         for arrival in arrivals:
             if arrival.claim not in self._loading:
                 continue  # lost meanwhile
-            answer = None if decided is None else decided.get(arrival.run.id)
+            answer = decided and decided.get(arrival.run.id)
             if isinstance(answer, ClaimedRun):
                 arrival.run = answer
                 if answer.has_history:
@@ -194,8 +193,11 @@ class Executor:
                 self._begin(arrival, ())
             elif isinstance(answer, Exception):
                 self._refuse(arrival, answer)
-            else:  # a drain; or it was moved, and then there is nothing to hand back
+            elif decided is None:
                 self._spawn(self._hand_back(arrival, 0.0))
+            else:  # its claim is gone already
+                self._forget(arrival)
+                self._report(arrival.run, Released(), 0.0)
 
     async def _start_known(self, arrivals: Sequence[Arrival]) -> None:
         """Runs that were claimed before may have steps to replay."""
@@ -265,8 +267,8 @@ class Executor:
             if isinstance(outcome, Lost) and (recorder.open or recorder.pending):
                 self._spawn(recorder.leave())
             self._report(run, outcome, time.perf_counter() - execution.started)
-            if run.occurrence is not None and run.occurrence.serial and self._occurrences:
-                self._spawn(self._occurrences.ended(run.occurrence.schedule_name))
+            if run.occurrence is not None and self._occurrences is not None:
+                self._spawn(self._occurrences.after(run.occurrence, outcome))
         except Exception:  # nothing could be written about it, or a mistake of ours: end it anyway
             self._give_up(arrival)
         finally:

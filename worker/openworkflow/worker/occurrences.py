@@ -14,6 +14,7 @@ from openworkflow.backend.records import Begun, ClaimedOccurrence
 from openworkflow.core.errors import BackendError, Fault, OpenWorkflowError
 from openworkflow.core.recorded import ClaimedRun, Occurrence
 from openworkflow.core.registry import Registry
+from openworkflow.engine.outcome import Completed, Failed, Outcome
 from openworkflow.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -72,9 +73,11 @@ class Occurrences:
                 apart = [await self.begin([run]) for run in runs]
                 return {run_id: each for one in apart for run_id, each in one.items()}
 
-    async def ended(self, name: str) -> None:
-        """An occurrence is over that others may wait for: let the next begin."""
-        self._ended.add(name)
+    async def after(self, occurrence: Occurrence, outcome: Outcome) -> None:
+        """An execution of an occurrence is over: if so is its run, let begin what waits for it."""
+        if not occurrence.serial or not isinstance(outcome, Completed | Failed):
+            return
+        self._ended.add(occurrence.schedule_name)
         if self._releasing:
             return
         self._releasing = True
