@@ -36,6 +36,7 @@ from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.notifications import Listener
 from openworkflow.backend.records import RunFilter
 from openworkflow.cli import histories
+from openworkflow.core.cron import Cron, recurrence
 from openworkflow.core.duration import LONGEST, parse_duration
 from openworkflow.core.errors import (
     BackendError,
@@ -109,9 +110,31 @@ durations = pieces(
     "ms", "s", "m", "h", "d", "w", "1", "0", ".", "-", "+", " ", "e", "inf", "nan", "_"
 )
 
+fields = pieces(
+    "*", "/", "-", ",", "#", "L", "W", "LW", "0", "1", "5", "29", "31", "59", "MON", "FEB"
+)
+expressions = st.lists(fields | st.just("*"), min_size=5, max_size=5).map(" ".join) | pieces(
+    "@daily", "@reboot", "@", "* ", "0 ", "29 2 ", "30 2 ", "\n", "\x00", "é"
+)
+zones = st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Asia/Beirut"]) | pieces(
+    "UTC", "Europe", "/", "..", ".", "Berlin", "\x00", "é", "tzdata.zi"
+)
+
 
 def a_duration(value: Any) -> None:
     assert timedelta(0) <= parse_duration(value) <= LONGEST
+
+
+def a_schedule(given: tuple[Any, Any]) -> None:
+    expression, tz = given
+    cron = Cron(expression, tz)
+    found = recurrence(cron.expression, cron.tz)
+    now = datetime(2026, 3, 29, 0, 30, tzinfo=UTC)
+    first = found.after(now)
+    second = found.after(first)
+    assert now < first < second
+    assert [first] == found.between(first, second, 9)
+    assert found.words
 
 
 def a_url(text: str) -> None:
@@ -290,6 +313,11 @@ value_types = st.sampled_from(
 
 TARGETS: dict[str, Target] = {
     "durations": Target(a_duration, durations | scalars, (ConfigurationError,)),
+    "schedules": Target(
+        a_schedule,
+        st.tuples(expressions | scalars, zones | scalars),
+        (ConfigurationError,),
+    ),
     "database URLs": Target(a_url, urls, (ConfigurationError,)),
     "the operator's URLs": Target(dsn.parse, urls, (dsn.InvalidUrl,)),
     "contents of a Secret": Target(
