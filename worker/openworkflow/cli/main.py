@@ -18,8 +18,8 @@ from openworkflow.cli.render import say
 from openworkflow.cli.replay_check import replay_check
 from openworkflow.cli.run import run
 from openworkflow.cli.runs import runs
-from openworkflow.cli.signal import signal
 from openworkflow.cli.schedules import schedules
+from openworkflow.cli.signal import signal
 from openworkflow.cli.worker import worker
 from openworkflow.core.errors import (
     OpenWorkflowError,
@@ -52,8 +52,8 @@ for _command in (
     replay_check,
     run,
     runs,
-    signal,
     schedules,
+    signal,
     worker,
 ):
     cli.add_command(_command)

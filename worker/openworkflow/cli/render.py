@@ -19,8 +19,8 @@ from openworkflow.backend.builds import Build
 from openworkflow.client import RunDetails
 from openworkflow.core.failure import Failure
 from openworkflow.core.printable import printable, printable_json
-from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.schedule import Schedule
+from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.workflow_run import WorkflowRun
 
 ID_WIDTH = 36
