@@ -204,9 +204,9 @@ async def test_a_replay_can_be_checked_while_a_run_waits_and_afterwards(
 
     worker = await start_worker(flow)
     run = await waiting(ow, sql, flow)
-    let_go(run)
     with Replayer() as replayer:
         assert (await replayer.replay(await recorded(backend), flow)).found is None
+        let_go(run)  # not before: a run that is parked meanwhile is on no page
         await run.signal("s", "yes")
         await run.result(timeout=20)
         assert (await replayer.replay(await recorded(backend), flow)).found is None
