@@ -96,6 +96,8 @@ class Parts:
         )
         self.mail = Mail(session)
         self.poller = Poller(backend, clock, self.claimer, self.journal.kick)
+        stop = backend.cancel_workflow_run
+        occurrences = Occurrences(backend.schedules, stop, worker_id, registry, metrics)
         self.executor = Executor(
             registry,
             Histories(session, metrics),
@@ -105,9 +107,7 @@ class Parts:
             namespace_id=backend.namespace_id,
             max_crashes=options.max_crashes,
             doubt=self.flusher.strays.doubt,
-            occurrences=Occurrences(
-                backend.schedules, backend.cancel_workflow_run, worker_id, registry, metrics
-            ),
+            occurrences=occurrences,
         )
         self.heartbeat = self._heartbeat(backend, worker_id, lease)
 
