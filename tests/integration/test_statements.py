@@ -12,9 +12,10 @@ import pytest
 
 import openworkflow.backend
 from openworkflow.backend import flush, queries
-from openworkflow.backend.connection import WORKER_SETTINGS
+from openworkflow.backend.connection import WORKER_SETTINGS, Link
 from openworkflow.backend.flush import PARTS, Shape
 from openworkflow.backend.records import RecordedStep, StepWrite
+from openworkflow.backend.url import parse as parse_url
 
 PACKAGE = Path(openworkflow.backend.__file__).parent
 STATEMENTS = queries.load("public")
@@ -60,6 +61,21 @@ async def test_a_flush_finds_the_runs_it_writes_by_their_primary_key(database_ur
     assert len(scans) >= 4
     assert [] == [line for line in scans if "using workflow_runs_pkey" not in line]
     await connection.close()
+
+
+async def test_the_longest_flush_is_planned_once_for_a_connection(database_url: str) -> None:
+    """A driver that does not keep a long statement has the server parse and plan it each time."""
+    shape = Shape(tuple(PARTS), updates=True, claim=True)
+    values = ["default" if name == "namespace_id" else None for name in shape.parameters]
+    statement = flush.statement(STATEMENTS, shape)
+    link = Link(parse_url(database_url), application_name="test", pooled=False)
+
+    for _ in range(2):
+        await link.fetch(statement, values)
+
+    kept = "select generic_plans from pg_prepared_statements where statement = $1"
+    assert [row[0] for row in await link.fetch(kept, [statement])] == [2]
+    await link.close()
 
 
 @pytest.mark.parametrize("name", STATEMENTS)

@@ -291,7 +291,9 @@ def _arguments(
     startup = {"application_name": dsn.application_name or application_name, **(settings or {})}
     if dsn.options is not None:
         startup["options"] = dsn.options
-    arguments = dsn.arguments() | {"server_settings": startup}
+    # By default the driver keeps no statement of more than 15 kB: such a flush would be parsed and
+    # planned each time, which takes a third as long as all that it does.
+    arguments = dsn.arguments() | {"server_settings": startup, "max_cacheable_statement_size": 0}
     if pooled:
         arguments["statement_cache_size"] = 0
     return arguments
