@@ -33,7 +33,7 @@ class Part(NamedTuple):
     """The block that makes rows of the parameters `prefix`_field."""
     prefix: str
     as_text: bool = False
-    """Whether the parameters are the texts of arrays, `{1,2}`, and not arrays; floats never are."""
+    """Whether the parameters are the texts of arrays, `{1,2}`, and not arrays."""
 
 
 class Group(NamedTuple):
@@ -163,7 +163,7 @@ def values(flush: Flush, shape: Shape) -> dict[str, Any]:
         for name, column in zip(COLUMNS[kind], zip(*rows, strict=True), strict=True):
             # unnest() fills a missing array with NULLs, which costs nothing to send.
             is_empty = column[0] is None and column.count(None) == len(column)
-            as_text = PARTS[kind].as_text and not isinstance(column[0], float)
+            as_text = PARTS[kind].as_text
             named[name] = None if is_empty else _array_text(column) if as_text else column
         count = f"{PARTS[kind].group}_count"
         named[count] = named.get(count, 0) + len(rows)
@@ -186,11 +186,19 @@ def values(flush: Flush, shape: Shape) -> dict[str, Any]:
 
 
 def _array_text(column: Sequence[Any]) -> str:
-    """The text of an array of these values, which are of one type, or None."""
+    """The text of an array of these values, which are of one type, or None.
+
+    Floats, which are seconds, become whole microseconds: the shortest text of a float is dear.
+    """
+    first = column[0]
+    if isinstance(first, UUID):
+        return f"{{{b''.join([each.bytes for each in column]).hex(',', 16)}}}"
+    if type(first) is float:
+        return f"{{{repr([int(each * 1e6) for each in column])[1:-1]}}}"
     if None in column:
         return f"{{{','.join(map(_element, column))}}}"
-    if type(column[0]) is not str:
-        return f"{{{','.join(map(str, column))}}}"
+    if type(first) is int:
+        return f"{{{repr(list(column))[1:-1]}}}"
     texts = "\0".join(column)
     if texts.count("\0") >= len(column):  # one holds what PostgreSQL refuses: let it say so
         return f"{{{','.join(map(_element, column))}}}"

@@ -43,6 +43,7 @@ _CLAIM_COLUMNS = (
     "history_from",
 )
 _DUE_AT = operator.attrgetter("due_at")
+_run: Any = tuple.__new__
 
 
 class WorkerSession:
@@ -239,40 +240,32 @@ def _claimed(row: asyncpg.Record) -> list[ClaimedRun]:
     """The runs that were claimed, those that waited longest first."""
     if row["id"] is None:
         return []
-    claimed_at: datetime = row["claimed_at"]
-    recovered = frozenset(row["recovered_ids"])
     due_at: dict[UUID, datetime] = dict(zip(row["taken_ids"], row["taken_at"], strict=True))
+    claimed_at, recovered = row["claimed_at"], frozenset(row["recovered_ids"])
     columns = [row[name] for name in _CLAIM_COLUMNS]
     runs = [
-        ClaimedRun(
-            run_id,
-            name,
-            version,
-            # In a database without an encoding it may be no UTF-8: then it is no JSON either.
-            None if input is None else input.decode("utf-8", "backslashreplace"),
-            claim_no,
-            attempts,
-            crashes,
-            deadline_at,
-            due_at[run_id],
-            claimed_at,
-            run_id in recovered,
-            claim_no > max(1, history_from),
-            wake_no,
-            history_from,
+        # A run is claimed so often that the frame of the class's own __new__ would show.
+        _run(
+            ClaimedRun,
+            (
+                run_id,
+                name,
+                version,
+                # In a database without an encoding it may be no UTF-8: then it is no JSON either.
+                None if input is None else input.decode("utf-8", "backslashreplace"),
+                claim_no,
+                *counts,
+                due_at[run_id],
+                claimed_at,
+                run_id in recovered,
+                claim_no > 1 and claim_no > history_from,
+                wake_no,
+                history_from,
+            ),
         )
-        for (
-            run_id,
-            name,
-            version,
-            input,
-            claim_no,
-            attempts,
-            crashes,
-            deadline_at,
-            wake_no,
-            history_from,
-        ) in zip(*columns, strict=True)
+        for run_id, name, version, input, claim_no, *counts, wake_no, history_from in zip(
+            *columns, strict=True
+        )
     ]
     runs.sort(key=_DUE_AT)
     return runs

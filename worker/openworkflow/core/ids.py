@@ -6,11 +6,13 @@ They grow with time, so that new rows go to the end of the primary key's index.
 import time
 from collections.abc import Callable
 from random import getrandbits
+from struct import Struct
 from uuid import UUID
 
 _NANOSECONDS = 1_000_000
-_VERSION = 0x7 << 76
+_VERSION = 0x7 << 12
 _VARIANT = 0x2 << 62
+_octets = Struct(">QQ").pack
 
 _last = 0
 
@@ -32,8 +34,9 @@ def uuid7() -> UUID:
     """
     global _last
     # 48 bits of milliseconds since 1970 and 12 bits of the fraction: steps of 244 ns.
-    tick = max((time.time_ns() << 12) // _NANOSECONDS, _last + 1)
+    tick = (time.time_ns() << 12) // _NANOSECONDS
+    if tick <= _last:
+        tick = _last + 1
     _last = tick
     noise = getrandbits(62)  # ids are names, not secrets: the fast generator will do
-    number = (tick >> 12) << 80 | _VERSION | (tick & 0xFFF) << 64 | _VARIANT | noise
-    return make(number.to_bytes(16, "big"))
+    return make(_octets((tick >> 12) << 16 | _VERSION | tick & 0xFFF, _VARIANT | noise))

@@ -86,6 +86,7 @@ class Workflow(Generic[I, O]):
         self._input, self._step = _parameters(fn, self.name)
         self.takes_input = self._input is not None
         self.schedules = _schedules(schedule, self.name)
+        self._in_order = _takes_in_order(fn, (self._input, self._step))
         update_wrapper(self, fn)
 
     @property
@@ -105,6 +106,8 @@ class Workflow(Generic[I, O]):
 
     def invoke(self, arguments: tuple[Any, ...], step: Any) -> Any:
         """Call the function with its input and the step, so far as it takes them."""
+        if self._in_order and arguments:
+            return self.fn(arguments[0], step)
         named = {self._step: step} if self._step is not None else {}
         if self._input is not None and arguments:
             named[self._input] = arguments[0]
@@ -336,6 +339,13 @@ def _parameters(fn: Callable[..., Any], name: str) -> tuple[str | None, str | No
                 "and the step; put several values into a dataclass"
             )
     return data, step_name
+
+
+def _takes_in_order(fn: Callable[..., Any], names: tuple[str | None, ...]) -> bool:
+    """Whether the parameters of these names can be given by their places."""
+    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = inspect.signature(fn).parameters.values()
+    return names == tuple(each.name for each in parameters if each.kind is positional)
 
 
 def _annotation_name(annotation: Any) -> str:

@@ -17,15 +17,15 @@
 select id, run_id, claim_no,
        step_name, 'run' as kind, 'succeeded' as status,
        1 as attempt, output, null as error,
-       context, duration,
+       context, microseconds * 1e-6::float8 as duration,
        null::timestamptz as resume_at, false as is_update, completion_no
   from unnest(:success_id::text::uuid[], :success_run_id::text::uuid[],
               :success_claim_no::text::int[],
               :success_step_name::text::text[], :success_output::text::text[],
-              :success_duration::float8[],
+              :success_duration::text::bigint[],
               :success_completion_no::text::int[], :success_context::text::text[])
        as success (id, run_id, claim_no,
-                   step_name, output, duration,
+                   step_name, output, microseconds,
                    completion_no, context)
 
 
