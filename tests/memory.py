@@ -52,6 +52,7 @@ class MemoryJournal:
     def write(self, row: Any) -> Written:
         """See Journal.write."""
         written = Written(loop=self.loop)  # not that of the workflow, which may be the running one
+        written.told = None
         written.rows = [row]
         self.waiting.append((row, written))
         self.writes += 1

@@ -13,7 +13,7 @@ it is about to delete. The first entry always leaves, so none waits for more tha
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -57,10 +57,12 @@ class Written(asyncio.Future[bool]):
     through first, so the end of a run never overtakes its last step.
     """
 
-    __slots__ = ("rows", "unsent")
+    __slots__ = ("rows", "told", "unsent")
 
     rows: list[Write]
     unsent: bool
+    told: Callable[["Written"], None] | None
+    """Called at once when it is over: what waits for nothing else needs no task to wait in."""
 
     def cancel(self, msg: object = None) -> bool:
         """Refuse; asyncio then delivers the cancellation once the write has returned."""
@@ -75,6 +77,8 @@ class Written(asyncio.Future[bool]):
         """Resolve, unless that has happened."""
         if not self.done():
             self.set_result(held)
+            if self.told is not None:
+                self._tell(self.told)
 
     def refuse(self, error: BackendError, row: Write) -> None:
         """Fail, because the database will not store `row`."""
@@ -84,6 +88,12 @@ class Written(asyncio.Future[bool]):
             refused.__cause__ = error
             self.set_exception(refused)
             self.exception()  # an execution that is over does not ask any more: no news to asyncio
+            if self.told is not None:
+                self._tell(self.told)
+
+    def _tell(self, told: Callable[["Written"], None]) -> None:
+        self.told = None  # it leads to the run, which leads back to here
+        told(self)
 
 
 class DatabaseClock:
@@ -115,6 +125,16 @@ class Batch:
 
     def __len__(self) -> int:
         return sum(map(len, self.rows.values()))
+
+    @property
+    def characters(self) -> int:
+        """Of text that it carries."""
+        return sum(
+            sum([len(row.output or "") for row in rows])
+            if kind is StepSuccess or kind is Completion
+            else sum(map(_length, rows))
+            for kind, rows in self.rows.items()
+        )
 
     def keep(self, entries: Sequence[Written]) -> None:
         """Carry these of the entries only."""
@@ -151,6 +171,7 @@ class Journal:
     def write(self, row: Write) -> Written:
         """Have it written, as an entry of its own."""
         written = Written(loop=self._loop)
+        written.told = None
         if self._closed:  # somebody did not let himself be stopped; nobody will send this
             written.rows, written.unsent = [row], False
             written.settle(False)
@@ -199,9 +220,10 @@ class Journal:
 
         There are fewer where their texts come to more than MOST_CHARACTERS, but never none.
         """
-        limit = fitting(self._entries, limit)
         batch = Batch(self._entries[:limit])
-        del self._entries[:limit]
+        if batch.characters > MOST_CHARACTERS:
+            batch = Batch(self._entries[: fitting(self._entries, limit)])
+        del self._entries[: len(batch.entries)]
         if not APART.isdisjoint(batch.rows):
             together, deferred = separated(batch.entries)
             self._entries[:0] = deferred

@@ -21,9 +21,11 @@ from openworkflow.core.failure import Failure
 from openworkflow.core.recorded import ClaimedRun, RecordedStep
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.engine.journal import Journal, Written
-from openworkflow.engine.step_call import StepCall, marked
+from openworkflow.engine.step_call import StepCall, marked, row_of
 
 logger = logging.getLogger(__name__)
+
+_row: Any = tuple.__new__
 
 
 class Recorder:
@@ -99,9 +101,9 @@ class Recorder:
             self._end(call, StepStatus.SUCCEEDED, output=output, completion_no=number)
             return
         claim = self._claim
-        row = StepSuccess(
-            call.id, claim.id, claim.claim_no, call.key, output, call.seconds, number, call.context
-        )
+        values = call.id, claim.id, claim.claim_no, call.key, output, call.seconds, number
+        # A step is recorded so often that the frame of the class's own __new__ would show.
+        row = _row(StepSuccess, (*values, call.context))
         self.pending[self._journal.write(row)] = call.key
 
     def failed(self, call: StepCall, failure: Failure, retry_at: datetime | None) -> Written:
@@ -223,35 +225,46 @@ class Recorder:
 
         Raises BackendError if the database refuses it, and otherwise as `durable` does.
         """
-        if len(self.pending) == 1 and not self._to_close and not isinstance(end, Continuation):
+        written = self.end_with_step(end)
+        return self._end_apart(end) if written is None else self.settled(written)
+
+    def end_with_step(self, end: Completion | RunEnd | Continuation) -> Written | None:
+        """Have the run's end travel with its last step, to be `settled`; None if it cannot."""
+        if len(self.pending) == 1 and not self._to_close and type(end) is not Continuation:
             (written,) = self.pending
             if self._journal.append(written, end):
-                return self._settled(written)
-        return self._end_apart(end)
+                return written
+        return None
 
     async def _end_apart(self, end: Completion | RunEnd | Continuation) -> bool:
         await self.durable()
         return await self._journal.write(end)
 
-    async def durable(self, last: Written | None = None) -> bool:
+    def durable(self, last: Written | None = None) -> Coroutine[Any, Any, bool]:
         """Wait until everything recorded so far is durable, or everything up to `last`.
 
         A step starts, and a run is parked or ended, after that. Answers whether the claim held.
         Raises SerializationError for a result that the database can never store, and BackendError
         for what is no fault of the result.
         """
+        if last is not None and last in self.pending and len(self.pending) == 1:
+            return self.settled(last)
+        return self._durable(last)
+
+    async def _durable(self, last: Written | None) -> bool:
         pending, all_held = self.pending, True
         while pending if last is None else last in pending:
             first = next(iter(pending))
             if first is last:
-                return await self._settled(first) and all_held
+                return await self.settled(first) and all_held
             if last is None or last.done():
-                all_held = await self._settled(first) and all_held
+                all_held = await self.settled(first) and all_held
             else:  # what was written before it comes back before it, nearly always
                 await last.over()
         return all_held
 
-    async def _settled(self, first: Written) -> bool:
+    async def settled(self, first: Written) -> bool:
+        """See `durable`, of a single entry."""
         try:
             held = await first
         except BackendError as error:
@@ -319,31 +332,5 @@ class Recorder:
             completion_no=number,
         )
 
-    def _write(
-        self,
-        call: StepCall,
-        status: StepStatus,
-        *,
-        update: bool = False,
-        output: str | None = None,
-        error: str | None = None,
-        context: str | None = None,
-        resume_at: datetime | None = None,
-        completion_no: int | None = None,
-    ) -> StepWrite:
-        return StepWrite(
-            id=call.id,
-            run_id=self._claim.id,
-            claim_no=self._claim.claim_no,
-            step_name=call.key,
-            kind=call.kind,
-            status=status,
-            attempt=call.attempt,
-            output=output,
-            error=error,
-            context=context or call.context,
-            duration=perf_counter() - call.started,
-            resume_at=resume_at,
-            update=update,
-            completion_no=completion_no,
-        )
+    def _write(self, call: StepCall, status: StepStatus, **columns: Any) -> StepWrite:
+        return row_of(self._claim, call, status, **columns)

@@ -75,6 +75,7 @@ class Tape:
     def write(self, row: Write) -> Written:
         """Drop the row, and answer that it is durable."""
         written = Written(loop=asyncio.get_running_loop())
+        written.told = None
         written.settle(True)
         return written
 

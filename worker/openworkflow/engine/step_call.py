@@ -1,10 +1,12 @@
 """One attempt of a step, while it goes on."""
 
+from datetime import datetime
 from time import perf_counter
 from uuid import UUID
 
+from openworkflow.backend.records import StepWrite
 from openworkflow.core.ids import uuid7
-from openworkflow.core.recorded import RecordedStep
+from openworkflow.core.recorded import ClaimedRun, RecordedStep
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.engine.journal import Written
 
@@ -38,3 +40,34 @@ def waiting(
 def marked(mark: str, context: str | None) -> str:
     """The JSON of a row's context with a mark that it counts as something else than a failure."""
     return f'{{"{mark}": true}}' if context is None else f'{context[:-1]}, "{mark}": true}}'
+
+
+def row_of(
+    claim: ClaimedRun,
+    call: StepCall,
+    status: StepStatus,
+    *,
+    update: bool = False,
+    output: str | None = None,
+    error: str | None = None,
+    context: str | None = None,
+    resume_at: datetime | None = None,
+    completion_no: int | None = None,
+) -> StepWrite:
+    """What the database is told of an attempt that takes more than a StepSuccess."""
+    return StepWrite(
+        id=call.id,
+        run_id=claim.id,
+        claim_no=claim.claim_no,
+        step_name=call.key,
+        kind=call.kind,
+        status=status,
+        attempt=call.attempt,
+        output=output,
+        error=error,
+        context=context or call.context,
+        duration=perf_counter() - call.started,
+        resume_at=resume_at,
+        update=update,
+        completion_no=completion_no,
+    )

@@ -9,11 +9,21 @@ worker busy, or end it.
 import logging
 from collections.abc import Awaitable
 
-from openworkflow.backend.records import ClaimedRun
+from openworkflow.backend.records import ClaimedRun, Completion
 from openworkflow.core.errors import BackendError, Fault, PoisonPill, SerializationError
 from openworkflow.core.failure import Failure
-from openworkflow.engine.journal import Journal
-from openworkflow.engine.outcome import Failed, Lost, Outcome, Released, run_end
+from openworkflow.engine.journal import Journal, Written
+from openworkflow.engine.outcome import (
+    Completed,
+    Continued,
+    Failed,
+    Lost,
+    Outcome,
+    Parked,
+    Released,
+    Rescheduled,
+    run_end,
+)
 from openworkflow.engine.recorder import Recorder
 
 logger = logging.getLogger(__name__)
@@ -28,6 +38,18 @@ PLAIN = Failure(
 )
 
 
+OUTCOMES = {
+    Completed: "succeeded",
+    Failed: "failed",
+    Rescheduled: "retried",
+    Parked: "parked",
+    Released: "released",
+    Continued: "continued",
+    Lost: "lost",
+}
+"""What the metrics call them."""
+
+
 class Unrecorded(Exception):
     """Nothing at all could be written about a run; its claim stands as before."""
 
@@ -38,13 +60,33 @@ class Ends:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
 
-    async def record(self, run: ClaimedRun, outcome: Outcome, recorder: Recorder) -> Outcome:
-        """Write the end; returns what became of it, Lost where the claim did not stand.
+    @staticmethod
+    def send(run: ClaimedRun, outcome: Outcome, recorder: Recorder) -> Written | None:
+        """Send a usual end together with the last step; None if it takes more, as `record` does.
 
-        Raises Unrecorded when the database takes neither the outcome nor a hand-back.
+        What comes of it is for `record`, unless it is durable.
+        """
+        if type(outcome) is not Completed:
+            return None
+        return recorder.end_with_step(Completion(run.id, run.claim_no, outcome.output))
+
+    async def record(
+        self,
+        run: ClaimedRun,
+        outcome: Outcome,
+        recorder: Recorder,
+        sent: Written | None = None,
+    ) -> Outcome:
+        """Write the end, unless it was `sent`; returns what became of it.
+
+        That is Lost where the claim did not stand. Raises Unrecorded when the database takes
+        neither the outcome nor a hand-back.
         """
         try:
-            return outcome if await self._write(run, outcome, recorder) else Lost()
+            writing = (
+                self._write(run, outcome, recorder) if sent is None else recorder.settled(sent)
+            )
+            return outcome if await writing else Lost()
         except Exception as error:
             refused = await _cause(error, recorder)
         if isinstance(refused, BackendError) and refused.fault is not Fault.VALUE:
@@ -92,13 +134,12 @@ async def _cause(error: Exception, recorder: Recorder) -> Exception:
     return cause
 
 
-def poisoned(run: ClaimedRun) -> Failure:
+def poisoned(run: ClaimedRun) -> Failed:
     """What a run ends with that no worker has survived."""
-    return Failure.from_exception(
-        PoisonPill(
-            f"{run.crashes} workers died while they executed this run, and none recorded a step in "
-            "between; it is not given to another one. Look at the workers' last logs (out of "
-            "memory? a crash in native code?), then start it again: openworkflow runs retry "
-            f"{run.id}"
-        )
+    error = PoisonPill(
+        f"{run.crashes} workers died while they executed this run, and none recorded a step in "
+        "between; it is not given to another one. Look at the workers' last logs (out of "
+        "memory? a crash in native code?), then start it again: openworkflow runs retry "
+        f"{run.id}"
     )
+    return Failed(Failure.from_exception(error))

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextvars import copy_context
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from openworkflow.backend.records import ClaimedRun, RecordedStep
 from openworkflow.core.registry import Registry
 from openworkflow.engine.execution import Execution
 from openworkflow.engine.history import History
+from openworkflow.engine.journal import Written
 from openworkflow.engine.outcome import (
     Completed,
     Continued,
@@ -30,10 +32,11 @@ from openworkflow.engine.outcome import (
 from openworkflow.engine.services import Services
 from openworkflow.telemetry.logs import log_context
 from openworkflow.worker.claimer import Arrival, Claim, Claimer
-from openworkflow.worker.ends import AGAIN_SECONDS, Ends, Unrecorded, poisoned
+from openworkflow.worker.ends import AGAIN_SECONDS, OUTCOMES, Ends, Unrecorded, poisoned
 from openworkflow.worker.histories import Histories
 from openworkflow.worker.occurrences import Occurrences, may_be_one
 from openworkflow.worker.poller import Poller
+from openworkflow.worker.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -43,15 +46,6 @@ ANNOUNCE_SECONDS = 0.5
 """A step function still running after this long gets its `running` row."""
 HAND_BACK_SECONDS = 5.0
 """What is left of a drain for writing that the runs were handed back."""
-OUTCOMES = {
-    Completed: "succeeded",
-    Failed: "failed",
-    Rescheduled: "retried",
-    Parked: "parked",
-    Released: "released",
-    Continued: "continued",
-    Lost: "lost",
-}
 
 
 class Executor:
@@ -81,6 +75,7 @@ class Executor:
         self._loading: dict[Claim, Arrival] = {}
         self._claims: dict[UUID, Claim] = {}
         """The newest claim of each run that is in progress here."""
+        self._turns = Turns()
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -239,8 +234,7 @@ class Executor:
         self._executions[arrival.claim] = execution
         if self._draining.is_set():
             execution.drain()
-        work = self._execute(arrival, execution)
-        execution.task = self._loop.create_task(work, context=context)
+        self._turns.add(execution, self._execute(arrival, execution), context)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -253,7 +247,7 @@ class Executor:
         run = arrival.run
         self._log_as(run)
         if run.crashes >= self._max_crashes:
-            execution.interrupt(Failed(poisoned(run)))
+            execution.interrupt(poisoned(run))
         try:
             try:
                 outcome = await execution.run()
@@ -263,18 +257,53 @@ class Executor:
                 logger.exception("internal error while executing a run; it is handed back")
                 outcome = Released(AGAIN_SECONDS)
             arrival.slot.close()  # the flush that carries the end may claim for it
-            outcome = await self._ends.record(run, outcome, recorder := execution.recorder)
+            sent = self._ends.send(run, outcome, execution.recorder)
+        except BaseException:  # the worker is torn down
+            self._end(arrival, execution)
+            raise
+        if sent is not None:
+            sent.told = partial(self._sent, arrival, execution, outcome)
+        else:
+            await self._record(arrival, execution, outcome)
+
+    def _sent(
+        self, arrival: Arrival, execution: Execution, outcome: Outcome, sent: Written
+    ) -> None:
+        """The end was sent with the last step, and is durable now, or has come to nothing."""
+        if sent.exception() is None and sent.result():
+            try:
+                self._report(arrival.run, outcome, time.perf_counter() - execution.started)
+            finally:
+                self._end(arrival, execution)
+        else:
+            self._spawn(self._record(arrival, execution, outcome, sent))
+
+    async def _record(
+        self,
+        arrival: Arrival,
+        execution: Execution,
+        outcome: Outcome,
+        sent: Written | None = None,
+    ) -> None:
+        """Write the end, or find out what comes of the one that was sent."""
+        run, recorder = arrival.run, execution.recorder
+        if sent is not None:
+            self._log_as(run)  # in a task of its own
+        try:
+            outcome = await self._ends.record(run, outcome, recorder, sent)
             if isinstance(outcome, Lost) and (recorder.open or recorder.pending):
                 self._spawn(recorder.leave())
             self._report(run, outcome, time.perf_counter() - execution.started)
-            if run.occurrence is not None and self._occurrences is not None:
-                self._spawn(self._occurrences.after(run.occurrence, outcome))
         except Exception:  # nothing could be written about it, or a mistake of ours: end it anyway
             self._give_up(arrival)
         finally:
-            del self._executions[arrival.claim]
-            execution.task = None  # whose context leads back to the execution
-            self._forget(arrival)
+            self._end(arrival, execution)
+
+    def _end(self, arrival: Arrival, execution: Execution) -> None:
+        """The run is over here."""
+        del self._executions[arrival.claim]
+        execution.task = None  # whose context leads back to the execution
+        self._forget(arrival)
 
     def _refuse(self, arrival: Arrival, error: Exception) -> None:
         """Hand back, for a while, a run that this worker cannot read."""
@@ -317,6 +346,8 @@ class Executor:
 
     def _report(self, run: ClaimedRun, outcome: Outcome, seconds: float) -> None:
         self._metrics.run_finished(run.workflow_name, OUTCOMES[type(outcome)], seconds)
+        if run.occurrence is not None and self._occurrences is not None:
+            self._spawn(self._occurrences.after(run.occurrence, outcome))
         match outcome:
             case Completed():  # what nearly all come to
                 pass

@@ -1,0 +1,72 @@
+"""One task for many executions, as long as none of them has to wait.
+
+To make a task and to see it out is a tenth of a short run, whose function waits for nothing. So the
+runs that are ready are executed one after the other in a shared task, each in its own context. The
+first one that waits keeps that task to itself, and those behind it get tasks of their own.
+"""
+
+import asyncio
+import types
+from collections import deque
+from collections.abc import Coroutine, Generator
+from contextvars import Context
+from typing import Any
+
+from openworkflow.engine.execution import Execution
+
+Ready = deque[tuple[Execution, Coroutine[Any, Any, None], Context]]
+
+
+class Turns:
+    """Begins executions; each has the `task` that executes it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ready: Ready = deque()
+        self._shared: asyncio.Task[None] | None = None
+        """The task that is about to take what is ready; None if nothing is."""
+
+    def add(self, execution: Execution, work: Coroutine[Any, Any, None], context: Context) -> None:
+        """Have `work` done soon, which executes `execution` to its end, in `context`."""
+        if self._shared is None:
+            self._ready = deque()
+            self._shared = self._loop.create_task(self._take(self._ready))
+        execution.task = self._shared
+        self._ready.append((execution, work, context))
+
+    @types.coroutine
+    def _take(self, ready: Ready) -> Generator[Any, Any, None]:
+        task, self._shared = self._shared, None
+        assert task is not None
+        try:
+            while ready and not _is_marked(task):
+                execution, work, context = ready.popleft()
+                run = context.run
+                try:
+                    awaited = run(work.send, None)
+                except StopIteration:
+                    execution.task = None
+                    continue
+                self._part(ready)
+                while True:
+                    try:
+                        answer = yield awaited
+                    except BaseException as error:
+                        awaited = run(work.throw, error)
+                    else:
+                        awaited = run(work.send, answer)
+        except StopIteration:
+            pass
+        finally:
+            self._part(ready)
+
+    def _part(self, ready: Ready) -> None:
+        """Give those that are left a task each."""
+        while ready:
+            execution, work, context = ready.popleft()
+            execution.task = self._loop.create_task(work, context=context)
+
+
+def _is_marked(task: asyncio.Task[Any]) -> bool:
+    """Whether an execution that is over has left a cancellation behind, as user code can."""
+    return bool(task._must_cancel) or task.cancelling() > 0  # type: ignore[attr-defined]
