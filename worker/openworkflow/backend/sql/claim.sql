@@ -110,6 +110,12 @@ case when pinned then build_id = :build_id else {claim_bucket} end
        and (uuid_hash(id) & 2147483647) % 100 < (select takes_to from route))
 
 
+-- name: claim_pins
+-- Whether this claim binds the run to the build. Mostly nothing is pinned, and no key is made.
+cardinality(:pinned_keys::text[]) > 0
+       and workflow_name || chr(31) || coalesce(version, '') = any (:pinned_keys::text[])
+
+
 -- name: claim_taken
 -- The lease counts from when the row is written: one that was given by the beginning of a statement
 -- that had to wait would have run out already. A run that was started by its workflow's name is
@@ -124,7 +130,7 @@ taken as (
            available_at = clock_timestamp() + :lease::interval,
            started_at = coalesce(started_at, now()),
            deadline_at = case
-               when claim_no > 0 then deadline_at
+               when claim_no > 0 or cardinality(:deadline_keys::text[]) = 0 then deadline_at
                else coalesce(deadline_at,
                              least(created_at, now()) + make_interval(
                                  secs => (:deadline_seconds::float8[])[array_position(
@@ -133,12 +139,10 @@ taken as (
            end,
            build_id = case
                when pinned then build_id
-               when workflow_name || chr(31) || coalesce(version, '')
-                    = any (:pinned_keys::text[]) then :build_id
+               when {claim_pins} then :build_id
                else coalesce(build_id, :build_id)
            end,
-           pinned = pinned
-               or workflow_name || chr(31) || coalesce(version, '') = any (:pinned_keys::text[]),
+           pinned = pinned or ({claim_pins}),
            -- A lease that expired counts as a crash; the count restarts where steps were recorded.
            crashes = case
                when status = 'pending' then crashes
