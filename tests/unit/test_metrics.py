@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import random
 import re
+import threading
 import time
 import timeit
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
+from openworkflow.telemetry.buckets import Buckets, RecentMaximum
 from openworkflow.telemetry.metrics import (
     CATALOGUE,
     ERROR_KINDS,
     RUN_OUTCOMES,
     Metrics,
-    RecentMaximum,
     catalogue,
 )
 
@@ -110,6 +113,47 @@ def test_buckets_are_cumulative_and_include_their_bound(metrics: Metrics) -> Non
     ]
     assert [1, 2, 2, 3] == buckets
     assert 3 == value(metrics, "openworkflow_flush_seconds_count")
+
+
+def counts(buckets: Buckets) -> dict[str, float]:
+    family = HistogramMetricFamily("seconds", "of a test")
+    buckets.add_to(family, [])
+    samples = {sample.labels.get("le", sample.name): sample.value for sample in family.samples}
+    return {name: round(count, 6) for name, count in samples.items()}
+
+
+def test_values_that_gathered_count_as_if_each_had_been_looked_at() -> None:
+    numbers = random.Random(7)
+    seen = [numbers.choice([0.0, 1.0, 2.0, 5.0, numbers.uniform(0, 9)]) for _ in range(500)]
+    at_once, one_by_one = Buckets((1.0, 2.0, 5.0)), Buckets((1.0, 2.0, 5.0))
+
+    for seconds in seen:
+        at_once.observe(seconds)
+        one_by_one.observe(seconds)
+        one_by_one.fold()
+
+    assert counts(at_once) == counts(one_by_one)
+    assert counts(at_once)["2.0"] == sum(seconds <= 2.0 for seconds in seen)
+    assert counts(at_once)["+Inf"] == 500
+
+
+def test_no_value_is_lost_or_counted_twice_while_others_fold() -> None:
+    buckets, over = Buckets((1.0,)), threading.Event()
+
+    def scrape() -> None:
+        while not over.is_set():
+            buckets.fold()
+
+    scrapers = [threading.Thread(target=scrape) for _ in range(2)]
+    for thread in scrapers:
+        thread.start()
+    for _ in range(50_000):
+        buckets.observe(0.5)
+    over.set()
+    for thread in scrapers:
+        thread.join(10)
+
+    assert counts(buckets)["+Inf"] == 50_000
 
 
 def test_gauges_tell_the_last_value(metrics: Metrics) -> None:

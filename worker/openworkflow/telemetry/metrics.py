@@ -5,7 +5,6 @@ client library's own objects cost several. A collector makes metric families of 
 Labels are `namespace_id`, `workflow` and small enumerations, never a run.
 """
 
-import bisect
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +15,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+
+from openworkflow.telemetry.buckets import Buckets, RecentMaximum
 
 # fmt: off
 SHORT = (
@@ -155,46 +156,6 @@ def catalogue() -> tuple[Described, ...]:
     return tuple(replace(d, labels=("namespace_id", *d.labels)) for d in CATALOGUE)
 
 
-class Buckets:
-    """The counts of one histogram with one set of labels."""
-
-    __slots__ = ("_bounds", "_counts", "_sum")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds, self._counts, self._sum = bounds, [0] * (len(bounds) + 1), 0.0
-
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        self._counts[bisect.bisect_left(self._bounds, value)] += 1
-        self._sum += value
-
-    def add_to(self, family: HistogramMetricFamily, labels: list[str]) -> None:
-        """Report cumulative counts."""
-        total, buckets = 0, []
-        for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
-            total += count
-            buckets.append(("+Inf" if bound == float("inf") else str(float(bound)), total))
-        family.add_metric(labels, buckets, self._sum)
-
-
-class RecentMaximum:
-    """The greatest value of the last `window` seconds, or of no less than half of them."""
-
-    __slots__ = ("_before", "_current", "_half", "_turn")
-
-    def __init__(self, window: float) -> None:
-        self._half, self._turn = window / 2, 0.0
-        self._before = self._current = 0.0
-
-    def add(self, value: float, now: float) -> float:
-        """Take a value at `now` (monotonic seconds) and return the maximum."""
-        if now >= self._turn:
-            self._before = self._current if now < self._turn + self._half else 0.0
-            self._current, self._turn = 0.0, now + self._half
-        self._current = max(self._current, value)
-        return max(self._before, self._current)
-
-
 class Metrics(Collector):
     """What one worker counts; registers itself with `registry`, or a registry of its own.
 
@@ -315,6 +276,12 @@ class Metrics(Collector):
     def build_info(self, version: str, build_id: str) -> None:
         """What code runs."""
         self._counters["openworkflow_build_info"][version, build_id] = 1
+
+    def fold(self) -> None:
+        """Keep small what has gathered since the last scrape; called every moment."""
+        for histogram in self._histograms.values():
+            for buckets in histogram.values():
+                buckets.fold()
 
     def collect(self) -> Iterator[Metric]:
         """All metrics, for a scrape; called from the HTTP server's thread."""

@@ -123,6 +123,7 @@ class Parts:
 
     def measure(self) -> None:
         """Report the gauges."""
+        self.metrics.fold()
         slots = self.claimer.slots
         self.metrics.slots(slots.used, slots.count, slots.resting)
         self.metrics.threads_left_behind(self.pools.left_behind)
