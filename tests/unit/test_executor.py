@@ -38,6 +38,8 @@ class Journal:
         self.ends: list[Any] = []
         self.refuses: Callable[[Any], Exception | None] = lambda _: None
         self.lost: set[UUID] = set()
+        self.steps: dict[UUID, Written] = {}
+        """Runs whose last step has not left yet, and the entry that it is in."""
 
     def kick(self) -> None:
         """Nothing is sent here."""
@@ -79,7 +81,10 @@ class FakeRecorder:
             raise self.refused.pop()
 
     def end_with_step(self, end: Any) -> Written | None:
-        return None  # the last step is durable
+        return self._journal.steps.get(end.run_id)
+
+    async def settled(self, written: Written) -> bool:
+        return await written
 
     async def end(self, end: Any) -> bool:
         await self.durable()
@@ -338,6 +343,67 @@ async def test_a_mistake_of_ours_after_the_execution_hands_the_run_back(
     assert await stage.gone()
     await eventually(lambda: stage.released)
     assert 0 == len(stage.executor)
+
+
+def entry_of(stage: Stage, run: ClaimedRun) -> Written:
+    """The entry that will carry the last step of this run, and its end."""
+    written = stage.journal.steps[run.id] = Written()
+    written.told = None
+    return written
+
+
+async def test_an_end_that_travels_with_a_step_needs_no_task_to_wait_for_it(stage: Stage) -> None:
+    runs = [claimed_run() for _ in range(3)]
+    entries = [entry_of(stage, run) for run in runs]
+    stage.bring(*runs)
+
+    await eventually(lambda: all(entry.told for entry in entries))
+    assert [None] * 3 == [execution.task for execution in FakeExecution.made]
+    assert (3, None) == (len(stage.executor), stage.finished("succeeded"))
+    for entry in entries:
+        entry.settle(True)
+    assert (0, 3) == (len(stage.executor), stage.finished("succeeded"))
+    assert await stage.gone()
+
+
+async def test_an_end_that_travelled_with_a_step_under_a_lost_claim_is_counted_lost(
+    stage: Stage,
+) -> None:
+    run = claimed_run()
+    entry = entry_of(stage, run)
+    stage.bring(run)
+
+    await eventually(lambda: entry.told)
+    entry.settle(False)
+    assert await stage.gone()
+    assert (None, 1) == (stage.finished("succeeded"), stage.finished("lost"))
+
+
+async def test_an_end_that_is_refused_with_its_step_becomes_a_failure(stage: Stage) -> None:
+    run = claimed_run()
+    entry = entry_of(stage, run)
+    stage.bring(run)
+
+    await eventually(lambda: entry.told)
+    row: Any = None
+    entry.refuse(BackendError("no such character").of(Fault.VALUE), row)
+    assert await stage.gone()
+    end = stage.journal.of[run.id]
+    assert (RunStatus.FAILED, 1) == (end.status, stage.finished("failed"))
+
+
+async def test_a_mistake_of_ours_about_one_end_does_not_reach_the_flush_that_carried_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor the other runs of that flush; the run may not have ended, for all that is known."""
+    monkeypatch.setattr(stage.executor, "_report", lambda *_: [].pop())
+    run = claimed_run()
+    entry = entry_of(stage, run)
+    stage.bring(run)
+
+    await eventually(lambda: entry.told)
+    entry.settle(True)
+    assert (1, 0) == (len(stage.released), len(stage.executor))
 
 
 async def test_a_lost_claim_records_nothing_and_is_counted(stage: Stage) -> None:

@@ -258,35 +258,35 @@ class Executor:
                 outcome = Released(AGAIN_SECONDS)
             arrival.slot.close()  # the flush that carries the end may claim for it
             sent = self._ends.send(run, outcome, execution.recorder)
-        except BaseException:  # the worker is torn down
-            self._end(arrival, execution)
+        except BaseException as error:  # the worker is torn down, or a mistake of ours
+            if isinstance(error, Exception):
+                self._give_up(arrival)
+            self._end(arrival)
             raise
         if sent is not None:
-            sent.told = partial(self._sent, arrival, execution, outcome)
+            sent.told = partial(self._sent, arrival, outcome)
         else:
-            await self._record(arrival, execution, outcome)
+            await self._record(arrival, outcome)
 
-    def _sent(
-        self, arrival: Arrival, execution: Execution, outcome: Outcome, sent: Written
-    ) -> None:
+    def _sent(self, arrival: Arrival, outcome: Outcome, sent: Written) -> None:
         """The end was sent with the last step, and is durable now, or has come to nothing."""
-        if sent.exception() is None and sent.result():
-            try:
-                self._report(arrival.run, outcome, time.perf_counter() - execution.started)
-            finally:
-                self._end(arrival, execution)
-        else:
-            self._spawn(self._record(arrival, execution, outcome, sent))
+        if sent.exception() is not None or not sent.result():
+            self._spawn(self._record(arrival, outcome, sent))
+            return
+        started = self._executions[arrival.claim].started
+        try:
+            self._report(arrival.run, outcome, time.perf_counter() - started)
+        except Exception:  # a mistake of ours costs no other run of the flush
+            self._give_up(arrival)
+        finally:
+            self._end(arrival)
 
     async def _record(
-        self,
-        arrival: Arrival,
-        execution: Execution,
-        outcome: Outcome,
-        sent: Written | None = None,
+        self, arrival: Arrival, outcome: Outcome, sent: Written | None = None
     ) -> None:
         """Write the end, or find out what comes of the one that was sent."""
-        run, recorder = arrival.run, execution.recorder
+        run, execution = arrival.run, self._executions[arrival.claim]
+        recorder = execution.recorder
         if sent is not None:
             self._log_as(run)  # in a task of its own
         try:
@@ -297,11 +297,11 @@ class Executor:
         except Exception:  # nothing could be written about it, or a mistake of ours: end it anyway
             self._give_up(arrival)
         finally:
-            self._end(arrival, execution)
+            self._end(arrival)
 
-    def _end(self, arrival: Arrival, execution: Execution) -> None:
+    def _end(self, arrival: Arrival) -> None:
         """The run is over here."""
-        del self._executions[arrival.claim]
+        execution = self._executions.pop(arrival.claim)
         execution.task = None  # whose context leads back to the execution
         self._forget(arrival)
 
