@@ -49,7 +49,7 @@ HAND_BACK_SECONDS = 5.0
 
 
 class Executor:
-    """Executes what the `claimer` brings, each run as a task of its own.
+    """Executes what the `claimer` brings; runs that wait for nothing share a task.
 
     `doubt` has the runs handed back that the claimer does not hold, apart from the journal.
     """
