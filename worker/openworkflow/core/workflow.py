@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 import typing
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -17,6 +16,7 @@ from openworkflow.core.cron import Cron
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import NAME_LIMIT, storable_text
+from openworkflow.core.parameters import names_used, parameters_of, takes_in_order
 from openworkflow.core.retry import DEFAULT_WORKFLOW_RETRY, RetryPolicy, check_policy
 from openworkflow.core.serialization import Codec, codec_for
 
@@ -26,7 +26,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 BuildPolicy = Literal["pinned", "moving"]
-STEP_TYPES = frozenset({"Step", "SyncStep"})
 
 
 class StepRunner(Protocol):
@@ -71,7 +70,7 @@ class Workflow(Generic[I, O]):
     ) -> None:
         _check_function(fn)
         self.fn = fn
-        self._names = _names_used(fn, names or {})
+        self._names = names_used(fn, names or {})
         self.name = storable_text(
             "a workflow's name", _default_name(fn) if name is None else name, NAME_LIMIT
         )
@@ -83,10 +82,10 @@ class Workflow(Generic[I, O]):
         self.build_policy = _valid_build_policy(build_policy, self.name)
         self.deadline = None if deadline is None else parse_duration(deadline)
         self.is_async = inspect.iscoroutinefunction(fn)
-        self._input, self._step = _parameters(fn, self.name)
+        self._input, self._step = parameters_of(fn, self.name)
         self.takes_input = self._input is not None
         self.schedules = _schedules(schedule, self.name)
-        self._in_order = _takes_in_order(fn, (self._input, self._step))
+        self._in_order = takes_in_order(fn, (self._input, self._step))
         update_wrapper(self, fn)
 
     @property
@@ -319,42 +318,3 @@ def _schedules(schedule: Cron | Sequence[Cron], name: str) -> tuple[Cron, ...]:
             f"workflow {name!r}: two of its schedules have one name; give each one: Cron(name=...)"
         )
     return named
-
-
-def _parameters(fn: Callable[..., Any], name: str) -> tuple[str | None, str | None]:
-    """The names of the input's and the step's parameter."""
-    data: str | None = None
-    step_name: str | None = None
-    for parameter in inspect.signature(fn).parameters.values():
-        if parameter.name == "step" or _annotation_name(parameter.annotation) in STEP_TYPES:
-            step_name = parameter.name
-        elif data is None and parameter.kind in (
-            parameter.POSITIONAL_OR_KEYWORD,
-            parameter.KEYWORD_ONLY,
-        ):
-            data = parameter.name
-        else:
-            raise ConfigurationError(
-                f"workflow {name!r} takes {parameter.name!r}: a workflow takes at most one input "
-                "and the step; put several values into a dataclass"
-            )
-    return data, step_name
-
-
-def _takes_in_order(fn: Callable[..., Any], names: tuple[str | None, ...]) -> bool:
-    """Whether the parameters of these names can be given by their places."""
-    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = inspect.signature(fn).parameters.values()
-    return names == tuple(each.name for each in parameters if each.kind is positional)
-
-
-def _annotation_name(annotation: Any) -> str:
-    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-    return text.strip("\"'").rpartition(".")[2]
-
-
-def _names_used(fn: Callable[..., Any], names: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of `names` that the annotations of `fn` mention: the rest is not kept alive."""
-    texts = [text for text in getattr(fn, "__annotations__", {}).values() if isinstance(text, str)]
-    mentioned = {word for text in texts for word in re.findall(r"\w+", text)}
-    return {name: names[name] for name in mentioned if name in names}

@@ -19,23 +19,14 @@ from openworkflow.core.registry import Registry
 from openworkflow.engine.execution import Execution
 from openworkflow.engine.history import History
 from openworkflow.engine.journal import Written
-from openworkflow.engine.outcome import (
-    Completed,
-    Continued,
-    Failed,
-    Lost,
-    Outcome,
-    Parked,
-    Released,
-    Rescheduled,
-)
+from openworkflow.engine.outcome import Lost, Outcome, Released
 from openworkflow.engine.services import Services
-from openworkflow.telemetry.logs import log_context
 from openworkflow.worker.claimer import Arrival, Claim, Claimer
-from openworkflow.worker.ends import AGAIN_SECONDS, OUTCOMES, Ends, Unrecorded, poisoned
+from openworkflow.worker.ends import AGAIN_SECONDS, Ends, Unrecorded, poisoned
 from openworkflow.worker.histories import Histories
 from openworkflow.worker.occurrences import Occurrences, may_be_one
 from openworkflow.worker.poller import Poller
+from openworkflow.worker.reports import Reports
 from openworkflow.worker.turns import Turns
 
 logger = logging.getLogger(__name__)
@@ -68,9 +59,10 @@ class Executor:
         occurrences: Occurrences | None = None,
     ) -> None:
         self._registry, self._histories, self._services = registry, histories, services
-        self._claimer, self._poller, self._metrics = claimer, poller, services.metrics
+        self._claimer, self._metrics = claimer, services.metrics
+        self._reports = Reports(services.metrics, poller, namespace_id)
         self._ends, self._doubt, self._occurrences = Ends(services.journal), doubt, occurrences
-        self._namespace_id, self._max_crashes = namespace_id, max_crashes
+        self._max_crashes = max_crashes
         self._executions: dict[Claim, Execution] = {}
         self._loading: dict[Claim, Arrival] = {}
         self._claims: dict[UUID, Claim] = {}
@@ -245,7 +237,7 @@ class Executor:
 
     async def _execute(self, arrival: Arrival, execution: Execution) -> None:
         run = arrival.run
-        self._log_as(run)
+        self._reports.begin(run)
         if run.crashes >= self._max_crashes:
             execution.interrupt(poisoned(run))
         try:
@@ -288,7 +280,7 @@ class Executor:
         run, execution = arrival.run, self._executions[arrival.claim]
         recorder = execution.recorder
         if sent is not None:
-            self._log_as(run)  # in a task of its own
+            self._reports.begin(run)  # in a task of its own
         try:
             outcome = await self._ends.record(run, outcome, recorder, sent)
             if isinstance(outcome, Lost) and (recorder.open or recorder.pending):
@@ -319,7 +311,7 @@ class Executor:
     async def _hand_back(self, arrival: Arrival, delay: float) -> None:
         """Give up a claim that was never executed."""
         run = arrival.run
-        self._log_as(run)
+        self._reports.begin(run)
         try:
             arrival.slot.close()
             self._report(run, await self._ends.hand_back(run, delay), 0.0)
@@ -345,34 +337,9 @@ class Executor:
         self._claimer.forget(arrival.claim)
 
     def _report(self, run: ClaimedRun, outcome: Outcome, seconds: float) -> None:
-        self._metrics.run_finished(run.workflow_name, OUTCOMES[type(outcome)], seconds)
+        self._reports.end(run, outcome, seconds)
         if run.occurrence is not None and self._occurrences is not None:
             self._spawn(self._occurrences.after(run.occurrence, outcome))
-        match outcome:
-            case Completed():  # what nearly all come to
-                pass
-            case Parked(resume_at):
-                self._poller.resume_at(resume_at)
-            case Continued():
-                self._poller.wake()
-            case Rescheduled(failure, delay):
-                self._poller.resume_in(delay)
-                logger.info("run failed, next attempt in %.1f s: %s", delay, failure.summary)
-            case Failed(failure):
-                logger.warning("run failed: %s", failure.summary)
-            case Lost():
-                self._metrics.claim_lost(run.workflow_name)
-                logger.info("run canceled, or claimed by another worker: nothing more is recorded")
-
-    def _log_as(self, run: ClaimedRun) -> None:
-        log_context.set(
-            {
-                "namespace_id": self._namespace_id,
-                "workflow": run.workflow_name,
-                "run_id": run.id,
-                "attempt": run.attempts + 1,
-            }
-        )
 
 
 def _is_cancelled(error: BaseException) -> bool:

@@ -86,10 +86,7 @@ class Parts:
         self.claimer = Claimer(wanted, slots, self.guard, metrics, obstacle=self.obstacle)
         self.journal = Journal(clock)
         self.flusher = Flusher(
-            self.journal,
-            session,
-            self.claimer,
-            metrics,
+            *(self.journal, session, self.claimer, metrics),
             worker_id=worker_id,
             lease=lease,
             batch=options.batch,
