@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -27,9 +27,10 @@ from openworkflow_operator.database.observatory import Observatory, Target
 from openworkflow_operator.database.retention import Pruner, Retention
 from openworkflow_operator.database.routes import carry_out
 from openworkflow_operator.decide.build_planner import plan_builds, unproven_build
+from openworkflow_operator.decide.faults import Fault
 from openworkflow_operator.decide.observation import DatabaseProblem, DatabaseView
 from openworkflow_operator.decide.planner import Observed, Plan, Recollection, plan, policy_of
-from openworkflow_operator.decide.pods import Pod, Trouble, replicas_of
+from openworkflow_operator.decide.pods import Pod, replicas_of
 from openworkflow_operator.decide.rivals import Identity, Rivals
 from openworkflow_operator.decide.scaling import MOST_COUNTED, observation_cap
 from openworkflow_operator.desired.workload import build_of
@@ -43,6 +44,7 @@ logger = logging.getLogger(__name__)
 #: Reasons that are no reason to worry.
 _GOOD_NEWS = frozenset(
     {
+        "Applied",
         "Current",
         "Following",
         "NotPaused",
@@ -60,7 +62,7 @@ _GOOD_NEWS = frozenset(
 )
 
 #: How soon to look again for what a resource needs and nobody announces.
-SECRET_RETRY_SECONDS = 4.0
+UNTOLD_RETRY_SECONDS = 4.0
 #: How many Secrets to read at once when it must be known who is the oldest.
 SECRETS_AT_ONCE = 8
 
@@ -115,16 +117,18 @@ class Reconciler:
         decide = plan_builds if resource.rollout.is_pinned else plan
         decided = decide(observed, visited.past, time.monotonic())
         visited.past = decided.next
-        refused, failure = await self._applier.apply(resource, decided)
+        applied = await self._applier.apply(resource, decided)
         if decided.actions:
             visited.obstacle = await self._route(resource, decided)
             acted = self._observatory.serial
             visited.past = replace(visited.past, acted_serial=acted)
-        await self._report(resource, visited, observed, decided, refused)
-        if failure is not None:
-            raise failure
-        # Nobody tells of a Secret that appears, since the operator may not watch Secrets.
-        return SECRET_RETRY_SECONDS if isinstance(observed.database, DatabaseProblem) else None
+        await self._report(resource, visited, observed, decided, applied.faults)
+        if applied.failure is not None:
+            raise applied.failure
+        # Nobody tells of a Secret that appears, since the operator may not watch Secrets; nor of an
+        # object that is not its own and goes.
+        waits = isinstance(observed.database, DatabaseProblem) or applied.faults
+        return UNTOLD_RETRY_SECONDS if waits else None
 
     def forget_all(self) -> None:
         """Another operator acts now."""
@@ -150,14 +154,14 @@ class Reconciler:
         now = datetime.now(UTC)
         return Observed(
             resource=resource,
-            live=self._store.owned(key),
+            live=self._store.owned(key, resource.uid),
             pods=[Pod.parse(pod, now) for pod in self._store.pods(key)],
             database=database,
             database_digest=credentials.digest,
             service_monitors_exist=self._service_monitors_exist(),
             conflict=conflict,
             replicas_limit=self._replicas_limit,
-            fleets=self._store.fleets(key),
+            fleets=self._store.fleets(key, resource.uid),
         )
 
     def _look(
@@ -254,7 +258,7 @@ class Reconciler:
         visited: _Visited,
         observed: Observed,
         decided: Plan,
-        refused: Trouble | None,
+        faults: Sequence[Fault],
     ) -> None:
         deployments = self._deployments(resource)
         scaled = decided.scale_to is not None and decided.scale_to != decided.was
@@ -266,11 +270,11 @@ class Reconciler:
             pods=observed.pods,
             desired=sum(map(replicas_of, deployments.values())),
             limit=decided.next.limit,
-            refused=refused,
+            faults=faults,
             conflict=observed.conflict,
             scaled=scaled,
             phases=obstructed(decided.phases, visited.obstacle),
-            fleets=self._store.fleets(resource.key),
+            fleets=self._store.fleets(resource.key, resource.uid),
         )
         status = status_of(facts, datetime.now(UTC))
         self._metrics.report(resource.key, fleet_report(facts, decided, status))
@@ -282,9 +286,10 @@ class Reconciler:
     def _deployments(self, resource: WorkflowNamespace) -> dict[str | None, Object]:
         """The Deployments of the resource by build, the wanted one first."""
         if not resource.rollout.is_pinned:
-            found = self._store.owned(resource.key).get(kinds.DEPLOYMENT)
+            found = self._store.owned(resource.key, resource.uid).get(kinds.DEPLOYMENT)
             return {} if found is None else {None: found}
-        fleets, target = self._store.fleets(resource.key), build_of(resource)
+        fleets = self._store.fleets(resource.key, resource.uid)
+        target = build_of(resource)
         return dict(sorted(fleets.items(), key=lambda each: each[0] != target))
 
     async def _write(self, resource: WorkflowNamespace, status: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A changed Secret is noticed in a fraction of a second."""
     monkeypatch.setattr(credentials, "FRESH_SECONDS_IN_TROUBLE", 0.2)
     monkeypatch.setattr(credentials, "FRESH_SECONDS", 0.5)
-    monkeypatch.setattr(reconcile, "SECRET_RETRY_SECONDS", 0.3)
+    monkeypatch.setattr(reconcile, "UNTOLD_RETRY_SECONDS", 0.3)
 
 
 @pytest.fixture(scope="module")

@@ -152,7 +152,7 @@ async def test_a_resource_deleted_while_it_is_scaled_is_let_go(
             tenant.delete("workflownamespaces", "orders", GROUP)
         return await scale(self, namespace, name, replicas)
 
-    tenant.resource(scaling=FAST)
+    uid = tenant.resource(scaling=FAST)["metadata"]["uid"]
     async with start() as operator:
         await eventually(lambda: tenant.replicas() == 0, deadline=20)
         monkeypatch.setattr(Cluster, "scale", gone_first)
@@ -164,7 +164,7 @@ async def test_a_resource_deleted_while_it_is_scaled_is_let_go(
         tenant.delete("deployments", "orders-worker", "/apis/apps/v1")
         owned = Key(tenant.name, "orders")
         left = {kinds.DISRUPTION_BUDGET}
-        await eventually(lambda: operator.store.owned(owned).keys() == left)
+        await eventually(lambda: operator.store.owned(owned, uid).keys() == left)
         await eventually(lambda: len(operator.queue) == 0)
         assert {"poddisruptionbudgets"} == tenant.children()
         assert 0 == operator.metrics.reconciles.labels("bug")._value.get()

@@ -1,20 +1,51 @@
-"""Carries out a plan in the cluster: objects, then ranks of pods, then their number."""
+"""Carries out a plan in the cluster: objects, then ranks of pods, then their number.
+
+Each object is an attempt of its own, whose failure leaves the others their turn; and nothing that
+exists and is not the resource's is ever touched.
+"""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 
 from openworkflow_operator.api import kinds
+from openworkflow_operator.api.kinds import Kind
 from openworkflow_operator.api.names import DELETION_COST_ANNOTATION, deployment_name, worker_name
 from openworkflow_operator.api.spec import Key, WorkflowNamespace
 from openworkflow_operator.cluster.client import Cluster, ClusterError
-from openworkflow_operator.cluster.store import Store
+from openworkflow_operator.cluster.store import Object, Store
+from openworkflow_operator.decide.faults import NOT_APPLIED, Fault
 from openworkflow_operator.decide.planner import Plan
 from openworkflow_operator.decide.pods import Trouble, refusal_reason
+from openworkflow_operator.desired.resources import Manifest, is_owned
 from openworkflow_operator.desired.workload import build_of
 from openworkflow_operator.report.metrics import Metrics
 
 logger = logging.getLogger(__name__)
+
+
+class NameTaken(Exception):
+    """There is such an object, and it is not the resource's."""
+
+
+@dataclass(slots=True)
+class Applied:
+    """What did not work, by object."""
+
+    faults: list[Fault] = field(default_factory=list)
+    failure: ClusterError | None = None
+    """One of the errors, if a later visit may succeed without being told to come."""
+
+    def note(self, kind: Kind, name: str, error: ClusterError | NameTaken) -> None:
+        """One object could not be had as wanted."""
+        if isinstance(error, NameTaken):
+            self.faults.append(Fault(kind.name, name, Trouble.NAME_TAKEN))
+            return
+        self.failure = error
+        is_refused = error.status in (400, 403, 422)
+        reason = refusal_reason(error.message) if is_refused else NOT_APPLIED
+        self.faults.append(Fault(kind.name, name, reason))
 
 
 class Applier:
@@ -23,44 +54,94 @@ class Applier:
     def __init__(self, cluster: Cluster, store: Store, metrics: Metrics) -> None:
         self._cluster, self._store, self._metrics = cluster, store, metrics
 
-    async def apply(
-        self, resource: WorkflowNamespace, decided: Plan
-    ) -> tuple[Trouble | None, ClusterError | None]:
-        """Carry out the plan; a refused object must not keep the others from being made."""
-        refused: Trouble | None = None
-        failure: ClusterError | None = None
-        namespace = resource.key.namespace
-        fleets = _fleets(resource, decided)
+    async def apply(self, resource: WorkflowNamespace, decided: Plan) -> Applied:
+        """Carry out as much of the plan as can be."""
+        applied, fleets = Applied(), _fleets(resource, decided)
         for kind, manifest in (each for part in fleets.values() for each in part.apply):
+            name = manifest["metadata"]["name"]
+            if kind is kinds.DEPLOYMENT and not self._has_account(resource):
+                continue  # its pods would run as somebody else
             try:
-                self._store.put(kind, await self._cluster.apply(kind, manifest))
-            except ClusterError as error:
-                failure = error
-                if error.status in (400, 403, 422):
-                    refused = refusal_reason(error.message)
-                logger.warning("%s of %s was not applied: %s", kind.name, resource.key, error)
-        for kind, obsolete in decided.delete:
-            await self._cluster.delete(kind, namespace, obsolete)
+                self._store.put(kind, await self._make(resource, kind, manifest))
+            except (ClusterError, NameTaken) as error:
+                applied.note(kind, name, error)
+                logger.warning("%s %s of %s: %s", kind.name, name, resource.key, _said(error))
+        for kind, name in decided.delete:
+            await self._delete(resource, kind, name, applied)
         for name, part in fleets.items():
-            await self._scale(resource.key, name, part)
-        return refused, failure
+            await self._rank(resource, part, applied)
+            await self._scale(resource, name, part, applied)
+        return applied
 
-    async def _scale(self, key: Key, name: str, part: Plan) -> None:
-        """Rank the pods of a Deployment, and set their number."""
-        for pod, cost in part.deletion_costs.items():
+    async def _make(self, resource: WorkflowNamespace, kind: Kind, manifest: Manifest) -> Object:
+        """Create the object, or change it if it is the resource's. Raises NameTaken."""
+        child = Key(resource.key.namespace, manifest["metadata"]["name"])
+        live = self._store.get(kind, child)
+        for attempt in ("as known", "as found"):
+            if live is not None and not is_owned(live, resource.uid):
+                raise NameTaken
+            uid = None if live is None else live["metadata"]["uid"]
             try:
-                annotation = {DELETION_COST_ANNOTATION: str(cost)}
-                await self._cluster.annotate(kinds.POD, key.namespace, pod, annotation)
+                return await self._cluster.apply(kind, manifest, uid)
+            except ClusterError as error:
+                if attempt == "as found" or error.status not in (409, 422):
+                    raise
+                # There is one that nobody told of: without the label, or another of this name.
+                live = await self._cluster.find(kind, *child)
+                if (None if live is None else live["metadata"]["uid"]) == uid:
+                    raise
+        raise AssertionError
+
+    async def _delete(
+        self, resource: WorkflowNamespace, kind: Kind, name: str, applied: Applied
+    ) -> None:
+        live = self._store.get(kind, Key(resource.key.namespace, name))
+        if live is None or not is_owned(live, resource.uid):
+            return
+        try:
+            await self._cluster.delete(kind, resource.key.namespace, name, live["metadata"]["uid"])
+        except ClusterError as error:
+            applied.note(kind, name, error)
+            logger.warning("%s %s of %s was not deleted: %s", kind.name, name, resource.key, error)
+
+    async def _rank(self, resource: WorkflowNamespace, part: Plan, applied: Applied) -> None:
+        """Have idle pods go first; without a rank the fleet shrinks all the same."""
+        for pod, cost in part.deletion_costs.items():
+            annotation = {DELETION_COST_ANNOTATION: str(cost)}
+            try:
+                await self._cluster.annotate(kinds.POD, resource.key.namespace, pod, annotation)
             except ClusterError as error:
                 if error.status != 404:
-                    raise
-        child = Key(key.namespace, name)
-        if part.scale_to is None or not self._store.knows(kinds.DEPLOYMENT, child):
+                    applied.note(kinds.POD, pod, error)
+                    logger.warning("pod %s of %s was not ranked: %s", pod, resource.key, error)
+
+    async def _scale(
+        self, resource: WorkflowNamespace, name: str, part: Plan, applied: Applied
+    ) -> None:
+        child, replicas = Key(resource.key.namespace, name), part.scale_to
+        live = self._store.get(kinds.DEPLOYMENT, child)
+        if replicas is None or live is None or not is_owned(live, resource.uid):
             return
-        self._store.scaled(child, await self._cluster.scale(*child, part.scale_to))
-        if part.scale_to != part.was:
-            direction = "up" if part.scale_to > part.was else "down"
-            self._metrics.scale_operations.labels(*key, direction).inc()
+        if replicas > part.was and not self._has_account(resource):
+            return
+        try:
+            self._store.scaled(child, await self._cluster.scale(*child, replicas))
+        except ClusterError as error:
+            applied.note(kinds.DEPLOYMENT, name, error)
+            logger.warning("%s was not scaled: %s", child, error)
+            return
+        if replicas != part.was:
+            direction = "up" if replicas > part.was else "down"
+            self._metrics.scale_operations.labels(*resource.key, direction).inc()
+
+    def _has_account(self, resource: WorkflowNamespace) -> bool:
+        """Whether pods would run as the account that the operator made for them.
+
+        They name it, and whoever can make a resource must not get the rights of another's account.
+        """
+        child = Key(resource.key.namespace, worker_name(resource.key.name))
+        account = self._store.get(kinds.SERVICE_ACCOUNT, child)
+        return account is not None and is_owned(account, resource.uid)
 
 
 def _fleets(resource: WorkflowNamespace, decided: Plan) -> dict[str, Plan]:
@@ -70,3 +151,7 @@ def _fleets(resource: WorkflowNamespace, decided: Plan) -> dict[str, Plan]:
         return {worker_name(name): decided}
     own = {deployment_name(name, build_of(resource)): decided}
     return own | {deployment_name(name, build): part for build, part in decided.others.items()}
+
+
+def _said(error: ClusterError | NameTaken) -> str:
+    return "exists and is not its own" if isinstance(error, NameTaken) else str(error)

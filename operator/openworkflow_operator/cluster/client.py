@@ -22,6 +22,9 @@ WATCH_SECONDS: Final = 240
 
 _MERGE: Final = "application/merge-patch+json"
 _APPLY: Final = "application/apply-patch+yaml"
+#: No object ever has this version: etcd's first write makes 2. An apply that asks for it creates,
+#: or is refused, and the fields have one manager from their first moment on.
+_OF_NONE: Final = "1"
 
 
 class ClusterError(Exception):
@@ -93,14 +96,25 @@ class Cluster:
         finally:
             response.close()
 
-    async def apply(self, kind: Kind, manifest: Mapping[str, Any]) -> Object:
-        """Server-side apply: make the object have these fields, and own them."""
-        metadata = manifest["metadata"]
+    async def find(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        """The object, whoever made it; asked for as a list, which the operator may read anyway."""
+        query = {"fieldSelector": f"metadata.name={name}"}
+        items = (await self._call("GET", kind.path(namespace), query))["items"]
+        return items[0] if items else None
+
+    async def apply(self, kind: Kind, manifest: Mapping[str, Any], uid: str | None) -> Object:
+        """Server-side apply: make the object have these fields, and own them.
+
+        Of exactly the object with this uid; for None there must be none, and it is created. Else
+        ClusterError 409, or 422 where the uid is another one: nothing is ever taken over.
+        """
+        which = {"resourceVersion": _OF_NONE} if uid is None else {"uid": uid}
+        metadata = {**manifest["metadata"], **which}
         return await self._call(
             "PATCH",
             kind.path(metadata["namespace"], metadata["name"]),
             {"fieldManager": FIELD_MANAGER, "force": "true"},
-            body=manifest,
+            body={**manifest, "metadata": metadata},
             content_type=_APPLY,
         )
 
@@ -138,11 +152,14 @@ class Cluster:
         path = kind.path(namespace, name)
         return await self._call("PATCH", path, query, body=body, content_type=_MERGE)
 
-    async def delete(self, kind: Kind, namespace: str, name: str) -> None:
-        """Delete the object and what it owns; nothing happens if it is not there."""
+    async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
+        """Delete the object with this uid and what it owns; nothing happens if it is not there.
+
+        ClusterError 409 if there is another one of this name.
+        """
+        options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
         try:
-            query = {"propagationPolicy": "Background"}
-            await self._call("DELETE", kind.path(namespace, name), query)
+            await self._call("DELETE", kind.path(namespace, name), body=options)
         except ClusterError as error:
             if error.status != 404:
                 raise

@@ -14,6 +14,7 @@ from openworkflow_operator.api import kinds
 from openworkflow_operator.api.kinds import Kind
 from openworkflow_operator.api.names import BUILD_LABEL, OWNER_LABEL, deployment_name, worker_name
 from openworkflow_operator.api.spec import Key
+from openworkflow_operator.desired.resources import is_owned
 
 Object = Mapping[str, Any]
 
@@ -29,31 +30,33 @@ class Store:
         self._objects: dict[Kind, dict[Key, Object]] = defaultdict(dict)
         self._pods: dict[Key, set[Key]] = defaultdict(set)
         self._fleets: dict[Key, set[Key]] = defaultdict(set)
-        self._gone: dict[str, None] = {}
+        self._gone: dict[str, Object] = {}
 
     def put(self, kind: Kind, item: Object) -> None:
         """Take in an object, unless it is older than what is known."""
         key = _key(item)
-        if item["metadata"].get("uid") in self._gone:
+        grave = self._gone.get(item["metadata"].get("uid", ""))
+        if grave is not None and not _is_before(grave, item):
             return  # the answer to a write that was overtaken by the deletion
         known = self._objects[kind].get(key)
         if known is not None and (item == known or _is_older(item, known)):
             return
+        if known is not None and _owner(kind, known) != _owner(kind, item):
+            self._leave(kind, key, known)  # somebody gave it another owner's label
         self._objects[kind][key] = item
-        if kind is kinds.POD:
-            self._pods[_owner(kind, item)].add(key)
-        elif kind is kinds.DEPLOYMENT:
-            self._fleets[_owner(kind, item)].add(key)
+        if kind in (kinds.POD, kinds.DEPLOYMENT):
+            self._index(kind)[_owner(kind, item)].add(key)
         self.on_change(_owner(kind, item))
 
     def remove(self, kind: Kind, item: Object) -> None:
-        """Forget an object that was deleted."""
+        """Forget an object that was deleted, or that lost the label by which it is watched."""
         key = _key(item)
-        if self._objects[kind].pop(key, None) is not None:
-            self._bury(item["metadata"].get("uid"))
-            self._pods[_owner(kind, item)].discard(key)
-            self._fleets[_owner(kind, item)].discard(key)
-            self.on_change(_owner(kind, item))
+        known = self._objects[kind].get(key)
+        if known is None or _is_another(known, item):
+            return
+        del self._objects[kind][key]
+        self._bury(known if _is_before(item, known) else item)
+        self._leave(kind, key, known)
 
     def replace(
         self, kind: Kind, namespace: str | None, items: Iterable[Object], version: str
@@ -64,7 +67,8 @@ class Store:
         for key, known in list(self._objects[kind].items()):
             is_elsewhere = namespace not in (None, key.namespace)
             if not (key in listed or is_elsewhere or _is_before(taken, known)):
-                self.remove(kind, known)
+                seen = {**known["metadata"], "resourceVersion": version}
+                self.remove(kind, {**known, "metadata": seen})
         for item in listed.values():
             self.put(kind, item)
 
@@ -76,25 +80,27 @@ class Store:
         """Every WorkflowNamespace."""
         return list(self._objects[kinds.WORKFLOW_NAMESPACE])
 
-    def knows(self, kind: Kind, child: Key) -> bool:
-        """Whether there is such an object."""
-        return child in self._objects[kind]
+    def get(self, kind: Kind, child: Key) -> Object | None:
+        """The object, None if none with the owner label is known."""
+        return self._objects[kind].get(child)
 
-    def owned(self, key: Key) -> dict[Kind, Object]:
-        """What there is of the objects that the resource owns."""
+    def owned(self, key: Key, uid: str) -> dict[Kind, Object]:
+        """What there is of the objects that the resource with this uid owns."""
         child = Key(key.namespace, worker_name(key.name))
         found = ((kind, self._objects[kind].get(child)) for kind in kinds.OWNED)
-        return {kind: item for kind, item in found if item is not None}
+        return {kind: item for kind, item in found if item is not None and is_owned(item, uid)}
 
-    def fleets(self, key: Key) -> dict[str, Object]:
-        """The Deployments of the resource's builds, by build."""
+    def fleets(self, key: Key, uid: str) -> dict[str, Object]:
+        """The Deployments of the builds of the resource with this uid, by build."""
         deployments = self._objects[kinds.DEPLOYMENT]
         found = (deployments[child] for child in self._fleets.get(key, ()))
         labelled = ((item["metadata"]["labels"].get(BUILD_LABEL), item) for item in found)
         return {
             build: item
             for build, item in labelled
-            if build and item["metadata"]["name"] == deployment_name(key.name, build)
+            if build
+            and item["metadata"]["name"] == deployment_name(key.name, build)
+            and is_owned(item, uid)
         }
 
     def pods(self, key: Key) -> list[Object]:
@@ -110,11 +116,27 @@ class Store:
             return
         spec = {**known["spec"], "replicas": scale["spec"].get("replicas", 0)}
         metadata = {**known["metadata"], "resourceVersion": version}
+        if _is_before(scale, known):
+            return  # a watch was faster
         self._objects[kinds.DEPLOYMENT][child] = {**known, "spec": spec, "metadata": metadata}
 
-    def _bury(self, uid: str | None) -> None:
-        if uid is not None:
-            self._gone[uid] = None
+    def _index(self, kind: Kind) -> dict[Key, set[Key]]:
+        return self._pods if kind is kinds.POD else self._fleets
+
+    def _leave(self, kind: Kind, key: Key, known: Object) -> None:
+        """Take it out of the index of the owner that it was known to have."""
+        owner = _owner(kind, known)
+        if kind in (kinds.POD, kinds.DEPLOYMENT) and owner in self._index(kind):
+            self._index(kind)[owner].discard(key)
+            if not self._index(kind)[owner]:
+                del self._index(kind)[owner]
+        self.on_change(owner)
+
+    def _bury(self, item: Object) -> None:
+        """Remember until which version it is gone: one that is labelled again comes back."""
+        uid, version = item["metadata"].get("uid"), item["metadata"].get("resourceVersion")
+        if uid is not None and version:  # without one, only its kind is not served for now
+            self._gone[uid] = {"metadata": {"resourceVersion": version}}
             if len(self._gone) > MOST_GRAVES:
                 del self._gone[next(iter(self._gone))]
 
@@ -131,6 +153,12 @@ def _owner(kind: Kind, item: Object) -> Key:
         return key
     labels = item["metadata"].get("labels") or {}
     return Key(key.namespace, labels.get(OWNER_LABEL, ""))
+
+
+def _is_another(known: Object, item: Object) -> bool:
+    """Whether the item is an earlier object of the same name, whose end is told late."""
+    uids = [each["metadata"].get("uid") for each in (known, item)]
+    return None not in uids and uids[0] != uids[1] and _is_before(item, known)
 
 
 def _is_older(item: Object, known: Object) -> bool:

@@ -14,14 +14,14 @@ from typing import Any
 
 from openworkflow_operator.api import kinds
 from openworkflow_operator.api.kinds import Kind
-from openworkflow_operator.api.names import DATABASE_ANNOTATION, SCALER_FIELD_MANAGER, worker_name
+from openworkflow_operator.api.names import DATABASE_ANNOTATION, SCALER_FIELD_MANAGER
 from openworkflow_operator.api.spec import Key, ScalingMode, WorkflowNamespace
 from openworkflow_operator.decide.observation import DatabaseView, Observation
 from openworkflow_operator.decide.pods import Pod, fleet_of, replicas_of
 from openworkflow_operator.decide.rollout import Action, Phase, Verdict
 from openworkflow_operator.decide.scaling import Decision, Demand, Limit, Memory, Policy, decide
 from openworkflow_operator.desired.drift import has_drifted
-from openworkflow_operator.desired.resources import Manifest, wanted_objects
+from openworkflow_operator.desired.resources import Manifest, is_owned, wanted_objects
 
 Object = Mapping[str, Any]
 
@@ -175,7 +175,7 @@ def _obsolete(observed: Observed, wanted: Mapping[Kind, Manifest]) -> list[tuple
     return [
         (kind, live["metadata"]["name"])
         for kind, live in observed.live.items()
-        if kind not in wanted and _is_owned(live, observed.resource)
+        if kind not in wanted and is_owned(live, observed.resource.uid)
     ]
 
 
@@ -224,9 +224,3 @@ def _live_digest(live: Object | None) -> str | None:
     annotations = (template.get("metadata") or {}).get("annotations") or {}
     digest: str | None = annotations.get(DATABASE_ANNOTATION)
     return digest
-
-
-def _is_owned(live: Object, resource: WorkflowNamespace) -> bool:
-    owners = live["metadata"].get("ownerReferences") or ()
-    named = live["metadata"]["name"] == worker_name(resource.key.name)
-    return named and any(owner.get("uid") == resource.uid for owner in owners)

@@ -33,6 +33,7 @@ class Trouble(StrEnum):
     CONFIGURATION = "ContainerConfigInvalid"
     QUOTA_EXCEEDED = "QuotaExceeded"
     ADMISSION_DENIED = "AdmissionDenied"
+    NAME_TAKEN = "NameTaken"
 
 
 @dataclass(frozen=True, slots=True)

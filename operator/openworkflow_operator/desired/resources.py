@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 from openworkflow_operator.api import kinds
@@ -150,6 +151,15 @@ def service_monitor(resource: WorkflowNamespace) -> Manifest:
             "endpoints": [{"port": "metrics", "interval": "30s", "relabelings": relabelings}],
         },
     )
+
+
+def is_owned(item: Mapping[str, Any], uid: str) -> bool:
+    """Whether the object is this resource's: only then may it be changed, counted or deleted.
+
+    A label or a name is anybody's to give; a controlling owner is one, and has this uid.
+    """
+    owners = item["metadata"].get("ownerReferences") or ()
+    return any(owner.get("uid") == uid and owner.get("controller") is True for owner in owners)
 
 
 def _object(resource: WorkflowNamespace, kind: Kind, **content: Any) -> Manifest:

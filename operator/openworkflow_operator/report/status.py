@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from openworkflow_operator.api.spec import Key, ScalingMode, WorkflowNamespace
+from openworkflow_operator.decide.faults import Fault, worst_of
 from openworkflow_operator.decide.observation import (
     DatabaseProblem,
     DatabaseReason,
@@ -23,6 +24,7 @@ from openworkflow_operator.decide.scaling import Limit
 from openworkflow_operator.desired.workload import selector_labels
 from openworkflow_operator.report.build_status import builds_of, rolled_out
 from openworkflow_operator.report.conditions import Condition
+from openworkflow_operator.report.objects import objects_applied
 
 Object = Mapping[str, Any]
 
@@ -41,6 +43,7 @@ _ADVICE: Final = {
     Trouble.CONFIGURATION: "a Secret or ConfigMap that `worker` names is not there",
     Trouble.QUOTA_EXCEEDED: "a ResourceQuota of the namespace allows no more",
     Trouble.ADMISSION_DENIED: "a policy of the cluster refuses the objects or pods of the fleet",
+    Trouble.NAME_TAKEN: "an object that is not this resource's has a name that the fleet needs",
 }
 
 
@@ -54,8 +57,8 @@ class Facts:
     pods: Sequence[Pod]
     desired: int
     limit: Limit = Limit.NONE
-    refused: Trouble | None = None
-    """The API server refused one of the objects."""
+    faults: Sequence[Fault] = ()
+    """Objects that could not be made, changed or deleted."""
     conflict: Key | None = None
     """The older resource with the same database and namespace id."""
     scaled: bool = False
@@ -71,8 +74,11 @@ def conditions_of(facts: Facts) -> list[Condition]:
     if facts.conflict is not None:
         return _in_conflict(facts.conflict)
     database = _database(facts.database)
+    objects = objects_applied(facts.faults, facts.resource.paused)
     workers = _workers(facts)
     parts = [database, workers]
+    if any(fault.is_refusal for fault in facts.faults):
+        parts.insert(1, objects)
     failed = next((part for part in parts if part.status != "True"), None)
     ready = (
         Condition("Ready", "True", "Ready", "the database is read and the fleet is as wanted")
@@ -80,7 +86,7 @@ def conditions_of(facts: Facts) -> list[Condition]:
         else Condition("Ready", failed.status, failed.reason, failed.message)
     )
     others = [_scaling(facts), _limited(facts), _retention(facts), _paused(facts.resource)]
-    return [ready, *parts, *others, *rolled_out(facts.phases)]
+    return [ready, database, workers, objects, *others, *rolled_out(facts.phases)]
 
 
 def status_of(facts: Facts, now: datetime) -> dict[str, Any]:
@@ -156,6 +162,7 @@ def _in_conflict(other: Key) -> list[Condition]:
     names = (
         "DatabaseReachable",
         "WorkersAvailable",
+        "ObjectsApplied",
         "ScalingActive",
         "ScalingLimited",
         "RetentionActive",
@@ -179,9 +186,10 @@ def _database(view: DatabaseView | None) -> Condition:
 
 def _workers(facts: Facts) -> Condition:
     name = "WorkersAvailable"
-    trouble = facts.refused or worst(facts.deployment, facts.pods)
+    refused = tuple(fault for fault in facts.faults if fault.hits_pods and fault.is_refusal)
+    trouble = worst_of(refused) or worst(facts.deployment, facts.pods)
     if trouble is not None:
-        return Condition(name, "False", trouble, _ADVICE[trouble])
+        return Condition(name, "False", trouble, _ADVICE[Trouble(trouble)])
     if facts.deployment is None:
         return Condition(name, "Unknown", "NotCreated", "the fleet was not made yet")
     ready = sum(1 for pod in facts.pods if pod.ready and not pod.terminating)

@@ -8,18 +8,27 @@ from pathlib import Path
 
 import pytest
 
+from openworkflow_operator.decide.faults import NOT_APPLIED
 from openworkflow_operator.decide.observation import DatabaseReason
 from openworkflow_operator.decide.pods import Trouble
 from openworkflow_operator.decide.scaling import Limit
-from openworkflow_operator.report import status
+from openworkflow_operator.report import objects, status
 from openworkflow_operator.report.metrics import Metrics
 from openworkflow_operator.settings import PREFIX, Settings
 
 PAGE = (Path(__file__).parents[3] / "docs" / "operator.md").read_text()
-_IN_CODE = re.findall(r'Condition\(\s*"?\w+"?, "\w+", "(\w+)"', Path(status.__file__).read_text())
+_IN_CODE = [
+    reason
+    for module in (status, objects)
+    for reason in re.findall(
+        r'Condition\(\s*"?\w+"?, "\w+", "(\w+)"', Path(str(module.__file__)).read_text()
+    )
+]
 
 
-@pytest.mark.parametrize("reason", sorted({*DatabaseReason, *Trouble, *Limit, *_IN_CODE}))
+@pytest.mark.parametrize(
+    "reason", sorted({*DatabaseReason, *Trouble, *Limit, NOT_APPLIED, *_IN_CODE})
+)
 def test_every_reason_is_explained(reason: str) -> None:
     rows = PAGE.partition("## Conditions")[2].partition("## Events")[0]
 

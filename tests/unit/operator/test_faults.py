@@ -25,7 +25,7 @@ from openworkflow_operator.api.spec import Key
 from openworkflow_operator.cluster.client import Cluster, ClusterError
 from openworkflow_operator.cluster.informer import Informer
 from openworkflow_operator.cluster.leadership import Leadership, LeadershipLost
-from openworkflow_operator.cluster.store import MOST_GRAVES, Store
+from openworkflow_operator.cluster.store import Store
 from openworkflow_operator.decide.pods import Pod, Trouble
 from openworkflow_operator.work import WorkQueue
 from tests.helpers import eventually
@@ -238,30 +238,6 @@ async def test_what_changes_during_a_visit_is_visited_again_once() -> None:
     assert key == await asyncio.wait_for(queue.take(), 1)
     queue.done(key)
     assert 0 == len(queue)
-
-
-def test_the_store_prefers_the_newer_and_never_revives_the_dead() -> None:
-    store = Store()
-    store.put(kinds.DEPLOYMENT, deployment("orders-worker", 5))
-    store.put(kinds.DEPLOYMENT, deployment("orders-worker", 4) | {"spec": {"old": True}})
-    key = Key("shop", "orders")
-    assert {} == store.owned(key)[kinds.DEPLOYMENT]["spec"]
-
-    store.remove(kinds.DEPLOYMENT, deployment("orders-worker", 6))
-    store.put(kinds.DEPLOYMENT, deployment("orders-worker", 7))
-    assert {} == store.owned(key)
-    assert MOST_GRAVES > 500
-
-
-def test_a_list_does_not_bury_what_was_made_after_it() -> None:
-    store, key = Store(), Key("shop", "orders")
-    store.put(kinds.DEPLOYMENT, deployment("orders-worker", 11))
-
-    store.replace(kinds.DEPLOYMENT, None, [], "10")  # its answer was on the way
-    assert kinds.DEPLOYMENT in store.owned(key)
-
-    store.replace(kinds.DEPLOYMENT, None, [], "12")
-    assert {} == store.owned(key)
 
 
 async def stop(task: asyncio.Task[None]) -> None:

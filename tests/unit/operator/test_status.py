@@ -16,6 +16,7 @@ from openworkflow_operator.api.spec import (
     Worker,
     WorkflowNamespace,
 )
+from openworkflow_operator.decide.faults import NOT_APPLIED, Fault
 from openworkflow_operator.decide.observation import (
     DatabaseProblem,
     DatabaseReason,
@@ -91,6 +92,16 @@ def denied(message: str) -> Facts:
     return dataclasses.replace(FINE, deployment=deployment, pods=())
 
 
+TAKEN = Fault("Service", "orders-worker", Trouble.NAME_TAKEN)
+NO_ACCOUNT = Fault("ServiceAccount", "orders-worker", Trouble.NAME_TAKEN)
+DENIED = Fault("NetworkPolicy", "orders-worker", Trouble.ADMISSION_DENIED)
+LATE = Fault("Deployment", "orders-worker", NOT_APPLIED)
+
+
+def failing(*faults: Fault) -> Facts:
+    return dataclasses.replace(FINE, faults=faults)
+
+
 def of(**changes: Any) -> Facts:
     return dataclasses.replace(FINE, resource=dataclasses.replace(RESOURCE, **changes))
 
@@ -118,6 +129,16 @@ def of(**changes: Any) -> Facts:
         (broken(Trouble.UNSCHEDULABLE), "WorkersAvailable", "False", "Unschedulable"),
         (denied("exceeded quota: pods=1"), "Ready", "False", "QuotaExceeded"),
         (denied("violates PodSecurity"), "WorkersAvailable", "False", "AdmissionDenied"),
+        (FINE, "ObjectsApplied", "True", "Applied"),
+        (failing(TAKEN), "ObjectsApplied", "False", "NameTaken"),
+        (failing(TAKEN), "WorkersAvailable", "True", "WorkersReady"),
+        (failing(TAKEN), "Ready", "False", "NameTaken"),
+        (failing(NO_ACCOUNT), "WorkersAvailable", "False", "NameTaken"),
+        (failing(LATE), "ObjectsApplied", "False", "NotApplied"),
+        (failing(LATE), "Ready", "True", "Ready"),
+        (failing(LATE, DENIED, TAKEN), "ObjectsApplied", "False", "NameTaken"),
+        (failing(LATE, DENIED), "ObjectsApplied", "False", "AdmissionDenied"),
+        (of(paused=True), "ObjectsApplied", "Unknown", "Paused"),
         (
             dataclasses.replace(FINE, limit=Limit.MAX_REPLICAS),
             "ScalingLimited",
@@ -148,7 +169,7 @@ def test_the_conditions_tell_the_truth(
     found = {c.type: (c.status, c.reason) for c in conditions_of(facts)}
 
     assert (status, reason) == found[condition]
-    assert 7 == len(found)
+    assert 8 == len(found)
 
 
 def test_transition_times_move_only_with_the_status() -> None:
