@@ -1,6 +1,6 @@
 """`openworkflow-operator`: runs until SIGTERM. Everything is set by environment variables.
 
-Exit codes: 0 stopped, 1 the Lease or the watch was lost (restart it), 2 a setting cannot be used,
+Exit codes: 0 stopped, 1 the Lease was lost (restart it), 2 a setting cannot be used,
 3 there is no way to the cluster.
 """
 
@@ -50,17 +50,12 @@ async def _run(settings: Settings) -> int:
         sys.stderr.write(f"error: no cluster to connect to: {error}\n")
         return NO_CLUSTER
     async with ApiClient(configuration) as client:
-        watch_ended = asyncio.Event()
-
-        def on_watch_end() -> None:
-            watch_ended.set()
-            running.cancel()
 
         def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
             return _login(configuration.host, **kwargs)
 
         operator = Operator(client, settings)
-        running = asyncio.create_task(operator.run(watched_by_kopf(login, on_watch_end)))
+        running = asyncio.create_task(operator.run(watched_by_kopf(login)))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, running.cancel)
@@ -73,7 +68,7 @@ async def _run(settings: Settings) -> int:
                 raise
             logger.warning("the lease was lost")
             return LOST
-        return LOST if watch_ended.is_set() else STOPPED
+        return STOPPED
 
 
 async def _configuration() -> Configuration:

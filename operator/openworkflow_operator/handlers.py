@@ -13,8 +13,9 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Final
 
 import kopf
 
@@ -23,6 +24,10 @@ from openworkflow_operator.api.names import GROUP, PLURAL, VERSION
 from openworkflow_operator.process import Operator
 
 logger = logging.getLogger(__name__)
+
+#: A watch that lasted so long was one; after shorter ones the pauses grow.
+WATCHED_SECONDS: Final = 60.0
+LONGEST_PAUSE_SECONDS: Final = 30.0
 
 Login = Callable[..., kopf.ConnectionInfo | None]
 
@@ -34,6 +39,7 @@ def settings_of(operator: Operator) -> kopf.OperatorSettings:
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.watching.server_timeout = 240
+    settings.watching.reconnect_backoff = 1.0  # for a server that ends every watch at once
     return settings
 
 
@@ -53,9 +59,12 @@ def registry_of(login: Login, pass_on: Callable[[Any], object]) -> kopf.Operator
 
 
 def watched_by_kopf(
-    login: Login, on_end: Callable[[], object]
+    login: Login,
 ) -> Callable[[Operator], contextlib.AbstractAsyncContextManager[None]]:
-    """A watch for `Operator.run`; `on_end` is called if kopf ends by itself."""
+    """A watch for `Operator.run`. What ends kopf, such as a proxy's page, only makes it begin anew.
+
+    Meanwhile the full lists tell of changes, as they do of everything.
+    """
 
     @contextlib.asynccontextmanager
     async def watch(operator: Operator) -> AsyncIterator[None]:
@@ -65,21 +74,15 @@ def watched_by_kopf(
             loop.call_soon_threadsafe(_take_in, operator, event["type"], dict(event["object"]))
 
         def run() -> None:
-            namespaces = operator.settings.namespaces
-            try:
-                kopf.run(
-                    registry=registry_of(login, pass_on),
-                    settings=settings_of(operator),
-                    # Else kopf looks up the user's name, and a container's has none.
-                    identity=operator.settings.identity,  # type: ignore[arg-type]
-                    clusterwide=not namespaces,
-                    namespaces=list(namespaces),
-                    stop_flag=stop,
-                )
-            except Exception:
-                logger.exception("the watch of WorkflowNamespaces failed")
-            if not stop.is_set():
-                loop.call_soon_threadsafe(on_end)
+            failures = 0
+            while not stop.is_set():
+                began = time.monotonic()
+                try:
+                    _run_kopf(operator, registry_of(login, pass_on), stop)
+                except Exception as error:
+                    logger.warning("the watch ended, and begins anew: %s", type(error).__name__)
+                failures = failures + 1 if time.monotonic() - began < WATCHED_SECONDS else 0
+                stop.wait(min(LONGEST_PAUSE_SECONDS, 2.0 ** min(failures, 10) - 0.5))
 
         thread = threading.Thread(target=run, name="kopf", daemon=True)
         thread.start()
@@ -90,6 +93,19 @@ def watched_by_kopf(
             await asyncio.to_thread(thread.join, 5)
 
     return watch
+
+
+def _run_kopf(operator: Operator, registry: kopf.OperatorRegistry, stop: threading.Event) -> None:
+    namespaces = operator.settings.namespaces
+    kopf.run(
+        registry=registry,
+        settings=settings_of(operator),
+        # Else kopf looks up the user's name, and a container's has none.
+        identity=operator.settings.identity,  # type: ignore[arg-type]
+        clusterwide=not namespaces,
+        namespaces=list(namespaces),
+        stop_flag=stop,
+    )
 
 
 def _take_in(operator: Operator, change: str | None, item: dict[str, Any]) -> None:

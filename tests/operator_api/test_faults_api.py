@@ -236,7 +236,7 @@ async def test_an_operator_serves_the_namespaces_it_is_told_to(
     def login(**_: object) -> kopf.ConnectionInfo:
         return kopf.ConnectionInfo(server=plane.url, token=token, insecure=True)
 
-    async with start(watched_by_kopf(login, lambda: None), namespaces=watched):
+    async with start(watched_by_kopf(login), namespaces=watched):
         await eventually(lambda: space.replicas() == 2, deadline=30)
         await eventually(lambda: other.replicas() == 0, deadline=30)
         if scope == "all":

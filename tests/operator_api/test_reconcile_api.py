@@ -189,7 +189,7 @@ async def test_kopf_watches_the_resources_and_writes_nothing_into_them(
     def login(**_: object) -> kopf.ConnectionInfo:
         return kopf.ConnectionInfo(server=tenant.plane.url, token=token, insecure=True)
 
-    async with start(watched_by_kopf(login, lambda: None)) as operator:
+    async with start(watched_by_kopf(login)) as operator:
         await eventually(lambda: operator.is_leader, deadline=20)
         await enqueue(sql, 15)
         tenant.resource(scaling=FAST)

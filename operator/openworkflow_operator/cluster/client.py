@@ -20,6 +20,9 @@ REQUEST_SECONDS: Final = 15
 #: The server ends a watch after this; shorter than what proxies and NATs forget.
 WATCH_SECONDS: Final = 240
 
+#: Of a watch; etcd holds no object that is anywhere near as large.
+LONGEST_LINE: Final = 32 * 2**20
+
 _MERGE: Final = "application/merge-patch+json"
 _APPLY: Final = "application/apply-patch+yaml"
 #: No object ever has this version: etcd's first write makes 2. An apply that asks for it creates,
@@ -60,13 +63,12 @@ class Cluster:
         items: list[Object] = []
         while True:
             answer = await self._call("GET", kind.path(namespace), {**query, "limit": "500"})
-            items += answer["items"]
-            version, more = (
-                answer["metadata"]["resourceVersion"],
-                answer["metadata"].get("continue"),
-            )
-            if not more:
-                return items, version
+            page, metadata = answer.get("items"), answer.get("metadata")
+            if not isinstance(page, list) or not isinstance(metadata, dict):
+                raise ClusterError(0, "NoList", "what answered is not the API server's list")
+            items += map(_object, page)
+            if not (more := metadata.get("continue")):
+                return items, str(metadata.get("resourceVersion", ""))
             query["continue"] = more
 
     async def watch(
@@ -83,14 +85,13 @@ class Cluster:
         response = await self._send("GET", kind.path(namespace), query, timeout=WATCH_SECONDS + 30)
         try:
             await self._check(response)
-            async for line in response.content:
-                event = json.loads(line)
-                if event["type"] == "ERROR":
-                    status = event["object"]
-                    raise ClusterError(
-                        status.get("code", 500), status.get("reason", ""), status.get("message", "")
-                    )
-                yield event["type"], event["object"]
+            async for line in _lines(response):
+                event = _parsed(line)
+                change, item = str(event.get("type")), event.get("object")
+                if change == "ERROR" and isinstance(item, dict):
+                    code, reason = item.get("code", 500), item.get("reason", "")
+                    raise ClusterError(code, reason, item.get("message", ""))
+                yield change, _object(item, is_named=change != "BOOKMARK")
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ClusterError(0, type(error).__name__, "the watch was cut") from error
         finally:
@@ -99,8 +100,10 @@ class Cluster:
     async def find(self, kind: Kind, namespace: str, name: str) -> Object | None:
         """The object, whoever made it; asked for as a list, which the operator may read anyway."""
         query = {"fieldSelector": f"metadata.name={name}"}
-        items = (await self._call("GET", kind.path(namespace), query))["items"]
-        return items[0] if items else None
+        items = (await self._call("GET", kind.path(namespace), query)).get("items")
+        if not isinstance(items, list):
+            raise ClusterError(0, "NoList", "what answered is not the API server's list")
+        return _object(items[0]) if items else None
 
     async def apply(self, kind: Kind, manifest: Mapping[str, Any], uid: str | None) -> Object:
         """Server-side apply: make the object have these fields, and own them.
@@ -188,8 +191,7 @@ class Cluster:
         response = await self._send(verb, path, query, body, content_type)
         try:
             await self._check(response)
-            answer: Object = json.loads(await response.read())
-            return answer
+            return _parsed(await response.read())
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ClusterError(0, type(error).__name__, "the answer was cut") from error
         finally:
@@ -234,3 +236,34 @@ class Cluster:
         if not isinstance(status, dict):
             raise ClusterError(response.status, response.reason or "", text[:200])
         raise ClusterError(response.status, status.get("reason", ""), status.get("message", ""))
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The lines of a stream; aiohttp's own are 128 KiB at most, and an object may have more."""
+    rest = b""
+    async for some in response.content.iter_any():
+        *lines, rest = (rest + some).split(b"\n") if b"\n" in some else (rest + some,)
+        for line in filter(None, lines):
+            yield line
+        if len(rest) > LONGEST_LINE:
+            raise ClusterError(0, "LineTooLong", "what answered is not the API server's watch")
+
+
+def _parsed(text: bytes) -> Object:
+    """A JSON object; a cut line, or a proxy's page, is an answer that did not come."""
+    try:
+        answer = json.loads(text)
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict):
+        raise ClusterError(0, "NoObject", "what answered is not the API server, or it was cut")
+    return answer
+
+
+def _object(item: Any, is_named: bool = True) -> Object:
+    """The item, if it is an object of Kubernetes with what the store knows objects by."""
+    metadata = item.get("metadata") if isinstance(item, dict) else None
+    names = ("name", "namespace", "resourceVersion") if is_named else ("resourceVersion",)
+    if not isinstance(metadata, dict) or not all(isinstance(metadata.get(n), str) for n in names):
+        raise ClusterError(0, "NoObject", "what answered is not the API server's object")
+    return dict(item)

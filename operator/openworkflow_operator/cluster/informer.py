@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from typing import Final
 
 from openworkflow_operator.api.kinds import Kind
@@ -16,7 +17,10 @@ from openworkflow_operator.cluster.store import Store
 
 logger = logging.getLogger(__name__)
 
+FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 30.0
+#: A watch that lasted so long was one; the next fault begins with the shortest pause again.
+SHORTEST_WATCH_SECONDS: Final = 5.0
 #: How often to look whether a kind that the cluster does not serve has been installed.
 ABSENT_PAUSE_SECONDS: Final = 60.0
 
@@ -50,18 +54,22 @@ class Informer:
                     await self._watch(version)
             except ClusterError as error:
                 await self._recover(error)
+            except Exception:
+                # One object that nobody thought of must not end what all others rely on.
+                logger.exception("a fault of the operator itself, in the watch of %s", self.kind)
+                await self._pause()
 
     async def relist(self) -> str:
         """Take in a full list; returns the version from which to watch."""
         items, version = await self._cluster.list(self.kind, self._namespace, self._selector)
         self._store.replace(self.kind, self._namespace, items, version)
         self.is_served = True
-        self._failures = 0
         self.listed.set()
         return version
 
     async def _watch(self, version: str) -> None:
         while True:
+            began = time.monotonic()
             stream = self._cluster.watch(self.kind, self._namespace, self._selector, version)
             async for change, item in stream:
                 version = item["metadata"]["resourceVersion"]
@@ -69,17 +77,24 @@ class Informer:
                     self._store.remove(self.kind, item)
                 elif change != "BOOKMARK":
                     self._store.put(self.kind, item)
+            if time.monotonic() - began >= SHORTEST_WATCH_SECONDS:
+                self._failures = 0
+            else:  # a server that ends every watch at once must not be asked without a pause
+                await self._pause()
 
     async def _recover(self, error: ClusterError) -> None:
-        if error.status == 410:
-            return  # the watch fell too far behind; a new list is all it takes
         if error.status == 404:
             self.is_served = False
             self._store.replace(self.kind, self._namespace, [], "")
             self.listed.set()
             await asyncio.sleep(ABSENT_PAUSE_SECONDS)
             return
+        if error.status != 410:  # it fell too far behind; a new list is all it takes
+            logger.warning("%s cannot be watched: %s", self.kind.plural, error)
+        await self._pause()
+
+    async def _pause(self) -> None:
+        """Wait longer each time, until a watch has lasted."""
+        pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures, 10))
         self._failures += 1
-        pause = min(LONGEST_PAUSE_SECONDS, 0.5 * 2.0 ** min(self._failures, 10))
-        logger.warning("%s cannot be watched: %s", self.kind.plural, error)
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))
