@@ -26,6 +26,7 @@ from openworkflow_operator.cluster.store import Store
 from openworkflow_operator.database.connection import ConnectOptions
 from openworkflow_operator.database.observatory import Look, Observatory
 from openworkflow_operator.database.retention import Pruner, Rest
+from openworkflow_operator.database.routes import Router
 from openworkflow_operator.reconcile import Reconciler
 from openworkflow_operator.report import health
 from openworkflow_operator.report.metrics import Metrics
@@ -34,6 +35,8 @@ from openworkflow_operator.work import WorkQueue
 
 logger = logging.getLogger(__name__)
 
+#: A visit asks only the API server; one that takes so long is given up, and made again.
+VISIT_SECONDS: Final = 120.0
 #: Without a completed full visit, or the end of a single one, for this long it counts as dead.
 STALLED_SECONDS: Final = 300.0
 
@@ -96,13 +99,22 @@ class Operator:
 
     def not_ready(self) -> str | None:
         """What is missing before this process could act."""
-        if any(not informer.listed.is_set() for informer in self._informers):
+        if any(not informer.settled.is_set() for informer in self._informers):
             return "the cluster was not listed yet"
+        listed = {informer.kind for informer in self._informers if informer.listed.is_set()}
+        refused = {
+            informer.kind.plural for informer in self._informers if informer.kind not in listed
+        }
+        if refused:
+            return f"the operator may not list {', '.join(sorted(refused))}: check its Role"
         return None
 
     async def _lead(self) -> None:
+        # Of every kind something has to be known; a namespace that may not be listed is left out.
+        for kind in {informer.kind for informer in self._informers}:
+            await self._listed_somewhere(kind)
         for informer in self._informers:
-            await informer.listed.wait()
+            await informer.settled.wait()
         async with self._leadership.held():
             self.metrics.leader.set(1)
             self._led_at = time.monotonic()
@@ -110,23 +122,38 @@ class Operator:
             async with (
                 Observatory(self.queue.add, options, self._count_look) as observatory,
                 self._pruner(options) as pruner,
+                Router(observatory, self.queue.add) as router,
                 asyncio.TaskGroup() as workers,
             ):
-                reconciler = self._reconciler(observatory, pruner)
+                reconciler = self._reconciler(observatory, pruner, router)
                 for key in self.store.resources():
                     self.queue.add(key)
                 for _ in range(self.settings.workers):
                     workers.create_task(self._work(reconciler, observatory), name="worker")
+
+    async def _listed_somewhere(self, kind: kinds.Kind) -> None:
+        listed = [
+            asyncio.ensure_future(informer.listed.wait())
+            for informer in self._informers
+            if informer.kind == kind
+        ]
+        try:
+            await asyncio.wait(listed, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in listed:
+                each.cancel()
 
     async def _work(self, reconciler: Reconciler, observatory: Observatory) -> None:
         while True:
             key = await self.queue.take()
             started = time.perf_counter()
             try:
-                again_after = await reconciler.reconcile(key)
-            except ClusterError as error:
+                async with asyncio.timeout(VISIT_SECONDS):
+                    again_after = await reconciler.reconcile(key)
+            except (ClusterError, TimeoutError) as error:
                 pause = self.queue.failed(key)
-                result = "refused" if 400 <= error.status < 500 else "failed"
+                status = error.status if isinstance(error, ClusterError) else 0
+                result = "refused" if 400 <= status < 500 else "failed"
                 logger.warning("%s is visited again in %.1f s: %s", key, pause, error)
             except Exception:
                 self.queue.failed(key)
@@ -155,13 +182,24 @@ class Operator:
             self.metrics.last_resync.set_to_current_time()
 
     async def relist(self) -> None:
-        """Take in full lists of everything."""
+        """Take in full lists of everything that may be listed.
+
+        Raises ClusterError if the API server did not answer once, or refused everything.
+        """
+        failure, is_answered = None, False
         for informer in self._informers:
             try:
                 await informer.relist()
+                is_answered = True
             except ClusterError as error:
-                if error.status != 404:
+                if error.status == 404:
+                    continue
+                failure = error
+                if error.status != 403:
                     raise
+                logger.warning("%s may not be listed: %s", informer.kind.plural, error)
+        if failure is not None and not is_answered:
+            raise failure
 
     def _pruner(self, options: ConnectOptions) -> Pruner:
         def deleted(key: Key, runs: int) -> None:
@@ -172,12 +210,13 @@ class Operator:
 
         return Pruner(self.queue.add, deleted, failed, options, self.rest)
 
-    def _reconciler(self, observatory: Observatory, pruner: Pruner) -> Reconciler:
+    def _reconciler(self, observatory: Observatory, pruner: Pruner, router: Router) -> Reconciler:
         return Reconciler(
             self.cluster,
             self.store,
             observatory,
             pruner,
+            router,
             self.metrics,
             self.queue.add,
             self.settings.max_replicas,

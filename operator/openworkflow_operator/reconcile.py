@@ -22,13 +22,12 @@ from openworkflow_operator.cluster.credentials import Credentials, CredentialsRe
 from openworkflow_operator.cluster.recorder import Recorder
 from openworkflow_operator.cluster.store import Object, Store
 from openworkflow_operator.database.answers import Question
-from openworkflow_operator.database.diagnosis import diagnose
 from openworkflow_operator.database.observatory import Observatory, Target
 from openworkflow_operator.database.retention import Pruner, Retention
-from openworkflow_operator.database.routes import carry_out
+from openworkflow_operator.database.routes import Router
 from openworkflow_operator.decide.build_planner import plan_builds, unproven_build
 from openworkflow_operator.decide.faults import Fault
-from openworkflow_operator.decide.observation import DatabaseProblem, DatabaseView
+from openworkflow_operator.decide.observation import DatabaseProblem, DatabaseView, Observation
 from openworkflow_operator.decide.planner import Observed, Plan, Recollection, plan, policy_of
 from openworkflow_operator.decide.pods import Pod, replicas_of
 from openworkflow_operator.decide.rivals import Identity, Rivals
@@ -73,8 +72,6 @@ class _Visited:
 
     past: Recollection = field(default_factory=Recollection)
     written_at: float = 0.0
-    obstacle: DatabaseProblem | None = None
-    """Why the database did not take what a rollout decided."""
 
 
 class Reconciler:
@@ -86,13 +83,14 @@ class Reconciler:
         store: Store,
         observatory: Observatory,
         pruner: Pruner,
+        router: Router,
         metrics: Metrics,
         enqueue: Callable[[Key], None],
         replicas_limit: int = 1000,
         service_monitors_exist: Callable[[], bool] = lambda: False,
     ) -> None:
         self._cluster, self._store = cluster, store
-        self._observatory, self._pruner = observatory, pruner
+        self._observatory, self._pruner, self._router = observatory, pruner, router
         self._metrics, self._enqueue = metrics, enqueue
         self._replicas_limit = replicas_limit
         self._service_monitors_exist = service_monitors_exist
@@ -115,13 +113,11 @@ class Reconciler:
         visited = self._visited.setdefault(key, _Visited())
         observed = await self._observe(resource, visited)
         decide = plan_builds if resource.rollout.is_pinned else plan
-        decided = decide(observed, visited.past, time.monotonic())
+        past = replace(visited.past, acted_serial=self._router.acted(key))
+        decided = decide(observed, past, time.monotonic())
         visited.past = decided.next
         applied = await self._applier.apply(resource, decided)
-        if decided.actions:
-            visited.obstacle = await self._route(resource, decided)
-            acted = self._observatory.serial
-            visited.past = replace(visited.past, acted_serial=acted)
+        await self._route(resource, observed, decided)
         await self._report(resource, visited, observed, decided, applied.faults)
         if applied.failure is not None:
             raise applied.failure
@@ -138,6 +134,7 @@ class Reconciler:
     def _forget(self, key: Key) -> None:
         self._visited.pop(key, None)
         self._observatory.forget(key)
+        self._router.forget(key)
         self._pruner.forget(key)
         self._credentials.forget(key)
         self._metrics.forget(key)
@@ -175,6 +172,7 @@ class Reconciler:
         key = resource.key
         if credentials.dsn is None or conflict is not None:
             self._observatory.forget(key)
+            self._router.forget(key)
             return credentials.problem
         policy = policy_of(resource, self._replicas_limit)
         seconds = visited.past.memory.service_seconds
@@ -235,22 +233,16 @@ class Reconciler:
         if self._store.resource(resource.key) is not None:  # not deleted in the meantime
             self._rivals.claim(resource, _identity(resource, credentials))
 
-    async def _route(self, resource: WorkflowNamespace, decided: Plan) -> DatabaseProblem | None:
-        """Carry out in the database what the rollout decided, and look again."""
-        credentials = await self._credentials.read(resource, False)
-        if credentials.dsn is None:
-            return credentials.problem
-        where = (credentials.dsn, resource.database.schema, resource.namespace_id)
-        try:
-            await carry_out(decided.actions, *where, self._observatory.options)
-        except Exception as error:
-            # The class is ours or asyncpg's; the text could hold what is secret. The next look
-            # decides anew.
-            problem = diagnose(error)
-            logger.warning("%s: a rollout cannot go on: %s", resource.key, problem.reason)
-            return problem
-        self._observatory.hurry(resource.key)
-        return None
+    async def _route(self, resource: WorkflowNamespace, observed: Observed, decided: Plan) -> None:
+        """Have carried out in the database what the rollout decided, beside the visits."""
+        view = observed.database
+        if decided.actions:
+            dsn = (await self._credentials.read(resource, False)).dsn
+            if dsn is not None:
+                where = (dsn, resource.database.schema, resource.namespace_id)
+                self._router.start(resource.key, decided.actions, *where)
+        elif isinstance(view, Observation) and view.serial > self._router.acted(resource.key):
+            self._router.settle(resource.key)
 
     async def _report(
         self,
@@ -273,7 +265,7 @@ class Reconciler:
             faults=faults,
             conflict=observed.conflict,
             scaled=scaled,
-            phases=obstructed(decided.phases, visited.obstacle),
+            phases=obstructed(decided.phases, self._router.problem(resource.key)),
             fleets=self._store.fleets(resource.key, resource.uid),
         )
         status = status_of(facts, datetime.now(UTC))

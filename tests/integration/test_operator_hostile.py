@@ -17,9 +17,8 @@ import pytest
 
 from openworkflow_operator.database import connection
 from openworkflow_operator.database.answers import Question, build_id, observation
-from openworkflow_operator.database.bounded import AnswerTooLarge
 from openworkflow_operator.database.connection import MOST_BYTES, ConnectOptions, Database
-from openworkflow_operator.database.diagnosis import UnusableAnswer, diagnose
+from openworkflow_operator.database.diagnosis import AnswerTooLarge, UnusableAnswer, diagnose
 from openworkflow_operator.database.dsn import Dsn, TlsMode
 
 LOCAL = ConnectOptions(allow_loopback=True)

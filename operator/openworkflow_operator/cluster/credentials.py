@@ -62,7 +62,12 @@ class CredentialsReader:
         fresh *= random.uniform(0.8, 1.0)  # so that not all are read at once
         if known is not None and known.source == source and now - known.at < fresh:
             return known.credentials
-        value, problem = await self._value(resource)
+        try:
+            value, problem = await self._value(resource)
+        except ClusterError:
+            if known is None or known.source != source:
+                raise
+            return known.credentials  # one Secret that cannot be read now stops no visit
         unchanged = known is not None and known.source == source and known.value == value
         if known is not None and unchanged and value is not None:
             self._readings[resource.key] = _Reading(source, value, now, known.credentials)

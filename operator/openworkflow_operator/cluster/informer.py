@@ -42,6 +42,8 @@ class Informer:
         self._failures = 0
         self.listed = asyncio.Event()
         """Set once the first list is in the store, or the kind is known to be absent."""
+        self.settled = asyncio.Event()
+        """Set once it is listed, or the operator was told that it may not list it."""
         self.is_served = False
         """Whether the API server knows the kind."""
 
@@ -65,6 +67,7 @@ class Informer:
         self._store.replace(self.kind, self._namespace, items, version)
         self.is_served = True
         self.listed.set()
+        self.settled.set()
         return version
 
     async def _watch(self, version: str) -> None:
@@ -87,8 +90,11 @@ class Informer:
             self.is_served = False
             self._store.replace(self.kind, self._namespace, [], "")
             self.listed.set()
+            self.settled.set()
             await asyncio.sleep(ABSENT_PAUSE_SECONDS)
             return
+        if error.status == 403:
+            self.settled.set()  # the other namespaces must not wait for somebody's Role
         if error.status != 410:  # it fell too far behind; a new list is all it takes
             logger.warning("%s cannot be watched: %s", self.kind.plural, error)
         await self._pause()

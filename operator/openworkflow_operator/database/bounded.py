@@ -1,42 +1,62 @@
-"""An event loop for one connection, that reads no more from its server than it was allowed.
+"""An event loop for one connection, that lets its server do no more than it was allowed.
 
 The server of a tenant may be hostile: it need not care for LIMIT, and asyncpg takes in whatever
 comes, the answer to the password included. asyncpg takes its connections from the loop it is
-given, so this one hands it connections that count.
+given, so this one hands it connections that count, and that lead where it was checked.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, TypeVar
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import asyncpg
+
+from openworkflow_operator.database.diagnosis import AnswerTooLarge, CostlyLogin
+from openworkflow_operator.database.login import Login
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
-
-class AnswerTooLarge(OSError):
-    """The server sent more than it may. An OSError, which asyncio closes on without a log."""
+#: What may arrive between two looks: some thousand notifications.
+MOST_IDLE_BYTES: Final = 256 * 2**10
 
 
 class BoundedLoop:
-    """The running loop, in whose connections at most `limit` bytes arrive between two resets."""
+    """The running loop, in whose connections at most `limit` bytes arrive for one answer."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, resolve: Resolve) -> None:
         self._loop = asyncio.get_running_loop()
-        self._limit, self._received = limit, 0
+        self._most, self._limit, self._received = limit, limit, 0
+        self._resolve = resolve
+        self._found: dict[tuple[str, int], Sequence[str]] = {}
         self._transports: list[asyncio.Transport] = []
+        self.total = 0
+        """Bytes that arrived so far."""
+        self.refusal: Exception | None = None
+        """Why a connection was cut."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loop, name)
 
-    @property
-    def exceeded(self) -> bool:
-        """Whether a connection was cut because too much arrived."""
-        return self._received > self._limit
+    @contextlib.asynccontextmanager
+    async def limited(self, seconds: float) -> AsyncIterator[None]:
+        """Give the server this much time, and the bytes of one answer.
 
-    def reset(self) -> None:
-        """Allow as much again."""
-        self._received = 0
+        Afterwards only what may come without being asked for.
+        """
+        self._limit, self._received = self._most, 0
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except Exception as error:
+            if self.refusal is not None:
+                raise self.refusal from error
+            raise
+        finally:
+            self._limit, self._received = MOST_IDLE_BYTES, 0
 
     def abort(self) -> None:
         """Close every connection; asyncpg forgets some that fail in their first moments."""
@@ -45,32 +65,80 @@ class BoundedLoop:
         self._transports.clear()
 
     async def create_connection(
-        self, factory: Callable[[], P], *arguments: Any, **options: Any
+        self, factory: Callable[[], P], host: str, port: int, **options: Any
     ) -> tuple[asyncio.Transport, P]:
-        """As asyncio's; what arrives without TLS is counted."""
-        transport, protocol = await self._loop.create_connection(
-            lambda: self._counting(factory()), *arguments, **options
-        )
-        self._transports.append(transport)
-        return transport, protocol
+        """As asyncio's, to an address that was checked; what arrives is counted.
 
-    async def start_tls(self, *arguments: Any, **options: Any) -> asyncio.Transport | None:
-        """As asyncio's; what arrives within TLS is counted from the next `set_protocol` on."""
-        transport: Any = await self._loop.start_tls(*arguments, **options)
-        if transport is not None:
-            attach = transport.set_protocol
-            transport.set_protocol = lambda protocol: attach(self._counting(protocol))
-        return transport  # type: ignore[no-any-return]
+        A name is looked up once: it may lead elsewhere a moment later.
+        """
+        if (host, port) not in self._found:
+            self._found[host, port] = await self._resolve(host, port)
+        failure: OSError | None = None
+        for address in self._found[host, port]:
+            try:
+                transport, protocol = await self._loop.create_connection(
+                    lambda: self._counting(self._guarded(factory())), address, port, **options
+                )
+            except OSError as error:
+                failure = error
+                continue
+            self._transports.append(transport)
+            return transport, protocol
+        raise failure or OSError("the name has no address")
+
+    async def start_tls(
+        self, transport: asyncio.Transport, *arguments: Any, **options: Any
+    ) -> asyncio.Transport | None:
+        """As asyncio's; what arrives after the handshake is counted as it is on the wire."""
+        secured: Any = await self._loop.start_tls(transport, *arguments, **options)
+        if secured is not None:
+            self._count_wire(transport)
+            attach = secured.set_protocol
+            secured.set_protocol = lambda protocol: attach(self._guarded(protocol))
+        return secured  # type: ignore[no-any-return]
+
+    def _take(self, size: int) -> None:
+        self.total += size
+        self._received += size
+        if self._received > self._limit:
+            self.refusal = AnswerTooLarge()
+            raise self.refusal
 
     def _counting(self, protocol: P) -> P:
         # Set on the object: asyncpg needs its own protocol back, not one around it.
         receive = protocol.data_received  # type: ignore[attr-defined]
 
         def data_received(data: bytes) -> None:
-            self._received += len(data)
-            if self.exceeded:
-                raise AnswerTooLarge
+            self._take(len(data))
             receive(data)
 
         protocol.data_received = data_received  # type: ignore[attr-defined]
+        return protocol
+
+    def _count_wire(self, transport: asyncio.Transport) -> None:
+        protocol: Any = transport.get_protocol()
+        receive = protocol.buffer_updated
+
+        def buffer_updated(size: int) -> None:
+            self._take(size)
+            receive(size)
+
+        protocol.buffer_updated = buffer_updated
+
+    def _guarded(self, protocol: P) -> P:
+        if not isinstance(protocol, asyncpg.protocol.Protocol):
+            return protocol
+        guarded: Any = protocol
+        receive, login = guarded.data_received, Login()
+
+        def data_received(data: bytes) -> None:
+            try:
+                ready = login.take(data)
+            except (AnswerTooLarge, CostlyLogin) as error:
+                self.refusal = error
+                raise
+            if ready:
+                receive(ready)
+
+        guarded.data_received = data_received
         return protocol

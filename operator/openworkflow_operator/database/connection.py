@@ -6,11 +6,10 @@ PgBouncer in transaction mode too; there NOTIFY is not heard, and polling remain
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
@@ -28,9 +27,10 @@ from openworkflow_operator.database.answers import (
     new_runs,
     observation,
 )
-from openworkflow_operator.database.bounded import AnswerTooLarge, BoundedLoop
+from openworkflow_operator.database.bounded import BoundedLoop
 from openworkflow_operator.database.diagnosis import SchemaMissing, SchemaTooNew, UnusableAnswer
 from openworkflow_operator.database.dsn import Dsn, TlsMode, check_address, tls_context
+from openworkflow_operator.database.resolving import Resolver
 from openworkflow_operator.decide.observation import NewRuns, Observation
 from openworkflow_operator.decide.rollout import MOST_BUILDS, BuildView
 
@@ -84,6 +84,15 @@ class ConnectOptions:
     ca_file: str | None = None
     allow_loopback: bool = False
     """Only for development, where the database is on the operator's machine."""
+    resolver: Resolver = field(default_factory=Resolver, compare=False)
+
+    async def addresses(self, host: str, port: int) -> Sequence[str]:
+        """Where the host is; InvalidUrl if that leads back to the operator."""
+        found = await self.resolver.addresses(host, port)
+        if not self.allow_loopback:
+            for address in found:
+                check_address(address)
+        return found
 
 
 class Database:
@@ -103,11 +112,9 @@ class Database:
         Raises what `diagnosis.diagnose` understands: OSError, TimeoutError, asyncpg's errors,
         InvalidUrl, SchemaMissing and SchemaTooNew.
         """
-        budget = BoundedLoop(MOST_BYTES)
+        budget = BoundedLoop(MOST_BYTES, options.addresses)
         try:
-            async with _limited(budget, CONNECT_SECONDS * len(dsn.hosts) + LOOK_SECONDS):
-                if not options.allow_loopback:
-                    await _check_addresses(dsn)
+            async with budget.limited(CONNECT_SECONDS * len(dsn.hosts) + LOOK_SECONDS):
                 self = cls(await _connect(dsn, options, budget), schema, budget)
                 try:
                     await self._check_contract()
@@ -124,10 +131,15 @@ class Database:
         """Whether only a new connection helps."""
         return bool(self._connection.is_closed())
 
+    @property
+    def received(self) -> int:
+        """How many bytes the server has sent since the connection was made."""
+        return self._budget.total
+
     async def look(self, questions: Sequence[Question], serial: int) -> dict[str, Observation]:
         """Answer all questions with one statement, by namespace id."""
         statement = _statement("observation.sql", self._schema)
-        async with _limited(self._budget, LOOK_SECONDS):
+        async with self._budget.limited(LOOK_SECONDS):
             rows = await self._read(statement, *_columns(questions, *_LIMITS))
             asked = {question.namespace_id: question for question in questions}
             waits = [row["namespace_id"] for row in rows if row["due"] or row["waking"]]
@@ -184,7 +196,7 @@ class Database:
         self, file: str, *arguments: object, first: tuple[str, *tuple[object, ...]] | None = None
     ) -> list[Any]:
         """Run one of the statements that change something, in a transaction after `first`."""
-        async with _limited(self._budget, PRUNE_SECONDS):
+        async with self._budget.limited(PRUNE_SECONDS):
             return await self._transaction(
                 _WRITE,
                 "COMMIT",
@@ -201,7 +213,7 @@ class Database:
     async def listen(self, namespace_ids: Sequence[str], on_work: Callable[[], None]) -> None:
         """Hear of new work in exactly these namespaces from now on."""
         wanted = {_work_channel(self._schema, namespace_id) for namespace_id in namespace_ids}
-        async with _limited(self._budget, LOOK_SECONDS):
+        async with self._budget.limited(LOOK_SECONDS):
             for channel in self._listening.keys() - wanted:
                 await self._connection.remove_listener(channel, self._listening.pop(channel))
             for channel in wanted - self._listening.keys():
@@ -217,7 +229,7 @@ class Database:
     async def prune(self, kept: Sequence[Kept], after: UUID, page: int) -> Pruned:
         """Delete what is old on the page of the table that follows this id."""
         statement = _statement("prune.sql", self._schema)
-        async with _limited(self._budget, PRUNE_SECONDS):
+        async with self._budget.limited(PRUNE_SECONDS):
             rows = await self._transaction(
                 _WRITE,
                 "COMMIT",
@@ -277,19 +289,6 @@ class Database:
             raise SchemaTooNew
 
 
-@contextlib.asynccontextmanager
-async def _limited(budget: BoundedLoop, seconds: float) -> AsyncIterator[None]:
-    """Give the server this much time, and the bytes of one answer."""
-    budget.reset()
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except Exception as error:
-        if budget.exceeded:
-            raise AnswerTooLarge from error
-        raise
-
-
 async def _connect(dsn: Dsn, options: ConnectOptions, budget: BoundedLoop) -> Any:
     context = tls_context(dsn.tls, options.ca_file)
     arguments: dict[str, Any] = {
@@ -310,15 +309,6 @@ async def _connect(dsn: Dsn, options: ConnectOptions, budget: BoundedLoop) -> An
         if dsn.tls is not TlsMode.PREFER or "rejected SSL upgrade" not in str(error):
             raise
     return await asyncpg.connect(**arguments, ssl=False)
-
-
-async def _check_addresses(dsn: Dsn) -> None:
-    """Refuse names that lead back to the operator; a literal address is one of itself."""
-    loop = asyncio.get_running_loop()
-    for host, port in zip(dsn.hosts, dsn.ports, strict=True):
-        check_address(host)
-        for *_, address in await loop.getaddrinfo(host, port):
-            check_address(str(address[0]))
 
 
 def _heard(on_work: Callable[[], None]) -> Callable[..., None]:

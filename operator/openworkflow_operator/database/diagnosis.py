@@ -13,7 +13,6 @@ from typing import Final
 
 import asyncpg
 
-from openworkflow_operator.database.bounded import AnswerTooLarge
 from openworkflow_operator.database.dsn import InvalidUrl
 from openworkflow_operator.decide.observation import DatabaseProblem, DatabaseReason
 
@@ -28,6 +27,14 @@ class SchemaMissing(Exception):
 
 class UnusableAnswer(Exception):
     """The server answered something else than was asked for."""
+
+
+class AnswerTooLarge(OSError):
+    """The server sent more than it may. An OSError, which asyncio closes on without a log."""
+
+
+class CostlyLogin(OSError):
+    """The server asks for more work than it is given; the message says how much that is."""
 
 
 _ADVICE: Final = {
@@ -78,6 +85,8 @@ def diagnose(error: BaseException, pruning: bool = False) -> DatabaseProblem:
     """The reason of the condition, and what to do about it."""
     if isinstance(error, InvalidUrl):
         return DatabaseProblem(DatabaseReason.INVALID_URL, str(error))
+    if isinstance(error, CostlyLogin):
+        return DatabaseProblem(DatabaseReason.AUTHENTICATION_FAILED, str(error))
     reason = _reason(error)
     advice = _ADVICE | _PRUNING_ADVICE if pruning else _ADVICE
     return DatabaseProblem(reason, advice[reason])

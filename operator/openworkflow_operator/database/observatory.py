@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 LONGEST_PAUSE_SECONDS: Final = 30.0
 #: However many wake-ups come in, this is the shortest time between two looks.
 SHORTEST_PAUSE_SECONDS: Final = 0.2
+#: What a server may have the operator take in over time: after a large answer the next look waits.
+BYTES_PER_SECOND: Final = 512 * 2**10
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,10 @@ class Observatory:
         return self._options
 
 
+def _growing(times: int) -> float:
+    return min(LONGEST_PAUSE_SECONDS, 2.0 ** min(times, 10))
+
+
 class _Observer:
     """The loop of one database."""
 
@@ -141,7 +147,7 @@ class _Observer:
         self._observatory, self._dsn, self._schema = observatory, dsn, schema
         self._targets: dict[Key, Target] = {}
         self._wake = asyncio.Event()
-        self._failures = 0
+        self._failures = self._reconnects = self._received = 0
         self._database: Database | None = None
         self._task = asyncio.create_task(self._run(), name="observer")
 
@@ -171,7 +177,7 @@ class _Observer:
                 started = time.monotonic()
                 self._wake.clear()
                 await self._look()
-                await asyncio.sleep(SHORTEST_PAUSE_SECONDS)
+                await asyncio.sleep(self._shortest_pause())
                 pause = self._pause() - (time.monotonic() - started)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(max(0.0, pause)):
@@ -201,7 +207,11 @@ class _Observer:
     async def _ask(self, targets: dict[Key, Target], serial: int) -> dict[str, DatabaseView]:
         if self._database is None or self._database.is_closed:
             options = self._observatory.options
+            self._database, self._received = None, 0
+            self._reconnects += 1
             self._database = await Database.connect(self._dsn, self._schema, options)
+        else:
+            self._reconnects = 0
         idle = [target.question.namespace_id for target in targets.values() if target.idle]
         await self._database.listen(idle, self._wake.set)
         questions = {target.question.namespace_id: target.question for target in targets.values()}
@@ -211,8 +221,18 @@ class _Observer:
         """Until the next look: the shortest period asked for, longer while looks fail."""
         period = min((target.poll_seconds for target in self._targets.values()), default=60.0)
         if self._failures:
-            period = max(period, min(LONGEST_PAUSE_SECONDS, 2.0**self._failures))
+            period = max(period, _growing(self._failures))
         return period * random.uniform(0.9, 1.1)
+
+    def _shortest_pause(self) -> float:
+        """Until the next look whatever asks for one: what a look costs is paid for in time.
+
+        A login costs the most, so a server that hangs up each time is asked less and less often.
+        """
+        received = self._database.received if self._database else 0
+        answers, self._received = max(0, received - self._received), received
+        logins = _growing(self._reconnects - 1) if self._reconnects > 1 else 0.0
+        return max(SHORTEST_PAUSE_SECONDS, answers / BYTES_PER_SECOND, logins)
 
     def _disconnect(self) -> None:
         if self._database is not None:

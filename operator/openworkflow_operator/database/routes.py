@@ -1,17 +1,25 @@
 """Carries out in a tenant's database what a rollout decided: shares, canaries, retired builds.
 
 Each action is safe to repeat: an operator that was killed after half of them is followed by one
-that decides anew from what is there.
+that decides anew from what is there. No visit waits for it, since a slow database would hold a
+visitor for minutes, and a few of them all.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, assert_never
 
+from openworkflow_operator.api.spec import Key
 from openworkflow_operator.database.connection import ConnectOptions, Database
+from openworkflow_operator.database.diagnosis import diagnose
 from openworkflow_operator.database.dsn import Dsn
+from openworkflow_operator.database.observatory import Observatory
+from openworkflow_operator.decide.observation import DatabaseProblem
 from openworkflow_operator.decide.rollout import (
     Action,
     Hold,
@@ -23,8 +31,83 @@ from openworkflow_operator.decide.rollout import (
 
 logger = logging.getLogger(__name__)
 
-#: Batches of left-over runs that one visit moves or fails; the next visit goes on.
+#: Batches of left-over runs that are moved or failed at once; the next look leads to more.
 BATCHES_OF_A_VISIT: Final = 10
+#: For all actions that one look led to; what is left is decided anew.
+ROUTE_SECONDS: Final = 120.0
+
+
+@dataclass(slots=True)
+class _Work:
+    """What is being done for one resource, or was last."""
+
+    task: asyncio.Task[None] | None = None
+    serial: int = -1
+    """The last look that may have missed it."""
+    problem: DatabaseProblem | None = None
+
+
+class Router:
+    """Carries out decisions, those of one resource at a time. Use as an async context.
+
+    `on_end` hears of each resource whose decisions were carried out, or not.
+    """
+
+    def __init__(self, observatory: Observatory, on_end: Callable[[Key], None]) -> None:
+        self._observatory, self._on_end = observatory, on_end
+        self._work: dict[Key, _Work] = {}
+
+    async def __aenter__(self) -> Router:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for key in list(self._work):
+            self.forget(key)
+
+    def start(
+        self, key: Key, actions: Sequence[Action], dsn: Dsn, schema: str, namespace_id: str
+    ) -> None:
+        """Begin with these, unless something is under way for the resource."""
+        work = self._work.setdefault(key, _Work())
+        if work.task is None:
+            doing = self._do(key, work, actions, (dsn, schema, namespace_id))
+            work.task = asyncio.create_task(doing, name="router")
+
+    def acted(self, key: Key) -> int:
+        """The last look that may have missed what was done; while it is being done, all may."""
+        work = self._work.get(key, _Work())
+        return work.serial if work.task is None else sys.maxsize
+
+    def problem(self, key: Key) -> DatabaseProblem | None:
+        """Why the database did not take the last decision."""
+        return self._work.get(key, _Work()).problem
+
+    def settle(self, key: Key) -> None:
+        """A look from after the last decision left nothing to do."""
+        if key in self._work:
+            self._work[key].problem = None
+
+    def forget(self, key: Key) -> None:
+        """The resource is gone, or another one acts."""
+        work = self._work.pop(key, None)
+        if work is not None and work.task is not None:
+            work.task.cancel()
+
+    async def _do(
+        self, key: Key, work: _Work, actions: Sequence[Action], where: tuple[Dsn, str, str]
+    ) -> None:
+        try:
+            async with asyncio.timeout(ROUTE_SECONDS):
+                await carry_out(actions, *where, self._observatory.options)
+            work.problem = None
+        except Exception as error:
+            # The class is ours or asyncpg's; the text could hold what is secret. The next look
+            # decides anew.
+            work.problem = diagnose(error)
+            logger.warning("%s: a rollout cannot go on: %s", key, work.problem.reason)
+        work.task, work.serial = None, self._observatory.serial
+        self._observatory.hurry(key)
+        self._on_end(key)
 
 
 async def carry_out(
