@@ -30,35 +30,16 @@ from openworkflow_operator.decide.faults import Fault
 from openworkflow_operator.decide.observation import DatabaseProblem, DatabaseView, Observation
 from openworkflow_operator.decide.planner import Observed, Plan, Recollection, plan, policy_of
 from openworkflow_operator.decide.pods import Pod, replicas_of
-from openworkflow_operator.decide.rivals import Identity, Rivals
+from openworkflow_operator.decide.rivals import Identity, Rivals, Standing
 from openworkflow_operator.decide.scaling import MOST_COUNTED, observation_cap
 from openworkflow_operator.desired.workload import build_of
-from openworkflow_operator.report.build_status import obstructed
+from openworkflow_operator.report.build_status import Phases, obstructed
+from openworkflow_operator.report.conditions import GOOD_NEWS
 from openworkflow_operator.report.fleet_report import fleet_report
 from openworkflow_operator.report.metrics import Metrics
 from openworkflow_operator.report.status import Facts, news, status_of, worth_writing
 
 logger = logging.getLogger(__name__)
-
-#: Reasons that are no reason to worry.
-_GOOD_NEWS = frozenset(
-    {
-        "Applied",
-        "Current",
-        "Following",
-        "NotPaused",
-        "Pruning",
-        "Ramping",
-        "Reachable",
-        "Ready",
-        "ScaledToZero",
-        "Starting",
-        "Verifying",
-        "WithinLimits",
-        "WorkersReady",
-        "WorkersStarting",
-    }
-)
 
 #: How soon to look again for what a resource needs and nobody announces.
 UNTOLD_RETRY_SECONDS = 4.0
@@ -72,6 +53,9 @@ class _Visited:
 
     past: Recollection = field(default_factory=Recollection)
     written_at: float = 0.0
+    conflict: Key | None = None
+    phases: Phases = field(default_factory=dict)
+    """Where each build stood when nothing was being changed in the database."""
 
 
 class Reconciler:
@@ -145,9 +129,14 @@ class Reconciler:
         view = self._observatory.view(key)
         in_trouble = view is None or isinstance(view, DatabaseProblem)
         credentials = await self._credentials.read(resource, in_trouble)
-        conflict = await self._conflict(resource, credentials)
+        await self._claim(resource, credentials)
+        conflict = self._rivals.standing(key)[1]
         database = self._look(resource, credentials, visited, conflict)
-        self._retain(resource, credentials, visited, conflict)
+        standing, conflict = self._rivals.standing(key)
+        if conflict != visited.conflict:
+            logger.info("%s yields to %s", key, conflict or "nobody")
+            visited.conflict = conflict
+        self._retain(resource, credentials, visited, standing)
         now = datetime.now(UTC)
         return Observed(
             resource=resource,
@@ -157,6 +146,7 @@ class Reconciler:
             database_digest=credentials.digest,
             service_monitors_exist=self._service_monitors_exist(),
             conflict=conflict,
+            waits=standing is Standing.WAITS,
             replicas_limit=self._replicas_limit,
             fleets=self._store.fleets(key, resource.uid),
         )
@@ -193,26 +183,29 @@ class Reconciler:
         idle = visited.past.target == 0
         schema = resource.database.schema
         self._observatory.watch(key, Target(credentials.dsn, schema, question, period, idle))
-        return self._observatory.view(key)
+        view = self._observatory.view(key)
+        if view is not None:
+            self._rivals.prove(key, isinstance(view, Observation))
+        return view
 
     def _retain(
         self,
         resource: WorkflowNamespace,
         credentials: Credentials,
         visited: _Visited,
-        conflict: Key | None,
+        standing: Standing,
     ) -> None:
         """Keep the pruner informed of what to delete."""
         dsn, seconds = credentials.dsn, resource.retention_seconds
-        if dsn is None or not seconds or resource.paused or conflict is not None:
+        if dsn is None or not seconds or resource.paused or standing is not Standing.ACTS:
             self._pruner.forget(resource.key)
             return
         where = (dsn, resource.database.schema, resource.namespace_id)
         spared = unproven_build(resource, visited.past)
         self._pruner.keep(resource.key, Retention(*where, seconds, spared))
 
-    async def _conflict(self, resource: WorkflowNamespace, credentials: Credentials) -> Key | None:
-        """The older resource with the same database, schema and namespace id."""
+    async def _claim(self, resource: WorkflowNamespace, credentials: Credentials) -> None:
+        """Say what the resource claims, once it is known what all that may be its rivals do."""
         if not self._rivals.knows(resource.key):
             # An older one may be visited later; until all are known, nobody can tell who acts.
             async with self._census:
@@ -220,18 +213,24 @@ class Reconciler:
                 for first in range(0, len(elders), SECRETS_AT_ONCE):
                     some = elders[first : first + SECRETS_AT_ONCE]
                     await asyncio.gather(*map(self._take_claim, some))
-        self._rivals.claim(resource, _identity(resource, credentials))
-        return self._rivals.winner(resource.key)
+        self._rivals.claim(resource, _identity(resource, credentials), credentials.dsn)
 
     def _unknown_elders(self, resource: WorkflowNamespace) -> list[WorkflowNamespace]:
         unknown = (key for key in self._store.resources() if not self._rivals.knows(key))
         elders = (_parsed(self._store.resource(key)) for key in unknown)
-        return [elder for elder in elders if elder is not None and elder.rank < resource.rank]
+        return [
+            elder
+            for elder in elders
+            if elder is not None
+            and elder.rank < resource.rank
+            and elder.namespace_id == resource.namespace_id
+            and elder.database.schema == resource.database.schema
+        ]
 
     async def _take_claim(self, resource: WorkflowNamespace) -> None:
         credentials = await self._credentials.read(resource, False)
         if self._store.resource(resource.key) is not None:  # not deleted in the meantime
-            self._rivals.claim(resource, _identity(resource, credentials))
+            self._rivals.claim(resource, _identity(resource, credentials), credentials.dsn)
 
     async def _route(self, resource: WorkflowNamespace, observed: Observed, decided: Plan) -> None:
         """Have carried out in the database what the rollout decided, beside the visits."""
@@ -265,7 +264,7 @@ class Reconciler:
             faults=faults,
             conflict=observed.conflict,
             scaled=scaled,
-            phases=obstructed(decided.phases, self._router.problem(resource.key)),
+            phases=self._phases(resource.key, visited, decided),
             fleets=self._store.fleets(resource.key, resource.uid),
         )
         status = status_of(facts, datetime.now(UTC))
@@ -274,6 +273,13 @@ class Reconciler:
             await self._write(resource, status)
             visited.written_at = time.monotonic()
         await self._tell(resource, decided, status, scaled)
+
+    def _phases(self, key: Key, visited: _Visited, decided: Plan) -> Phases:
+        """Where each build stands; what is decided and not yet written is not so yet."""
+        if not self._router.is_busy(key):
+            visited.phases = decided.phases
+        before = {b: phase for b, phase in visited.phases.items() if b in decided.phases}
+        return obstructed({**decided.phases, **before}, self._router.problem(key))
 
     def _deployments(self, resource: WorkflowNamespace) -> dict[str | None, Object]:
         """The Deployments of the resource by build, the wanted one first."""
@@ -303,7 +309,7 @@ class Reconciler:
         tell = self._recorder.tell
         for condition in news(status, resource.status):
             kind: Literal["Normal", "Warning"]
-            kind = "Normal" if condition.reason in _GOOD_NEWS else "Warning"
+            kind = "Normal" if condition.reason in GOOD_NEWS else "Warning"
             await tell(resource, kind, condition.reason, condition.message)
         if decided.reverted:
             message = f"the number of workers was changed by hand; it is {decided.scale_to} again"

@@ -73,10 +73,13 @@ class Router:
             doing = self._do(key, work, actions, (dsn, schema, namespace_id))
             work.task = asyncio.create_task(doing, name="router")
 
+    def is_busy(self, key: Key) -> bool:
+        """Whether something is being done for the resource."""
+        return self._work.get(key, _Work()).task is not None
+
     def acted(self, key: Key) -> int:
         """The last look that may have missed what was done; while it is being done, all may."""
-        work = self._work.get(key, _Work())
-        return work.serial if work.task is None else sys.maxsize
+        return sys.maxsize if self.is_busy(key) else self._work.get(key, _Work()).serial
 
     def problem(self, key: Key) -> DatabaseProblem | None:
         """Why the database did not take the last decision."""

@@ -37,7 +37,7 @@ def plan_builds(observed: Observed, past: Recollection, now: float) -> Plan:
     """Return what to change. `now` is a monotonic clock in seconds."""
     resource = observed.resource
     target = build_of(resource)
-    if observed.conflict is not None or resource.paused:
+    if observed.is_left_alone:
         phases = past.verdict.phases if past.verdict is not None else {}
         part = _of_build(observed, target, resource.worker, None, share=100, awake=False)
         return replace(plan(part, past, now), phases=phases)

@@ -58,10 +58,18 @@ class Observed:
     """Of the connection URL; None while the Secret cannot be read."""
     service_monitors_exist: bool = False
     conflict: Key | None = None
+    """The older resource that acts in place of this one."""
+    waits: bool = False
+    """It is not known yet whether there is such a one."""
     replicas_limit: int = 1000
     """The operator-wide limit for one resource."""
     fleets: Mapping[str, Object] = field(default_factory=dict)
     """The Deployments of builds."""
+
+    @property
+    def is_left_alone(self) -> bool:
+        """Whether nothing may be changed."""
+        return self.conflict is not None or self.waits or self.resource.paused
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +95,8 @@ class Plan:
 
 def plan(observed: Observed, past: Recollection, now: float) -> Plan:
     """Return what to change. `now` is a monotonic clock in seconds."""
-    resource = observed.resource
     live = observed.live.get(kinds.DEPLOYMENT)
-    if observed.conflict is not None or resource.paused:
+    if observed.is_left_alone:
         return Plan(was=replicas_of(live), next=replace(past, target=None))
     past = _decided(observed, past, now)
     wanted = _wanted(observed)

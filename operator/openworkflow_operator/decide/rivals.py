@@ -1,8 +1,14 @@
-"""Which of several resources with one database, schema and namespace id acts: the oldest."""
+"""Which of several resources with one database, schema and namespace id acts.
+
+The oldest of those that can read the database: a URL is only text, and whoever may write a resource
+may write any. What somebody claims counts once a look with these very credentials has succeeded.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
 
 from openworkflow_operator.api.spec import Key, WorkflowNamespace
 
@@ -10,50 +16,97 @@ Identity = tuple[object, ...]
 """Database, schema and namespace id."""
 
 
+class Proof(Enum):
+    """Whether the credentials of a claim open the database."""
+
+    OPEN = auto()
+    """Not known yet."""
+    PROVEN = auto()
+    """A look succeeded, once; a database that cannot be read for a while changes nothing."""
+    REFUSED = auto()
+
+
+class Standing(Enum):
+    """What a resource may do."""
+
+    ACTS = auto()
+    WAITS = auto()
+    """An older one may be the one to act; change nothing until that is known."""
+    YIELDS = auto()
+    """An older one acts."""
+
+
+@dataclass(slots=True)
+class _Claim:
+    rank: tuple[str, str]
+    identity: Identity | None
+    access: object
+    proof: Proof = Proof.OPEN
+
+
 class Rivals:
     """Who claims what. `tell` hears of every resource that a change concerns."""
 
     def __init__(self, tell: Callable[[Key], None]) -> None:
         self._tell = tell
-        self._claims: dict[Key, Identity | None] = {}
-        self._rivals: dict[Identity, dict[Key, tuple[str, str]]] = {}
+        self._claims: dict[Key, _Claim] = {}
+        self._rivals: dict[Identity, set[Key]] = {}
 
     def knows(self, key: Key) -> bool:
         """Whether it is known what the resource claims, be it nothing."""
         return key in self._claims
 
-    def claim(self, resource: WorkflowNamespace, identity: Identity | None) -> None:
-        """The resource wants this; None while its database is not known."""
-        key = resource.key
-        if self.knows(key) and self._claims[key] == identity:
+    def claim(
+        self, resource: WorkflowNamespace, identity: Identity | None, access: object = None
+    ) -> None:
+        """The resource wants this, with these credentials; None while its database is not known."""
+        key, known = resource.key, self._claims.get(resource.key)
+        if known is not None and (known.identity, known.access) == (identity, access):
             return
         self.withdraw(key)
-        self._claims[key] = identity
+        self._claims[key] = _Claim(resource.rank, identity, access)
         if identity is not None:
-            rivals = self._rivals.setdefault(identity, {})
-            rivals[key] = resource.rank
-            if len(rivals) > 1:
-                self._tell_all(identity)
+            self._rivals.setdefault(identity, set()).add(key)
+            self._tell_others(key)
+
+    def prove(self, key: Key, is_open: bool) -> None:
+        """A look with the credentials of the claim succeeded, or failed."""
+        claim = self._claims.get(key)
+        proof = Proof.PROVEN if is_open else Proof.REFUSED
+        if claim is None or claim.proof in (Proof.PROVEN, proof):
+            return
+        claim.proof = proof
+        self._tell_others(key)
 
     def withdraw(self, key: Key) -> None:
         """The resource is gone, or wants something else."""
-        identity = self._claims.pop(key, None)
-        if identity is None:
+        self._tell_others(key)
+        claim = self._claims.pop(key, None)
+        if claim is None or claim.identity is None:
             return
-        del self._rivals[identity][key]
-        self._tell_all(identity)
-        if not self._rivals[identity]:
-            del self._rivals[identity]
+        self._rivals[claim.identity].discard(key)
+        if not self._rivals[claim.identity]:
+            del self._rivals[claim.identity]
 
-    def winner(self, key: Key) -> Key | None:
-        """The older resource that acts in place of this one, if there is one."""
-        identity = self._claims.get(key)
-        if identity is None:
-            return None
-        rivals = self._rivals[identity]
-        oldest = min(rivals, key=rivals.__getitem__)
-        return None if oldest == key else oldest
+    def standing(self, key: Key) -> tuple[Standing, Key | None]:
+        """What the resource may do, and which older one acts in its place."""
+        claim = self._claims[key]
+        if claim.identity is None:
+            return Standing.ACTS, None
+        rivals = ((self._claims[each], each) for each in self._rivals[claim.identity])
+        older = sorted((c.rank, each) for c, each in rivals if c.rank < claim.rank)
+        proofs = {each: self._claims[each].proof for _, each in older}
+        for each, proof in proofs.items():
+            if proof is Proof.PROVEN:
+                return Standing.YIELDS, each
+        is_known = Proof.OPEN not in proofs.values()
+        if not proofs or (is_known and claim.proof is Proof.PROVEN):
+            return Standing.ACTS, None
+        return Standing.WAITS, None
 
-    def _tell_all(self, identity: Identity) -> None:
-        for key in self._rivals[identity]:
-            self._tell(key)
+    def _tell_others(self, key: Key) -> None:
+        claim = self._claims.get(key)
+        if claim is None or claim.identity is None:
+            return
+        for each in self._rivals[claim.identity] - {key}:
+            self._tell(each)

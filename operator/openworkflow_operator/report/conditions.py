@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 Truth = Literal["True", "False", "Unknown"]
+
+#: Reasons that are no reason to worry.
+GOOD_NEWS: Final = frozenset(
+    {
+        "Applied",
+        "Current",
+        "Following",
+        "NotPaused",
+        "Pruning",
+        "Ramping",
+        "Reachable",
+        "Ready",
+        "ScaledToZero",
+        "Starting",
+        "Verifying",
+        "WithinLimits",
+        "WorkersReady",
+        "WorkersStarting",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ class Facts:
 def conditions_of(facts: Facts) -> list[Condition]:
     """All conditions, the summary first."""
     if facts.conflict is not None:
-        return _in_conflict(facts.conflict)
+        return _in_conflict(facts.conflict, facts.resource.key)
     database = _database(facts.database)
     objects = objects_applied(facts.faults, facts.resource.paused)
     workers = _workers(facts)
@@ -157,8 +157,11 @@ def news(status: Object, last: Object) -> list[Condition]:
     return found
 
 
-def _in_conflict(other: Key) -> list[Condition]:
-    message = f"the older WorkflowNamespace {other} has the same database and `namespaceId`"
+def _in_conflict(other: Key, key: Key) -> list[Condition]:
+    # Who else uses a database is not told across namespaces.
+    name = f"the older WorkflowNamespace {other.name}"
+    elder = name if other.namespace == key.namespace else "an older WorkflowNamespace elsewhere"
+    message = f"{elder} has the same database and `namespaceId`, and acts"
     names = (
         "DatabaseReachable",
         "WorkersAvailable",

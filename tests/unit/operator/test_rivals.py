@@ -1,9 +1,13 @@
-"""Two resources with one database, schema and namespace id: the older acts."""
+"""Resources with one database, schema and namespace id: the oldest that can read it acts."""
 
 from __future__ import annotations
 
+import itertools
+
+import pytest
+
 from openworkflow_operator.api.spec import Database, Key, Worker, WorkflowNamespace
-from openworkflow_operator.decide.rivals import Rivals
+from openworkflow_operator.decide.rivals import Rivals, Standing
 
 HERE = ("db.example.com", "public", "orders")
 ELSEWHERE = ("db.example.com", "public", "invoices")
@@ -16,25 +20,71 @@ def resource(name: str, created: str, uid: str = "") -> WorkflowNamespace:
 
 OLD = resource("old", "2030-01-01T00:00:00Z")
 YOUNG = resource("young", "2030-01-01T00:00:01Z")
+ACTS, WAITS, YIELDS = (Standing.ACTS, None), (Standing.WAITS, None), (Standing.YIELDS, OLD.key)
 
 
-def test_the_older_wins_whoever_claims_first() -> None:
-    for order in ([OLD, YOUNG], [YOUNG, OLD]):
-        rivals = Rivals(lambda _: None)
-        for each in order:
-            rivals.claim(each, HERE)
-
-        assert rivals.winner(OLD.key) is None
-        assert OLD.key == rivals.winner(YOUNG.key)
-
-
-def test_of_two_of_one_second_always_the_same_wins() -> None:
-    twin = resource("twin", OLD.created_at, uid="zzz")
+def claimed(*order: WorkflowNamespace, **proofs: bool) -> Rivals:
     rivals = Rivals(lambda _: None)
-    rivals.claim(twin, HERE)
-    rivals.claim(OLD, HERE)
+    for each in order:
+        rivals.claim(each, HERE, each.key)
+    for name, is_open in proofs.items():
+        rivals.prove(Key("shop", name), is_open)
+    return rivals
 
-    assert OLD.key == rivals.winner(twin.key)
+
+@pytest.mark.parametrize(
+    ("proofs", "old", "young"),
+    [
+        ({}, ACTS, WAITS),
+        ({"young": True}, ACTS, WAITS),
+        ({"young": False}, ACTS, WAITS),
+        ({"old": True}, ACTS, YIELDS),
+        ({"old": True, "young": True}, ACTS, YIELDS),
+        ({"old": True, "young": False}, ACTS, YIELDS),
+        ({"old": False}, ACTS, WAITS),
+        ({"old": False, "young": False}, ACTS, WAITS),
+        ({"old": False, "young": True}, ACTS, ACTS),
+    ],
+)
+def test_the_oldest_that_is_proven_acts_whoever_claims_first(
+    proofs: dict[str, bool], old: object, young: object
+) -> None:
+    for order in itertools.permutations([OLD, YOUNG]):
+        rivals = claimed(*order, **proofs)
+
+        assert (old, young) == (rivals.standing(OLD.key), rivals.standing(YOUNG.key))
+
+
+def test_one_alone_acts_proven_or_not() -> None:
+    assert ACTS == claimed(YOUNG).standing(YOUNG.key)
+    assert ACTS == claimed(YOUNG, young=False).standing(YOUNG.key)
+
+
+def test_what_is_proven_stays_so_while_the_database_is_down() -> None:
+    rivals = claimed(OLD, YOUNG, old=True)
+    rivals.prove(OLD.key, False)
+
+    assert YIELDS == rivals.standing(YOUNG.key)
+
+
+def test_other_credentials_have_to_be_proven_anew() -> None:
+    rivals = claimed(OLD, YOUNG, old=True)
+    rivals.claim(OLD, HERE, "a rotated password")
+    assert WAITS == rivals.standing(YOUNG.key)
+
+    rivals.prove(OLD.key, False)
+    rivals.prove(YOUNG.key, True)
+    assert ACTS == rivals.standing(YOUNG.key)
+
+    rivals.prove(OLD.key, True)
+    assert YIELDS == rivals.standing(YOUNG.key)
+
+
+def test_of_two_of_one_second_always_the_same_acts() -> None:
+    twin = resource("twin", OLD.created_at, uid="zzz")
+    rivals = claimed(twin, OLD, twin=True, old=True)
+
+    assert YIELDS == rivals.standing(twin.key)
 
 
 def test_every_rival_hears_of_a_change() -> None:
@@ -45,11 +95,15 @@ def test_every_rival_hears_of_a_change() -> None:
     assert told == []
 
     rivals.claim(YOUNG, HERE)
-    assert {OLD.key, YOUNG.key} == set(told)
+    assert [OLD.key] == told
+    told.clear()
+    rivals.prove(OLD.key, True)
+    rivals.prove(OLD.key, True)
+    assert [YOUNG.key] == told
     told.clear()
     rivals.claim(OLD, ELSEWHERE)
     assert [YOUNG.key] == told
-    assert rivals.winner(YOUNG.key) is None
+    assert ACTS == rivals.standing(YOUNG.key)
 
 
 def test_what_claims_nothing_is_known_and_nobodys_rival() -> None:
@@ -58,8 +112,7 @@ def test_what_claims_nothing_is_known_and_nobodys_rival() -> None:
     rivals.claim(YOUNG, HERE)
 
     assert rivals.knows(OLD.key)
-    assert rivals.winner(OLD.key) is None
-    assert rivals.winner(YOUNG.key) is None
+    assert ACTS == rivals.standing(OLD.key) == rivals.standing(YOUNG.key)
     rivals.withdraw(YOUNG.key)
     rivals.withdraw(YOUNG.key)
     assert not rivals.knows(YOUNG.key)
