@@ -7,7 +7,6 @@ Secret and comes back for a wake-up, and never turns into the new code.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -28,6 +27,7 @@ from openworkflow_operator.decide.rollout import (
     decide_rollout,
 )
 from openworkflow_operator.decide.scaling import Demand
+from openworkflow_operator.desired.carried import carried
 from openworkflow_operator.desired.workload import build_of
 
 Object = Mapping[str, Any]
@@ -43,6 +43,7 @@ def plan_builds(observed: Observed, past: Recollection, now: float) -> Plan:
         return replace(plan(part, past, now), phases=phases)
     view = observed.database
     views = view.builds if isinstance(view, Observation) else None
+    shares = past.shares if views is None else {b: each.share for b, each in views.items()}
     fleets = {build: _fleet(observed, build) for build in observed.fleets}
     fresh = decide_rollout(target, views, fleets, resource.rollout.gate)
     verdict = _heeded(fresh, observed, past)
@@ -51,7 +52,8 @@ def plan_builds(observed: Observed, past: Recollection, now: float) -> Plan:
     workers = {build: worker for build, worker in found.items() if worker is not None}
     workers[target] = resource.worker
     for build in (target, *sorted(workers.keys() - {target} - verdict.remove)):
-        share, awake = _share(build, target, views), build in verdict.awake
+        share = _share(build, target, shares, is_first=not observed.fleets.keys() - {target})
+        awake = build in verdict.awake
         part = _of_build(observed, build, workers[build], views, share=share, awake=awake)
         before = past.builds.get(build, Recollection())
         parts[build] = plan(part, before, now)
@@ -71,6 +73,7 @@ def plan_builds(observed: Observed, past: Recollection, now: float) -> Plan:
             verdict=fresh if _serial(observed) != past.verdict_serial else past.verdict,
             verdict_serial=_serial(observed),
             acted_serial=past.acted_serial,
+            shares=shares,
         ),
     )
 
@@ -171,16 +174,21 @@ def _worker_of(deployment: Object) -> Worker | None:
     """What the build was made of; None if somebody broke the annotation: then it is left alone."""
     annotations = deployment["metadata"].get("annotations") or {}
     try:
-        return Worker.parse(json.loads(annotations[WORKER_ANNOTATION]))
+        return carried(annotations[WORKER_ANNOTATION])
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
 
 
-def _share(build: str, target: str, views: Mapping[str, BuildView] | None) -> int:
-    """Percent of the new runs; before any build is promoted, the wanted one takes them all."""
-    if views is None or not any(view.share for view in views.values()):
+def _share(build: str, target: str, shares: Mapping[str, int] | None, *, is_first: bool) -> int:
+    """Percent of the new runs; before any build is promoted, the wanted one takes them all.
+
+    Where the shares are not known, a build beside others may be unproven: it is not made larger.
+    """
+    if shares is None and not is_first:
+        return 0
+    if shares is None or not any(shares.values()):
         return 100 if build == target else 0
-    return views[build].share if build in views else 0
+    return shares.get(build, 0)
 
 
 def _demand(

@@ -42,6 +42,8 @@ class Recollection:
     verdict: Verdict | None = None
     """On the rollout, from the last look that was newer than what was done about it."""
     verdict_serial: int = -1
+    shares: Mapping[str, int] | None = None
+    """Percent of the new runs that each build takes, as last seen."""
     acted_serial: int = -1
     """Looks up to this one may have missed what the operator did in the database."""
 

@@ -23,6 +23,7 @@ from openworkflow_operator.api.names import (
     worker_name,
 )
 from openworkflow_operator.api.spec import Monitoring, WorkflowNamespace
+from openworkflow_operator.desired.carried import carry
 from openworkflow_operator.desired.workload import (
     deployment_selector,
     labels,
@@ -75,11 +76,10 @@ def deployment(resource: WorkflowNamespace, database_digest: str | None) -> Mani
         },
     )
     if resource.build:
-        section = json.dumps(resource.worker.raw, sort_keys=True, separators=(",", ":"))
         made["metadata"] |= {
             "name": deployment_name(resource.key.name, resource.build),
             "labels": labels(resource) | deployment_selector(resource),
-            "annotations": {WORKER_ANNOTATION: section},
+            "annotations": {WORKER_ANNOTATION: carry(resource.worker)},
         }
     return made
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import json
+import zlib
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from openworkflow_operator.api import kinds
@@ -17,7 +21,7 @@ from openworkflow_operator.api.names import (
     SCALER_FIELD_MANAGER,
     WORKER_ANNOTATION,
 )
-from openworkflow_operator.api.spec import Rollout, WorkflowNamespace
+from openworkflow_operator.api.spec import Rollout, Worker, WorkflowNamespace
 from openworkflow_operator.decide.build_planner import plan_builds, unproven_build
 from openworkflow_operator.decide.observation import (
     DatabaseProblem,
@@ -29,11 +33,14 @@ from openworkflow_operator.decide.planner import Observed, Plan, Recollection
 from openworkflow_operator.decide.pods import Pod
 from openworkflow_operator.decide.rollout import BuildView, Phase, Promote
 from openworkflow_operator.decide.scaling import Demand
+from openworkflow_operator.desired.carried import carried, carry
 from openworkflow_operator.desired.resources import wanted_objects
 from openworkflow_operator.desired.workload import build_of
 
 ROOT = Path(__file__).parents[3]
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
+#: A small text that stands for a huge one.
+BOMB = base64.b64encode(zlib.compress(bytes(2**25), 9)).decode()
 
 
 def resource(image: str, **spec: Any) -> WorkflowNamespace:
@@ -228,3 +235,58 @@ def test_zero_pins_all_builds_and_other_pins_those_that_take_new_runs() -> None:
 
 def _deployment(made: Plan) -> dict[str, Any]:
     return next(manifest for kind, manifest in made.apply if kind is kinds.DEPLOYMENT)
+
+
+DOWN = DatabaseProblem(DatabaseReason.UNREACHABLE, "no answer", serial=9)
+
+
+def test_a_pin_makes_no_unproven_build_larger_while_the_database_is_down() -> None:
+    pinned = resource("app:2", replicas=7, scaling={"minReplicas": 3})
+    facts = seen(pinned, database=DOWN)
+
+    restarted = plan_builds(facts, Recollection(), 0)
+    assert (None, None) == (restarted.scale_to, restarted.others[OLD_BUILD].scale_to)
+
+    views = both(BuildView(share=100, is_main=True, is_promoted=True), BuildView(share=0))
+    known = plan_builds(seen(pinned, database=look(views)), Recollection(), 0).next
+    assert (None, 7) == (
+        plan_builds(facts, known, 1).scale_to,
+        plan_builds(facts, known, 1).others[OLD_BUILD].scale_to,
+    )
+
+
+def test_a_new_build_of_a_database_that_is_down_gets_no_pods_before_it_is_known() -> None:
+    pinned = resource("app:2", replicas=7, scaling={"minReplicas": 3})
+    facts = seen(pinned, database=DOWN, fleets={OLD_BUILD: deployment(OLD, 1)}, pods=())
+
+    made = plan_builds(facts, Recollection(), 0)
+
+    assert 0 == made.scale_to
+
+
+def test_the_first_build_of_all_follows_its_owner_also_without_the_database() -> None:
+    pinned = resource("app:2", replicas=7)
+
+    assert 7 == plan_builds(seen(pinned, database=DOWN, fleets={}), Recollection(), 0).scale_to
+    stopped = resource("app:2", replicas=0)
+    assert 0 == plan_builds(seen(stopped, database=DOWN), Recollection(), 0).scale_to
+
+
+def test_a_long_section_is_carried_in_a_quarter_of_what_annotations_may_have() -> None:
+    env = [{"name": f"SETTING_{n}", "value": f"{n} " * 500} for n in range(300)]
+    long = replace(OLD, worker=Worker.parse({**OLD.worker.raw, "env": env}))
+    text = carry(long.worker)
+
+    assert len(str(long.worker.raw)) > 2**19
+    assert len(text) < 2**16
+    assert long.worker.raw == carried(text).raw
+    assert OLD.worker.raw == json.loads(carry(OLD.worker))
+
+
+@pytest.mark.parametrize("text", ["zlib:", "zlib:!", "zlib:AAAA", "{", "[]", "zlib:" + BOMB])
+def test_a_section_that_somebody_broke_is_no_section(text: str) -> None:
+    broken = deployment(OLD, 1)
+    broken["metadata"]["annotations"][WORKER_ANNOTATION] = text
+    facts = seen(database=DOWN, fleets={OLD_BUILD: broken, NEW_BUILD: deployment(NEW, 1)})
+
+    assert OLD_BUILD not in plan_builds(facts, Recollection(), 0).others
