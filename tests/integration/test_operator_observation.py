@@ -450,3 +450,38 @@ async def test_counting_what_is_served_is_bounded_whatever_the_backlog(
     await insert(sql, 20000, workflow_name="'w1'")
 
     assert await buffers(sql, "served.sql", *lists) < few + 700
+
+
+async def test_what_nobody_serves_is_named_and_nothing_is_asked_where_all_is_served(
+    database: Database, sql: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await serve(sql, "w")
+    await insert(sql, 3)
+    asked: list[str] = []
+    read = Database._read
+
+    async def counted(self: Database, statement: str, *arguments: object) -> list[Any]:
+        asked.append(statement)
+        return await read(self, statement, *arguments)
+
+    monkeypatch.setattr(Database, "_read", counted)
+    assert () == (await look(database)).demand.unserved_names
+    assert 2 == len(asked)
+    await insert(sql, 4, workflow_name="'gone'")
+    await insert(sql, 1, workflow_name="'w'", version="'2'")
+    await insert(sql, 1, workflow_name="E'<script>\\n'")
+
+    seen = (await look(database)).demand
+
+    assert ("(a name that is not shown)", "gone", "w 2") == seen.unserved_names
+
+
+async def test_naming_what_nobody_serves_is_bounded_whatever_the_backlog(
+    database: Database, sql: asyncpg.Connection[Any]
+) -> None:
+    await serve(sql, "w")
+    await insert(sql, 1000, workflow_name="'gone'")
+    few = await buffers(sql, "unserved.sql", ["orders"])
+    await insert(sql, 20000, workflow_name="'gone'")
+
+    assert await buffers(sql, "unserved.sql", ["orders"]) < few + 300

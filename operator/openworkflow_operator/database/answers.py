@@ -15,6 +15,10 @@ from openworkflow_operator.decide.observation import NewRuns, Observation
 from openworkflow_operator.decide.rollout import BuildView
 from openworkflow_operator.decide.scaling import Demand
 
+#: What is put into a status and an Event is a name, and nothing else that a database may say.
+_WORKFLOW: Final = re.compile(r"[\w.:/@+-]{1,100}( [\w.:/@+-]{1,60})?", re.ASCII)
+_NOT_SHOWN: Final = "(a name that is not shown)"
+_MOST_NAMES: Final = 5
 _BUILD_ID: Final = re.compile(r"[A-Za-z0-9_.:/@+-]{1,128}")
 
 
@@ -39,6 +43,18 @@ def build_id(value: object) -> str:
     if not isinstance(value, str) or not _BUILD_ID.fullmatch(value):
         raise UnusableAnswer
     return value
+
+
+def workflow_names(text: object) -> tuple[str, ...]:
+    """Workflows and their versions, from JSON text, of which a few are told to people."""
+    try:
+        found = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise UnusableAnswer
+    names = (name if _WORKFLOW.fullmatch(name) else _NOT_SHOWN for name in found[:_MOST_NAMES])
+    return tuple(sorted(set(names)))
 
 
 def new_runs(row: Any, question: Question, served: Any = None) -> NewRuns:
@@ -81,6 +97,7 @@ def observation(
     builds: Mapping[str, BuildView] | None = None,
     new: NewRuns | None = None,
     served: Any = None,
+    unserved_names: tuple[str, ...] = (),
 ) -> Observation:
     """A row of `observation.sql`, and that of `served.sql` where workers said what they serve."""
     mean_age, next_wake = row["mean_running_age"], row["next_wake_seconds"]
@@ -92,6 +109,7 @@ def observation(
         oldest_due_age=seconds(waits["oldest_due_age"]),
         unserved=unserved,
         oldest_unserved_age=seconds(row["oldest_due_age"]) if unserved else 0.0,
+        unserved_names=unserved_names if unserved else (),
         running=running,
         saturated=due >= question.due_limit or running >= question.running_limit,
         waking=count(waits["waking"]),

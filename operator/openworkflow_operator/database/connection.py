@@ -7,7 +7,6 @@ PgBouncer in transaction mode too; there NOTIFY is not heard, and polling remain
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,10 +25,12 @@ from openworkflow_operator.database.answers import (
     counts,
     new_runs,
     observation,
+    workflow_names,
 )
 from openworkflow_operator.database.bounded import BoundedLoop
 from openworkflow_operator.database.diagnosis import SchemaMissing, SchemaTooNew, UnusableAnswer
 from openworkflow_operator.database.dsn import Dsn, TlsMode, check_address, tls_context
+from openworkflow_operator.database.listening import heard, work_channel
 from openworkflow_operator.database.resolving import Resolver
 from openworkflow_operator.decide.observation import NewRuns, Observation
 from openworkflow_operator.decide.rollout import MOST_BUILDS, BuildView
@@ -144,11 +145,13 @@ class Database:
             asked = {question.namespace_id: question for question in questions}
             waits = [row["namespace_id"] for row in rows if row["due"] or row["waking"]]
             served = await self._served([asked[name] for name in waits if name in asked])
+            names = await self._unserved(rows, served)
             builds, new = await self._look_at_builds([q for q in questions if q.build], served)
         now = datetime.now(UTC)
         return {
             name: observation(
-                *(row, asked[name], now, serial, builds.get(name), new.get(name), served.get(name))
+                *(row, asked[name], now, serial, builds.get(name), new.get(name), served.get(name)),
+                names.get(name, ()),
             )
             for row in rows
             if (name := row["namespace_id"])
@@ -170,6 +173,20 @@ class Database:
             self._may_see_served = False
             return {}
         return {row["namespace_id"]: row for row in rows}
+
+    async def _unserved(
+        self, rows: Sequence[Any], served: Mapping[str, Any]
+    ) -> dict[str, tuple[str, ...]]:
+        """Names of what nobody serves, where there is such; only people need them."""
+        counted = {row["namespace_id"]: row["due"] for row in rows}
+        some = [name for name, row in served.items() if counted.get(name, 0) > row["due"]]
+        if not some:
+            return {}
+        try:
+            found = await self._read(_statement("unserved.sql", self._schema), some)
+        except (asyncpg.QueryCanceledError, asyncpg.InsufficientPrivilegeError):
+            return {}
+        return {row["namespace_id"]: workflow_names(row["workflows"]) for row in found}
 
     async def _look_at_builds(
         self, questions: Sequence[Question], served: Mapping[str, Any]
@@ -212,12 +229,12 @@ class Database:
 
     async def listen(self, namespace_ids: Sequence[str], on_work: Callable[[], None]) -> None:
         """Hear of new work in exactly these namespaces from now on."""
-        wanted = {_work_channel(self._schema, namespace_id) for namespace_id in namespace_ids}
+        wanted = {work_channel(self._schema, namespace_id) for namespace_id in namespace_ids}
         async with self._budget.limited(LOOK_SECONDS):
             for channel in self._listening.keys() - wanted:
                 await self._connection.remove_listener(channel, self._listening.pop(channel))
             for channel in wanted - self._listening.keys():
-                self._listening[channel] = _heard(on_work)
+                self._listening[channel] = heard(on_work)
                 with contextlib.suppress(asyncpg.PostgresError):  # a standby; polling remains
                     await self._connection.add_listener(channel, self._listening[channel])
 
@@ -309,21 +326,6 @@ async def _connect(dsn: Dsn, options: ConnectOptions, budget: BoundedLoop) -> An
         if dsn.tls is not TlsMode.PREFER or "rejected SSL upgrade" not in str(error):
             raise
     return await asyncpg.connect(**arguments, ssl=False)
-
-
-def _heard(on_work: Callable[[], None]) -> Callable[..., None]:
-    def heard(*_: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is already closing
-            on_work()
-
-    return heard
-
-
-def _work_channel(schema: str, namespace_id: str) -> str:
-    """The channel on which enqueuers tell workers of new runs."""
-    return (
-        f"openworkflow_work_{hashlib.sha256(f'{schema}.{namespace_id}'.encode()).hexdigest()[:16]}"
-    )
 
 
 def _columns(questions: Sequence[Question], *names: str) -> list[list[object]]:

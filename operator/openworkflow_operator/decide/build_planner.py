@@ -211,6 +211,7 @@ def _demand(
         service_seconds=total.service_seconds,
         unserved=total.unserved if share else 0,
         oldest_unserved_age=total.oldest_unserved_age if share else 0.0,
+        unserved_names=total.unserved_names if share else (),
     )
     return replace(seen, demand=demand)
 

@@ -20,8 +20,10 @@ from openworkflow_operator.decide.observation import DatabaseView, Observation
 from openworkflow_operator.decide.pods import Pod, fleet_of, replicas_of
 from openworkflow_operator.decide.rollout import Action, Phase, Verdict
 from openworkflow_operator.decide.scaling import Decision, Demand, Limit, Memory, Policy, decide
+from openworkflow_operator.decide.unserved import Inquiry, can_answer, heeded, inquire, told
 from openworkflow_operator.desired.drift import has_drifted
 from openworkflow_operator.desired.resources import Manifest, is_owned, wanted_objects
+from openworkflow_operator.desired.workload import build_of
 
 Object = Mapping[str, Any]
 
@@ -42,6 +44,8 @@ class Recollection:
     verdict: Verdict | None = None
     """On the rollout, from the last look that was newer than what was done about it."""
     verdict_serial: int = -1
+    inquiry: Inquiry | None = None
+    """Whether this code serves what nobody says that they serve."""
     shares: Mapping[str, int] | None = None
     """Percent of the new runs that each build takes, as last seen."""
     acted_serial: int = -1
@@ -141,13 +145,20 @@ def _decided(observed: Observed, past: Recollection, now: float) -> Recollection
     busy: Mapping[str, int] = {}
     if isinstance(view, Observation) and serial != past.serial:
         demand, busy = view.demand, view.busy
-    fleet = fleet_of(observed.live.get(kinds.DEPLOYMENT), observed.pods, busy)
+    live = observed.live.get(kinds.DEPLOYMENT)
+    fleet = fleet_of(live, observed.pods, busy)
     decision: Decision
     policy = policy_of(observed.resource, observed.replicas_limit)
-    decision, memory = decide(policy, fleet, demand, past.memory, now)
-    limit = past.limit if demand is None else decision.limit
-    wanted = past.wanted if demand is None else decision.wanted
-    return Recollection(memory, decision.replicas, limit, wanted, serial)
+    if demand is None:
+        decision, memory = decide(policy, fleet, None, past.memory, now)
+        known = replace(past, memory=memory, target=decision.replicas, serial=serial)
+        return replace(known, builds={}, verdict=None, shares=None)
+    template = observed.resource.build or build_of(observed.resource) if demand.unserved else ""
+    inquiry = inquire(demand, template, can_answer(live), past.inquiry, now)
+    decision, memory = decide(policy, fleet, heeded(demand, inquiry), past.memory, now)
+    decision = told(decision, inquiry)
+    known = Recollection(memory, decision.replicas, decision.limit, decision.wanted, serial)
+    return replace(known, inquiry=inquiry)
 
 
 def _target(observed: Observed, past: Recollection) -> int | None:

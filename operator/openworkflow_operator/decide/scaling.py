@@ -62,6 +62,8 @@ class Demand:
     """Further due runs, which no worker says it serves: one pod may, and more would not help."""
     oldest_unserved_age: float = 0.0
     """Seconds that the oldest of those waits, or longer than all others; 0 without any."""
+    unserved_names: tuple[str, ...] = ()
+    """Some of their workflows, to be told to people."""
 
 
 @dataclass(frozen=True, slots=True)

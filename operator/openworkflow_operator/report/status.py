@@ -16,6 +16,7 @@ from openworkflow_operator.decide.observation import (
     DatabaseProblem,
     DatabaseReason,
     DatabaseView,
+    Observation,
     Pruning,
 )
 from openworkflow_operator.decide.pods import Pod, Trouble, worst
@@ -230,6 +231,10 @@ def _limited(facts: Facts) -> Condition:
         ),
     }
     limited = facts.limit is not Limit.NONE
+    seen = facts.database if isinstance(facts.database, Observation) else None
+    if facts.limit is Limit.RUNS_NOT_PICKED_UP and seen and seen.demand.unserved_names:
+        names = ", ".join(seen.demand.unserved_names)
+        messages[facts.limit] = f"no worker serves these workflows, of which runs wait: {names}"
     return Condition(
         "ScalingLimited", "True" if limited else "False", facts.limit, messages[facts.limit]
     )

@@ -1,0 +1,24 @@
+"""The channel of new work, on which a fleet at zero is woken: a message is a hint to look."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable
+
+
+def heard(on_work: Callable[[], None]) -> Callable[..., None]:
+    """A listener that asyncpg may call, whatever the message says."""
+
+    def hear(*_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is already closing
+            on_work()
+
+    return hear
+
+
+def work_channel(schema: str, namespace_id: str) -> str:
+    """The channel on which enqueuers tell workers of new runs."""
+    return (
+        f"openworkflow_work_{hashlib.sha256(f'{schema}.{namespace_id}'.encode()).hexdigest()[:16]}"
+    )
