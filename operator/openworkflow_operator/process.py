@@ -221,6 +221,7 @@ class Operator:
             self.queue.add,
             self.settings.max_replicas,
             self._service_monitors_exist,
+            self._leadership.installation,
         )
 
     def _make_informers(self) -> Sequence[Informer]:

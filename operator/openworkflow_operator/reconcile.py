@@ -27,6 +27,7 @@ from openworkflow_operator.database.retention import Pruner, Retention
 from openworkflow_operator.database.routes import Router
 from openworkflow_operator.decide.build_planner import plan_builds, unproven_build
 from openworkflow_operator.decide.faults import Fault
+from openworkflow_operator.decide.installations import Elders, Installation
 from openworkflow_operator.decide.observation import DatabaseProblem, DatabaseView, Observation
 from openworkflow_operator.decide.planner import Observed, Plan, Recollection, plan, policy_of
 from openworkflow_operator.decide.pods import Pod, replicas_of
@@ -72,12 +73,15 @@ class Reconciler:
         enqueue: Callable[[Key], None],
         replicas_limit: int = 1000,
         service_monitors_exist: Callable[[], bool] = lambda: False,
+        installation: Installation | None = None,
     ) -> None:
         self._cluster, self._store = cluster, store
         self._observatory, self._pruner, self._router = observatory, pruner, router
         self._metrics, self._enqueue = metrics, enqueue
         self._replicas_limit = replicas_limit
         self._service_monitors_exist = service_monitors_exist
+        self._installation = installation
+        self._elders = Elders(installation)
         self._credentials = CredentialsReader(cluster)
         self._recorder = Recorder(cluster)
         self._applier = Applier(cluster, store, metrics)
@@ -92,6 +96,10 @@ class Reconciler:
         """
         resource = _parsed(self._store.resource(key))
         if resource is None:
+            self._forget(key)
+            self._elders.forget(key)
+            return None
+        if await self._stands_back(resource):
             self._forget(key)
             return None
         visited = self._visited.setdefault(key, _Visited())
@@ -110,10 +118,14 @@ class Reconciler:
         waits = isinstance(observed.database, DatabaseProblem) or applied.faults
         return UNTOLD_RETRY_SECONDS if waits else None
 
-    def forget_all(self) -> None:
-        """Another operator acts now."""
-        for key in list(self._visited):
-            self._forget(key)
+    async def _stands_back(self, resource: WorkflowNamespace) -> bool:
+        """Whether an older installation keeps the resource; then it is told, and nothing done."""
+        if not self._elders.keep(resource, time.monotonic()):
+            return False
+        logger.warning("%s is kept by an older installation of the operator", resource.key)
+        message = "an older installation of the operator watches this namespace too, and acts"
+        await self._recorder.tell(resource, "Warning", "AnotherInstallation", message)
+        return True
 
     def _forget(self, key: Key) -> None:
         self._visited.pop(key, None)
@@ -196,13 +208,12 @@ class Reconciler:
         standing: Standing,
     ) -> None:
         """Keep the pruner informed of what to delete."""
-        dsn, seconds = credentials.dsn, resource.retention_seconds
+        key, dsn, seconds = resource.key, credentials.dsn, resource.retention_seconds
         if dsn is None or not seconds or resource.paused or standing is not Standing.ACTS:
-            self._pruner.forget(resource.key)
+            self._pruner.forget(key)
             return
-        where = (dsn, resource.database.schema, resource.namespace_id)
-        spared = unproven_build(resource, visited.past)
-        self._pruner.keep(resource.key, Retention(*where, seconds, spared))
+        where = (dsn, resource.database.schema, resource.namespace_id, seconds)
+        self._pruner.keep(key, Retention(*where, unproven_build(resource, visited.past)))
 
     async def _claim(self, resource: WorkflowNamespace, credentials: Credentials) -> None:
         """Say what the resource claims, once it is known what all that may be its rivals do."""
@@ -263,6 +274,7 @@ class Reconciler:
             limit=decided.next.limit,
             faults=faults,
             conflict=observed.conflict,
+            installation=self._installation,
             scaled=scaled,
             phases=self._phases(resource.key, visited, decided),
             fleets=self._store.fleets(resource.key, resource.uid),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -14,7 +15,7 @@ from openworkflow import BackendPostgres
 from openworkflow_operator import reconcile
 from openworkflow_operator.cluster import credentials
 from openworkflow_operator.process import Operator
-from tests.control_plane import ControlPlane
+from tests.control_plane import OPERATOR_NAMESPACE, ApiRefusal, ControlPlane
 from tests.guarded_postgres import guarded_server
 from tests.helpers import eventually
 from tests.kubernetes_space import FAST, Space
@@ -94,3 +95,45 @@ async def test_of_two_with_valid_credentials_the_younger_changes_nothing_before_
         assert space.deployment("younger-worker") is None
         found: list[dict[str, Any]] = space.get("younger")["status"]["conditions"]
         assert "elder" in next(c["message"] for c in found if c["type"] == "Ready")
+
+
+async def test_of_two_installations_for_one_namespace_the_younger_stands_back_and_says_so(
+    plane: ControlPlane, space: Space, start: Start, url: str
+) -> None:
+    elsewhere = f"{space.name}-system"
+    plane.create_namespace(elsewhere)
+    lease = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
+    for namespace in (OPERATOR_NAMESPACE, elsewhere):  # the Role is one of the first's namespace
+        body = {"metadata": {"name": "openworkflow-operator"}, "spec": {}}
+        with contextlib.suppress(ApiRefusal):
+            plane.request("POST", lease.format(namespace), body)
+        await asyncio.sleep(1.1)
+    rights = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["*"]}
+    rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{elsewhere}"
+    role = {"metadata": {"name": "leases"}, "rules": [rights]}
+    plane.request("POST", f"{rbac}/roles", role)
+    subject = {"kind": "ServiceAccount", "name": "openworkflow-operator"}
+    binding = {
+        "metadata": {"name": "leases"},
+        "subjects": [subject | {"namespace": OPERATOR_NAMESPACE}],
+    }
+    binding["roleRef"] = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "leases"}
+    plane.request("POST", f"{rbac}/rolebindings", binding)
+    space.secret(url.format("right"))
+    space.resource(scaling=FAST)
+    async with start() as older:
+        await eventually(lambda: space.replicas() == 2, deadline=20)
+        await eventually(lambda: "operator" in space.get()["status"], deadline=20)
+        async with start(namespace=elsewhere, resync_seconds=1) as younger:
+            await eventually(lambda: younger.is_leader, deadline=20)
+            assert older.is_leader
+            said = lambda: "AnotherInstallation" in dict(space.events())  # noqa: E731
+            await eventually(said, deadline=20)
+            generation = space.generation()
+            space.patch({"replicas": 5})
+            await eventually(lambda: space.replicas() == 5, deadline=20)
+            await eventually(lambda: (space.generation() or 0) > (generation or 0))
+            visits = younger.metrics.observation_seconds.collect()
+            assert 0 == next(
+                s.value for m in visits for s in m.samples if s.name.endswith("_count")
+            )

@@ -18,6 +18,7 @@ from typing import Any
 from openworkflow_operator.api import kinds
 from openworkflow_operator.api.kinds import LEASE
 from openworkflow_operator.cluster.client import Cluster, ClusterError
+from openworkflow_operator.decide.installations import Installation
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ class Leadership:
         self._seen: tuple[str, float] | None = None
         self._renewed = 0.0
         self.is_leader = False
+        self.installation: Installation | None = None
+        """Which installation this is, known once the Lease was seen."""
 
     @contextlib.asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
@@ -72,9 +75,11 @@ class Leadership:
             async with asyncio.timeout(self._seconds / 3):
                 lease = await self._cluster.get(LEASE, self._namespace, self._name)
                 if lease is None:
-                    await self._cluster.create(LEASE, self._namespace, self._lease({}))
+                    lease = await self._cluster.create(LEASE, self._namespace, self._lease({}))
+                    self._recognise(lease)
                 elif self._is_free(lease):
                     await self._cluster.replace(LEASE, self._namespace, self._lease(lease))
+                    self._recognise(lease)
                 else:
                     return False
         except (ClusterError, TimeoutError) as error:
@@ -82,6 +87,11 @@ class Leadership:
             return False
         self._renewed = asked  # others may have seen it as early as that
         return True
+
+    def _recognise(self, lease: dict[str, Any]) -> None:
+        # By its place, so that one that is removed and installed again is known as the same.
+        if since := lease["metadata"].get("creationTimestamp"):
+            self.installation = Installation(self._namespace, since)
 
     def _is_free(self, lease: dict[str, Any]) -> bool:
         holder = (lease.get("spec") or {}).get("holderIdentity")

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from openworkflow_operator.api.spec import Key, ScalingMode, WorkflowNamespace
 from openworkflow_operator.decide.faults import Fault, worst_of
+from openworkflow_operator.decide.installations import Installation
 from openworkflow_operator.decide.observation import (
     DatabaseProblem,
     DatabaseReason,
@@ -62,6 +63,8 @@ class Facts:
     """Objects that could not be made, changed or deleted."""
     conflict: Key | None = None
     """The older resource with the same database and namespace id."""
+    installation: Installation | None = None
+    """Who keeps this status."""
     scaled: bool = False
     pruning: Pruning | None = None
     phases: Mapping[str, tuple[Phase, str]] = field(default_factory=dict)
@@ -103,6 +106,8 @@ def status_of(facts: Facts, now: datetime) -> dict[str, Any]:
         "selector": selector,
         "conditions": _dated(conditions_of(facts), last, resource.generation, now),
     }
+    if facts.installation is not None:
+        status["operator"] = facts.installation.mark
     if facts.phases:
         status["builds"] = builds_of(facts.phases, facts.fleets, facts.pods, facts.database)
     numbers = ("dueRuns", "runningRuns", "lastObservationTime", "lastScaleTime")
@@ -129,7 +134,8 @@ def worth_writing(status: Object, last: Object, seconds_since_write: float) -> b
 
 def _without_numbers(status: Object) -> dict[str, Any]:
     """The status less what changes with every run; words on a build count its runs too."""
-    numbers = ("dueRuns", "runningRuns", "lastObservationTime", "builds", "conditions")
+    # Of an older CRD the mark is dropped, which must not cost a write at each visit.
+    numbers = ("dueRuns", "runningRuns", "lastObservationTime", "builds", "conditions", "operator")
     return {
         **{name: value for name, value in status.items() if name not in numbers},
         "builds": [
