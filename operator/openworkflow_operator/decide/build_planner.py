@@ -43,17 +43,15 @@ def plan_builds(observed: Observed, past: Recollection, now: float) -> Plan:
         return replace(plan(part, past, now), phases=phases)
     view = observed.database
     views = view.builds if isinstance(view, Observation) else None
-    shares = past.shares if views is None else {b: each.share for b, each in views.items()}
+    shares = past.shares if views is None else {b: view.share for b, view in views.items()}
     fleets = {build: _fleet(observed, build) for build in observed.fleets}
     fresh = decide_rollout(target, views, fleets, resource.rollout.gate)
-    verdict = _heeded(fresh, observed, past)
-    parts: dict[str, Plan] = {}
-    found = {build: _worker_of(item) for build, item in observed.fleets.items()}
-    workers = {build: worker for build, worker in found.items() if worker is not None}
+    verdict, parts = _heeded(fresh, observed, past), dict[str, Plan]()
+    recipes = ((build, _worker_of(item)) for build, item in observed.fleets.items())
+    workers = {build: worker for build, worker in recipes if worker is not None}
     workers[target] = resource.worker
     for build in (target, *sorted(workers.keys() - {target} - verdict.remove)):
-        share = _share(build, target, shares, is_first=not observed.fleets.keys() - {target})
-        awake = build in verdict.awake
+        share, awake = _share(build, target, shares, observed), build in verdict.awake
         part = _of_build(observed, build, workers[build], views, share=share, awake=awake)
         before = past.builds.get(build, Recollection())
         parts[build] = plan(part, before, now)
@@ -179,12 +177,12 @@ def _worker_of(deployment: Object) -> Worker | None:
         return None
 
 
-def _share(build: str, target: str, shares: Mapping[str, int] | None, *, is_first: bool) -> int:
+def _share(build: str, target: str, shares: Mapping[str, int] | None, observed: Observed) -> int:
     """Percent of the new runs; before any build is promoted, the wanted one takes them all.
 
     Where the shares are not known, a build beside others may be unproven: it is not made larger.
     """
-    if shares is None and not is_first:
+    if shares is None and observed.fleets.keys() - {target}:
         return 0
     if shares is None or not any(shares.values()):
         return 100 if build == target else 0
