@@ -61,6 +61,14 @@ async def stalls() -> AsyncIterator[Stalls]:
     task.cancel()
 
 
+@pytest.fixture(autouse=True)
+async def closed() -> AsyncIterator[None]:
+    """What was cancelled closes its connections in the next turns of the loop."""
+    yield
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
 class Names:
     """Stands in for the system's look-up: names that have addresses, and names that are dead."""
 
