@@ -404,7 +404,7 @@ async def gate(sql: asyncpg.Connection) -> asyncpg.Connection:
     return sql
 
 
-async def test_a_row_that_is_on_its_way_when_its_run_is_canceled_does_not_stay_running(
+async def test_a_cancellation_waits_for_a_row_that_is_on_its_way_and_ends_it(
     ow: OpenWorkflow,
     backend: BackendPostgres,
     start_worker: StartWorker,
@@ -418,16 +418,15 @@ async def test_a_row_that_is_on_its_way_when_its_run_is_canceled_does_not_stay_r
 
     await start_worker(sleeper)
     run = await ow.run_workflow(sleeper)
-    held_up = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-    await eventually(lambda: gate.fetchval(held_up))
-    await run.cancel()
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = $1 AND NOT granted"
+    await eventually(lambda: gate.fetchval(waiting, "advisory"))
+    canceling = asyncio.create_task(run.cancel())
+    await eventually(lambda: gate.fetchval(waiting, "transactionid"))
     await gate.execute("SELECT pg_advisory_unlock(1)")
+    await asyncio.wait_for(canceling, 20)
 
-    async def ended() -> bool:
-        steps = (await ow.get_run(run.id)).steps
-        return [("long", "failed")] == [(each.step_name, each.status) for each in steps]
-
-    await eventually(ended)
+    steps = (await ow.get_run(run.id)).steps
+    assert [("long", "failed")] == [(each.step_name, each.status) for each in steps]
     assert [] == (await backend.diagnostics()).violations
 
 
