@@ -261,6 +261,7 @@ def _claimed(row: asyncpg.Record) -> list[ClaimedRun]:
                 claim_no > 1 and claim_no > history_from,
                 wake_no,
                 history_from,
+                None,  # of which schedule, is asked for apart from the claim
             ),
         )
         for run_id, name, version, input, claim_no, *counts, wake_no, history_from in zip(
