@@ -45,14 +45,17 @@ MOST_BYTES: Final = 4 * 2**20
 #: additive migrations bring, which do not raise it, is none of the operator's business.
 KNOWN_CONTRACT: Final = 2
 
+# A statement sees what was committed before it, whatever the role's default: changes take turns.
 _READ: Final = (
-    "BEGIN READ ONLY; SET LOCAL statement_timeout = 3000; SET LOCAL lock_timeout = 1000; "
+    "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; "
+    "SET LOCAL statement_timeout = 3000; SET LOCAL lock_timeout = 1000; "
     # The indexes bound the look; fresh or missing statistics must not choose a scan of the table.
     "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off"
 )
 _LIMITS: Final = ("namespace_id", "due_limit", "running_limit", "lead_seconds")
 _WRITE: Final = (
-    "BEGIN; SET LOCAL statement_timeout = 30000; SET LOCAL lock_timeout = 1000; "
+    "BEGIN ISOLATION LEVEL READ COMMITTED; "
+    "SET LOCAL statement_timeout = 30000; SET LOCAL lock_timeout = 1000; "
     "SET LOCAL enable_seqscan = off; SET LOCAL jit = off"
 )
 

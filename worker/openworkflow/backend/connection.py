@@ -48,6 +48,9 @@ WORKER_SETTINGS = {
 """Every statement of a worker walks an index. Without these the planner, which knows nothing of
 tables that were never analysed, scans and hashes them: a tenth of the throughput."""
 
+ISOLATION = "read committed"
+"""The fence, the turns of builds and claims look again at a row that they had to wait for; a role
+or database with another default would have them fail instead, each time that two meet."""
 WORKER_LIMITS = {"lock_timeout": f"{liveness.LOCK_SECONDS * 1000:.0f}"}
 """How long PostgreSQL waits for others on behalf of a worker."""
 POOLED_LIMITS = {
@@ -69,7 +72,7 @@ def set_local(settings: Mapping[str, str]) -> str:
 
 _BEGIN = "; ".join(
     (
-        "begin",
+        f"begin isolation level {ISOLATION}",
         set_local({name: on for name, on in WORKER_SETTINGS.items() if "plan" not in name}),
         set_local(WORKER_LIMITS | POOLED_LIMITS),
     )
@@ -296,6 +299,8 @@ def _arguments(
     arguments = dsn.arguments() | {"server_settings": startup, "max_cacheable_statement_size": 0}
     if pooled:
         arguments["statement_cache_size"] = 0
+    else:  # a pooler would refuse it: there each transaction says it
+        startup["default_transaction_isolation"] = ISOLATION
     return arguments
 
 

@@ -175,7 +175,10 @@ def _advice(error: asyncpg.PostgresError, state: str, text: str, dsn: Dsn) -> st
     if state == "53100":
         return "; make room on the server's disk"
     if state == READ_ONLY:
-        return "; this is a standby: use target_session_attrs=read-write in the database URL"
+        return (
+            "; this is a standby: use target_session_attrs=read-write in the database URL; or "
+            "default_transaction_read_only is on for the role or database"
+        )
     if "startup parameter" in text:
         return "; a pooler refuses it: leave it out of the database URL"
     return ""

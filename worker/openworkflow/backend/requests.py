@@ -160,7 +160,7 @@ class Requests:
         if not self._pooled:
             yield
             return
-        transaction = connection.transaction()
+        transaction = connection.transaction(isolation="read_committed")
         try:
             await transaction.start()
             try:
