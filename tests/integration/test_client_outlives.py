@@ -254,7 +254,7 @@ async def test_a_host_that_says_nothing_leaves_time_for_the_next(database_url: s
         await backend.stop()
 
 
-@pytest.mark.parametrize("state", ["40001", "40P01", "55P03"])
+@pytest.mark.parametrize("state", ["40001", "40P01", "55P03", "57014"])
 async def test_a_moment_that_passes_is_waited_out(
     ow: OpenWorkflow, sql: asyncpg.Connection[Any], state: str
 ) -> None:

@@ -113,3 +113,28 @@ async def _killed_until_done(
         " WHERE wait_event_type = 'Lock' AND datname = current_database()"
     )
     return all(caller.done() for caller in callers)
+
+
+async def test_what_is_too_much_for_one_statement_is_sent_in_halves_at_once(
+    backend: BackendPostgres, sql: asyncpg.Connection
+) -> None:
+    """Where statement_timeout is too short for many, waiting does not help."""
+    await sql.execute("""
+        create sequence refusals;
+        create function refuse_many() returns trigger language plpgsql as $$
+        begin
+            if (select count(*) from added) > 5 then
+                perform nextval('refusals');
+                raise exception 'a test says that it takes too long' using errcode = '57014';
+            end if;
+            return null;
+        end $$;
+        create trigger refuse_many after insert on workflow_runs
+            referencing new table as added for each statement execute function refuse_many()""")
+
+    created = await asyncio.gather(*(create(backend, GOOD) for _ in range(42)))
+
+    assert 42 == len({run.id for run in created})
+    # Of two that go alone 40 are left: 40, 20 twice, 10 four times.
+    assert await sql.fetchval("select last_value from refusals") <= 7
+    assert await sql.fetchval("select count(distinct xmin::text) from workflow_runs") <= 10

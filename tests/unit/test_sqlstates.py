@@ -22,6 +22,7 @@ from openworkflow.core.errors import Fault
         ("57014", Fault.SIZE),
         ("53200", Fault.SIZE),
         ("53300", Fault.SERVER),
+        ("53400", Fault.SIZE),
         ("53100", Fault.SERVER),
         ("57P01", Fault.SERVER),
         ("08006", Fault.SERVER),

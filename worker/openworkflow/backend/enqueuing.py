@@ -1,6 +1,6 @@
 """Starts runs: how they share commits, and how the workers hear of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from datetime import timedelta
 
@@ -11,8 +11,9 @@ from openworkflow.backend.gathering import Gathering, can_gather
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.notifications import Waker
 from openworkflow.backend.records import CreatedRun, NewRun
-from openworkflow.backend.requests import Requests
+from openworkflow.backend.requests import MAY_PASS, Requests
 from openworkflow.backend.url import Dsn
+from openworkflow.core.errors import Fault
 from openworkflow.core.ids import uuid7
 
 IDEMPOTENCY_PERIOD = timedelta(hours=24)
@@ -32,7 +33,7 @@ class Enqueuing:
         self._sql, self._namespace = queries, namespace
         self._waker = Waker(self._notify)
         self._creating = 0
-        self._gathering = Gathering(self._create)
+        self._gathering = Gathering(self._create_gathered)
 
     async def create(
         self, runs: Sequence[NewRun], connection: Connection | None, period: timedelta
@@ -64,10 +65,17 @@ class Enqueuing:
         ]
 
     async def _create(
-        self, runs: Sequence[NewRun], period: timedelta = IDEMPOTENCY_PERIOD
+        self, runs: Sequence[NewRun], period: timedelta, may_pass: Set[Fault] = MAY_PASS
     ) -> list[CreatedRun]:
         """Ask again where nothing was stored for sure."""
-        return await self._requests.repeat(lambda: self._create_once(runs, period), safe=False)
+        return await self._requests.repeat(
+            lambda: self._create_once(runs, period), safe=False, may_pass=may_pass
+        )
+
+    async def _create_gathered(self, runs: Sequence[NewRun]) -> list[CreatedRun]:
+        """What is too much for one statement is gathered in smaller parts, at once."""
+        may_pass = MAY_PASS if len(runs) == 1 else MAY_PASS - {Fault.SIZE}
+        return await self._create(runs, IDEMPOTENCY_PERIOD, may_pass)
 
     async def _create_once(self, runs: Sequence[NewRun], period: timedelta) -> list[CreatedRun]:
         # Alone, the NOTIFY rides along; among others it would make their commits take turns.

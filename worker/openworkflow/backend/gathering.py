@@ -93,9 +93,11 @@ class Gathering:
                     if not waiting.created.done():
                         waiting.created.set_exception(error)
                 return
-            # The database refused the statement: only the run at fault may fail for it.
-            for waiting in aboard:
-                await self._deliver([waiting])
+            # The database refused the statement: only the run at fault may fail for it. And what
+            # was too much for one statement may pass in two.
+            middle = len(aboard) // 2
+            for half in aboard[:middle], aboard[middle:]:
+                await self._deliver(half)
             return
         for waiting, run in zip(aboard, created, strict=True):
             if not waiting.created.done():

@@ -9,7 +9,7 @@ import contextlib
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Set
 from typing import Any, TypeVar
 
 import asyncpg
@@ -37,6 +37,10 @@ T = TypeVar("T")
 _LIMIT = set_local(POOLED_LIMITS)
 PAUSES = 0.1, 0.4, 1.6, 3.2
 """Seconds before a request is sent again: a server that restarts is back within them."""
+
+MAY_PASS: Set[Fault] = frozenset({Fault.MOMENT, Fault.SERVER, Fault.SIZE})
+"""A short statement that took too long waited for a lock, or for a busy machine: SIZE passes, too.
+A long one, or one that can be sent in parts, would take as long again."""
 
 _NOTHING_DONE = (READ_ONLY, "53")
 """Of what the server says about itself: it did not begin. The rest may come after a commit."""
@@ -71,7 +75,10 @@ class Requests:
         self, sql: str, *arguments: Any, safe: bool = True, seconds: float | None = None
     ) -> list[asyncpg.Record]:
         """Run one statement as one transaction; `safe` if it may be done twice. See `repeat`."""
-        return await self.repeat(lambda: self.fetch_once(sql, *arguments, seconds=seconds), safe)
+        may_pass = MAY_PASS if seconds is None else MAY_PASS - {Fault.SIZE}
+        return await self.repeat(
+            lambda: self.fetch_once(sql, *arguments, seconds=seconds), safe, may_pass
+        )
 
     async def fetch_once(
         self, sql: str, *arguments: Any, seconds: float | None = None
@@ -90,8 +97,10 @@ class Requests:
                 ).of(Fault.SERVER, in_doubt=True) from error
             return rows
 
-    async def repeat(self, attempt: Callable[[], Awaitable[T]], safe: bool) -> T:
-        """Make the attempt, and for a few seconds again where that may help and is safe.
+    async def repeat(
+        self, attempt: Callable[[], Awaitable[T]], safe: bool, may_pass: Set[Fault] = MAY_PASS
+    ) -> T:
+        """Make the attempt, and for a few seconds again where it `may_pass` then and is safe.
 
         After a failure that is in doubt only what is `safe` is made again. Raises BackendError.
         """
@@ -100,7 +109,9 @@ class Requests:
             try:
                 return await attempt()
             except BackendError as error:
-                if not _may_pass(error) or (error.in_doubt and not safe):
+                if error.fault not in may_pass or isinstance(error, UnreadableAnswer):
+                    raise
+                if error.in_doubt and not safe:
                     raise
                 if time.monotonic() > no_more:
                     raise
@@ -191,12 +202,6 @@ class Requests:
             await self._pool.expire_connections()  # the others lead to the same server
         _drop(connection)
         return failure.of(Fault.SERVER, in_doubt=not state.startswith(_NOTHING_DONE))
-
-
-def _may_pass(error: BackendError) -> bool:
-    if isinstance(error, UnreadableAnswer):
-        return False
-    return error.fault in (Fault.MOMENT, Fault.SERVER)
 
 
 def _end(connection: Connection, silent: asyncio.Event) -> None:

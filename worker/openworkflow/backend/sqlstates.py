@@ -19,6 +19,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "57014": (Fault.SIZE, "statement_timeout, or canceled by hand"),
     "25P04": (Fault.SIZE, "transaction_timeout"),
     "53200": (Fault.SIZE, "out of memory"),
+    "53400": (Fault.SIZE, "temp_file_limit"),
     # The server, or the way to it: whatever is sent now fares alike.
     "08": (Fault.SERVER, "the connection broke"),
     "28": (Fault.SERVER, "the login is refused; a pooler says so in the middle of things"),
