@@ -110,6 +110,21 @@ async def test_the_caller_s_commit_wakes_the_workers(
     assert before == 0
 
 
+async def test_a_caller_s_commit_after_the_backend_stopped_is_one_warning(
+    database_url: str, sql: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The task of the wake-up ended with an error that nobody asked for."""
+    backend = await BackendPostgres.connect(database_url)
+    async with sql.transaction():
+        await backend.create_workflow_runs([NewRun("a")], connection=sql)
+        await backend.stop()
+
+    await eventually(lambda: "could not wake the workers" in caplog.text)
+
+    assert "never retrieved" not in caplog.text
+    assert 1 == await sql.fetchval("select count(*) from workflow_runs")
+
+
 async def test_the_caller_s_rollback_wakes_nobody(
     backend: BackendPostgres, listener: Listener, database_url: str
 ) -> None:

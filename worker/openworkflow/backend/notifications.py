@@ -18,7 +18,7 @@ from openworkflow.backend import liveness
 from openworkflow.backend.connection import Connection
 from openworkflow.backend.failures import DRIVER_ERRORS
 from openworkflow.backend.namespace import Namespace
-from openworkflow.core.errors import BackendError
+from openworkflow.core.errors import BackendError, OpenWorkflowError
 
 logger = logging.getLogger(__name__)
 
@@ -200,7 +200,7 @@ class Waker:
             while self._wanted:
                 self._wanted = False
                 await self._send()
-        except BackendError as error:
+        except OpenWorkflowError as error:  # a ConfigurationError: the backend was stopped
             logger.warning("could not wake the workers, they will poll: %s", error)
         finally:
             self._task = None
