@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,10 +13,13 @@ import pytest
 
 from openworkflow.backend import migrations
 from openworkflow.backend.backend import BackendPostgres, NewRun, RecordedStep, WorkerSession
+from openworkflow.backend.connection import WORKER_LIMITS
 from openworkflow.backend.records import ClaimedRun, StepWrite
 from openworkflow.core.recorded import UNREADABLE
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.workflow_run import RunStatus
+from openworkflow.telemetry.metrics import Metrics
+from openworkflow.worker.histories import Histories
 from tests.flushes import (
     claim,
     claim_one,
@@ -26,6 +30,7 @@ from tests.flushes import (
     step_of,
     success_of,
 )
+from tests.helpers import eventually
 
 FINAL, REOPENED = '{"final": true}', '{"reopened": true}'
 INTERRUPTED, CANCELED = '{"interrupted": true}', '{"canceled": true}'
@@ -284,3 +289,30 @@ async def test_a_history_that_cannot_be_decoded_costs_its_own_run_only(
     await connection.close()
     await admin.execute(f"drop database {name}")
     await admin.close()
+
+
+async def test_a_table_that_is_locked_for_a_while_makes_no_history_unreadable(
+    backend: BackendPostgres,
+    session: WorkerSession,
+    sql: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each of the runs was due 30 s later, with a traceback that spoke of a newer worker."""
+    await backend.create_workflow_runs([NewRun("a")] * 3)
+    runs = await claim(session, "a")
+    await flush(session, successes=[success_of(one, "s") for one in runs])
+    monkeypatch.setitem(WORKER_LIMITS, "lock_timeout", "50")
+    impatient = await session_of(backend)
+    histories = Histories(impatient, Metrics("default"))
+    async with sql.transaction():
+        await sql.execute("lock table step_attempts in access exclusive mode")
+        loading = asyncio.create_task(histories.load([one.id for one in runs]))
+        await eventually(lambda: caplog.text.count("histories of 3 runs") > 1 or loading.done())
+    loaded = await loading
+    await impatient.close()
+
+    assert {one.id for one in runs} == loaded.keys()
+    for steps in loaded.values():
+        assert not isinstance(steps, Exception)
+        assert ["s"] == [step.step_name for step in steps]

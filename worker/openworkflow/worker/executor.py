@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from openworkflow.backend.records import ClaimedRun, RecordedStep
+from openworkflow.core.errors import BackendError
 from openworkflow.core.registry import Registry
 from openworkflow.engine.execution import Execution
 from openworkflow.engine.history import History
@@ -299,13 +300,12 @@ class Executor:
 
     def _refuse(self, arrival: Arrival, error: Exception) -> None:
         """Hand back, for a while, a run that this worker cannot read."""
-        logger.error(
-            "cannot read run %s, handing it back for %g s; a newer worker may be able to: %s",
-            arrival.run.id,
-            AGAIN_SECONDS,
-            error,
-            exc_info=error,
-        )
+        advice: str = "; a newer worker may be able to"
+        traceback: Exception | None = error
+        if isinstance(error, BackendError):
+            advice, traceback = "", None
+        text = "cannot read run %s, handing it back for %g s%s: %s"
+        logger.error(text, arrival.run.id, AGAIN_SECONDS, advice, error, exc_info=traceback)
         self._spawn(self._hand_back(arrival, AGAIN_SECONDS))
 
     async def _hand_back(self, arrival: Arrival, delay: float) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from openworkflow.core.errors import ConnectionLost
+from openworkflow.core.errors import BackendError, Fault
 from openworkflow.core.recorded import RecordedStep
 from openworkflow.telemetry.metrics import Metrics
 
@@ -30,19 +30,21 @@ class Histories:
         self._session, self._metrics = session, metrics
 
     async def load(self, run_ids: Sequence[UUID]) -> Loaded:
-        """Read them all, waiting as long as the database does not answer; cancel it to give up."""
+        """Read them all; cancel it to give up.
+
+        It waits as long as the database does not answer, or somebody holds the table.
+        """
         delay = FIRST_RETRY_SECONDS
         while True:
             try:
                 return {**await self._session.load_histories(run_ids)}
-            except ConnectionLost as error:
-                self._metrics.database_error("history")
-                logger.warning("could not load the histories of %d runs: %s", len(run_ids), error)
-                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-                delay = min(delay * 2, LONGEST_RETRY_SECONDS)
             except Exception as error:  # the driver decodes an answer whole, or not at all
                 self._metrics.database_error("history")
-                return await self._load_one_by_one(run_ids, error)
+                if not _passes(error):
+                    return await self._load_one_by_one(run_ids, error)
+                logger.warning("could not load the histories of %d runs: %s", len(run_ids), error)
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+            delay = min(delay * 2, LONGEST_RETRY_SECONDS)
 
     async def _load_one_by_one(self, run_ids: Sequence[UUID], error: Exception) -> Loaded:
         if len(run_ids) == 1:
@@ -52,3 +54,8 @@ class Histories:
         for run_id in run_ids:
             loaded |= await self.load([run_id])
         return loaded
+
+
+def _passes(error: Exception) -> bool:
+    """Whether no history is at fault: the same may be read as it is, somewhat later."""
+    return isinstance(error, BackendError) and error.fault in (Fault.SERVER, Fault.MOMENT)
