@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from openworkflow.core.workflow_run import WorkflowRun
 from tests.helpers import StartWorker, eventually
 from tests.postgres import DatabaseServer
 
+DOCS = Path(__file__).parents[2] / "docs"
 WORKFLOWS = """
 from dataclasses import dataclass
 from openworkflow import RetryPolicy, Step, workflow
@@ -372,6 +374,11 @@ async def test_doctor_is_content_with_a_healthy_database(
 
     assert 0 == done.code
     assert {"ok"} == {finding["level"] for finding in done.json}
+    for page in ("cli.md", "operations.md"):
+        (shown,) = re.findall(r"\$ openworkflow doctor\n((?:ok .*\n)+)", (DOCS / page).read_text())
+        assert [f["check"] for f in done.json] == [
+            line[8:23].strip() for line in shown.splitlines()
+        ]
 
 
 async def test_doctor_says_when_commits_are_forgotten(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from openworkflow.engine.flusher import KINDS
 from openworkflow.settings import PREFIX, Settings
 from openworkflow.telemetry.metrics import catalogue
 
@@ -39,6 +40,12 @@ def test_every_setting_is_documented() -> None:
     for field in fields(Settings):
         variable = "DATABASE_URL" if field.name == "database_url" else PREFIX + field.name.upper()
         assert f"| `{variable}` |" in text
+
+
+def test_every_kind_of_database_error_is_in_its_runbook() -> None:
+    runbook = (ROOT / "docs" / "runbooks" / "OpenWorkflowWorkerDatabaseErrors.md").read_text()
+    for kind in [*KINDS.values(), "heartbeat", "history"]:
+        assert 2 <= runbook.count(f"`{kind}`"), f"{kind}: what it means, and what to do"
 
 
 def anchors(page: Path) -> set[str]:
