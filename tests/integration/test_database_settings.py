@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from openworkflow.backend import arranging
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow_operator.database import connection as operator_connection
 from openworkflow_operator.database.connection import ConnectOptions, Database
@@ -67,3 +69,18 @@ async def test_the_operator_s_statements_see_what_was_committed_before_them(
         database.terminate()
 
     assert ["read committed"] * 2 == seen
+
+
+async def test_roles_are_arranged_by_what_was_committed_before_it_was_their_turn(
+    strict_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two at once: the second did not see the roles of the first, and could not make them."""
+
+    async def seen(connection: Any, *_: Any) -> list[str]:
+        return [await connection.fetchval(ISOLATION)]
+
+    backend = await BackendPostgres.connect(strict_url)
+    await backend.stop()
+    monkeypatch.setattr(arranging, "_arrange", seen)
+
+    assert ["read committed"] == await arranging.arrange(strict_url, "public", arranging.Wish())

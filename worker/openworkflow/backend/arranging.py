@@ -62,7 +62,7 @@ async def arrange(url: str, schema: str, wish: Wish, *, dry_run: bool = False) -
     dsn = parse(url)
     connection = await connect(dsn, application_name="openworkflow-cli", pooled=True)
     try:
-        async with connection.transaction():
+        async with connection.transaction(isolation="read_committed"):
             await connection.fetch(NO_TIME_LIMITS, True)
             number = migrations.lock(schema)
             if not await connection.fetchval("select pg_try_advisory_xact_lock($1)", number):
