@@ -21,6 +21,8 @@ from openworkflow_operator.api.spec import FailureLimit, Gate
 #: So many builds of a namespace are looked at; those beyond are not known.
 MOST_BUILDS: Final = 500
 
+_CANARY_FAILED: Final = ("failed", "canceled")
+
 #: What becomes of the runs of a build that is forgotten.
 Leftover = Literal["refuse", "move", "fail"]
 
@@ -171,7 +173,7 @@ def decide_rollout(
                 actions.append(Retire(build, gate.leftover))
     waits = phase in (Phase.STARTING, Phase.VERIFYING, Phase.RAMPING)
     # A held build that never became ready may still do so; one that failed its proof rests.
-    tries = phase is Phase.HELD and not _has_failed(views.get(target))
+    tries = phase is Phase.HELD and not _has_failed(views.get(target), gate)
     awake = frozenset({target}) if waits or tries else frozenset()
     return Verdict(phases, actions, awake, frozenset(remove))
 
@@ -189,16 +191,18 @@ def _target(
         return Phase.HELD, f"{cause}; change the image, or promote it by hand", None
     if view.is_main and view.share:  # back to the build in use in the middle of a ramp
         return Phase.CURRENT, "", Promote(target)
+    taken = any(other.share for build, other in views.items() if build != target)
+    proves = not (view.share or view.is_promoted) and taken
+    if proves and gate.canary is not None and view.canary in _CANARY_FAILED:
+        # Before its pods: it rests, and without one it would be given one, fail again, and so on.
+        return Phase.HELD, f"the canary {gate.canary} ended as {view.canary}", None
     if not fleet.ready:
         phase, why = _not_ready(fleet)
         failed = view.share > 0 and phase is Phase.HELD
         return phase, why, Hold(target) if failed else None
     if view.share:
         return _ramp(target, view, gate)
-    taken = any(other.share for build, other in views.items() if build != target)
-    if view.is_promoted or not taken:
-        return Phase.CURRENT, "", Promote(target)
-    return _prove(target, view, gate)
+    return _prove(target, view, gate) if proves else (Phase.CURRENT, "", Promote(target))
 
 
 def _not_ready(fleet: BuildFleet) -> tuple[Phase, str]:
@@ -217,8 +221,6 @@ def _prove(target: str, view: BuildView, gate: Gate) -> tuple[Phase, str, Action
     if view.canary is None:
         why = f"starting the canary {gate.canary}"
         return Phase.VERIFYING, why, StartCanary(target, gate.canary)
-    if view.canary in ("failed", "canceled"):
-        return Phase.HELD, f"the canary {gate.canary} ended as {view.canary}", None
     if view.canary_age > gate.canary_timeout_seconds:
         return Phase.HELD, f"the canary {gate.canary} did not end in time", None
     return Phase.VERIFYING, f"waiting for the canary {gate.canary}", None
@@ -287,5 +289,7 @@ def _is_overdue(views: Mapping[str, BuildView], gate: Gate) -> bool:
     return bool(since) and since[0] > gate.leftover_seconds
 
 
-def _has_failed(view: BuildView | None) -> bool:
-    return view is not None and (view.is_held or view.canary in ("failed", "canceled"))
+def _has_failed(view: BuildView | None, gate: Gate) -> bool:
+    if view is None:
+        return False
+    return view.is_held or (gate.canary is not None and view.canary in _CANARY_FAILED)

@@ -66,6 +66,13 @@ def first_runs(ended: int, failed: int = 0) -> BuildView:
         (view(canary="running", canary_age=61), UP, IN_USE, CANARY, Phase.HELD, None),
         (view(canary="failed"), UP, IN_USE, CANARY, Phase.HELD, None),
         (view(canary="canceled"), UP, IN_USE, CANARY, Phase.HELD, None),
+        # It stays held once its pods are gone: it rests, so that they come and go no more.
+        (view(canary="failed"), STARTING, IN_USE, CANARY, Phase.HELD, None),
+        (view(canary="canceled"), STARTING, IN_USE, CANARY, Phase.HELD, None),
+        (view(canary="failed"), BROKEN, IN_USE, CANARY, Phase.HELD, None),
+        # A canary that failed earlier is nothing to one that needs no proof, or no more.
+        (view(canary="failed"), STARTING, IN_USE, Gate(), Phase.STARTING, None),
+        (replace(USED, canary="failed"), UP, IN_USE, CANARY, Phase.CURRENT, Promote("new")),
         (view(canary="succeeded"), UP, IN_USE, CANARY, Phase.CURRENT, Promote("new")),
         # The ramp, step by step.
         (NEW, UP, IN_USE, RAMP, Phase.RAMPING, Promote("new", 10)),
@@ -267,6 +274,7 @@ def test_a_build_that_was_not_looked_at_is_not_drained() -> None:
         (None, BROKEN, True),  # its image may still turn up
         (view(canary="running"), UP, True),
         (view(canary="failed"), UP, False),
+        (view(canary="failed"), STARTING, False),
         (view(is_held=True), UP, False),
         (view(share=10), UP, True),
         (IN_USE, STARTING, False),
@@ -278,6 +286,17 @@ def test_a_build_gets_a_pod_as_long_as_it_has_something_to_prove(
     views = {"old": IN_USE} | ({"new": wanted} if wanted else {})
 
     assert awake == ("new" in decide_rollout("new", views, {"new": fleet}, CANARY).awake)
+
+
+@pytest.mark.parametrize("fleet", [STARTING, BROKEN, STALLED, UP])
+def test_a_build_whose_canary_nobody_asks_for_any_more_is_tried_whatever_became_of_it(
+    fleet: BuildFleet,
+) -> None:
+    """A pod that is taken away for being broken would come back as one that starts."""
+    views = {"old": IN_USE, "new": view(canary="failed")}
+    verdict = decide_rollout("new", views, {"new": fleet}, Gate())
+
+    assert "new" in verdict.awake or verdict.actions
 
 
 BUILDS = st.sampled_from(["a", "b", "c", "d"])
