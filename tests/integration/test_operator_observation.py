@@ -22,8 +22,8 @@ from openworkflow_operator.database.connection import (
 )
 from openworkflow_operator.database.diagnosis import diagnose
 from openworkflow_operator.database.dsn import Dsn, TlsMode, parse
-from openworkflow_operator.database.observatory import Look, Observatory, Target
-from openworkflow_operator.decide.observation import DatabaseProblem, Observation
+from openworkflow_operator.database.observatory import Look, Observatory, Target, pause_after
+from openworkflow_operator.decide.observation import DatabaseProblem, DatabaseReason, Observation
 from tests.helpers import eventually
 
 LOCAL = ConnectOptions(allow_loopback=True)
@@ -338,6 +338,44 @@ async def test_two_resources_of_one_database_share_a_connection(database_url: st
         seen.observatory.forget(Key("shop", "b"))
         seen.observatory.forget(KEY)
         assert 0 == seen.observatory.connections
+
+
+async def test_another_password_takes_nothing_back_that_was_seen(
+    database_url: str, sql: asyncpg.Connection[Any]
+) -> None:
+    """A rotation made every fleet not ready for a moment, with a warning."""
+    await insert(sql, 2)
+    async with Watching(database_url, poll=60) as seen:
+        await eventually(lambda: seen.due() == 2)
+        rotated = database_url + ("&" if "?" in database_url else "?") + "sslmode=disable"
+        seen.observatory.watch(KEY, target(rotated, "orders", 60))
+        at_once = seen.due()
+        await insert(sql)
+        await eventually(lambda: len(seen.looks) > 1)
+        elsewhere = replace(parse(rotated), database="elsewhere")
+        seen.observatory.watch(KEY, replace(target(rotated, "orders", 60), dsn=elsewhere))
+
+        assert 2 == at_once
+        assert seen.view() is None
+
+
+@pytest.mark.parametrize(
+    ("failures", "reason", "pause"),
+    [
+        (0, None, 1.0),
+        (1, DatabaseReason.UNREACHABLE, 2.0),
+        (9, DatabaseReason.UNREACHABLE, 5.0),
+        (9, DatabaseReason.TIMED_OUT, 5.0),
+        (9, DatabaseReason.AUTHENTICATION_FAILED, 30.0),
+        (99_999, DatabaseReason.SCHEMA_MISSING, 30.0),
+    ],
+)
+def test_what_comes_back_by_itself_is_found_within_seconds(
+    failures: int, reason: DatabaseReason | None, pause: float
+) -> None:
+    """A PostgreSQL that was back for 34 s was called unreachable."""
+    assert pause == pause_after(1.0, failures, reason)
+    assert 20.0 == pause_after(20.0, min(failures, 3), reason)
 
 
 WORK_CHANNEL = Namespace("orders", "public").work_channel

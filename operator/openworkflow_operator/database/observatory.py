@@ -20,11 +20,14 @@ from openworkflow_operator.database.answers import Question
 from openworkflow_operator.database.connection import ConnectOptions, Database
 from openworkflow_operator.database.diagnosis import diagnose
 from openworkflow_operator.database.dsn import Dsn
-from openworkflow_operator.decide.observation import DatabaseView
+from openworkflow_operator.decide.observation import DatabaseReason, DatabaseView
 
 logger = logging.getLogger(__name__)
 
+#: The longest pause while the server refuses: only a person ends that.
 LONGEST_PAUSE_SECONDS: Final = 30.0
+#: And while it does not answer: it comes back by itself, and workers find it within seconds.
+LONGEST_OUTAGE_PAUSE_SECONDS: Final = 5.0
 #: However many wake-ups come in, this is the shortest time between two looks.
 SHORTEST_PAUSE_SECONDS: Final = 0.2
 #: What a server may have the operator take in over time: after a large answer the next look waits.
@@ -53,6 +56,24 @@ class Look:
 
 
 Place = tuple[Dsn, str]
+
+_OUTAGES: Final = frozenset(
+    {
+        DatabaseReason.UNREACHABLE,
+        DatabaseReason.TIMED_OUT,
+        DatabaseReason.TOO_MANY_CONNECTIONS,
+        DatabaseReason.READ_ONLY,
+        DatabaseReason.QUERY_FAILED,
+    }
+)
+
+
+def pause_after(period: float, failures: int, reason: DatabaseReason | None) -> float:
+    """Seconds until the next look: the period asked for, longer after looks that failed."""
+    if not failures:
+        return period
+    longest = LONGEST_OUTAGE_PAUSE_SECONDS if reason in _OUTAGES else LONGEST_PAUSE_SECONDS
+    return max(period, min(longest, 2.0 ** min(failures, 10)))
 
 
 class Observatory:
@@ -86,8 +107,13 @@ class Observatory:
     def watch(self, key: Key, target: Target) -> None:
         """Look at this target for the resource from now on."""
         place = (target.dsn, target.schema)
-        if self._places.get(key, place) != place:
+        known = self._places.get(key, place)
+        if known != place:
+            view = self._views.get(key)
             self.forget(key)
+            if view is not None and _is_same_database(known, place):
+                # Another user or password: what was seen stands until they have been tried.
+                self._views[key] = view
         if place not in self._observers:
             self._observers[place] = _Observer(self, target.dsn, target.schema)
         self._places[key] = place
@@ -140,6 +166,10 @@ def _growing(times: int) -> float:
     return min(LONGEST_PAUSE_SECONDS, 2.0 ** min(times, 10))
 
 
+def _is_same_database(one: Place, other: Place) -> bool:
+    return (one[0].place, one[1]) == (other[0].place, other[1])
+
+
 class _Observer:
     """The loop of one database."""
 
@@ -148,6 +178,7 @@ class _Observer:
         self._targets: dict[Key, Target] = {}
         self._wake = asyncio.Event()
         self._failures = self._reconnects = self._received = 0
+        self._reason: DatabaseReason | None = None
         self._database: Database | None = None
         self._task = asyncio.create_task(self._run(), name="observer")
 
@@ -197,7 +228,7 @@ class _Observer:
         except Exception as error:
             problem = replace(diagnose(error), serial=serial)
             views, reason = dict.fromkeys(targets, problem), problem.reason
-            self._failures += 1
+            self._failures, self._reason = self._failures + 1, reason
             self._disconnect()
             # The class is ours or asyncpg's; the text could hold what is secret.
             logger.info("a database cannot be read: %s (%s)", reason, type(error).__name__)
@@ -218,11 +249,8 @@ class _Observer:
         return dict(await self._database.look(list(questions.values()), serial))
 
     def _pause(self) -> float:
-        """Until the next look: the shortest period asked for, longer while looks fail."""
         period = min((target.poll_seconds for target in self._targets.values()), default=60.0)
-        if self._failures:
-            period = max(period, _growing(self._failures))
-        return period * random.uniform(0.9, 1.1)
+        return pause_after(period, self._failures, self._reason) * random.uniform(0.9, 1.1)
 
     def _shortest_pause(self) -> float:
         """Until the next look whatever asks for one: what a look costs is paid for in time.
