@@ -19,6 +19,7 @@ from openworkflow_operator.api.spec import Key, WorkflowNamespace
 from openworkflow_operator.cluster.applier import Applier
 from openworkflow_operator.cluster.client import Cluster, ClusterError
 from openworkflow_operator.cluster.credentials import Credentials, CredentialsReader
+from openworkflow_operator.cluster.mounts import Mounts
 from openworkflow_operator.cluster.recorder import Recorder
 from openworkflow_operator.cluster.store import Object, Store
 from openworkflow_operator.database.answers import Question
@@ -36,9 +37,10 @@ from openworkflow_operator.decide.scaling import MOST_COUNTED, observation_cap
 from openworkflow_operator.desired.workload import build_of
 from openworkflow_operator.report.build_status import Phases, obstructed
 from openworkflow_operator.report.conditions import GOOD_NEWS
+from openworkflow_operator.report.facts import Facts
 from openworkflow_operator.report.fleet_report import fleet_report
 from openworkflow_operator.report.metrics import Metrics
-from openworkflow_operator.report.status import Facts, news, status_of, worth_writing
+from openworkflow_operator.report.status import news, status_of, worth_writing
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,8 @@ class _Visited:
     conflict: Key | None = None
     phases: Phases = field(default_factory=dict)
     """Where each build stood when nothing was being changed in the database."""
+    has_looked: bool = False
+    """Its database was tried by this operator."""
 
 
 class Reconciler:
@@ -85,6 +89,7 @@ class Reconciler:
         self._credentials = CredentialsReader(cluster)
         self._recorder = Recorder(cluster)
         self._applier = Applier(cluster, store, metrics)
+        self._mounts = Mounts(cluster)
         self._visited: dict[Key, _Visited] = {}
         self._rivals = Rivals(enqueue)
         self._census = asyncio.Lock()
@@ -114,8 +119,9 @@ class Reconciler:
         if applied.failure is not None:
             raise applied.failure
         # Nobody tells of a Secret that appears, since the operator may not watch Secrets; nor of an
-        # object that is not its own and goes.
-        waits = isinstance(observed.database, DatabaseProblem) or applied.faults
+        # object that is not its own and goes; nor, but by Events, of a volume that is not mounted.
+        is_creating = any(pod.is_creating for pod in observed.pods)
+        waits = isinstance(observed.database, DatabaseProblem) or applied.faults or is_creating
         return UNTOLD_RETRY_SECONDS if waits else None
 
     async def _stands_back(self, resource: WorkflowNamespace) -> bool:
@@ -133,6 +139,7 @@ class Reconciler:
         self._router.forget(key)
         self._pruner.forget(key)
         self._credentials.forget(key)
+        self._mounts.forget(key)
         self._metrics.forget(key)
         self._rivals.withdraw(key)
 
@@ -150,10 +157,11 @@ class Reconciler:
             visited.conflict = conflict
         self._retain(resource, credentials, visited, standing)
         now = datetime.now(UTC)
+        pods = [Pod.parse(pod, now) for pod in self._store.pods(key)]
         return Observed(
             resource=resource,
             live=self._store.owned(key, resource.uid),
-            pods=[Pod.parse(pod, now) for pod in self._store.pods(key)],
+            pods=await self._mounts.diagnose(key, pods),
             database=database,
             database_digest=credentials.digest,
             service_monitors_exist=self._service_monitors_exist(),
@@ -278,7 +286,10 @@ class Reconciler:
             scaled=scaled,
             phases=self._phases(resource.key, visited, decided),
             fleets=self._store.fleets(resource.key, resource.uid),
+            template=build_of(resource),
+            is_fresh=not visited.has_looked,
         )
+        visited.has_looked |= observed.database is not None
         status = status_of(facts, datetime.now(UTC))
         self._metrics.report(resource.key, fleet_report(facts, decided, status))
         if worth_writing(status, resource.status, time.monotonic() - visited.written_at):

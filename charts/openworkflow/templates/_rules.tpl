@@ -29,7 +29,7 @@
   verbs: [list, watch, patch]
 - apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create, list, patch]
 {{- end -}}
 
 {{/* Never list or watch: a list would hold the contents of all Secrets. */}}

@@ -17,7 +17,7 @@ from openworkflow_operator.cluster.client import Cluster, ClusterError
 from openworkflow_operator.cluster.store import Object, Store
 from openworkflow_operator.decide.faults import NOT_APPLIED, Fault
 from openworkflow_operator.decide.planner import Plan
-from openworkflow_operator.decide.pods import Trouble, refusal_reason
+from openworkflow_operator.decide.pods import Trouble, refusal_reason, words_of
 from openworkflow_operator.desired.resources import Manifest, is_owned
 from openworkflow_operator.desired.workload import build_of
 from openworkflow_operator.report.metrics import Metrics
@@ -45,7 +45,8 @@ class Applied:
         self.failure = error
         is_refused = error.status in (400, 403, 422)
         reason = refusal_reason(error.message) if is_refused else NOT_APPLIED
-        self.faults.append(Fault(kind.name, name, reason))
+        words = words_of(error.message) if is_refused else ""
+        self.faults.append(Fault(kind.name, name, reason, words))
 
 
 class Applier:

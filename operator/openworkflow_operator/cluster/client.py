@@ -56,10 +56,15 @@ class Cluster:
             raise
 
     async def list(
-        self, kind: Kind, namespace: str | None, selector: str | None = None
+        self,
+        kind: Kind,
+        namespace: str | None,
+        selector: str | None = None,
+        fields: str | None = None,
     ) -> tuple[list[Object], str]:
         """All objects, and the version from which to watch. A kind not served has none."""
         query = {"labelSelector": selector} if selector else {}
+        query |= {"fieldSelector": fields} if fields else {}
         items: list[Object] = []
         while True:
             answer = await self._call("GET", kind.path(namespace), {**query, "limit": "500"})

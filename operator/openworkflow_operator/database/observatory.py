@@ -239,8 +239,8 @@ class _Observer:
         if self._database is None or self._database.is_closed:
             options = self._observatory.options
             self._database, self._received = None, 0
-            self._reconnects += 1
             self._database = await Database.connect(self._dsn, self._schema, options)
+            self._reconnects += 1  # what refuses has pauses of its own, and one that is away
         else:
             self._reconnects = 0
         idle = [target.question.namespace_id for target in targets.values() if target.idle]

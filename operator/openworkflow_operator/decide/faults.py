@@ -20,6 +20,8 @@ class Fault:
     name: str
     reason: str
     """A Trouble, where the API server refused; else NOT_APPLIED."""
+    words: str = ""
+    """What it said."""
 
     @property
     def is_refusal(self) -> bool:

@@ -23,6 +23,7 @@ GOOD_NEWS: Final = frozenset(
         "Verifying",
         "WithinLimits",
         "WorkersReady",
+        "WorkersStarted",
         "WorkersStarting",
     }
 )

@@ -6,8 +6,8 @@ from typing import Any
 
 from openworkflow_operator.decide.observation import Observation
 from openworkflow_operator.decide.planner import Plan
+from openworkflow_operator.report.facts import Facts
 from openworkflow_operator.report.metrics import FleetReport
-from openworkflow_operator.report.status import Facts
 
 
 def fleet_report(facts: Facts, decided: Plan, status: dict[str, Any]) -> FleetReport:

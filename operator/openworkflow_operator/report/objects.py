@@ -28,7 +28,12 @@ def objects_applied(faults: Sequence[Fault], is_paused: bool) -> Condition:
     reason = worst_of(tuple(faults))
     if reason is None:
         return Condition(NAME, "True", "Applied", "all objects of the fleet are as wanted")
-    told = [f"{fault} {_ADVICE.get(fault.reason, fault.reason)}" for fault in faults[:_MOST_TOLD]]
+    told = [_told(fault) for fault in faults[:_MOST_TOLD]]
     if len(faults) > _MOST_TOLD:
         told.append(f"and {len(faults) - _MOST_TOLD} more")
     return Condition(NAME, "False", reason, "; ".join(told))
+
+
+def _told(fault: Fault) -> str:
+    text = f"{fault} {_ADVICE.get(fault.reason, fault.reason)}"
+    return f"{text} ({fault.words})" if fault.words else text

@@ -5,92 +5,88 @@ Types and reasons are part of the API. Every condition is there from the first v
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from openworkflow_operator.api.spec import Key, ScalingMode, WorkflowNamespace
-from openworkflow_operator.decide.faults import Fault, worst_of
-from openworkflow_operator.decide.installations import Installation
 from openworkflow_operator.decide.observation import (
     DatabaseProblem,
     DatabaseReason,
     DatabaseView,
     Observation,
-    Pruning,
 )
-from openworkflow_operator.decide.pods import Pod, Trouble, worst
-from openworkflow_operator.decide.rollout import Phase
 from openworkflow_operator.decide.scaling import Limit
 from openworkflow_operator.desired.workload import selector_labels
 from openworkflow_operator.report.build_status import builds_of, rolled_out
 from openworkflow_operator.report.conditions import Condition
+from openworkflow_operator.report.facts import Facts, Object
 from openworkflow_operator.report.objects import objects_applied
-
-Object = Mapping[str, Any]
+from openworkflow_operator.report.workers import VERIFIED, verified, workers_available
 
 #: Numbers alone do not cost a write more often than this.
 REFRESH_SECONDS: Final = 30.0
-#: Nor does the time of the last observation alone; the metrics always have it.
+#: Nor do the times alone; an older `lastReportTime` says that no operator keeps the status.
 REFRESH_TIME_SECONDS: Final = 300.0
+
+#: What changes with every run or visit; of an older CRD the last three are dropped, which must not
+#: cost a write at each visit.
+_NUMBERS: Final = frozenset(
+    {"dueRuns", "runningRuns", "lastObservationTime", "builds", "conditions"}
+    | {"lastReportTime", "operator", "template"}
+)
+#: Conditions whose messages count runs, or repeat what the cluster counts.
+_COUNTING: Final = frozenset({"RolledOut", "Ready", "WorkersAvailable", VERIFIED})
 
 #: Reasons of RetentionActive that only repeat what the resource says.
 _NO_RETENTION: Final = frozenset({"KeptForever", "Paused", "NotPruned"})
-
-_ADVICE: Final = {
-    Trouble.IMAGE_PULL_FAILED: "the image cannot be pulled: check `worker.image` and its secrets",
-    Trouble.CRASH_LOOPING: "workers start and crash: see their logs",
-    Trouble.UNSCHEDULABLE: "no node takes the pods: check requests, selectors and capacity",
-    Trouble.CONFIGURATION: "a Secret or ConfigMap that `worker` names is not there",
-    Trouble.QUOTA_EXCEEDED: "a ResourceQuota of the namespace allows no more",
-    Trouble.ADMISSION_DENIED: "a policy of the cluster refuses the objects or pods of the fleet",
-    Trouble.NAME_TAKEN: "an object that is not this resource's has a name that the fleet needs",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """Everything the status is made from."""
-
-    resource: WorkflowNamespace
-    database: DatabaseView | None
-    deployment: Object | None
-    pods: Sequence[Pod]
-    desired: int
-    limit: Limit = Limit.NONE
-    faults: Sequence[Fault] = ()
-    """Objects that could not be made, changed or deleted."""
-    conflict: Key | None = None
-    """The older resource with the same database and namespace id."""
-    installation: Installation | None = None
-    """Who keeps this status."""
-    scaled: bool = False
-    pruning: Pruning | None = None
-    phases: Mapping[str, tuple[Phase, str]] = field(default_factory=dict)
-    """Where each build stands, and why; the wanted one first."""
-    fleets: Mapping[str, Object] = field(default_factory=dict)
-    """The Deployments of the builds."""
 
 
 def conditions_of(facts: Facts) -> list[Condition]:
     """All conditions, the summary first."""
     if facts.conflict is not None:
         return _in_conflict(facts.conflict, facts.resource.key)
-    database = _database(facts.database)
+    database = _inherited(_database(facts.database), facts)
     objects = objects_applied(facts.faults, facts.resource.paused)
-    workers = _workers(facts)
+    workers, template = workers_available(facts), verified(facts)
     parts = [database, workers]
     if any(fault.is_refusal for fault in facts.faults):
         parts.insert(1, objects)
+    if template.status == "False":
+        parts.append(template)
     failed = next((part for part in parts if part.status != "True"), None)
     ready = (
-        Condition("Ready", "True", "Ready", "the database is read and the fleet is as wanted")
+        Condition("Ready", "True", "Ready", _READY[template.status == "True"])
         if failed is None
         else Condition("Ready", failed.status, failed.reason, failed.message)
     )
-    others = [_scaling(facts), _limited(facts), _retention(facts), _paused(facts.resource)]
-    return [ready, database, workers, objects, *others, *rolled_out(facts.phases)]
+    others = [_scaling(facts), _limited(facts), _retention(facts), *rolled_out(facts.phases)]
+    inherited = [_inherited(condition, facts) for condition in others]
+    return [ready, database, workers, template, objects, *inherited, _paused(facts.resource)]
+
+
+_READY: Final = {
+    True: "the database is read and the fleet is as wanted",
+    False: "the database is read and the fleet is as wanted; no worker of the present template "
+    "was ready yet, see Verified",
+}
+
+
+def _inherited(condition: Condition, facts: Facts) -> Condition:
+    """What the operator before this one found, until this one has looked.
+
+    A restart of the operator is no news of a fleet, and takes nothing back.
+    """
+    resource, is_walk = facts.resource, condition.reason == "NotPruned"
+    if not is_walk and not (facts.is_fresh and facts.database is None):
+        return condition
+    if condition.status != "Unknown" and condition.type != "ScalingLimited":
+        return condition
+    for c in resource.status.get("conditions") or ():
+        is_same = c.get("observedGeneration") == resource.generation and c["reason"] != "Conflict"
+        if c["type"] == condition.type and is_same:
+            return Condition(c["type"], c["status"], c["reason"], c["message"])
+    return condition
 
 
 def status_of(facts: Facts, now: datetime) -> dict[str, Any]:
@@ -104,11 +100,15 @@ def status_of(facts: Facts, now: datetime) -> dict[str, Any]:
         "readyReplicas": live.get("readyReplicas", 0),
         "desiredReplicas": facts.desired,
         "selector": selector,
+        "template": facts.template,
+        "lastReportTime": _timestamp(now),
         "conditions": _dated(conditions_of(facts), last, resource.generation, now),
     }
     if facts.installation is not None:
         status["operator"] = facts.installation.mark
-    if facts.phases:
+    if facts.phases and facts.is_fresh and facts.database is None and "builds" in last:
+        status["builds"] = last["builds"]
+    elif facts.phases:
         status["builds"] = builds_of(facts.phases, facts.fleets, facts.pods, facts.database)
     numbers = ("dueRuns", "runningRuns", "lastObservationTime", "lastScaleTime")
     status |= {name: last[name] for name in numbers if last.get(name) is not None}
@@ -127,23 +127,21 @@ def worth_writing(status: Object, last: Object, seconds_since_write: float) -> b
     changed = {k for k in status.keys() | last.keys() if status.get(k) != last.get(k)}
     if _without_numbers(status) != _without_numbers(last):
         return True
-    if changed - {"lastObservationTime"}:
+    if changed - {"lastObservationTime", "lastReportTime"}:
         return seconds_since_write >= REFRESH_SECONDS
     return bool(changed) and seconds_since_write >= REFRESH_TIME_SECONDS
 
 
 def _without_numbers(status: Object) -> dict[str, Any]:
     """The status less what changes with every run; words on a build count its runs too."""
-    # Of an older CRD the mark is dropped, which must not cost a write at each visit.
-    numbers = ("dueRuns", "runningRuns", "lastObservationTime", "builds", "conditions", "operator")
     return {
-        **{name: value for name, value in status.items() if name not in numbers},
+        **{name: value for name, value in status.items() if name not in _NUMBERS},
         "builds": [
             {k: v for k, v in build.items() if k not in ("runsLeft", "nextWakeTime", "message")}
             for build in status.get("builds") or ()
         ],
         "conditions": [
-            {k: v for k, v in c.items() if k != "message" or c["type"] != "RolledOut"}
+            {k: v for k, v in c.items() if k != "message" or c["type"] not in _COUNTING}
             for c in status.get("conditions") or ()
         ],
     }
@@ -157,6 +155,7 @@ def news(status: Object, last: Object) -> list[Condition]:
         was = before.get(c["type"])
         is_new = was is not None or c["status"] == "False" or c["type"] == "Ready"
         told_elsewhere = c["type"] in ("Ready", "ScalingActive") and c["status"] != "True"
+        told_elsewhere |= c["type"] == VERIFIED and c["status"] == "Unknown"
         as_wanted = c["type"] == "RetentionActive" and c["reason"] in _NO_RETENTION
         changed = was != (c["status"], c["reason"])
         if is_new and changed and not told_elsewhere and not as_wanted:
@@ -172,6 +171,7 @@ def _in_conflict(other: Key, key: Key) -> list[Condition]:
     names = (
         "DatabaseReachable",
         "WorkersAvailable",
+        VERIFIED,
         "ObjectsApplied",
         "ScalingActive",
         "ScalingLimited",
@@ -192,22 +192,6 @@ def _database(view: DatabaseView | None) -> Condition:
         case _:
             message = "the run counts are read"
             return Condition("DatabaseReachable", "True", DatabaseReason.REACHABLE, message)
-
-
-def _workers(facts: Facts) -> Condition:
-    name = "WorkersAvailable"
-    refused = tuple(fault for fault in facts.faults if fault.hits_pods and fault.is_refusal)
-    trouble = worst_of(refused) or worst(facts.deployment, facts.pods)
-    if trouble is not None:
-        return Condition(name, "False", trouble, _ADVICE[Trouble(trouble)])
-    if facts.deployment is None:
-        return Condition(name, "Unknown", "NotCreated", "the fleet was not made yet")
-    ready = sum(1 for pod in facts.pods if pod.ready and not pod.terminating)
-    if facts.desired == 0:
-        return Condition(name, "True", "ScaledToZero", "nothing to do, so there are no workers")
-    if ready == 0:
-        return Condition(name, "False", "WorkersStarting", "no worker is ready yet")
-    return Condition(name, "True", "WorkersReady", "workers are ready")
 
 
 def _scaling(facts: Facts) -> Condition:

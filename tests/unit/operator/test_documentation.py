@@ -12,14 +12,14 @@ from openworkflow_operator.decide.faults import NOT_APPLIED
 from openworkflow_operator.decide.observation import DatabaseReason
 from openworkflow_operator.decide.pods import Trouble
 from openworkflow_operator.decide.scaling import Limit
-from openworkflow_operator.report import objects, status
+from openworkflow_operator.report import objects, status, workers
 from openworkflow_operator.report.metrics import Metrics
 from openworkflow_operator.settings import PREFIX, Settings
 
 PAGE = (Path(__file__).parents[3] / "docs" / "operator.md").read_text()
 _IN_CODE = [
     reason
-    for module in (status, objects)
+    for module in (status, objects, workers)
     for reason in re.findall(
         r'Condition\(\s*"?\w+"?, "\w+", "(\w+)"', Path(str(module.__file__)).read_text()
     )

@@ -26,8 +26,8 @@ from openworkflow_operator.decide.observation import (
 from openworkflow_operator.decide.pods import Pod, Trouble
 from openworkflow_operator.decide.rollout import BuildView, Phase
 from openworkflow_operator.decide.scaling import Demand, Limit
+from openworkflow_operator.report.facts import Facts
 from openworkflow_operator.report.status import (
-    Facts,
     conditions_of,
     news,
     status_of,
@@ -169,7 +169,7 @@ def test_the_conditions_tell_the_truth(
     found = {c.type: (c.status, c.reason) for c in conditions_of(facts)}
 
     assert (status, reason) == found[condition]
-    assert 8 == len(found)
+    assert 9 == len(found)
 
 
 def test_transition_times_move_only_with_the_status() -> None:
