@@ -39,6 +39,8 @@ def settings_of(operator: Operator) -> kopf.OperatorSettings:
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.watching.server_timeout = 240
+    # An API server that is back is found within seconds; by default the eighth try is the last.
+    settings.networking.error_backoffs = (1, 2, 3, *[5] * 1000)
     settings.watching.reconnect_backoff = 1.0  # for a server that ends every watch at once
     return settings
 

@@ -126,8 +126,7 @@ class Operator:
                 asyncio.TaskGroup() as workers,
             ):
                 reconciler = self._reconciler(observatory, pruner, router)
-                for key in self.store.resources():
-                    self.queue.add(key)
+                self._visit_all()
                 for _ in range(self.settings.workers):
                     workers.create_task(self._work(reconciler, observatory), name="worker")
 
@@ -176,10 +175,13 @@ class Operator:
             except ClusterError as error:
                 logger.warning("the full visit has to wait: %s", error)
                 continue
-            for key in self.store.resources():
-                self.queue.add(key)
+            self._visit_all()
             self._resynced_at = time.monotonic()
             self.metrics.last_resync.set_to_current_time()
+
+    def _visit_all(self) -> None:
+        for key in self.store.resources():
+            self.queue.add(key)
 
     async def relist(self) -> None:
         """Take in full lists of everything that may be listed.
@@ -232,7 +234,9 @@ class Operator:
         informers = []
         for kind, selector in watched:
             for namespace in namespaces:
-                informer = Informer(self.cluster, self.store, kind, namespace, selector)
+                # One kind of all tells of an API server's return.
+                told = self._visit_all if kind is kinds.DEPLOYMENT else (lambda: None)
+                informer = Informer(self.cluster, self.store, kind, namespace, selector, told)
                 informers.append(informer)
                 if kind is kinds.SERVICE_MONITOR:
                     self._service_monitors.append(informer)

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Callable
 from typing import Final
 
 from openworkflow_operator.api.kinds import Kind
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 30.0
+#: While no API server answers: it comes back by itself, and fleets stand still until it is found.
+LONGEST_OUTAGE_PAUSE_SECONDS: Final = 5.0
 #: A watch that lasted so long was one; the next fault begins with the shortest pause again.
 SHORTEST_WATCH_SECONDS: Final = 5.0
 #: How often to look whether a kind that the cluster does not serve has been installed.
@@ -35,11 +38,13 @@ class Informer:
         kind: Kind,
         namespace: str | None,
         selector: str | None,
+        on_return: Callable[[], None] = lambda: None,
     ) -> None:
         self._cluster, self._store = cluster, store
         self.kind = kind
         self._namespace, self._selector = namespace, selector
         self._failures = 0
+        self._is_away, self._on_return = False, on_return
         self.listed = asyncio.Event()
         """Set once the first list is in the store, or the kind is known to be absent."""
         self.settled = asyncio.Event()
@@ -52,6 +57,9 @@ class Informer:
         while watch or not self.listed.is_set():
             try:
                 version = await self.relist()
+                if self._is_away:  # what was refused meanwhile need not wait for its turn
+                    self._is_away = False
+                    self._on_return()
                 if watch:
                     await self._watch(version)
             except ClusterError as error:
@@ -97,10 +105,11 @@ class Informer:
             self.settled.set()  # the other namespaces must not wait for somebody's Role
         if error.status != 410:  # it fell too far behind; a new list is all it takes
             logger.warning("%s cannot be watched: %s", self.kind.plural, error)
-        await self._pause()
+        self._is_away = error.status == 0 or error.status >= 500
+        await self._pause(LONGEST_OUTAGE_PAUSE_SECONDS if self._is_away else LONGEST_PAUSE_SECONDS)
 
-    async def _pause(self) -> None:
+    async def _pause(self, longest: float = LONGEST_PAUSE_SECONDS) -> None:
         """Wait longer each time, until a watch has lasted."""
-        pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures, 10))
+        pause = min(longest, FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures, 10))
         self._failures += 1
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))

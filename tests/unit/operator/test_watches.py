@@ -203,3 +203,34 @@ async def test_a_kopf_that_ends_begins_anew(monkeypatch: pytest.MonkeyPatch) -> 
     operator = cast(Operator, SimpleNamespace(settings=Settings(), store=Store()))
     async with handlers.watched_by_kopf(lambda **_: None)(operator):
         await eventually(lambda: len(runs) == 3)
+
+
+@pytest.mark.parametrize(
+    ("status", "longest"), [(0, 5.0), (503, 5.0), (403, 30.0)], ids=["none", "503", "refused"]
+)
+async def test_an_api_server_that_is_back_is_found_within_seconds(
+    monkeypatch: pytest.MonkeyPatch, status: int, longest: float
+) -> None:
+    """It took 29 to 40, and visits that had failed waited for a minute of their own."""
+    pauses: list[float] = []
+    told: list[int] = []
+
+    class Away:
+        async def list(self, *_: object) -> object:
+            if len(pauses) < 12:
+                raise ClusterError(status, "", "")
+            return [], "7"
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(informers.asyncio, "sleep", sleep)
+    monkeypatch.setattr(informers.random, "uniform", lambda _, high: high)
+    cluster = cast("Cluster", Away())
+    informer = Informer(
+        cluster, Store(), kinds.DEPLOYMENT, "shop", None, lambda: told.append(len(pauses))
+    )
+    await informer.run(watch=False)
+
+    assert longest == max(pauses)
+    assert ([] if status == 403 else [12]) == told
