@@ -155,7 +155,8 @@ def controllers(plane: ControlPlane) -> Iterator[None]:
     config = plane.kubeconfig(plane.folder, _ADMIN_TOKEN)
     names = "deployment-controller,replicaset-controller,garbage-collector-controller"
     command = [binary("kube-controller-manager"), f"--kubeconfig={config}", "--leader-elect=false"]
-    command += [f"--controllers={names},resourcequota-controller", f"--secure-port={_free_port()}"]
+    names += ",resourcequota-controller,disruption-controller"
+    command += [f"--controllers={names}", f"--secure-port={_free_port()}"]
     command += ["--bind-address=127.0.0.1", f"--cert-dir={plane.folder / 'manager'}"]
     processes: list[subprocess.Popen[bytes]] = []
     _start(command, plane.folder / "manager.log", processes)

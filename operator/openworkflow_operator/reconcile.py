@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from openworkflow_operator.api import kinds
 from openworkflow_operator.api.spec import Key, WorkflowNamespace
@@ -31,16 +31,16 @@ from openworkflow_operator.decide.faults import Fault
 from openworkflow_operator.decide.installations import Elders, Installation
 from openworkflow_operator.decide.observation import DatabaseProblem, DatabaseView, Observation
 from openworkflow_operator.decide.planner import Observed, Plan, Recollection, plan, policy_of
-from openworkflow_operator.decide.pods import Pod, replicas_of
+from openworkflow_operator.decide.pods import Pod, is_crowded, replicas_of
 from openworkflow_operator.decide.rivals import Identity, Rivals, Standing
 from openworkflow_operator.decide.scaling import MOST_COUNTED, observation_cap
 from openworkflow_operator.desired.workload import build_of
+from openworkflow_operator.report.announcements import announcements
 from openworkflow_operator.report.build_status import Phases, obstructed
-from openworkflow_operator.report.conditions import GOOD_NEWS
 from openworkflow_operator.report.facts import Facts
 from openworkflow_operator.report.fleet_report import fleet_report
 from openworkflow_operator.report.metrics import Metrics
-from openworkflow_operator.report.status import news, status_of, worth_writing
+from openworkflow_operator.report.status import status_of, worth_writing
 
 logger = logging.getLogger(__name__)
 
@@ -118,10 +118,10 @@ class Reconciler:
         await self._report(resource, visited, observed, decided, applied.faults)
         if applied.failure is not None:
             raise applied.failure
-        # Nobody tells of a Secret that appears, since the operator may not watch Secrets; nor of an
-        # object that is not its own and goes; nor, but by Events, of a volume that is not mounted.
-        is_creating = any(pod.is_creating for pod in observed.pods)
-        waits = isinstance(observed.database, DatabaseProblem) or applied.faults or is_creating
+        # Nobody tells of a Secret that appears (the operator may not watch them), of an object that
+        # is not its own and goes, and of a pod that takes long to start.
+        waits = isinstance(observed.database, DatabaseProblem) or bool(applied.faults)
+        waits |= any(pod.is_starting for pod in observed.pods)
         return UNTOLD_RETRY_SECONDS if waits else None
 
     async def _stands_back(self, resource: WorkflowNamespace) -> bool:
@@ -158,10 +158,12 @@ class Reconciler:
         self._retain(resource, credentials, visited, standing)
         now = datetime.now(UTC)
         pods = [Pod.parse(pod, now) for pod in self._store.pods(key)]
+        pods = await self._mounts.diagnose(key, pods)
         return Observed(
             resource=resource,
             live=self._store.owned(key, resource.uid),
-            pods=await self._mounts.diagnose(key, pods),
+            pods=pods,
+            is_crowded=is_crowded(pods),
             database=database,
             database_digest=credentials.digest,
             service_monitors_exist=self._service_monitors_exist(),
@@ -257,8 +259,8 @@ class Reconciler:
         if decided.actions:
             dsn = (await self._credentials.read(resource, False)).dsn
             if dsn is not None:
-                where = (dsn, resource.database.schema, resource.namespace_id)
-                self._router.start(resource.key, decided.actions, *where)
+                place = (resource.database.schema, resource.namespace_id)
+                self._router.start(resource.key, decided.actions, dsn, *place)
         elif isinstance(view, Observation) and view.serial > self._router.acted(resource.key):
             self._router.settle(resource.key)
 
@@ -329,18 +331,8 @@ class Reconciler:
         status: dict[str, Any],
         scaled: bool,
     ) -> None:
-        tell = self._recorder.tell
-        for condition in news(status, resource.status):
-            kind: Literal["Normal", "Warning"]
-            kind = "Normal" if condition.reason in GOOD_NEWS else "Warning"
-            await tell(resource, kind, condition.reason, condition.message)
-        if decided.reverted:
-            message = f"the number of workers was changed by hand; it is {decided.scale_to} again"
-            await tell(resource, "Warning", "ReplicasReverted", message)
-        elif scaled:
-            direction = "ScaledUp" if (decided.scale_to or 0) > decided.was else "ScaledDown"
-            message = f"from {decided.was} to {decided.scale_to} workers"
-            await tell(resource, "Normal", direction, message)
+        for each in announcements(resource, decided, status, scaled=scaled):
+            await self._recorder.tell(resource, each.kind, each.reason, each.message)
 
 
 def _parsed(raw: Mapping[str, Any] | None) -> WorkflowNamespace | None:

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from openworkflow_operator.process import Operator
-from tests.control_plane import ControlPlane, controllers, has_controllers
+from tests.control_plane import ApiRefusal, ControlPlane, controllers, has_controllers
 from tests.helpers import eventually
 from tests.kubernetes_space import FAST, GROUP, MERGE, Space, enqueue
 
@@ -70,6 +70,32 @@ async def test_a_quota_is_told_and_forgotten(
         await eventually(lambda: tenant.condition("WorkersAvailable") != exceeded, deadline=60)
 
 
+async def test_a_drain_of_the_only_node_goes_on_when_a_pod_has_found_no_place(
+    tenant: Space, start: Start
+) -> None:
+    """`kubectl drain` waited for its whole timeout: a quarter of two, and the next one Pending."""
+    tenant.resource(scaling=FAST | {"minReplicas": 2})
+    async with start():
+        await eventually(lambda: len(tenant.pods()) == 2, deadline=40)
+        first, second = tenant.pods()
+        for name in (first, second):
+            tenant.pod_status(name, {"phase": "Running", "conditions": READY})
+        await eventually(lambda: is_evicted(tenant, first), deadline=40)
+        await eventually(lambda: len(tenant.pods()) == 2, deadline=40)
+        assert not is_evicted(tenant, second)  # as long as the next one may find a node
+        (third,) = set(tenant.pods()) - {second}
+        tenant.pod_status(third, {"phase": "Pending", "conditions": [NO_NODE]})
+        await eventually(lambda: is_evicted(tenant, second), deadline=40)
+        told = ("False", "Unschedulable")
+        await eventually(lambda: tenant.condition("WorkersAvailable") == told, deadline=40)
+        tenant.pod_status(third, {"phase": "Running", "conditions": READY})
+        budget = tenant.path("poddisruptionbudgets", "orders-worker", "/apis/policy/v1")
+        await eventually(
+            lambda: tenant.plane.request("GET", budget)["spec"]["maxUnavailable"] == "25%",
+            deadline=40,
+        )
+
+
 async def test_deleting_the_resource_deletes_all_it_owned(
     tenant: Space, start: Start, sql: asyncpg.Connection[Any]
 ) -> None:
@@ -82,3 +108,23 @@ async def test_deleting_the_resource_deletes_all_it_owned(
 
 
 READY = [{"type": "Ready", "status": "True"}]
+NO_NODE = {
+    "type": "PodScheduled",
+    "status": "False",
+    "reason": "Unschedulable",
+    "message": "0/1 nodes are available",
+    "lastTransitionTime": "2020-01-01T00:00:00Z",
+}
+
+
+def is_evicted(space: Space, pod: str) -> bool:
+    """Ask for the eviction, as a drain does; there is no kubelet that would end it by itself."""
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
+    body["deleteOptions"] = {"gracePeriodSeconds": 0}
+    try:
+        space.plane.request("POST", space.path("pods", f"{pod}/eviction"), body)
+    except ApiRefusal as refusal:
+        if refusal.code == 429:
+            return False
+        raise
+    return True

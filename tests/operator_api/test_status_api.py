@@ -10,7 +10,7 @@ import asyncpg
 
 from openworkflow_operator.process import Operator
 from tests.helpers import eventually
-from tests.kubernetes_space import FAST, MERGE, Space, enqueue
+from tests.kubernetes_space import FAST, GROUP, MERGE, Space, enqueue
 
 Start = Callable[..., AbstractAsyncContextManager[Operator]]
 
@@ -116,3 +116,23 @@ async def test_another_operator_takes_nothing_back_before_it_has_looked(
         await eventually(lambda: looked(operator), deadline=40)
     assert not [each for each in seen if each[2] in ("NotObserved", "NotPruned")]
     assert before == len(tenant.events())
+
+
+async def test_who_pins_and_who_pauses_a_fleet_is_an_event(tenant: Space, start: Start) -> None:
+    tenant.resource(scaling=FAST)
+    resource = tenant.path("workflownamespaces", "orders", GROUP)
+    async with start():
+        await eventually(lambda: tenant.condition("Ready") == ("True", "Ready"), deadline=30)
+        scale = {"spec": {"replicas": 2}}
+        tenant.plane.request("PATCH", f"{resource}/scale?fieldManager=kubectl", scale, MERGE)
+        pause = {"metadata": {"annotations": {"openworkflow.dev/paused": "true"}}}
+        # The API server records nobody for this one.
+        pinned = ("Pinned", "`replicas` was set to 2 (through the scale subresource)")
+        await eventually(lambda: pinned in tenant.events(), deadline=30)
+        edit = {"spec": {"replicas": 3}}
+        tenant.plane.request("PATCH", f"{resource}?fieldManager=kubectl-edit", edit, MERGE)
+        edited = ("Pinned", "`replicas` was set to 3 (by kubectl-edit)")
+        await eventually(lambda: edited in tenant.events(), deadline=30)
+        tenant.plane.request("PATCH", f"{resource}?fieldManager=kubectl-annotate", pause, MERGE)
+        paused = ("Paused", "the operator changes nothing (by kubectl-annotate)")
+        await eventually(lambda: paused in tenant.events(), deadline=30)

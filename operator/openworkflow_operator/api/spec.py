@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple, Self
 
+from openworkflow_operator.api.managers import managers_of
 from openworkflow_operator.api.names import PAUSED_ANNOTATION
 
 Object = Mapping[str, Any]
@@ -199,6 +200,8 @@ class WorkflowNamespace:
     """By status of a finished run; a missing one is kept for ever."""
     status: Object = field(default_factory=dict)
     """What the operator last reported."""
+    managers: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Who set `replicas`, `paused` and `worker` last, where that is known."""
     build: str | None = None
     """Which build `worker` is, where every change is one; not part of the resource."""
 
@@ -231,6 +234,7 @@ class WorkflowNamespace:
             network_policy=spec.get("networkPolicy") == "Enabled",
             retention_seconds=_retention(spec.get("retention") or {}),
             status=resource.get("status") or {},
+            managers=managers_of(metadata),
         )
 
 

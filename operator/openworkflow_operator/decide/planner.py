@@ -71,6 +71,8 @@ class Observed:
     """The operator-wide limit for one resource."""
     fleets: Mapping[str, Object] = field(default_factory=dict)
     """The Deployments of builds."""
+    is_crowded: bool = False
+    """No node takes one of the pods, whichever build it is of."""
 
     @property
     def is_left_alone(self) -> bool:
@@ -171,7 +173,8 @@ def _target(observed: Observed, past: Recollection) -> int | None:
 
 def _wanted(observed: Observed) -> dict[Kind, Manifest]:
     digest = observed.database_digest or _live_digest(observed.live.get(kinds.DEPLOYMENT))
-    return wanted_objects(observed.resource, digest, observed.service_monitors_exist)
+    exist, is_crowded = observed.service_monitors_exist, observed.is_crowded
+    return wanted_objects(observed.resource, digest, exist, is_crowded)
 
 
 def _changes(

@@ -62,6 +62,11 @@ class Pod:
     is_creating: bool = False
     """It has a node, and no container yet: volumes are mounted, images pulled."""
 
+    @property
+    def is_starting(self) -> bool:
+        """It may yet turn out why it does not become ready."""
+        return not (self.ready or self.terminating or self.trouble)
+
     @classmethod
     def parse(cls, pod: Object, now: datetime) -> Self:
         """From the object as the API server gives it."""
@@ -121,6 +126,11 @@ def said_of(trouble: Trouble, deployment: Object | None, pods: Iterable[Pod]) ->
         return refused
     found = (pod.words for pod in pods if pod.trouble is trouble and not pod.terminating)
     return min((words for words in found if words), default="")
+
+
+def is_crowded(pods: Iterable[Pod]) -> bool:
+    """Whether no node takes one of the pods."""
+    return any(pod.trouble is Trouble.UNSCHEDULABLE and not pod.terminating for pod in pods)
 
 
 def of_newest_template(deployment: Object, pods: Sequence[Pod]) -> list[Pod]:

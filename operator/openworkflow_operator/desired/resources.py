@@ -38,16 +38,22 @@ Manifest = dict[str, Any]
 
 
 def wanted_objects(
-    resource: WorkflowNamespace, database_digest: str | None, service_monitors_exist: bool
+    resource: WorkflowNamespace,
+    database_digest: str | None,
+    service_monitors_exist: bool,
+    is_crowded: bool = False,
 ) -> dict[Kind, Manifest]:
-    """Everything the resource should own, in the order in which it is made."""
+    """Everything the resource should own, in the order in which it is made.
+
+    `is_crowded`: no node takes one of its pods.
+    """
     objects = {
         kinds.SERVICE_ACCOUNT: service_account(resource),
         kinds.SERVICE: metrics_service(resource),
         kinds.DEPLOYMENT: deployment(resource, database_digest),
     }
     if resource.scaling.max_replicas > 1:
-        objects[kinds.DISRUPTION_BUDGET] = disruption_budget(resource)
+        objects[kinds.DISRUPTION_BUDGET] = disruption_budget(resource, is_crowded)
     if resource.network_policy:
         objects[kinds.NETWORK_POLICY] = network_policy(resource)
     if service_monitors_exist and resource.monitoring is not Monitoring.DISABLED:
@@ -110,13 +116,17 @@ def metrics_service(resource: WorkflowNamespace) -> Manifest:
     )
 
 
-def disruption_budget(resource: WorkflowNamespace) -> Manifest:
-    """Node drains take a quarter at a time; never `minAvailable`, which could block them."""
+def disruption_budget(resource: WorkflowNamespace, is_crowded: bool = False) -> Manifest:
+    """Node drains take a quarter at a time, as long as there is a place for what they took.
+
+    Where there is none, as on the last node, waiting brings none back: then all may go at once,
+    hand their runs back, and start where the cluster has a place again.
+    """
     return _object(
         resource,
         kinds.DISRUPTION_BUDGET,
         spec={
-            "maxUnavailable": "25%",
+            "maxUnavailable": "100%" if is_crowded else "25%",
             "selector": {"matchLabels": selector_labels(resource)},
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },

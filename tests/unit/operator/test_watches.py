@@ -224,8 +224,8 @@ async def test_an_api_server_that_is_back_is_found_within_seconds(
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr(informers.asyncio, "sleep", sleep)
-    monkeypatch.setattr(informers.random, "uniform", lambda _, high: high)
+    monkeypatch.setattr("asyncio.sleep", sleep)
+    monkeypatch.setattr("random.uniform", lambda _, high: high)
     cluster = cast("Cluster", Away())
     informer = Informer(
         cluster, Store(), kinds.DEPLOYMENT, "shop", None, lambda: told.append(len(pauses))
