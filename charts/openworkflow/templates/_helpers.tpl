@@ -39,11 +39,38 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") 
 
 {{/* (dict "root" $ "image" .Values.image) */}}
 {{- define "openworkflow.image" -}}
-{{- $name := printf "%s/%s" .root.Values.image.registry .image.repository -}}
+{{- $registry := default .root.Values.image.registry (include "openworkflow.globalRegistry" .root) -}}
+{{- $name := printf "%s/%s" $registry .image.repository -}}
 {{- if .image.digest -}}
 {{- printf "%s@%s" $name .image.digest -}}
 {{- else -}}
 {{- printf "%s:%s" $name (default .root.Chart.AppVersion .image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Of an umbrella chart: one registry for all images. */}}
+{{- define "openworkflow.globalRegistry" -}}
+{{- dig "imageRegistry" "" (default dict .Values.global) | default "" | trimSuffix "/" -}}
+{{- end -}}
+
+{{/* The development PostgreSQL's, whose value has its registry in it, as Docker's own need not. */}}
+{{- define "openworkflow.postgresImage" -}}
+{{- $registry := include "openworkflow.globalRegistry" . -}}
+{{- if $registry -}}
+{{- printf "%s/%s" $registry (regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" .Values.devPostgres.image "") -}}
+{{- else -}}
+{{- .Values.devPostgres.image -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The chart's own and those of an umbrella chart, which may be names or maps with a name. */}}
+{{- define "openworkflow.pullSecrets" -}}
+{{- $names := list -}}
+{{- range concat .Values.imagePullSecrets (dig "imagePullSecrets" list (default dict .Values.global) | default list) -}}
+{{- $names = append $names (ternary . (get (ternary dict . (kindIs "string" .)) "name") (kindIs "string" .)) -}}
+{{- end -}}
+{{- range uniq $names }}
+- name: {{ . }}
 {{- end -}}
 {{- end -}}
 
@@ -55,19 +82,22 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
+{{/* (dict "root" $ "user" 10001) */}}
 {{- define "openworkflow.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: {{ . }}
-runAsGroup: {{ . }}
-fsGroup: {{ . }}
+{{- if .root.Values.fixedUser }}
+runAsUser: {{ .user }}
+runAsGroup: {{ .user }}
+fsGroup: {{ .user }}
+{{- end }}
 seccompProfile:
   type: RuntimeDefault
 {{- end -}}
 
 {{- define "openworkflow.placement" -}}
-{{- with .Values.imagePullSecrets }}
+{{- with include "openworkflow.pullSecrets" . | trim }}
 imagePullSecrets:
-  {{- toYaml . | nindent 2 }}
+  {{- . | nindent 2 }}
 {{- end }}
 {{- with .Values.nodeSelector }}
 nodeSelector:
@@ -111,5 +141,31 @@ tolerations:
 {{- end -}}
 {{- if and .Values.metrics.prometheusRule.enabled (not (.Files.Get "alerts/openworkflow.yaml")) -}}
 {{- fail "metrics.prometheusRule.enabled: this chart was packed without alerts/openworkflow.yaml" -}}
+{{- end -}}
+{{- include "openworkflow.validateCluster" . -}}
+{{- end -}}
+
+{{/* What would fail in the middle of an install; `helm template` sees no cluster and asks nothing. */}}
+{{- define "openworkflow.validateCluster" -}}
+{{- if .Values.crds.install -}}
+{{- $crd := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "workflownamespaces.openworkflow.dev" -}}
+{{- $notes := dig "metadata" "annotations" dict (default dict $crd) | default dict -}}
+{{- $owner := get $notes "meta.helm.sh/release-name" -}}
+{{- $home := get $notes "meta.helm.sh/release-namespace" -}}
+{{- if and $owner (or (ne $owner .Release.Name) (ne $home .Release.Namespace)) -}}
+{{- $us := printf "meta.helm.sh/release-name=%s meta.helm.sh/release-namespace=%s" .Release.Name .Release.Namespace -}}
+{{- fail (printf "the cluster has one WorkflowNamespace CRD, and it belongs to the release %s in namespace %s: install this one with --set crds.install=false. If that release is gone, hand it over first: kubectl annotate crd workflownamespaces.openworkflow.dev --overwrite %s" $owner $home $us) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.rbac.create (lookup "v1" "Namespace" "" "default") -}}
+{{- $named := list -}}
+{{- range uniq (concat .Values.operator.namespaces (ternary .Values.rbac.secretNamespaces list (eq .Values.rbac.secrets "namespaced"))) -}}
+{{- if not (or (eq . $.Release.Namespace) (lookup "v1" "Namespace" "" .)) -}}
+{{- $named = append $named . -}}
+{{- end -}}
+{{- end -}}
+{{- if $named -}}
+{{- fail (printf "there is no namespace %s, which operator.namespaces or rbac.secretNamespaces names: make it first, since the operator's Roles go there" (join ", " $named)) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}

@@ -24,7 +24,8 @@ def managers_of(metadata: Mapping[str, Any]) -> dict[str, str]:
     paths: dict[str, tuple[str, ...]] = {
         part: ("spec", part) for part in ("replicas", "worker", "paused")
     }
-    paths |= {"paused": _PAUSED} if is_annotated else {}
+    if is_annotated:
+        paths["paused"] = _PAUSED
     entries = sorted(metadata.get("managedFields") or (), key=lambda e: str(e.get("time") or ""))
     found = {}
     for entry in entries:

@@ -27,9 +27,10 @@ from openworkflow_operator.api.names import (
 )
 from openworkflow_operator.api.spec import WorkflowNamespace
 
-#: The user of the worker image; any image runs as it.
+#: The user of the worker image; any image runs as it, unless the cluster is to choose one.
 WORKER_USER: Final = 10001
 
+_USER: Final = dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"), WORKER_USER)
 _CONTAINER = "worker"
 _AS_THEY_ARE = (
     "imagePullSecrets",
@@ -88,9 +89,7 @@ def pod_template(resource: WorkflowNamespace, database_digest: str | None) -> di
         ),
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": WORKER_USER,
-            "runAsGroup": WORKER_USER,
-            "fsGroup": WORKER_USER,
+            **(_USER if raw.get("fixedUser", True) else {}),
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_container(resource)],
