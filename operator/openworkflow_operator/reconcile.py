@@ -21,7 +21,7 @@ from openworkflow_operator.cluster.client import Cluster, ClusterError
 from openworkflow_operator.cluster.credentials import Credentials, CredentialsReader
 from openworkflow_operator.cluster.mounts import Mounts
 from openworkflow_operator.cluster.recorder import Recorder
-from openworkflow_operator.cluster.store import Object, Store
+from openworkflow_operator.cluster.store import Store
 from openworkflow_operator.database.answers import Question
 from openworkflow_operator.database.observatory import Observatory, Target
 from openworkflow_operator.database.retention import Pruner, Retention
@@ -272,15 +272,17 @@ class Reconciler:
         decided: Plan,
         faults: Sequence[Fault],
     ) -> None:
-        deployments = self._deployments(resource)
+        template = build_of(resource)
+        wanted = template if resource.rollout.is_pinned else None
+        deployments = self._store.deployments(resource.key, resource.uid, wanted)
         scaled = decided.scale_to is not None and decided.scale_to != decided.was
         facts = Facts(
             resource=resource,
             database=observed.database,
             pruning=self._pruner.last(resource.key),
-            deployment=next(iter(deployments.values()), None),
+            deployment=next(iter(deployments), None),
             pods=observed.pods,
-            desired=sum(map(replicas_of, deployments.values())),
+            desired=sum(map(replicas_of, deployments)),
             limit=decided.next.limit,
             faults=faults,
             conflict=observed.conflict,
@@ -288,7 +290,7 @@ class Reconciler:
             scaled=scaled,
             phases=self._phases(resource.key, visited, decided),
             fleets=self._store.fleets(resource.key, resource.uid),
-            template=build_of(resource),
+            template=template,
             is_fresh=not visited.has_looked,
         )
         visited.has_looked |= observed.database is not None
@@ -305,15 +307,6 @@ class Reconciler:
             visited.phases = decided.phases
         before = {b: phase for b, phase in visited.phases.items() if b in decided.phases}
         return obstructed({**decided.phases, **before}, self._router.problem(key))
-
-    def _deployments(self, resource: WorkflowNamespace) -> dict[str | None, Object]:
-        """The Deployments of the resource by build, the wanted one first."""
-        if not resource.rollout.is_pinned:
-            found = self._store.owned(resource.key, resource.uid).get(kinds.DEPLOYMENT)
-            return {} if found is None else {None: found}
-        fleets = self._store.fleets(resource.key, resource.uid)
-        target = build_of(resource)
-        return dict(sorted(fleets.items(), key=lambda each: each[0] != target))
 
     async def _write(self, resource: WorkflowNamespace, status: dict[str, Any]) -> None:
         try:

@@ -103,6 +103,14 @@ class Store:
             and is_owned(item, uid)
         }
 
+    def deployments(self, key: Key, uid: str, wanted: str | None) -> list[Object]:
+        """Its Deployments: that of the wanted build first, or the one there is without builds."""
+        if wanted is None:
+            found = self.owned(key, uid).get(kinds.DEPLOYMENT)
+            return [] if found is None else [found]
+        fleets = self.fleets(key, uid)
+        return [fleets[build] for build in sorted(fleets, key=lambda build: build != wanted)]
+
     def pods(self, key: Key) -> list[Object]:
         """The worker pods of the resource."""
         pods = self._objects[kinds.POD]
