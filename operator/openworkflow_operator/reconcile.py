@@ -22,6 +22,7 @@ from openworkflow_operator.cluster.credentials import Credentials, CredentialsRe
 from openworkflow_operator.cluster.mounts import Mounts
 from openworkflow_operator.cluster.recorder import Recorder
 from openworkflow_operator.cluster.store import Store
+from openworkflow_operator.cluster.usages import Usages
 from openworkflow_operator.database.answers import Question
 from openworkflow_operator.database.observatory import Observatory, Target
 from openworkflow_operator.database.retention import Pruner, Retention
@@ -89,7 +90,7 @@ class Reconciler:
         self._credentials = CredentialsReader(cluster)
         self._recorder = Recorder(cluster)
         self._applier = Applier(cluster, store, metrics)
-        self._mounts = Mounts(cluster)
+        self._mounts, self._usages = Mounts(cluster), Usages(cluster)
         self._visited: dict[Key, _Visited] = {}
         self._rivals = Rivals(enqueue)
         self._census = asyncio.Lock()
@@ -140,6 +141,7 @@ class Reconciler:
         self._pruner.forget(key)
         self._credentials.forget(key)
         self._mounts.forget(key)
+        self._usages.forget(key)
         self._metrics.forget(key)
         self._rivals.withdraw(key)
 
@@ -291,6 +293,7 @@ class Reconciler:
             phases=self._phases(resource.key, visited, decided),
             fleets=self._store.fleets(resource.key, resource.uid),
             template=template,
+            usage=await self._usages.observe(observed, template),
             is_fresh=not visited.has_looked,
         )
         visited.has_looked |= observed.database is not None

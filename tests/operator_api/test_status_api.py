@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 
 from openworkflow_operator.process import Operator
+from tests.control_plane import ApiRefusal
 from tests.helpers import eventually
 from tests.kubernetes_space import FAST, GROUP, MERGE, Space, enqueue
 
@@ -136,3 +137,64 @@ async def test_who_pins_and_who_pauses_a_fleet_is_an_event(tenant: Space, start:
         tenant.plane.request("PATCH", f"{resource}?fieldManager=kubectl-annotate", pause, MERGE)
         paused = ("Paused", "the operator changes nothing (by kubectl-annotate)")
         await eventually(lambda: paused in tenant.events(), deadline=30)
+
+
+PODS = "/apis/metrics.k8s.io/v1beta1"
+
+
+def metrics_server(space: Space) -> None:
+    """The API of a metrics server, as a kind of its own: the operator asks for it in earnest."""
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1beta1", "served": True, "storage": True}
+    names = {"kind": "PodMetrics", "plural": "pods", "singular": "pod"}
+    crd = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": "pods.metrics.k8s.io",
+            "annotations": {"api-approved.kubernetes.io": "unapproved, a test"},
+        },
+        "spec": {
+            "group": "metrics.k8s.io",
+            "names": names,
+            "scope": "Namespaced",
+            "versions": [version | {"schema": {"openAPIV3Schema": schema}}],
+        },
+    }
+    space.plane.apply(crd, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions")
+
+
+def measure(space: Space, pod: str, cpu: str, memory: str) -> bool:
+    """What the metrics server says of a pod; False while the kind is not served yet."""
+    labels = {"openworkflow.dev/workflow-namespace": "orders"}
+    body = {
+        "apiVersion": "metrics.k8s.io/v1beta1",
+        "kind": "PodMetrics",
+        "metadata": {"name": pod, "labels": labels},
+        "containers": [{"name": "worker", "usage": {"cpu": cpu, "memory": memory}}],
+    }
+    try:
+        space.plane.request("POST", space.path("pods", group=PODS), body)
+    except ApiRefusal:
+        return False
+    return True
+
+
+async def test_the_status_says_how_full_the_pods_were(
+    tenant: Space, start: Start, sql: asyncpg.Connection[Any]
+) -> None:
+    metrics_server(tenant)
+    await eventually(lambda: measure(tenant, "worker-1", "150000000n", "204800Ki"), deadline=30)
+    tenant.resource(scaling=FAST | {"minReplicas": 1})
+    await sql.execute(
+        "INSERT INTO workflow_runs "
+        "(workflow_name, namespace_id, status, available_at, worker_id, claim_no, started_at) "
+        "SELECT 'w', 'orders', 'running', 'infinity', 'worker-1/1', 1, now() "
+        "FROM generate_series(1, 4)"
+    )
+    async with start():
+        await eventually(lambda: tenant.replicas() == 1, deadline=30)
+        tenant.pod("worker-1")
+        await eventually(lambda: tenant.get().get("status", {}).get("usage"), deadline=60)
+    usage = tenant.get()["status"]["usage"]
+    assert ("150m", "200Mi", 40) == (usage["cpu"], usage["memoryPeak"], usage["slotsPercent"])

@@ -33,6 +33,7 @@ SERVICE_MONITOR: Final = Kind("monitoring.coreos.com/v1", "ServiceMonitor", "ser
 POD: Final = Kind("v1", "Pod", "pods")
 SECRET: Final = Kind("v1", "Secret", "secrets")
 EVENT: Final = Kind("v1", "Event", "events")
+POD_METRICS: Final = Kind("metrics.k8s.io/v1beta1", "PodMetrics", "pods")
 LEASE: Final = Kind("coordination.k8s.io/v1", "Lease", "leases")
 
 #: What a WorkflowNamespace may own, in the order in which it is made.

@@ -133,6 +133,12 @@ def is_crowded(pods: Iterable[Pod]) -> bool:
     return any(pod.trouble is Trouble.UNSCHEDULABLE and not pod.terminating for pod in pods)
 
 
+def ready_of(pods: Iterable[Pod], build: str | None) -> set[str]:
+    """Names of the pods that serve, of one build where there are builds."""
+    serving = (pod for pod in pods if pod.ready and not pod.terminating)
+    return {pod.name for pod in serving if build is None or pod.build == build}
+
+
 def of_newest_template(deployment: Object, pods: Sequence[Pod]) -> list[Pod]:
     """The pods of the template that the Deployment has now, as far as they can be told apart."""
     status = deployment.get("status") or {}

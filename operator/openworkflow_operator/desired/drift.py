@@ -32,7 +32,7 @@ def _covers(live: Any, wanted: Any, quantity: bool = False) -> bool:
         )
     if isinstance(wanted, Sequence) and not isinstance(wanted, str):
         return _covers_list(live or [], wanted)
-    if quantity and (a := _quantity(live)) is not None and (b := _quantity(wanted)) is not None:
+    if quantity and (a := amount_of(live)) is not None and (b := amount_of(wanted)) is not None:
         return a == b
     return bool(live == wanted or (not wanted and live is None))
 
@@ -45,7 +45,7 @@ def _covers_list(live: Any, wanted: Sequence[Any]) -> bool:
     return len(live) == len(wanted) and all(map(_covers, live, wanted))
 
 
-def _quantity(value: Any) -> Decimal | None:
+def amount_of(value: Any) -> Decimal | None:
     """`500m`, `0.5`, `1Gi` and the like as one number; None for anything else."""
     text = str(value)
     digits = text.rstrip("numkMGTPEKi")

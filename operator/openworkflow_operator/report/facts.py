@@ -13,6 +13,7 @@ from openworkflow_operator.decide.observation import DatabaseView, Pruning
 from openworkflow_operator.decide.pods import Pod
 from openworkflow_operator.decide.rollout import Phase
 from openworkflow_operator.decide.scaling import Limit
+from openworkflow_operator.decide.usage import Usage
 
 Object = Mapping[str, Any]
 
@@ -41,6 +42,8 @@ class Facts:
     """The Deployments of the builds."""
     template: str = ""
     """The id of the template that `worker` asks for."""
+    usage: Usage | None = None
+    """How full its pods were, where the cluster tells."""
     is_fresh: bool = False
     """This operator has not looked at the database yet: what the one before it saw stands."""
 

@@ -33,7 +33,7 @@ REFRESH_TIME_SECONDS: Final = 300.0
 #: cost a write at each visit.
 _NUMBERS: Final = frozenset(
     {"dueRuns", "runningRuns", "lastObservationTime", "builds", "conditions"}
-    | {"lastReportTime", "operator", "template"}
+    | {"usage", "lastReportTime", "operator", "template"}
 )
 #: Conditions whose messages count runs, or repeat what the cluster counts.
 _COUNTING: Final = frozenset({"RolledOut", "Ready", "WorkersAvailable", VERIFIED})
@@ -117,6 +117,8 @@ def status_of(facts: Facts, now: datetime) -> dict[str, Any]:
         status["dueRuns"] = demand.due + demand.unserved
         status["runningRuns"] = facts.database.demand.running
         status["lastObservationTime"] = _timestamp(facts.database.at)
+    if facts.usage is not None and facts.usage.samples:
+        status["usage"] = facts.usage.as_status()
     if facts.scaled:
         status["lastScaleTime"] = _timestamp(now)
     return status
