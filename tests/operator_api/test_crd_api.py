@@ -150,8 +150,8 @@ def test_the_columns_answer_the_first_questions(space: Space) -> None:
         table = json.loads(answer.read())
 
     columns = [(c["name"], c["priority"]) for c in table["columnDefinitions"]]
-    wide = [("Max", 1), ("Image", 1), ("Rollout", 1)]
-    shown = ["Name", "Ready", "Reason", "Workers", "Desired", "Due", "Running"]
+    wide = [("Verified", 1), ("Max", 1), ("Image", 1), ("Rollout", 1)]
+    shown = ["Name", "Ready", "Reason", "Workers", "Desired", "Due", "Running", "Reported"]
     assert [(name, 0) for name in shown] + wide + [("Age", 0)] == columns
 
 
