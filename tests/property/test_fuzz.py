@@ -62,6 +62,7 @@ from openworkflow_operator.settings import Settings as OperatorSettings
 from tests.postgres import DatabaseServer
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
+ROUNDS = 10
 SLOWEST = 1.0
 """Seconds for one example of any target: nobody may stop a process by a clever text."""
 ROOT = Path(__file__).parents[2]
@@ -404,7 +405,10 @@ def test_it_is_understood_or_refused_as_documented(name: str) -> None:
                 target.read(value)
             assert time.thread_time() - began < SLOWEST
 
-    fuzz()
+    for _ in range(ROUNDS):  # a few dozen examples may be of one kind only
+        fuzz()
+        if target.found["understood"] and (target.found["refused"] or not target.refusals):
+            break
     if EXAMPLES > 1000:
         tried = sum(target.found.values())
         print(f"| {name} | {tried:,} | {target.found['understood']:,} |")
