@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Coroutine
 from contextvars import ContextVar, copy_context
 from types import SimpleNamespace
@@ -140,3 +141,37 @@ async def test_what_comes_later_gets_a_task_of_its_own(turns: Turns) -> None:
     await asyncio.wait_for(first.task, 5)
 
     assert ended == ["bob", "ann"]
+
+
+async def test_those_that_are_canceled_before_their_turn_are_closed(turns: Turns) -> None:
+    """Their worker is torn down between a claim and the next turn of its loop."""
+
+    async def work() -> None:
+        raise AssertionError("it began")
+
+    works = [work() for _ in range(3)]
+    executions = [add(turns, each) for each in works]
+    turns.disperse()
+    tasks = [each.task for each in executions]
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+    assert len(set(tasks)) == 3
+    assert {"CORO_CLOSED"} == {inspect.getcoroutinestate(each) for each in works}
+
+
+async def test_those_that_come_after_a_dispersal_share_a_task_again(turns: Turns) -> None:
+    ended = []
+
+    async def work(name: str) -> None:
+        ended.append(name)
+
+    add(turns, work("ann"))
+    turns.disperse()
+    later = [add(turns, work(name)) for name in ("bob", "eve")]
+    assert later[0].task is later[1].task
+    await asyncio.wait_for(later[0].task, 5)
+    await turn()
+
+    assert sorted(ended) == ["ann", "bob", "eve"]

@@ -1,10 +1,11 @@
 """Calling a user's function as one attempt of a step: async on the loop, sync in a thread."""
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import types
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import copy_context
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -56,24 +57,53 @@ def call(step: "CallOperation", threads: Threads) -> Generator[Any, Any, Any]:
     run = copy_context().run
     try:
         coroutine = run(_called, step, threads)
-        send = coroutine.send
         try:
-            awaited = run(send, None)
-            while True:
-                try:
-                    answer = yield awaited
-                except BaseException as error:
-                    awaited = run(coroutine.throw, error)
-                else:
-                    awaited = run(send, answer)
+            awaited = run(coroutine.send, None)
         except StopIteration as stop:
             return stop.value
+        return (yield from _to_its_end(coroutine, awaited, run))
     except (Exception, Suspended):
         raise
     except BaseException as error:
         if is_cancelled(error):
             raise
         raise _as_exception(error) from error
+
+
+def _to_its_end(
+    coroutine: Coroutine[Any, Any, Any], awaited: Any, run: Callable[..., Any]
+) -> Generator[Any, Any, Any]:
+    """Go on with a function that waits, and leave its task as it was.
+
+    A function may cancel the task that it is executed in, and task groups that fail do, of which
+    Python before 3.13 takes nothing back. That is no word of ours that the worker is torn down.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    own = before = task.cancelling()
+    send, throw, torn_down = coroutine.send, coroutine.throw, False
+    try:
+        while True:
+            try:
+                answer = yield awaited
+            except BaseException as error:
+                before = task.cancelling()
+                awaited = run(throw, error)
+            else:
+                before = task.cancelling()
+                awaited = run(send, answer)
+            own += task.cancelling() - before
+    except StopIteration as stop:
+        if task._must_cancel:  # type: ignore[attr-defined]
+            with contextlib.suppress(asyncio.CancelledError):
+                yield
+        return stop.value
+    except (asyncio.CancelledError, GeneratorExit):
+        torn_down = before > own
+        raise
+    finally:
+        while task.cancelling() and not torn_down:
+            task.uncancel()
 
 
 def _called(step: "CallOperation", threads: Threads) -> Coroutine[Any, Any, Any]:

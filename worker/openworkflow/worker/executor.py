@@ -116,6 +116,7 @@ class Executor:
 
         Returns how many do not let themselves be canceled within `seconds`; they are left alone.
         """
+        self._turns.disperse()
         executing = [execution.task for execution in self._executions.values()]
         tasks = {*self._tasks, *(task for task in executing if task is not None)}
         for task in tasks:

@@ -34,10 +34,20 @@ class Turns:
         execution.task = self._shared
         self._ready.append((execution, work, context))
 
+    def disperse(self) -> None:
+        """Have each that has not begun executed in a task of its own.
+
+        Whoever cancels the shared task before it begins would take all of them with it, unclosed.
+        """
+        self._shared = None
+        self._part(self._ready)
+
     @types.coroutine
     def _take(self, ready: Ready) -> Generator[Any, Any, None]:
-        task, self._shared = self._shared, None
+        task = asyncio.current_task()
         assert task is not None
+        if task is self._shared:
+            self._shared = None
         try:
             while ready and not _is_marked(task):
                 execution, work, context = ready.popleft()
