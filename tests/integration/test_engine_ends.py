@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import asyncpg
@@ -345,6 +346,42 @@ async def test_a_retry_begins_with_the_failed_branch_though_its_siblings_had_gon
     assert ("charged", ["pack", "label", "hung"]) == await run.result(timeout=20)
     expected = {"charge": 2, "pack": 1, "label": 1, "hang": 2}
     assert expected == {name: calls.count(name) for name in expected}
+
+
+async def test_a_run_whose_deadline_passes_behind_another_that_blocks_calls_nothing(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection
+) -> None:
+    """Both come with one claim, and the first holds up the event loop."""
+    calls: list[str] = []
+
+    @workflow
+    async def blocks(step: Step) -> None:
+        time.sleep(0.5)
+
+    @workflow
+    async def behind(step: Step) -> None:
+        calls.append("workflow")
+        await step.run("step", value)
+
+    await ow.run_workflow(blocks)
+    last = await ow.run_workflow(behind, deadline="10s")
+    await sql.execute(
+        "UPDATE workflow_runs SET available_at = now() - interval '1 s'"
+        " WHERE workflow_name = 'blocks'"
+    )
+    await sql.execute(
+        """
+        CREATE FUNCTION hurry() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN NEW.deadline_at := clock_timestamp() + interval '300 ms'; RETURN NEW; END $$;
+        CREATE TRIGGER hurry BEFORE UPDATE ON workflow_runs FOR EACH ROW
+           WHEN (NEW.status = 'running' AND NEW.workflow_name = 'behind') EXECUTE FUNCTION hurry();
+        """
+    )
+    await start_worker(blocks, behind)
+
+    with pytest.raises(WorkflowFailed, match="deadline"):
+        await last.result(timeout=20)
+    assert [] == calls
 
 
 # -- two executions of one run -------------------------------------------------------------------

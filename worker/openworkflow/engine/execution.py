@@ -264,7 +264,7 @@ class Execution:
             logger.error("cannot read the history of a run: %s", self.history.unreadable)
             return Released(UNREADABLE_SECONDS)
         deadline = self.claim.deadline_at
-        if deadline is not None and deadline <= self.claim.claimed_at:
+        if deadline is not None and deadline <= max(self.claim.claimed_at, self.now()):
             return Failed(Failure.from_exception(_exceeded(deadline)))
         return None
 
