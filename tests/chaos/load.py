@@ -15,7 +15,15 @@ from openworkflow.core.errors import BackendError
 from tests.chaos import shapes
 from tests.chaos.stage import Stage
 
+REFUSALS = (
+    BackendError,
+    asyncpg.PostgresError,
+    asyncpg.InternalClientError,  # of a connection that broke in the midst of a statement
+    OSError,
+)
 FAILS = frozenset({"failed"})
+TOGETHER = 12
+"""Runs that are started at once."""
 Start = Callable[[], Awaitable[object]]
 
 
@@ -42,7 +50,7 @@ class Load:
     async def _one(self, name: str, start: Start) -> None:
         try:
             await start()
-        except (BackendError, asyncpg.PostgresError, OSError):
+        except REFUSALS:
             self.refused += 1
         else:
             self.started[name] += 1
@@ -70,10 +78,15 @@ class Load:
             "failing": of(shapes.failing, ends=FAILS, error="NonRetryableError"),
             "late": of(shapes.late, ends=FAILS, error="DeadlineExceeded", deadline="3s"),
             "delayed": of(shapes.sequential, available_at="1s"),
+            "quick": self._together,
             "canceled": self._canceled,
             "idempotent": self._idempotent,
             "transactional": self._transactional,
         }
+
+    async def _together(self) -> None:
+        """Many at once, which one claim takes: they share a task, as far as none waits."""
+        await asyncio.gather(*(self._stage.enqueue(shapes.quick) for _ in range(TOGETHER)))
 
     async def _canceled(self) -> None:
         name, handle = await self._stage.enqueue(shapes.doomed)

@@ -48,6 +48,11 @@ async def work(input: Input, key: str, seen: Mapping[str, str], seconds: float =
     return token
 
 
+async def work_at_once(input: Input, key: str, seen: Mapping[str, str]) -> str:
+    """A step that waits for nothing."""
+    return _begin(input, key, seen)
+
+
 def work_in_thread(input: Input, key: str, seen: Mapping[str, str], seconds: float = 0.02) -> str:
     """A step in a thread."""
     token = _begin(input, key, seen)
@@ -89,6 +94,15 @@ async def block(input: Input, key: str, seen: Mapping[str, str]) -> str:
 async def sequential(input: Input, step: Step) -> Tokens:
     """Steps one after the other."""
     return await _in_order(input, step, "abc")
+
+
+@workflow
+async def quick(input: Input, step: Step) -> Tokens:
+    """Steps that wait for nothing: such runs share a task of their worker."""
+    seen: Tokens = {}
+    for key in "abc":
+        seen[key] = await step.run(key, work_at_once, input, key, dict(seen))
+    return seen
 
 
 @workflow
@@ -227,6 +241,7 @@ async def lingering(input: Input, step: Step) -> Tokens:
 
 WORKFLOWS: tuple[Workflow[Any, Any], ...] = (
     sequential,
+    quick,
     slow,
     parallel,
     sync,
