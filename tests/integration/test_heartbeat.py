@@ -149,6 +149,25 @@ async def test_a_claim_that_is_gone_is_reported_in_the_event_loop_of_the_worker(
     assert 1 == await leased(observer)
 
 
+async def test_a_claim_that_is_gone_is_known_while_the_event_loop_is_blocked(
+    start: Start,
+    guard: LeaseGuard,
+    backend: BackendPostgres,
+    claims: list[Claim],
+    lost: list[Claim],
+) -> None:
+    """A canceled run began a step 3 s later, the first thing after what had held up the loop."""
+    start()
+    await backend.cancel_workflow_run(claims[0][0])
+
+    give_up = time.monotonic() + 20
+    while not guard.lost and time.monotonic() < give_up:
+        time.sleep(0.01)  # noqa: ASYNC251 - what user code does to us
+
+    assert {claims[0]} == guard.lost
+    assert [] == lost
+
+
 async def test_a_later_claim_of_the_same_worker_is_not_the_same_claim(
     start: Start, lost: list[Claim], claims: list[Claim], observer: asyncpg.Connection
 ) -> None:

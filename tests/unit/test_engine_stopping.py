@@ -6,11 +6,13 @@ import asyncio
 import gc
 import weakref
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from openworkflow import NonRetryableError, Step
 from openworkflow.engine.outcome import (
+    Completed,
     Lost,
     Parked,
     Released,
@@ -307,3 +309,39 @@ async def test_a_step_function_that_takes_long_to_be_cancelled_bothers_nobody(
     gc.collect()
 
     assert "" == caplog.text
+
+
+# -- claims that the heartbeat found lost --------------------------------------------------------
+
+
+@in_virtual_time
+async def test_no_step_begins_once_the_heartbeat_knows_that_its_claim_is_lost() -> None:
+    """What held up the event loop holds up the word of it too, and this step was next."""
+    called = []
+
+    async def function(step: Step) -> None:
+        await step.run("first", first)
+        await step.run("next", second)
+
+    async def first() -> None:
+        run.guard.lost = frozenset({(run.id, run.claim_no)})
+
+    async def second() -> None:
+        called.append("next")
+
+    run = prepared(function)
+
+    assert Lost() == await run.execute()
+    assert [] == called
+
+
+@in_virtual_time
+async def test_what_the_heartbeat_found_lost_stops_no_other_claim() -> None:
+    async def function(step: Step) -> str:
+        await step.run("first", quick)
+        return str(await step.run("next", quick, "done"))
+
+    run = prepared(function)
+    run.guard.lost = frozenset({(run.id, 7), (uuid4(), 1)})
+
+    assert isinstance(await run.execute(), Completed)

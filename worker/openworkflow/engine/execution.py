@@ -196,6 +196,7 @@ class Execution:
             self.stopped is None
             and not self.draining
             and self._guard.now() < self._guard.until
+            and not self._guard.lost
             and not 0 < self._limit <= self.recorder.attempts
         )
 
@@ -209,6 +210,8 @@ class Execution:
             operation.after = None
         if not self.services.guard.stands:
             await self.services.guard.renewed()
+        if (self.claim.id, self.claim.claim_no) in self.services.guard.lost:
+            self._lose()
         if 0 < self._limit <= self.recorder.attempts:
             self.fail(TooManySteps(self._limit))
         if self.stopped is not None or self.draining:

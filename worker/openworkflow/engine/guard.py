@@ -11,6 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from uuid import UUID
 
 SETTLING_LEASES = 2 / 3
 """After an outage, the part of a lease in which this worker takes nobody's expired runs.
@@ -38,6 +39,9 @@ class LeaseGuard:
         self._last = clock()
         self.until = self._last + lease
         """Until when, by `now`, the claims of this worker can be taken for its own."""
+        self.lost: frozenset[tuple[UUID, int]] = frozenset()
+        """Claims that the last heartbeat found lost; its thread replaces them as a whole. The event
+        loop may be held up, and what is next in it would begin a step."""
         self._recovers_from = self._last
         self._waiting: set[asyncio.Future[None]] = set()
 

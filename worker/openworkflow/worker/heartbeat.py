@@ -122,6 +122,7 @@ class Heartbeat:
         if self._failures and not lost <= self._lost:
             await self._take_back_crashes(session, lost - self._lost)
         self._found, self._lost = not lost <= self._lost, lost
+        self._guard.lost = frozenset(lost)
         if self._guard.stands:
             # Here too: the event loop may be blocked for longer than a lease.
             self._guard.renew(sent)
