@@ -36,14 +36,16 @@ async def test_executions_that_do_not_wait_share_a_task_and_no_context(turns: Tu
     seen = []
 
     async def work(name: str) -> None:
-        seen.append((NAME.get(), asyncio.current_task()))
+        task = asyncio.current_task()
+        assert task is not None
+        seen.append((NAME.get(), task.get_name()))
         NAME.set(name)
 
     executions = [add(turns, work(name)) for name in ("ann", "bob", "eve")]
     shared = executions[0].task
     await turn()
 
-    assert seen == [("nobody", shared)] * 3
+    assert seen == [("nobody", shared.get_name())] * 3
     assert [None] * 3 == [each.task for each in executions]
     assert NAME.get() == "nobody"
 
@@ -105,6 +107,29 @@ async def test_a_cancellation_that_one_leaves_behind_reaches_no_other(turns: Tur
         await asyncio.wait_for(execution.task, 5)
 
     assert ended == ["ann", "ann"]
+
+
+async def test_one_whose_task_is_kept_by_somebody_has_it_alone(turns: Turns) -> None:
+    """A step that has its task cancelled later, and has ended by then; or a registry by tasks."""
+    kept: list[asyncio.Task[Any]] = []
+    ended = []
+
+    async def is_kept() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        kept.append(task)
+
+    async def work(name: str) -> None:
+        await asyncio.sleep(0)
+        ended.append(name)
+
+    add(turns, is_kept())
+    executions = [add(turns, work(name)) for name in ("ann", "bob")]
+    await turn()
+    kept[0].cancel()
+    await asyncio.wait_for(asyncio.gather(*(each.task for each in executions)), 5)
+
+    assert ended == ["ann", "bob"]
 
 
 async def test_an_error_of_one_reaches_no_other(turns: Turns) -> None:

@@ -121,6 +121,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         asyncio._set_running_loop(self.outer)
         if ONE_TASK_PER_THREAD and self._outer_task is not None:
             asyncio.tasks._enter_task(self.outer, self._outer_task)
+            self._outer_task = None
 
     def run(self, limit: int) -> int:
         """Run what is ready, and what that makes ready, up to `limit` callbacks; how many ran."""

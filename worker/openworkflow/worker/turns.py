@@ -2,7 +2,9 @@
 
 To make a task and to see it out is a tenth of a short run, whose function waits for nothing. So the
 runs that are ready are executed one after the other in a shared task, each in its own context. The
-first one that waits keeps that task to itself, and those behind it get tasks of their own.
+first one that waits keeps that task to itself, and those behind it get tasks of their own. So do
+those behind one that leaves something in the task: a cancellation, or somebody who refers to it,
+and may yet cancel it or look up by it what belongs to that run.
 """
 
 import asyncio
@@ -10,6 +12,7 @@ import types
 from collections import deque
 from collections.abc import Coroutine, Generator
 from contextvars import Context
+from sys import getrefcount
 from typing import Any
 
 from openworkflow.engine.execution import Execution
@@ -48,8 +51,9 @@ class Turns:
         assert task is not None
         if task is self._shared:
             self._shared = None
+        others = getrefcount(task) - len(ready)
         try:
-            while ready and not _is_marked(task):
+            while ready and not _is_marked(task) and getrefcount(task) - len(ready) <= others:
                 execution, work, context = ready.popleft()
                 run = context.run
                 try:
