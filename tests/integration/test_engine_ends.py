@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import threading
 from typing import Any
 
 import asyncpg
@@ -356,7 +356,7 @@ async def test_a_run_whose_deadline_passes_behind_another_that_blocks_calls_noth
 
     @workflow
     async def blocks(step: Step) -> None:
-        time.sleep(0.5)
+        threading.Event().wait(0.5)
 
     @workflow
     async def behind(step: Step) -> None:
