@@ -33,7 +33,7 @@ class Turns:
         """Have `work` done soon, which executes `execution` to its end, in `context`."""
         if self._shared is None:
             self._ready = deque()
-            self._shared = self._loop.create_task(self._take(self._ready))
+            self._shared = self._loop.create_task(self._shared_by(self._ready))
         execution.task = self._shared
         self._ready.append((execution, work, context))
 
@@ -44,6 +44,10 @@ class Turns:
         """
         self._shared = None
         self._part(self._ready)
+
+    async def _shared_by(self, ready: Ready) -> None:
+        """What the shared task executes; since Python 3.12 that may be no generator."""
+        await self._take(ready)
 
     @types.coroutine
     def _take(self, ready: Ready) -> Generator[Any, Any, None]:
