@@ -61,10 +61,10 @@ async def test_the_operator_s_statements_see_what_was_committed_before_them(
     options = ConnectOptions(allow_loopback=True)
     database = await Database.connect(parse(strict_url), "public", options)
     try:
-        seen = [
-            (await database._transaction(begin, "COMMIT", ISOLATION))[0][0]
-            for begin in (operator_connection._READ, operator_connection._WRITE)
-        ]
+        seen = []
+        for begin in (operator_connection._READ, operator_connection._WRITE):
+            async with database._transaction(begin, "COMMIT"):
+                seen.append(await database._connection.fetchval(ISOLATION))
     finally:
         database.terminate()
 

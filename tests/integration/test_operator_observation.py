@@ -13,13 +13,9 @@ import pytest
 from openworkflow.backend.blueprint import known
 from openworkflow.backend.namespace import Namespace
 from openworkflow_operator.api.spec import Key
+from openworkflow_operator.database import queries
 from openworkflow_operator.database.answers import Question
-from openworkflow_operator.database.connection import (
-    KNOWN_CONTRACT,
-    ConnectOptions,
-    Database,
-    _statement,
-)
+from openworkflow_operator.database.connection import KNOWN_CONTRACT, ConnectOptions, Database
 from openworkflow_operator.database.diagnosis import diagnose
 from openworkflow_operator.database.dsn import Dsn, TlsMode, parse
 from openworkflow_operator.database.observatory import Look, Observatory, Target, pause_after
@@ -207,14 +203,14 @@ async def register(sql: asyncpg.Connection[Any], build: str, age: float, share: 
 
 async def buffers_of_builds(sql: asyncpg.Connection[Any], wanted: str) -> int:
     lists = [["orders"], [200], [200], [20.0], [wanted], [None], [50]]
-    return await buffers(sql, "builds.sql", *lists, 500)
+    return await buffers(sql, "observe_builds", *lists, 500)
 
 
 async def buffers(
-    sql: asyncpg.Connection[Any], file: str = "observation.sql", *arguments: object
+    sql: asyncpg.Connection[Any], name: str = "observe_runs", *arguments: object
 ) -> int:
     await sql.execute("VACUUM ANALYZE workflow_runs")
-    statement = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + _statement(file, "public")
+    statement = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + queries.load("public")[name]
     arguments = arguments or (["orders"], [200], [200], [20.0])
     async with sql.transaction():
         await sql.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
@@ -243,7 +239,7 @@ async def test_a_role_that_may_read_four_columns_is_enough(
 
 async def test_the_session_cannot_write(database: Database) -> None:
     with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
-        await database._read("DELETE FROM workflow_runs")
+        await database._read("start_canary", "orders", "v1", "w")
 
 
 async def reason(url: str | Dsn, schema: str = "public", options: ConnectOptions = LOCAL) -> str:
@@ -477,17 +473,31 @@ async def test_new_and_pinned_runs_of_what_nobody_serves_are_left_out_of_builds_
     assert (3, 5, 5) == (seen.new.due, seen.demand.due, seen.demand.unserved)
 
 
+async def test_what_is_served_and_not_due_has_no_age(
+    database: Database, sql: asyncpg.Connection[Any]
+) -> None:
+    await register(sql, "v1", 60, 100)
+    await serve(sql, "w")
+    await insert(sql, available_at="now() + interval '5 seconds'")
+
+    seen = await look(database, Question("orders", 100, 100, 20, build="v1"))
+
+    assert seen.new is not None
+    assert (0, 1) == (seen.demand.due, seen.demand.waking)
+    assert (0, 0) == (seen.demand.oldest_due_age, seen.new.oldest_due_age)
+
+
 async def test_counting_what_is_served_is_bounded_whatever_the_backlog(
     database: Database, sql: asyncpg.Connection[Any]
 ) -> None:
     for number in range(5):
         await serve(sql, f"w{number}")
     lists = [["orders"], [200], [20.0]]
-    few = await buffers(sql, "served.sql", *lists)
+    few = await buffers(sql, "observe_served", *lists)
     await insert(sql, 20000, workflow_name="'gone'")
     await insert(sql, 20000, workflow_name="'w1'")
 
-    assert await buffers(sql, "served.sql", *lists) < few + 700
+    assert await buffers(sql, "observe_served", *lists) < few + 700
 
 
 async def test_what_nobody_serves_is_named_and_nothing_is_asked_where_all_is_served(
@@ -519,7 +529,7 @@ async def test_naming_what_nobody_serves_is_bounded_whatever_the_backlog(
 ) -> None:
     await serve(sql, "w")
     await insert(sql, 1000, workflow_name="'gone'")
-    few = await buffers(sql, "unserved.sql", ["orders"])
+    few = await buffers(sql, "observe_unserved", ["orders"])
     await insert(sql, 20000, workflow_name="'gone'")
 
-    assert await buffers(sql, "unserved.sql", ["orders"]) < few + 300
+    assert await buffers(sql, "observe_unserved", ["orders"]) < few + 300

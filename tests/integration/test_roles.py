@@ -20,6 +20,7 @@ from openworkflow.core.errors import BackendError
 from openworkflow.core.workflow_run import RunStatus
 from openworkflow_operator.database.connection import ConnectOptions, Database
 from openworkflow_operator.database.dsn import parse
+from openworkflow_operator.database.routes import fail_batch
 from tests.database_roles import (
     Roles,
     client_of,
@@ -215,10 +216,13 @@ async def test_the_operator_of_kubernetes_looks_prunes_and_promotes_with_its_rol
     url = await roles.login(roles.shared("operator"))
     database = await Database.connect(parse(url), "public", options)
 
-    assert await database.write("promote_build.sql", "a", "b1", 100)
-    assert await database.write("start_canary.sql", "a", "b1", "canary")
-    await database.write("stop_canary.sql", "a", "b1")
-    await database.write("delete_build.sql", "a", "b1")
+    async with database.writing() as fetch:
+        assert await fetch("promote_build", "a", "b1", 100)
+    async with database.writing() as fetch:
+        assert await fetch("start_canary", "a", "b1", "canary")
+        assert await fetch("stop_canary", "a", "b1")
+        await fetch("delete_build", "a", "b1")
+    await fail_batch(database, "a", "b1")
     await database.prune([], _FIRST, 10)
 
     database.terminate()

@@ -30,7 +30,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from openworkflow.backend import queries, roles, rows, url
+from openworkflow.backend import roles, rows, url
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.notifications import Listener
@@ -53,6 +53,7 @@ from openworkflow.engine.history import History
 from openworkflow.engine.keys import Branch
 from openworkflow.settings import Settings
 from openworkflow.telemetry import logs
+from openworkflow_contract.statements import quoted
 from openworkflow_operator.api.spec import WorkflowNamespace
 from openworkflow_operator.cluster import credentials
 from openworkflow_operator.database import answers, dsn
@@ -443,9 +444,7 @@ def test_a_filter_and_a_name_of_any_text_are_texts_to_postgresql_too(
             assert [] == loop.run(backend.list_workflow_runs(wanted)).runs
         if "\0" not in text + other and (text + other).isprintable():
             row = loop.run(
-                connection.fetchrow(
-                    f"select {roles.literal(text)} as {queries.quoted('x' + other)}"
-                )
+                connection.fetchrow(f"select {roles.literal(text)} as {quoted('x' + other)}")
             )
             assert row is not None
             assert [text] == list(row.values())

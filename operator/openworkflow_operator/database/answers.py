@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from openworkflow_contract.names import BUILD_ID
 from openworkflow_operator.database.diagnosis import UnusableAnswer
 from openworkflow_operator.decide.observation import NewRuns, Observation
 from openworkflow_operator.decide.rollout import BuildView
@@ -19,7 +20,6 @@ from openworkflow_operator.decide.scaling import Demand
 _WORKFLOW: Final = re.compile(r"[\w.:/@+-]{1,100}( [\w.:/@+-]{1,60})?", re.ASCII)
 _NOT_SHOWN: Final = "(a name that is not shown)"
 _MOST_NAMES: Final = 5
-_BUILD_ID: Final = re.compile(r"[A-Za-z0-9_.:/@+-]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Question:
 
 def build_id(value: object) -> str:
     """What a worker can call its build: a label of a metric, a part of a status."""
-    if not isinstance(value, str) or not _BUILD_ID.fullmatch(value):
+    if not isinstance(value, str) or not BUILD_ID.fullmatch(value):
         raise UnusableAnswer
     return value
 
@@ -58,7 +58,7 @@ def workflow_names(text: object) -> tuple[str, ...]:
 
 
 def new_runs(row: Any, question: Question, served: Any = None) -> NewRuns:
-    """What every row of `builds.sql` says of the namespace, less what nobody serves."""
+    """What every row of `observe_builds` says of the namespace, less what nobody serves."""
     if served is not None:
         due = count(served["new_due"])
         return NewRuns(due, seconds(served["oldest_new_age"]), due >= question.due_limit)
@@ -68,7 +68,7 @@ def new_runs(row: Any, question: Question, served: Any = None) -> NewRuns:
 
 
 def build_view(row: Any, question: Question) -> BuildView:
-    """A row of `builds.sql`."""
+    """A row of `observe_builds`."""
     wake, due, running = row["next_wake_seconds"], count(row["due"]), count(row["running"])
     return BuildView(
         share=count(row["share"]),
@@ -99,7 +99,7 @@ def observation(
     served: Any = None,
     unserved_names: tuple[str, ...] = (),
 ) -> Observation:
-    """A row of `observation.sql`, and that of `served.sql` where workers said what they serve."""
+    """A row of `observe_runs`, and that of `observe_served` where workers said what they serve."""
     mean_age, next_wake = row["mean_running_age"], row["next_wake_seconds"]
     waits = row if served is None else served
     due, running = count(waits["due"]), count(row["running"])

@@ -7,16 +7,16 @@ PgBouncer in transaction mode too; there NOTIFY is not heard, and polling remain
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
-from importlib import resources
 from typing import Any, Final, Self
 from uuid import UUID
 
 import asyncpg
 
+from openworkflow_contract.channels import work_channel
+from openworkflow_operator.database import queries
 from openworkflow_operator.database.answers import (
     Question,
     build_id,
@@ -30,7 +30,7 @@ from openworkflow_operator.database.answers import (
 from openworkflow_operator.database.bounded import BoundedLoop
 from openworkflow_operator.database.diagnosis import SchemaMissing, SchemaTooNew, UnusableAnswer
 from openworkflow_operator.database.dsn import Dsn, TlsMode, check_address, tls_context
-from openworkflow_operator.database.listening import heard, work_channel
+from openworkflow_operator.database.listening import heard
 from openworkflow_operator.database.resolving import Resolver
 from openworkflow_operator.decide.observation import NewRuns, Observation
 from openworkflow_operator.decide.rollout import MOST_BUILDS, BuildView
@@ -58,6 +58,10 @@ _WRITE: Final = (
     "SET LOCAL statement_timeout = 30000; SET LOCAL lock_timeout = 1000; "
     "SET LOCAL enable_seqscan = off; SET LOCAL jit = off"
 )
+
+
+Fetch = Callable[..., Awaitable[list[Any]]]
+"""Sends the statement of this name, with its arguments; returns the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,7 @@ class Database:
         self, connection: asyncpg.Connection[Any], schema: str, budget: BoundedLoop
     ) -> None:
         self._connection, self._schema, self._budget = connection, schema, budget
+        self._sql = queries.load(schema)
         self._listening: dict[str, Callable[..., None]] = {}
         self._may_see_served = True
 
@@ -142,9 +147,8 @@ class Database:
 
     async def look(self, questions: Sequence[Question], serial: int) -> dict[str, Observation]:
         """Answer all questions with one statement, by namespace id."""
-        statement = _statement("observation.sql", self._schema)
         async with self._budget.limited(LOOK_SECONDS):
-            rows = await self._read(statement, *_columns(questions, *_LIMITS))
+            rows = await self._read("observe_runs", *_columns(questions, *_LIMITS))
             asked = {question.namespace_id: question for question in questions}
             waits = [row["namespace_id"] for row in rows if row["due"] or row["waking"]]
             served = await self._served([asked[name] for name in waits if name in asked])
@@ -166,7 +170,7 @@ class Database:
             return {}
         try:
             rows = await self._read(
-                _statement("served.sql", self._schema),
+                "observe_served",
                 *_columns(questions, "namespace_id", "due_limit", "lead_seconds"),
             )
         except asyncpg.QueryCanceledError:
@@ -186,7 +190,7 @@ class Database:
         if not some:
             return {}
         try:
-            found = await self._read(_statement("unserved.sql", self._schema), some)
+            found = await self._read("observe_unserved", some)
         except (asyncpg.QueryCanceledError, asyncpg.InsufficientPrivilegeError):
             return {}
         return {row["namespace_id"]: workflow_names(row["workflows"]) for row in found}
@@ -200,7 +204,7 @@ class Database:
         if not questions:
             return found, new
         rows = await self._read(
-            _statement("builds.sql", self._schema),
+            "observe_builds",
             *_columns(questions, *_LIMITS, "build", "canary", "first_runs"),
             MOST_BUILDS,
         )
@@ -212,23 +216,11 @@ class Database:
             raise UnusableAnswer
         return found, new
 
-    async def write(
-        self, file: str, *arguments: object, first: tuple[str, *tuple[object, ...]] | None = None
-    ) -> list[Any]:
-        """Run one of the statements that change something, in a transaction after `first`."""
-        async with self._budget.limited(PRUNE_SECONDS):
-            return await self._transaction(
-                _WRITE,
-                "COMMIT",
-                _statement(file, self._schema),
-                *arguments,
-                before=None if first is None else (_statement(first[0], self._schema), *first[1:]),
-            )
-
-    async def route(self, file: str, namespace_id: str, *arguments: object) -> list[Any]:
-        """Run a statement that changes who takes new runs, when it is its turn."""
-        turn = ("lock_builds.sql", namespace_id)
-        return await self.write(file, namespace_id, *arguments, first=turn)
+    @contextlib.asynccontextmanager
+    async def writing(self) -> AsyncIterator[Fetch]:
+        """A transaction that may change something, and has so much time in all."""
+        async with self._budget.limited(PRUNE_SECONDS), self._transaction(_WRITE, "COMMIT"):
+            yield self._fetch
 
     async def listen(self, namespace_ids: Sequence[str], on_work: Callable[[], None]) -> None:
         """Hear of new work in exactly these namespaces from now on."""
@@ -248,12 +240,9 @@ class Database:
 
     async def prune(self, kept: Sequence[Kept], after: UUID, page: int) -> Pruned:
         """Delete what is old on the page of the table that follows this id."""
-        statement = _statement("prune.sql", self._schema)
-        async with self._budget.limited(PRUNE_SECONDS):
-            rows = await self._transaction(
-                _WRITE,
-                "COMMIT",
-                statement,
+        async with self.writing() as fetch:
+            rows = await fetch(
+                "prune_page",
                 [each.namespace_id for each in kept],
                 [each.status for each in kept],
                 [float(each.seconds) for each in kept],
@@ -268,34 +257,28 @@ class Database:
             raise UnusableAnswer
         return Pruned(last, deleted)
 
-    async def _read(self, statement: str, *arguments: object) -> list[Any]:
-        return await self._transaction(_READ, "ROLLBACK", statement, *arguments)
+    async def _read(self, name: str, *arguments: object) -> list[Any]:
+        async with self._transaction(_READ, "ROLLBACK"):
+            return await self._fetch(name, *arguments)
 
-    async def _transaction(
-        self,
-        begin: str,
-        end: str,
-        statement: str,
-        *arguments: object,
-        before: tuple[str, *tuple[object, ...]] | None = None,
-    ) -> list[Any]:
+    async def _fetch(self, name: str, *arguments: object) -> list[Any]:
+        return list(await self._connection.fetch(self._sql[name], *arguments))
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self, begin: str, end: str) -> AsyncIterator[None]:
         try:
             await self._connection.execute(begin)
-            if before is not None:
-                await self._connection.fetch(*before)
-            rows = list(await self._connection.fetch(statement, *arguments))
+            yield
         except asyncpg.PostgresError:
             # Only after an answer: a server that gave none would not answer this either.
             if not self._connection.is_closed():
                 await self._connection.execute("ROLLBACK")
             raise
         await self._connection.execute(end)
-        return rows
 
     async def _check_contract(self) -> None:
-        statement = _statement("contract.sql", self._schema)
         try:
-            rows = await self._read(statement)
+            rows = await self._read("read_contract")
         except asyncpg.InsufficientPrivilegeError:
             return  # a role that may only count runs; the look itself tells whether it can
         except asyncpg.UndefinedTableError:
@@ -334,9 +317,3 @@ async def _connect(dsn: Dsn, options: ConnectOptions, budget: BoundedLoop) -> An
 def _columns(questions: Sequence[Question], *names: str) -> list[list[object]]:
     """The questions as the arrays that a statement takes."""
     return [[getattr(question, name) for question in questions] for name in names]
-
-
-@cache
-def _statement(file: str, schema: str) -> str:
-    text = (resources.files("openworkflow_operator.database") / "sql" / file).read_text("utf-8")
-    return text.format(schema='"' + schema.replace('"', '""') + '"')

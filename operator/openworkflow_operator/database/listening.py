@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable
 
 
@@ -15,10 +14,3 @@ def heard(on_work: Callable[[], None]) -> Callable[..., None]:
             on_work()
 
     return hear
-
-
-def work_channel(schema: str, namespace_id: str) -> str:
-    """The channel on which enqueuers tell workers of new runs."""
-    return (
-        f"openworkflow_work_{hashlib.sha256(f'{schema}.{namespace_id}'.encode()).hexdigest()[:16]}"
-    )

@@ -12,8 +12,9 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, assert_never
+from typing import Final, Literal, assert_never
 
+from openworkflow_contract.retirement import BATCH, error_of
 from openworkflow_operator.api.spec import Key
 from openworkflow_operator.database.connection import ConnectOptions, Database
 from openworkflow_operator.database.diagnosis import diagnose
@@ -132,28 +133,48 @@ async def carry_out(
 async def _carry_out(database: Database, action: Action, namespace_id: str) -> None:
     match action:
         case Promote(build, share):
-            await database.route("promote_build.sql", namespace_id, build, share)
+            await _route(database, "promote_build", namespace_id, build, share)
         case Hold(build):
-            await database.route("hold_build.sql", namespace_id, build)
+            await _route(database, "hold_build", namespace_id, build)
         case StartCanary(build, workflow):
-            await database.write("start_canary.sql", namespace_id, build, workflow)
+            async with database.writing() as fetch:
+                await fetch("start_canary", namespace_id, build, workflow)
         case StopCanary(build):
-            lock = ("lock_canary.sql", namespace_id, build)
-            await database.write("stop_canary.sql", namespace_id, build, first=lock)
+            async with database.writing() as fetch:
+                await fetch("lock_canary", namespace_id, build)
+                await fetch("stop_canary", namespace_id, build)
         case Retire(build, leftover):
             if leftover != "refuse":
                 await _settle(database, leftover, namespace_id, build)
-            await database.route("delete_build.sql", namespace_id, build)
+            await _route(database, "delete_build", namespace_id, build)
         case _:
             assert_never(action)
 
 
-async def _settle(database: Database, leftover: str, namespace_id: str, build: str) -> None:
-    lock = ("lock_left_runs.sql", namespace_id, build)
+async def _route(database: Database, name: str, namespace_id: str, *arguments: object) -> None:
+    """Change who takes new runs, when it is this change's turn."""
+    async with database.writing() as fetch:
+        await fetch("lock_builds", namespace_id)
+        await fetch(name, namespace_id, *arguments)
+
+
+async def _settle(
+    database: Database, leftover: Literal["move", "fail"], namespace_id: str, build: str
+) -> None:
+    end = move_batch if leftover == "move" else fail_batch
     for _ in range(BATCHES_OF_A_VISIT):
-        if leftover == "move":
-            settled = await database.write("move_runs.sql", namespace_id, build)
-        else:
-            settled = await database.write("fail_runs.sql", namespace_id, build, first=lock)
-        if not settled:
+        if not await end(database, namespace_id, build):
             return
+
+
+async def move_batch(database: Database, namespace_id: str, build: str) -> int:
+    """Let any build continue some of the runs that are left; returns how many."""
+    async with database.writing() as fetch:
+        return len(await fetch("unpin_build", namespace_id, build, BATCH))
+
+
+async def fail_batch(database: Database, namespace_id: str, build: str) -> int:
+    """Fail some of the runs that are left; returns how many."""
+    async with database.writing() as fetch:
+        locked = await fetch("lock_pinned_runs", namespace_id, build, BATCH)
+        return len(await fetch("fail_build", [row["id"] for row in locked], error_of(build)))

@@ -14,17 +14,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Final
 
+from openworkflow_contract.retirement import Leftover
 from openworkflow_operator.api.spec import FailureLimit, Gate
 
 #: So many builds of a namespace are looked at; those beyond are not known.
 MOST_BUILDS: Final = 500
 
 _CANARY_FAILED: Final = ("failed", "canceled")
-
-#: What becomes of the runs of a build that is forgotten.
-Leftover = Literal["refuse", "move", "fail"]
 
 
 class Phase(StrEnum):

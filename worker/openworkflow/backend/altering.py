@@ -14,8 +14,8 @@ from typing import Any
 import asyncpg
 
 from openworkflow.backend.blueprint import Index, Migration
-from openworkflow.backend.queries import quoted
 from openworkflow.core.errors import BackendError
+from openworkflow_contract.statements import quoted
 
 Connection = Any
 """An asyncpg connection."""

@@ -13,10 +13,10 @@ from openworkflow.backend.altering import NO_TIME_LIMITS, Patience, insist
 from openworkflow.backend.connection import Connection, connect
 from openworkflow.backend.failures import DRIVER_ERRORS, as_backend_error, one_line
 from openworkflow.backend.ledger import look
-from openworkflow.backend.queries import quoted
 from openworkflow.backend.roles import Role
 from openworkflow.backend.url import Dsn, parse
 from openworkflow.core.errors import BackendError
+from openworkflow_contract.statements import quoted
 
 PATIENCE = 60.0
 """Seconds to get the locks in."""

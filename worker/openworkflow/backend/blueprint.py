@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from openworkflow.backend.queries import quoted
+from openworkflow_contract.statements import quoted
 
 TABLES = ("workflow_runs", "step_attempts")
 

@@ -1,20 +1,14 @@
 """Builds of the user's code: who takes new runs, which runs wait for whom, and their end."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from openworkflow.backend.connection import Connection
 from openworkflow.core.errors import ConfigurationError, InvalidBuildState
-
-BATCH = 1000
-"""How many runs a transaction moves or fails when a build is retired."""
-
-Leftover = Literal["refuse", "move", "fail"]
-"""What becomes of the unfinished runs of a build that is retired."""
+from openworkflow_contract.retirement import BATCH, Leftover, error_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +141,12 @@ class Builds:
         return await self._fetch(self._sql["unpin_build"], build_id, BATCH)
 
     async def _fail(self, build_id: str) -> Sequence[Any]:
-        message = f"build {build_id!r} was retired before the run had finished"
-        error = json.dumps({"type": "BuildRetired", "message": message})
         async with self._borrow() as connection, connection.transaction():
             found = await connection.fetch(
                 self._sql["lock_pinned_runs"], self._namespace_id, build_id, BATCH
             )
             rows: Sequence[Any] = await connection.fetch(
-                self._sql["fail_build"], [row["id"] for row in found], error
+                self._sql["fail_build"], [row["id"] for row in found], error_of(build_id)
             )
             return rows
 

@@ -7,9 +7,9 @@ from typing import Any
 from uuid import UUID
 
 from openworkflow.backend.blueprint import known, made_by
-from openworkflow.backend.queries import quoted
 from openworkflow.core.cron import recurrence
 from openworkflow.core.errors import ConfigurationError
+from openworkflow_contract.statements import quoted
 
 _NEEDED = (
     *(f"workflow_runs {word}" for word in ("SELECT", "INSERT", "UPDATE")),

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from openworkflow.backend.queries import numbered
 from openworkflow.backend.records import (
     KEY_SEPARATOR,
     Completion,
@@ -23,6 +22,7 @@ from openworkflow.backend.records import (
     Wake,
     Write,
 )
+from openworkflow_contract.statements import numbered
 
 
 class Part(NamedTuple):

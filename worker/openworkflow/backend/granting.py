@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from openworkflow.backend import roles
-from openworkflow.backend.queries import quoted
 from openworkflow.backend.roles import Kind, Role
+from openworkflow_contract.statements import quoted
 
 Connection = Any
 """An asyncpg connection."""

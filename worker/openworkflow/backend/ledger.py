@@ -11,8 +11,8 @@ from typing import Any
 
 from openworkflow.backend.blueprint import TABLES, Index, Made, Migration, known, made_by
 from openworkflow.backend.liveness import bounded
-from openworkflow.backend.queries import quoted
 from openworkflow.core.errors import BackendError
+from openworkflow_contract.statements import quoted
 
 Connection = Any
 """An asyncpg connection, or a pool's proxy of one."""

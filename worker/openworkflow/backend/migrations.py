@@ -17,8 +17,8 @@ from openworkflow.backend.altering import NO_TIME_LIMITS, Patience, build, insis
 from openworkflow.backend.blueprint import TABLES, Index, Migration, known
 from openworkflow.backend.failures import one_line
 from openworkflow.backend.ledger import Connection, Ledger, MigrationState, look, lost_indexes
-from openworkflow.backend.queries import quoted
 from openworkflow.core.errors import BackendError
+from openworkflow_contract.statements import quoted
 
 __all__ = ["Migration", "MigrationState", "check", "known", "mend", "migrate"]
 

@@ -1,9 +1,9 @@
 """Where runs live: a namespace in a schema, and the channels of its wake-ups."""
 
-import hashlib
 from dataclasses import dataclass
 
 from openworkflow.core.names import storable_text
+from openworkflow_contract import channels
 
 NAMESPACE_LIMIT = 255
 """Bytes of UTF-8."""
@@ -25,12 +25,12 @@ class Namespace:
     @property
     def work_channel(self) -> str:
         """Workers listen here."""
-        return f"openworkflow_work_{self._digest}"
+        return channels.work_channel(self.schema, self.id)
 
     @property
     def done_channel(self) -> str:
         """Those who wait for results listen here."""
-        return f"openworkflow_done_{self._digest}"
+        return channels.done_channel(self.schema, self.id)
 
     @property
     def place(self) -> dict[str, str]:
@@ -41,7 +41,3 @@ class Namespace:
             "work_channel": self.work_channel,
             "done_channel": self.done_channel,
         }
-
-    @property
-    def _digest(self) -> str:
-        return hashlib.sha256(f"{self.schema}.{self.id}".encode()).hexdigest()[:16]

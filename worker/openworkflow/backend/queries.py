@@ -1,79 +1,18 @@
-"""Loads the named statements of `sql/*.sql`: every statement on the tables is there.
+"""The statements of the backend by their names: its own, and those that the operator sends too."""
 
-A block may include another by its name in braces, and use the macros below in the same way.
-"""
-
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
-from importlib import resources
-from importlib.resources.abc import Traversable
-from types import MappingProxyType
 
-_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
-_PARAMETER = re.compile(r"(?<!:):(\w+)")
-_INCLUDE = re.compile(r"\{(\w+)(?: ([\w.']+))?\}")
-_COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
-
-MACROS = {
-    # A time that Python's datetime can hold in any time zone, and the nearest one to any other: a
-    # driver that cannot decode one value of an answer gives none of it.
-    "instant": "case when {0} < '0001-01-02Z'::timestamptz then '0001-01-02Z'::timestamptz "
-    "when {0} > '9999-12-30Z'::timestamptz then '9999-12-30Z'::timestamptz else {0} end",
-    # JSON as bytes of UTF-8. A database without an encoding does not know what its texts hold, and
-    # PostgreSQL refuses an answer with one that is not what the client asked for.
-    "bytes": "convert_to({0}::text, case getdatabaseencoding() "
-    "when 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end)",
-    # Whether a step's context says so; whatever else it may hold, this does not fail.
-    "mark": "coalesce(context @> '{{\"{0}\": true}}', false)",
-}
+from openworkflow_contract import statements
 
 
 @cache
-def load(schema: str) -> MappingProxyType[str, str]:
+def load(schema: str) -> Mapping[str, str]:
     """Every statement by its name, for the tables in `schema`."""
-    blocks = read()
-    return MappingProxyType(
-        {name: _expanded(name, blocks).replace("{schema}", quoted(schema)) for name in blocks}
-    )
+    return statements.expand(read(), schema)
 
 
 @cache
 def read() -> Mapping[str, str]:
     """Every block as it is written."""
-    found: dict[str, str] = {}
-    for file in sorted(_files(), key=lambda file: file.name):
-        _, *blocks = _NAME.split(file.read_text("utf-8"))
-        for name, text in zip(blocks[::2], blocks[1::2], strict=True):
-            if name in found:
-                raise ValueError(f"two statements are named {name}")
-            found[name] = text.strip().removesuffix(";")
-    return found
-
-
-def numbered(sql: str, parameters: Sequence[str]) -> str:
-    """The statement with its `:name` parameters as `$1` and so on, in the order given."""
-    number = {name: f"${place}" for place, name in enumerate(parameters, 1)}
-    return _PARAMETER.sub(lambda match: number[match[1]], sql)
-
-
-def quoted(identifier: str) -> str:
-    """An SQL identifier in double quotes."""
-    return '"' + identifier.replace('"', '""') + '"'
-
-
-def _expanded(name: str, blocks: Mapping[str, str]) -> str:
-    def included(match: re.Match[str]) -> str:
-        word, argument = match[1], match[2]
-        if argument is not None:
-            return MACROS[word].format(argument)
-        if word in blocks:
-            return _COMMENT.sub("", _expanded(word, blocks))
-        return match[0]
-
-    return _INCLUDE.sub(included, blocks[name])
-
-
-def _files() -> list[Traversable]:
-    folder = resources.files("openworkflow.backend") / "sql"
-    return [file for file in folder.iterdir() if file.name.endswith(".sql")]
+    return statements.read("openworkflow.backend", statements.SHARED)

@@ -9,9 +9,9 @@ from importlib import resources
 
 from openworkflow.backend.blueprint import statements
 from openworkflow.backend.namespace import IDENTIFIER_LIMIT
-from openworkflow.backend.queries import quoted
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import storable_text
+from openworkflow_contract.statements import quoted
 
 REGISTER = "openworkflow_roles"
 """The table of our roles; it is there once somebody asked for roles."""

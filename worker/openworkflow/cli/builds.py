@@ -4,9 +4,10 @@ from typing import Any
 
 import click
 
-from openworkflow.backend.builds import Build, Leftover
+from openworkflow.backend.builds import Build
 from openworkflow.cli import render
 from openworkflow.cli.options import Database, database, database_options, json_option, run_async
+from openworkflow_contract.retirement import Leftover
 
 
 @click.group()

@@ -4,6 +4,7 @@ import re
 from typing import Literal
 
 from openworkflow.core.errors import ConfigurationError
+from openworkflow_contract.names import BUILD_ID
 
 NAME_LIMIT = 200
 """Characters of the name or version of a workflow, and of a step's name."""
@@ -13,7 +14,6 @@ KEY_LIMIT = 500
 """Characters of an idempotency key."""
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-_BUILD_ID = re.compile(r"[\w.:/@+-]{1,128}", re.ASCII)
 
 
 def storable_text(
@@ -49,7 +49,7 @@ def valid_build_id(build_id: object) -> str:
 
     An image's digest or tag, or a commit, is such an id.
     """
-    if type(build_id) is str and _BUILD_ID.fullmatch(build_id):
+    if type(build_id) is str and BUILD_ID.fullmatch(build_id):
         return build_id
     raise ConfigurationError(
         "a build id is 1 to 128 letters, digits and -_.:/@+, "

@@ -1,166 +1,192 @@
--- The builds of namespaces, and of each what only it can finish. Bounded like the other look:
+-- Looks at builds, and the runs that prove one. What changes builds is said with the worker.
+
+
+-- name: observe_builds
+-- The builds of namespaces, and of each what only it can finish. Bounded like the look at runs:
 --   due, waking, next   idx_workflow_runs_pinned   (namespace_id, build_id, available_at)
 --                                                  where pinned and pending
 --   running             idx_workflow_runs_lease    as many rows as workers have slots
 --   canary              idx_workflow_runs_idempotency
 --   ended, failed       idx_workflow_runs_namespace, only of the build that is judged
 --   new                 idx_workflow_runs_available, past at most 20,000 runs that are pinned
-WITH n AS MATERIALIZED (
-  SELECT n.*, new.*
-  FROM unnest($1::text[], $2::int[], $3::int[], $4::float8[], $5::text[], $6::text[], $7::int[])
-    AS n (namespace_id, due_limit, running_limit, lead, wanted_build, canary_workflow, first_runs)
-  CROSS JOIN LATERAL (
-    SELECT
-      count(*) AS new_due,
-      coalesce(extract(
-        epoch FROM now() - min(greatest(q.available_at, now() - interval '100 years'))
-      ), 0)::float8 AS oldest_new_age,
-      EXISTS (
-        SELECT
-        FROM {schema}.workflow_runs w
-        WHERE w.namespace_id = n.namespace_id AND w.status = 'pending' AND w.available_at <= now()
-        ORDER BY w.available_at
-        OFFSET 20000
-      ) AS is_cut
-    FROM (
-      SELECT waits.available_at
-      FROM (
-        SELECT w.available_at, w.pinned
-        FROM {schema}.workflow_runs w
-        WHERE w.namespace_id = n.namespace_id AND w.status = 'pending' AND w.available_at <= now()
-        ORDER BY w.available_at
-        LIMIT 20000
-      ) waits
-      WHERE NOT waits.pinned
-      LIMIT n.due_limit
-    ) q
-  ) new
+with n as materialized (
+    select n.*, new.*
+      from unnest($1::text[], $2::int[], $3::int[], $4::float8[], $5::text[], $6::text[], $7::int[])
+           as n (namespace_id, due_limit, running_limit, lead, wanted_build, canary_workflow,
+                 first_runs)
+     cross join lateral (
+           select count(*) as new_due,
+                  min(q.available_at) as oldest_new_at,
+                  exists (select
+                            from {schema}.workflow_runs w
+                           where w.namespace_id = n.namespace_id and {is_due}
+                           order by w.available_at
+                          offset 20000) as is_cut
+             from (select waits.available_at
+                     from (select w.available_at, w.pinned
+                             from {schema}.workflow_runs w
+                            where w.namespace_id = n.namespace_id and {is_due}
+                            order by w.available_at
+                            limit 20000) waits
+                    where not waits.pinned
+                    limit n.due_limit) q
+           ) new
 )
-SELECT
-  n.namespace_id,
-  n.new_due,
-  n.oldest_new_age,
-  n.is_cut,
-  b.build_id,
-  b.takes_to - b.takes_from AS share,
-  b.takes_to = 100 AND b.takes_from < 100 AS is_main,
-  b.promoted_at IS NOT NULL AS is_promoted,
-  b.held_at IS NOT NULL AS is_held,
-  coalesce(extract(epoch FROM now() - b.promoted_at), 0)::float8 AS seconds_since_promotion,
-  due.runs AS due,
-  coalesce(due.oldest_age, 0) AS oldest_due_age,
-  waking.runs AS waking,
-  next.seconds AS next_wake_seconds,
-  running.runs AS running,
-  canary.status AS canary,
-  coalesce(extract(epoch FROM now() - canary.created_at), 0)::float8 AS canary_age,
-  first.ended,
-  first.failed
-FROM n
-CROSS JOIN LATERAL (
-  SELECT *
-  FROM {schema}.workflow_builds
-  WHERE namespace_id = n.namespace_id
-  ORDER BY takes_to > takes_from DESC, created_at DESC
-  LIMIT $8
-) b
-CROSS JOIN LATERAL (
-  SELECT
-    count(*) AS runs,
-    extract(epoch FROM now() - min(greatest(q.available_at, now() - interval '100 years')))::float8
-      AS oldest_age
-  FROM (
-    SELECT w.available_at
-    FROM {schema}.workflow_runs w
-    WHERE w.namespace_id = n.namespace_id AND w.build_id = b.build_id
-      AND w.pinned AND w.status = 'pending' AND w.available_at <= now()
-    ORDER BY w.available_at
-    LIMIT n.due_limit
-  ) q
-) due
-CROSS JOIN LATERAL (
-  SELECT count(*) AS runs
-  FROM (
-    SELECT 1
-    FROM {schema}.workflow_runs w
-    WHERE w.namespace_id = n.namespace_id AND w.build_id = b.build_id
-      AND w.pinned AND w.status = 'pending'
-      AND w.available_at > now() AND w.available_at <= now() + n.lead * interval '1 second'
-    LIMIT n.due_limit
-  ) q
-) waking
-CROSS JOIN LATERAL (
-  -- Also runs that wait for what has no time: they are left all the same.
-  SELECT least(extract(epoch FROM q.available_at - now()), 1e12)::float8 AS seconds
-  FROM (
-    SELECT CASE WHEN w.available_at = 'infinity' THEN now() + interval '1000 years'
-                ELSE w.available_at END AS available_at
-    FROM {schema}.workflow_runs w
-    WHERE w.namespace_id = n.namespace_id AND w.build_id = b.build_id
-      AND w.pinned AND w.status = 'pending' AND w.available_at > now()
-    ORDER BY w.available_at
-    LIMIT 1
-  ) q
-  UNION ALL
-  SELECT NULL
-  LIMIT 1
-) next
-CROSS JOIN LATERAL (
-  SELECT count(*) AS runs
-  FROM (
-    SELECT 1
-    FROM {schema}.workflow_runs w
-    WHERE w.namespace_id = n.namespace_id AND w.status = 'running'
-      AND w.pinned AND w.build_id = b.build_id
-    LIMIT n.running_limit
-  ) q
-) running
-LEFT JOIN LATERAL (
-  SELECT w.status, w.created_at
-  FROM {schema}.workflow_runs w
-  WHERE w.namespace_id = n.namespace_id AND w.workflow_name = n.canary_workflow
-    AND w.idempotency_key = 'openworkflow canary ' || b.build_id
-) canary ON true
-CROSS JOIN LATERAL (
-  -- That index begins with the workflow, so the names are hopped through first. Of each, twice the
-  -- oldest runs since the promotion that hold `first_runs` of this build are looked at: at most
-  -- 10,000, since the CRD has `firstRuns` be at most 50 for each percent of the share.
-  WITH RECURSIVE names AS (
-    SELECT (
-      SELECT min(w.workflow_name)
-      FROM {schema}.workflow_runs w
-      WHERE w.namespace_id = n.namespace_id
-    ) AS name
-    WHERE n.first_runs > 0 AND b.build_id = n.wanted_build AND b.promoted_at IS NOT NULL
-      AND (b.takes_to - b.takes_from BETWEEN 1 AND 99 OR b.held_at IS NOT NULL)
-    UNION ALL
-    SELECT (
-      SELECT min(w.workflow_name)
-      FROM {schema}.workflow_runs w
-      WHERE w.namespace_id = n.namespace_id AND w.workflow_name > names.name
-    )
-    FROM names
-    WHERE names.name IS NOT NULL
-  )
-  SELECT count(*) AS ended, count(*) FILTER (WHERE q.status = 'failed') AS failed
-  FROM (
-    SELECT seen.status
-    FROM (
-      SELECT since.build_id, since.status, since.completed_at
-      FROM names
-      CROSS JOIN LATERAL (
-        SELECT w.build_id, w.status, w.completed_at
-        FROM {schema}.workflow_runs w
-        WHERE w.namespace_id = n.namespace_id AND w.workflow_name = names.name
-          AND w.created_at >= b.promoted_at
-          AND (b.held_at IS NULL OR w.created_at <= b.held_at)
-        ORDER BY w.created_at
-        LIMIT least(10000, 200 * n.first_runs / greatest(b.takes_to - b.takes_from, 1))
-      ) since
-      LIMIT 20000
-    ) seen
-    WHERE seen.build_id = b.build_id AND seen.status IN ('succeeded', 'failed')
-    ORDER BY seen.completed_at
-    LIMIT n.first_runs
-  ) q
-) first
+select n.namespace_id,
+       n.new_due,
+       {age n.oldest_new_at} as oldest_new_age,
+       n.is_cut,
+       b.build_id,
+       b.takes_to - b.takes_from as share,
+       b.takes_to = 100 and b.takes_from < 100 as is_main,
+       b.promoted_at is not null as is_promoted,
+       b.held_at is not null as is_held,
+       {age b.promoted_at} as seconds_since_promotion,
+       due.runs as due,
+       {age due.oldest_at} as oldest_due_age,
+       waking.runs as waking,
+       next.seconds as next_wake_seconds,
+       running.runs as running,
+       canary.status as canary,
+       {age canary.created_at} as canary_age,
+       first.ended,
+       first.failed
+  from n
+ cross join lateral (
+       select *
+         from {schema}.workflow_builds
+        where namespace_id = n.namespace_id
+        order by takes_to > takes_from desc, created_at desc
+        limit $8
+       ) b
+ cross join lateral (
+       select count(*) as runs, min(q.available_at) as oldest_at
+         from (select w.available_at
+                 from {schema}.workflow_runs w
+                where {is_of_build} and {is_due}
+                order by w.available_at
+                limit n.due_limit) q
+       ) due
+ cross join lateral (
+       select count(*) as runs
+         from (select 1
+                 from {schema}.workflow_runs w
+                where {is_of_build} and {is_waking}
+                limit n.due_limit) q
+       ) waking
+ cross join lateral (
+       -- Also runs that wait for what has no time: they are left all the same.
+       select least(extract(epoch from q.available_at - now()), 1e12)::float8 as seconds
+         from (select case when w.available_at = 'infinity' then now() + interval '1000 years'
+                           else w.available_at end as available_at
+                 from {schema}.workflow_runs w
+                where {is_of_build} and w.status = 'pending' and w.available_at > now()
+                order by w.available_at
+                limit 1) q
+        union all
+       select null
+        limit 1
+       ) next
+ cross join lateral (
+       select count(*) as runs
+         from (select 1
+                 from {schema}.workflow_runs w
+                where {is_of_build} and w.status = 'running'
+                limit n.running_limit) q
+       ) running
+  left join lateral (
+       select w.status, w.created_at
+         from {schema}.workflow_runs w
+        where w.namespace_id = n.namespace_id and w.workflow_name = n.canary_workflow
+          and w.idempotency_key = {canary_key} || b.build_id
+       ) canary on true
+ cross join lateral (
+       -- That index begins with the workflow, so the names are hopped through first. Of each, twice
+       -- the oldest runs since the promotion that hold `first_runs` of this build are looked at: at
+       -- most 10,000, since the CRD has `firstRuns` be at most 50 for each percent of the share.
+       with recursive names as (
+           select (select min(w.workflow_name)
+                     from {schema}.workflow_runs w
+                    where w.namespace_id = n.namespace_id) as name
+            where n.first_runs > 0 and b.build_id = n.wanted_build and b.promoted_at is not null
+              and (b.takes_to - b.takes_from between 1 and 99 or b.held_at is not null)
+            union all
+           select (select min(w.workflow_name)
+                     from {schema}.workflow_runs w
+                    where w.namespace_id = n.namespace_id and w.workflow_name > names.name)
+             from names
+            where names.name is not null
+       )
+       select count(*) as ended, count(*) filter (where q.status = 'failed') as failed
+         from (select seen.status
+                 from (select since.build_id, since.status, since.completed_at
+                         from names
+                        cross join lateral (
+                              select w.build_id, w.status, w.completed_at
+                                from {schema}.workflow_runs w
+                               where w.namespace_id = n.namespace_id
+                                 and w.workflow_name = names.name
+                                 and w.created_at >= b.promoted_at
+                                 and (b.held_at is null or w.created_at <= b.held_at)
+                               order by w.created_at
+                               limit least(10000, 200 * n.first_runs
+                                                  / greatest(b.takes_to - b.takes_from, 1))
+                              ) since
+                        limit 20000) seen
+                where seen.build_id = b.build_id and seen.status in ('succeeded', 'failed')
+                order by seen.completed_at
+                limit n.first_runs) q
+       ) first;
+
+
+-- name: is_of_build
+w.namespace_id = n.namespace_id and w.build_id = b.build_id and w.pinned
+
+
+-- name: canary_key
+-- The idempotency key of the run that proves a build, up to the build's name.
+'openworkflow canary '
+
+
+-- name: start_canary
+-- A run of the workflow $3 that only the build $2 may claim. The key makes it one, however often.
+insert into {schema}.workflow_runs
+       (namespace_id, workflow_name, status, available_at, build_id, pinned, idempotency_key)
+values ($1, $3, 'pending', now(), $2, true, {canary_key} || $2)
+on conflict do nothing
+returning id;
+
+
+-- name: canary_of_build
+-- The canary run of the build $2, if it has not ended. The status is tested twice, as when runs are
+-- moved.
+status in ('pending', 'running')
+and idempotency_key = {canary_key} || $2
+and id in (select w.id
+             from {schema}.workflow_runs w
+            where w.namespace_id = $1 and w.build_id = $2 and w.pinned and w.status = 'pending'
+            union all
+           select w.id
+             from {schema}.workflow_runs w
+            where w.namespace_id = $1 and w.build_id = $2 and w.pinned and w.status = 'running')
+
+
+-- name: lock_canary
+-- The first statement of the end of a canary run: steps that are being recorded come before it, and
+-- the statement after this one sees them, or not at all.
+select from {schema}.workflow_runs
+ where {canary_of_build}
+   for update;
+
+
+-- name: stop_canary
+-- Canceled without its key, so that it can be started again.
+with canceled as (
+    update {schema}.workflow_runs
+       set status = 'canceled', worker_id = null, completed_at = now(), idempotency_key = null
+     where {canary_of_build}
+    returning id
+), interrupted as (
+    {end_canceled_attempts}
+)
+select id from canceled;

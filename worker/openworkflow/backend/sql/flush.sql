@@ -272,8 +272,7 @@ select id, run_id from unnest(:leftover_id::uuid[], :leftover_run_id::uuid[]) as
 -- goes on, a sleep may have been taken over: that row is for the claim that ends the run.
 closed as (
     update {schema}.step_attempts attempt
-       set status = 'failed', completed_at = now(),
-           context = coalesce(attempt.context, '{}') || '{"interrupted": true}',
+       set {interrupted},
            error = '{"type": "Interrupted", "message": "the attempt was cut short: its claim was lost"}'
       from ({rows}) as leftover
      where attempt.id = leftover.id and attempt.workflow_run_id = leftover.run_id

@@ -136,13 +136,7 @@ with canceled as (
      where id = $2 and namespace_id = $1 and status in ('pending', 'running')
     returning *
 ), interrupted as (
-    -- Nobody is left who would end them. Marked, because they are no failures of the steps.
-    update {schema}.step_attempts attempt
-       set status = 'failed', completed_at = now(),
-           context = coalesce(attempt.context, '{}') || '{"interrupted": true}',
-           error = '{"type": "Interrupted", "message": "the run was canceled"}'
-      from canceled
-     where attempt.workflow_run_id = canceled.id and attempt.status = 'running'
+    {end_canceled_attempts}
 )
 select {run_columns},
        pg_notify($3, 'canceled ' || id::text) as workers,
