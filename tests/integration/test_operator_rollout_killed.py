@@ -207,6 +207,7 @@ class World:
         ]
         return Observed(
             resource=wanted,
+            build=build_of(wanted),
             live={},
             pods=pods,
             database=found[wanted.namespace_id],

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from openworkflow_operator.api import kinds
 from openworkflow_operator.api.kinds import Kind
-from openworkflow_operator.api.names import DELETION_COST_ANNOTATION, deployment_name, worker_name
+from openworkflow_operator.api.names import DELETION_COST_ANNOTATION, worker_name
 from openworkflow_operator.api.spec import Key, WorkflowNamespace
 from openworkflow_operator.cluster.client import Cluster, ClusterError
 from openworkflow_operator.cluster.store import Object, Store
@@ -19,7 +19,6 @@ from openworkflow_operator.decide.faults import NOT_APPLIED, Fault
 from openworkflow_operator.decide.planner import Plan
 from openworkflow_operator.decide.pods import Trouble, refusal_reason, words_of
 from openworkflow_operator.desired.resources import Manifest, is_owned
-from openworkflow_operator.desired.workload import build_of
 from openworkflow_operator.report.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -57,8 +56,8 @@ class Applier:
 
     async def apply(self, resource: WorkflowNamespace, decided: Plan) -> Applied:
         """Carry out as much of the plan as can be."""
-        applied, fleets = Applied(), _fleets(resource, decided)
-        for kind, manifest in (each for part in fleets.values() for each in part.apply):
+        applied, parts = Applied(), (decided, *decided.others.values())
+        for kind, manifest in (each for part in parts for each in part.apply):
             name = manifest["metadata"]["name"]
             if kind is kinds.DEPLOYMENT and not self._has_account(resource):
                 continue  # its pods would run as somebody else
@@ -69,9 +68,9 @@ class Applier:
                 logger.warning("%s %s of %s: %s", kind.name, name, resource.key, _said(error))
         for kind, name in decided.delete:
             await self._delete(resource, kind, name, applied)
-        for name, part in fleets.items():
+        for part in parts:
             await self._rank(resource, part, applied)
-            await self._scale(resource, name, part, applied)
+            await self._scale(resource, part, applied)
         return applied
 
     async def _make(self, resource: WorkflowNamespace, kind: Kind, manifest: Manifest) -> Object:
@@ -116,10 +115,8 @@ class Applier:
                     applied.note(kinds.POD, pod, error)
                     logger.warning("pod %s of %s was not ranked: %s", pod, resource.key, error)
 
-    async def _scale(
-        self, resource: WorkflowNamespace, name: str, part: Plan, applied: Applied
-    ) -> None:
-        child, replicas = Key(resource.key.namespace, name), part.scale_to
+    async def _scale(self, resource: WorkflowNamespace, part: Plan, applied: Applied) -> None:
+        child, replicas = Key(resource.key.namespace, part.deployment), part.scale_to
         live = self._store.get(kinds.DEPLOYMENT, child)
         if replicas is None or live is None or not is_owned(live, resource.uid):
             return
@@ -128,7 +125,7 @@ class Applier:
         try:
             self._store.scaled(child, await self._cluster.scale(*child, replicas))
         except ClusterError as error:
-            applied.note(kinds.DEPLOYMENT, name, error)
+            applied.note(kinds.DEPLOYMENT, child.name, error)
             logger.warning("%s was not scaled: %s", child, error)
             return
         if replicas != part.was:
@@ -143,15 +140,6 @@ class Applier:
         child = Key(resource.key.namespace, worker_name(resource.key.name))
         account = self._store.get(kinds.SERVICE_ACCOUNT, child)
         return account is not None and is_owned(account, resource.uid)
-
-
-def _fleets(resource: WorkflowNamespace, decided: Plan) -> dict[str, Plan]:
-    """The plan of each Deployment by its name."""
-    name = resource.key.name
-    if not resource.rollout.is_pinned:
-        return {worker_name(name): decided}
-    own = {deployment_name(name, build_of(resource)): decided}
-    return own | {deployment_name(name, build): part for build, part in decided.others.items()}
 
 
 def _said(error: ClusterError | NameTaken) -> str:

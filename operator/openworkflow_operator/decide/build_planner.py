@@ -28,7 +28,6 @@ from openworkflow_operator.decide.rollout import (
 )
 from openworkflow_operator.decide.scaling import Demand
 from openworkflow_operator.desired.carried import carried
-from openworkflow_operator.desired.workload import build_of
 
 Object = Mapping[str, Any]
 
@@ -36,7 +35,7 @@ Object = Mapping[str, Any]
 def plan_builds(observed: Observed, past: Recollection, now: float) -> Plan:
     """Return what to change. `now` is a monotonic clock in seconds."""
     resource = observed.resource
-    target = build_of(resource)
+    target = observed.build
     if observed.is_left_alone:
         phases = past.verdict.phases if past.verdict is not None else {}
         part = _of_build(observed, target, resource.worker, None, share=100, awake=False)
@@ -76,11 +75,9 @@ def plan_builds(observed: Observed, past: Recollection, now: float) -> Plan:
     )
 
 
-def unproven_build(resource: WorkflowNamespace, past: Recollection) -> str | None:
+def unproven_build(target: str, past: Recollection) -> str | None:
     """The wanted build unless it is known to be in use: its canary and first runs decide on it."""
-    if not resource.rollout.is_pinned:
-        return None
-    target, phases = build_of(resource), past.verdict.phases if past.verdict is not None else {}
+    phases = past.verdict.phases if past.verdict is not None else {}
     is_proven = target in phases and phases[target][0] is Phase.CURRENT
     return None if is_proven else target
 

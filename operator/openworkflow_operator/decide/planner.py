@@ -14,7 +14,11 @@ from typing import Any
 
 from openworkflow_operator.api import kinds
 from openworkflow_operator.api.kinds import Kind
-from openworkflow_operator.api.names import DATABASE_ANNOTATION, SCALER_FIELD_MANAGER
+from openworkflow_operator.api.names import (
+    DATABASE_ANNOTATION,
+    SCALER_FIELD_MANAGER,
+    deployment_name,
+)
 from openworkflow_operator.api.spec import Key, ScalingMode, WorkflowNamespace
 from openworkflow_operator.decide.observation import DatabaseView, Observation
 from openworkflow_operator.decide.pods import Pod, fleet_of, replicas_of
@@ -23,7 +27,6 @@ from openworkflow_operator.decide.scaling import Decision, Demand, Limit, Memory
 from openworkflow_operator.decide.unserved import Inquiry, can_answer, heeded, inquire, told
 from openworkflow_operator.desired.drift import has_drifted
 from openworkflow_operator.desired.resources import Manifest, is_owned, wanted_objects
-from openworkflow_operator.desired.workload import build_of
 
 Object = Mapping[str, Any]
 
@@ -57,6 +60,8 @@ class Observed:
     """Everything a plan depends on."""
 
     resource: WorkflowNamespace
+    build: str
+    """The build that the resource's section `worker` stands for."""
     live: Mapping[Kind, Object]
     pods: Sequence[Pod]
     database: DatabaseView | None
@@ -75,6 +80,16 @@ class Observed:
     """No node takes one of the pods, whichever build it is of."""
 
     @property
+    def deployment(self) -> Object | None:
+        """The Deployment that is planned."""
+        return self.live.get(kinds.DEPLOYMENT)
+
+    @property
+    def replicas(self) -> int:
+        """Its number of pods, as wanted so far."""
+        return replicas_of(self.deployment)
+
+    @property
     def is_left_alone(self) -> bool:
         """Whether nothing may be changed."""
         return self.conflict is not None or self.waits or self.resource.paused
@@ -84,6 +99,8 @@ class Observed:
 class Plan:
     """What to do, in this order: apply, delete, rank, scale."""
 
+    deployment: str
+    """The name of the Deployment that is scaled."""
     apply: Sequence[tuple[Kind, Manifest]] = ()
     delete: Sequence[tuple[Kind, str]] = ()
     deletion_costs: Mapping[str, int] = field(default_factory=dict)
@@ -103,23 +120,25 @@ class Plan:
 
 def plan(observed: Observed, past: Recollection, now: float) -> Plan:
     """Return what to change. `now` is a monotonic clock in seconds."""
-    live = observed.live.get(kinds.DEPLOYMENT)
+    resource = observed.resource
+    name = deployment_name(resource.key.name, resource.build)
     if observed.is_left_alone:
-        return Plan(was=replicas_of(live), next=replace(past, target=None))
+        return Plan(name, was=observed.replicas, next=replace(past, target=None))
     past = _decided(observed, past, now)
     wanted = _wanted(observed)
-    if live is None and observed.database_digest is None:
+    if observed.deployment is None and observed.database_digest is None:
         # Pods could not start without their Secret; everything else can be there already.
         others = {kind: m for kind, m in wanted.items() if kind is not kinds.DEPLOYMENT}
         applied = _changes(observed, others, None)
-        return Plan(apply=applied, delete=_obsolete(observed, wanted), next=past)
+        return Plan(name, apply=applied, delete=_obsolete(observed, wanted), next=past)
     target = _target(observed, past)
     return Plan(
+        name,
         apply=_changes(observed, wanted, target),
         delete=_obsolete(observed, wanted),
         deletion_costs=_deletion_costs(observed, target),
         scale_to=_scale(observed, target),
-        was=replicas_of(live),
+        was=observed.replicas,
         reverted=_was_changed_by_others(observed, target),
         next=past,
     )
@@ -147,16 +166,15 @@ def _decided(observed: Observed, past: Recollection, now: float) -> Recollection
     busy: Mapping[str, int] = {}
     if isinstance(view, Observation) and serial != past.serial:
         demand, busy = view.demand, view.busy
-    live = observed.live.get(kinds.DEPLOYMENT)
-    fleet = fleet_of(live, observed.pods, busy)
+    fleet = fleet_of(observed.deployment, observed.pods, busy)
     decision: Decision
     policy = policy_of(observed.resource, observed.replicas_limit)
     if demand is None:
         decision, memory = decide(policy, fleet, None, past.memory, now)
         known = replace(past, memory=memory, target=decision.replicas, serial=serial)
         return replace(known, builds={}, verdict=None, shares=None)
-    template = observed.resource.build or build_of(observed.resource) if demand.unserved else ""
-    inquiry = inquire(demand, template, can_answer(live), past.inquiry, now)
+    template = observed.resource.build or observed.build
+    inquiry = inquire(demand, template, can_answer(observed.deployment), past.inquiry, now)
     decision, memory = decide(policy, fleet, heeded(demand, inquiry), past.memory, now)
     decision = told(decision, inquiry)
     known = Recollection(memory, decision.replicas, decision.limit, decision.wanted, serial)
@@ -172,7 +190,7 @@ def _target(observed: Observed, past: Recollection) -> int | None:
 
 
 def _wanted(observed: Observed) -> dict[Kind, Manifest]:
-    digest = observed.database_digest or _live_digest(observed.live.get(kinds.DEPLOYMENT))
+    digest = observed.database_digest or _live_digest(observed.deployment)
     exist, is_crowded = observed.service_monitors_exist, observed.is_crowded
     return wanted_objects(observed.resource, digest, exist, is_crowded)
 
@@ -187,7 +205,7 @@ def _changes(
             continue
         if kind is kinds.DEPLOYMENT and target is not None and not _scaler_owns_replicas(live):
             # Leaving `replicas` out before the scaler owns it would set it to the default of 1.
-            replicas = target if live is None else replicas_of(live)
+            replicas = target if live is None else observed.replicas
             manifest = {**manifest, "spec": {**manifest["spec"], "replicas": replicas}}
         changed.append((kind, manifest))
     return changed
@@ -204,7 +222,7 @@ def _obsolete(observed: Observed, wanted: Mapping[Kind, Manifest]) -> list[tuple
 
 def _deletion_costs(observed: Observed, target: int | None) -> dict[str, int]:
     """Before shrinking, rank the pods by the runs they hold; unchanged ranks cost nothing."""
-    if target is None or target >= replicas_of(observed.live.get(kinds.DEPLOYMENT)):
+    if target is None or target >= observed.replicas:
         return {}
     busy = observed.database.busy if isinstance(observed.database, Observation) else {}
     active = (pod for pod in observed.pods if not pod.terminating)
@@ -212,17 +230,17 @@ def _deletion_costs(observed: Observed, target: int | None) -> dict[str, int]:
 
 
 def _scale(observed: Observed, target: int | None) -> int | None:
-    live = observed.live.get(kinds.DEPLOYMENT)
     if target is None:
         return None
-    is_settled = live is not None and replicas_of(live) == target and _scaler_owns_replicas(live)
+    live = observed.deployment
+    is_settled = live is not None and observed.replicas == target and _scaler_owns_replicas(live)
     return None if is_settled else target
 
 
 def _was_changed_by_others(observed: Observed, target: int | None) -> bool:
     """Whether another manager owns the number of pods, and it is not the one decided."""
-    live = observed.live.get(kinds.DEPLOYMENT)
-    if live is None or target is None or replicas_of(live) == target:
+    live = observed.deployment
+    if live is None or target is None or observed.replicas == target:
         return False
     owners = _owners_of_replicas(live)
     return bool(owners) and all(not owner.startswith("openworkflow-operator") for owner in owners)

@@ -31,7 +31,7 @@ BEFORE = replace(RESOURCE, status=status_of(replace(FINE, template="t1"), NOW))
 def told(template: str = "t1", plan: Plan | None = None, **changes: Any) -> list[str]:
     resource = replace(BEFORE, **changes)
     status = status_of(replace(FINE, resource=resource, template=template), NOW)
-    found = announcements(resource, plan or Plan(), status, scaled=False)
+    found = announcements(resource, plan or Plan("orders-worker"), status, scaled=False)
     return [f"{each.kind} {each.reason}: {each.message}" for each in found]
 
 
@@ -76,7 +76,7 @@ def test_a_pause_and_a_change_of_the_workers_are_told_with_who_made_them() -> No
     ],
 )
 def test_each_action_of_a_rollout_is_told(action: Action, words: str) -> None:
-    (line,) = told(plan=Plan(actions=[action]))
+    (line,) = told(plan=Plan("orders-worker", actions=[action]))
 
     assert line.startswith(words)
 
@@ -84,7 +84,7 @@ def test_each_action_of_a_rollout_is_told(action: Action, words: str) -> None:
 def test_a_resource_that_is_new_was_changed_by_nobody() -> None:
     fresh = replace(RESOURCE, replicas=2, managers={"replicas": "kubectl"})
     facts: Facts = replace(FINE, resource=fresh, template="t1")
-    found = announcements(fresh, Plan(), status_of(facts, NOW), scaled=False)
+    found = announcements(fresh, Plan("orders-worker"), status_of(facts, NOW), scaled=False)
 
     assert "Pinned" not in {each.reason for each in found}
 

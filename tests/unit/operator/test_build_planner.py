@@ -21,7 +21,7 @@ from openworkflow_operator.api.names import (
     SCALER_FIELD_MANAGER,
     WORKER_ANNOTATION,
 )
-from openworkflow_operator.api.spec import Rollout, Worker, WorkflowNamespace
+from openworkflow_operator.api.spec import Worker, WorkflowNamespace
 from openworkflow_operator.decide.build_planner import plan_builds, unproven_build
 from openworkflow_operator.decide.observation import (
     DatabaseProblem,
@@ -74,6 +74,7 @@ def look(views: dict[str, BuildView], due: int = 0, serial: int = 1) -> Observat
 def seen(of: WorkflowNamespace = NEW, **facts: Any) -> Observed:
     base: dict[str, Any] = {
         "resource": of,
+        "build": build_of(of),
         "live": {},
         "pods": (Pod("n", ready=True, build=NEW_BUILD),),
         "database": None,
@@ -142,13 +143,12 @@ def test_the_backlog_of_an_old_build_is_none_of_the_new_ones() -> None:
 def test_a_build_needs_its_runs_until_it_is_in_use() -> None:
     def after(new: BuildView) -> str | None:
         made = plan_builds(seen(database=look(both(IN_USE, new))), Recollection(), 0)
-        return unproven_build(NEW, made.next)
+        return unproven_build(NEW_BUILD, made.next)
 
     ramping = BuildView(share=10, is_promoted=True)
-    assert NEW_BUILD == unproven_build(NEW, Recollection()) == after(ramping)
+    assert NEW_BUILD == unproven_build(NEW_BUILD, Recollection()) == after(ramping)
     assert NEW_BUILD == after(BuildView(share=0, is_held=True))
     assert after(IN_USE) is None
-    assert unproven_build(replace(NEW, rollout=Rollout()), Recollection()) is None
 
 
 def test_each_build_is_scaled_by_its_own_runs_and_its_share_of_the_new_ones() -> None:
@@ -164,7 +164,7 @@ def test_each_build_is_scaled_by_its_own_runs_and_its_share_of_the_new_ones() ->
 
 def test_an_old_build_goes_to_zero_while_its_runs_sleep_and_comes_back_for_them() -> None:
     asleep = replace(USED, next_wake_seconds=600.0)
-    made = Plan()
+    made = Plan("")
     for serial in (1, 2, 3):
         facts = seen(database=look(both(asleep, IN_USE), serial=serial))
         made = plan_builds(facts, made.next, serial * 1000.0)

@@ -49,7 +49,7 @@ def look(due: int = 0, running: int = 0, serial: int = 1, **busy: int) -> Observ
 
 
 def seen(of: WorkflowNamespace, **facts: Any) -> Observed:
-    base: dict[str, Any] = {"resource": of, "live": {}, "pods": (), "database": None}
+    base: dict[str, Any] = {"resource": of, "build": "b", "live": {}, "pods": (), "database": None}
     return Observed(**(base | facts))
 
 

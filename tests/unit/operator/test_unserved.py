@@ -22,6 +22,7 @@ from openworkflow_operator.decide.pods import Pod
 from openworkflow_operator.decide.scaling import Demand, Limit
 from openworkflow_operator.decide.unserved import ANSWER_SECONDS
 from openworkflow_operator.desired.resources import wanted_objects
+from openworkflow_operator.desired.workload import build_of
 
 ROOT, NOW = Path(__file__).parents[3], datetime(2030, 1, 1, tzinfo=UTC)
 ONE = Demand(0, 0.0, 0, unserved=1, oldest_unserved_age=7200, unserved_names=("gone",))
@@ -59,7 +60,7 @@ class Fleet:
         }
         pods = [Pod(str(n), ready=True) for n in range(self.replicas)]
         seen = Observation(demand, NOW, int(self.now * 10))
-        facts = Observed(self.of, live, pods, seen, database_digest="d")
+        facts = Observed(self.of, build_of(self.of), live, pods, seen, database_digest="d")
         done = plan(facts, self.past, self.now)
         self.past = done.next
         self.replicas = self.replicas if done.scale_to is None else done.scale_to
