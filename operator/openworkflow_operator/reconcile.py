@@ -60,13 +60,13 @@ class Reconciler:
         router: Router,
         metrics: Metrics,
         enqueue: Callable[[Key], None],
-        replicas_limit: int = 1000,
-        service_monitors_exist: Callable[[], bool] = lambda: False,
-        installation: Installation | None = None,
+        replicas_limit: int,
+        service_monitors_exist: Callable[[], bool],
+        installation: Installation | None,
     ) -> None:
         self._cluster, self._store = cluster, store
         self._observatory, self._pruner, self._router = observatory, pruner, router
-        self._metrics, self._enqueue = metrics, enqueue
+        self._metrics = metrics
         self._replicas_limit = replicas_limit
         self._service_monitors_exist = service_monitors_exist
         self._installation = installation

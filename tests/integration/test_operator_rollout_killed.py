@@ -211,6 +211,7 @@ class World:
             live={},
             pods=pods,
             database=found[wanted.namespace_id],
+            replicas_limit=1000,
             database_digest="d",
             fleets=copy.deepcopy(self.deployments),
         )

@@ -1,13 +1,13 @@
 """The custom resource, typed.
 
 The API server has validated and defaulted it; this module only gives it a shape. Parts that go
-into the pod as they are stay plain data. Defaults are repeated for objects that were stored before
-a field existed; a test compares them with the CRD.
+into the pod as they are stay plain data. A field that is missing, since a CRD from before it is
+installed, has the default of its class here; a test compares these with the CRD.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple, Self
@@ -57,8 +57,8 @@ class Database:
         reference = data["secretRef"]
         return cls(
             secret_name=reference["name"],
-            secret_key=reference.get("key", "DATABASE_URL"),
-            schema=data.get("schema", "public"),
+            **_given(reference, secret_key="key"),  # noqa: S106  the name of a key
+            **_given(data, schema="schema"),
         )
 
 
@@ -79,9 +79,8 @@ class Worker:
         return cls(
             image=data["image"],
             workflows=tuple(data.get("workflows", ())),
-            concurrency=data.get("concurrency", 10),
-            drain_timeout_seconds=data.get("drainTimeoutSeconds", 120),
             raw=data,
+            **_given(data, concurrency="concurrency", drain_timeout_seconds="drainTimeoutSeconds"),
         )
 
 
@@ -101,13 +100,16 @@ class Scaling:
     def parse(cls, data: Object) -> Self:
         """From `spec.scaling`."""
         return cls(
-            mode=ScalingMode(data.get("mode", "Auto")),
-            min_replicas=data.get("minReplicas", 0),
-            max_replicas=data.get("maxReplicas", 10),
-            target_latency_seconds=data.get("targetLatencySeconds", 30),
-            poll_period_seconds=data.get("pollPeriodSeconds", 5),
-            scale_in_delay_seconds=data.get("scaleInDelaySeconds", 120),
-            activation_lead_seconds=data.get("activationLeadSeconds", 20),
+            **_given(
+                data,
+                min_replicas="minReplicas",
+                max_replicas="maxReplicas",
+                target_latency_seconds="targetLatencySeconds",
+                poll_period_seconds="pollPeriodSeconds",
+                scale_in_delay_seconds="scaleInDelaySeconds",
+                activation_lead_seconds="activationLeadSeconds",
+            ),
+            **_given(data, ScalingMode, mode="mode"),
         )
 
 
@@ -157,11 +159,14 @@ class Rollout:
     def parse(cls, data: Object) -> Self:
         """From `spec.rollout`."""
         return cls(
-            max_surge=data.get("maxSurge", "25%"),
-            max_unavailable=data.get("maxUnavailable", 0),
-            progress_deadline_seconds=data.get("progressDeadlineSeconds", 600),
             is_pinned=data.get("strategy") == "Pinned",
             gate=_gate(data),
+            **_given(
+                data,
+                max_surge="maxSurge",
+                max_unavailable="maxUnavailable",
+                progress_deadline_seconds="progressDeadlineSeconds",
+            ),
         )
 
 
@@ -170,7 +175,7 @@ def _gate(data: Object) -> Gate:
     limit = data.get("failureLimit")
     return Gate(
         canary=canary.get("workflow"),
-        canary_timeout_seconds=canary.get("timeoutSeconds", 300),
+        **_given(canary, canary_timeout_seconds="timeoutSeconds"),
         ramp=tuple(Step(s["share"], s["pauseSeconds"]) for s in data.get("ramp") or ()),
         failure_limit=limit and FailureLimit(limit["firstRuns"], limit["maxPercent"]),
         leftover_seconds=leftover.get("afterSeconds"),
@@ -230,7 +235,7 @@ class WorkflowNamespace:
             rollout=Rollout.parse(spec.get("rollout") or {}),
             replicas=spec.get("replicas"),
             paused=bool(spec.get("paused")) or annotations.get(PAUSED_ANNOTATION) == "true",
-            monitoring=Monitoring(spec.get("monitoring", "Auto")),
+            **_given(spec, Monitoring, monitoring="monitoring"),
             network_policy=spec.get("networkPolicy") == "Enabled",
             retention_seconds=_retention(spec.get("retention") or {}),
             status=resource.get("status") or {},
@@ -241,3 +246,10 @@ class WorkflowNamespace:
 def _retention(data: Object) -> dict[str, int]:
     statuses = ("succeeded", "failed", "canceled")
     return {s: data[f"{s}Seconds"] for s in statuses if data.get(f"{s}Seconds") is not None}
+
+
+def _given(
+    data: Object, convert: Callable[[Any], Any] = lambda value: value, **names: str
+) -> dict[str, Any]:
+    """The fields that are given, by their names here; the others keep their defaults."""
+    return {field: convert(data[name]) for field, name in names.items() if name in data}

@@ -65,6 +65,8 @@ class Observed:
     live: Mapping[Kind, Object]
     pods: Sequence[Pod]
     database: DatabaseView | None
+    replicas_limit: int
+    """The operator-wide limit for one resource."""
     database_digest: str | None = None
     """Of the connection URL; None while the Secret cannot be read."""
     service_monitors_exist: bool = False
@@ -72,8 +74,6 @@ class Observed:
     """The older resource that acts in place of this one."""
     waits: bool = False
     """It is not known yet whether there is such a one."""
-    replicas_limit: int = 1000
-    """The operator-wide limit for one resource."""
     fleets: Mapping[str, Object] = field(default_factory=dict)
     """The Deployments of builds."""
     is_crowded: bool = False

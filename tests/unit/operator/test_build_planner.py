@@ -78,6 +78,7 @@ def seen(of: WorkflowNamespace = NEW, **facts: Any) -> Observed:
         "live": {},
         "pods": (Pod("n", ready=True, build=NEW_BUILD),),
         "database": None,
+        "replicas_limit": 1000,
         "database_digest": "d",
         "fleets": {OLD_BUILD: deployment(OLD, 1), NEW_BUILD: deployment(NEW, 1)},
     }

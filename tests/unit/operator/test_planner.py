@@ -50,6 +50,7 @@ def look(due: int = 0, running: int = 0, serial: int = 1, **busy: int) -> Observ
 
 def seen(of: WorkflowNamespace, **facts: Any) -> Observed:
     base: dict[str, Any] = {"resource": of, "build": "b", "live": {}, "pods": (), "database": None}
+    base["replicas_limit"] = 1000
     return Observed(**(base | facts))
 
 

@@ -60,7 +60,7 @@ class Fleet:
         }
         pods = [Pod(str(n), ready=True) for n in range(self.replicas)]
         seen = Observation(demand, NOW, int(self.now * 10))
-        facts = Observed(self.of, build_of(self.of), live, pods, seen, database_digest="d")
+        facts = Observed(self.of, build_of(self.of), live, pods, seen, 1000, database_digest="d")
         done = plan(facts, self.past, self.now)
         self.past = done.next
         self.replicas = self.replicas if done.scale_to is None else done.scale_to

@@ -47,7 +47,7 @@ def test_the_build_is_computed_once(monkeypatch: pytest.MonkeyPatch, strategy: s
 
     made = begin(of)
     target, retention = made.target(10), made.retention()
-    observed = Observed(of, made.build, {}, (), None, database_digest="d")
+    observed = Observed(of, made.build, {}, (), None, 10, database_digest="d")
     decided = made.decide(observed, made.remembered.past, 0)
 
     assert [of] == computed
