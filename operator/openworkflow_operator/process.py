@@ -27,10 +27,10 @@ from openworkflow_operator.database.connection import ConnectOptions
 from openworkflow_operator.database.observatory import Look, Observatory
 from openworkflow_operator.database.retention import Pruner, Rest
 from openworkflow_operator.database.routes import Router
-from openworkflow_operator.reconcile import Reconciler
 from openworkflow_operator.report import health
 from openworkflow_operator.report.metrics import Metrics
 from openworkflow_operator.settings import Settings
+from openworkflow_operator.visits.reconcile import Reconciler
 from openworkflow_operator.work import WorkQueue
 
 logger = logging.getLogger(__name__)

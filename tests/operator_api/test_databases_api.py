@@ -13,10 +13,10 @@ import asyncpg
 import pytest
 
 from openworkflow import BackendPostgres
-from openworkflow_operator import reconcile
 from openworkflow_operator.cluster import credentials
 from openworkflow_operator.database.retention import Rest
 from openworkflow_operator.process import Operator
+from openworkflow_operator.visits import reconcile
 from tests.guarded_postgres import (
     guarded_server,
     has_pgbouncer,

@@ -9,9 +9,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from openworkflow_operator import reconcile
 from openworkflow_operator.cluster.client import Cluster, ClusterError
 from openworkflow_operator.process import Operator
+from openworkflow_operator.visits import reconcile
 from tests.helpers import eventually
 from tests.kubernetes_space import FAST, GROUP, MERGE, Space, enqueue
 

@@ -12,9 +12,9 @@ import asyncpg
 import pytest
 
 from openworkflow import BackendPostgres
-from openworkflow_operator import reconcile
 from openworkflow_operator.cluster import credentials
 from openworkflow_operator.process import Operator
+from openworkflow_operator.visits import reconcile
 from tests.control_plane import OPERATOR_NAMESPACE, ApiRefusal, ControlPlane
 from tests.guarded_postgres import guarded_server
 from tests.helpers import eventually

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
-from openworkflow_operator import visit as module
 from openworkflow_operator.api.spec import WorkflowNamespace
 from openworkflow_operator.cluster.credentials import Credentials
 from openworkflow_operator.database.dsn import parse
 from openworkflow_operator.decide.planner import Observed
 from openworkflow_operator.desired import workload
 from openworkflow_operator.desired.workload import build_of
-from openworkflow_operator.visit import Remembered, Visit
+from openworkflow_operator.visits import visit as module
+from openworkflow_operator.visits.visit import Remembered, Visit
 
 ROOT = Path(__file__).parents[3]
 CREDENTIALS = Credentials(parse("postgresql://u:p@db.example/shop"), "d")

@@ -38,7 +38,7 @@ from openworkflow_operator.report.facts import Facts
 from openworkflow_operator.report.fleet_report import fleet_report
 from openworkflow_operator.report.metrics import Metrics
 from openworkflow_operator.report.status import status_of, worth_writing
-from openworkflow_operator.visit import Remembered, Visit, identity_of
+from openworkflow_operator.visits.visit import Remembered, Visit, identity_of
 
 logger = logging.getLogger(__name__)
 
