@@ -207,3 +207,20 @@ def test_a_schedule_that_is_no_cron_is_refused() -> None:
 
         @workflow(schedule="0 9 * * *")  # type: ignore[arg-type]
         async def text() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "same"),
+    [
+        ('{"all": true}', '{"all": 1}', False),
+        ('{"n": 1.0}', '{"n": 1}', True),
+    ],
+)
+def test_an_input_is_the_same_where_postgresql_has_it_be(
+    wanted: str | None, there: str, same: bool
+) -> None:
+    """To Python, true is 1: a deploy that changed one into the other changed nothing."""
+    wish = NewSchedule.of(Cron("@daily"), Source.CODE, ("report", None), wanted, "s")
+
+    columns = {name: getattr(wish, name) for name in wish.__slots__} | {"input": there}
+    assert same == wish.matches(replace(schedule(), **columns))

@@ -7,6 +7,7 @@ under a lock of the schedule, and puts the run of the following instant in its p
 import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 from uuid import UUID, uuid5
@@ -245,4 +246,9 @@ def _parsed(catch_up: str) -> str | float:
 
 
 def _json(text: str | None) -> Any:
-    return None if text is None else json.loads(text)
+    """JSON in which 1 is 1.0, as to PostgreSQL, but not true, as to Python."""
+    return None if text is None else json.loads(text, parse_int=_number, parse_float=_number)
+
+
+def _number(text: str) -> tuple[str, Decimal]:
+    return ("number", Decimal(text))
