@@ -27,6 +27,8 @@ from openworkflow_operator.database.connection import ConnectOptions
 from openworkflow_operator.database.observatory import Look, Observatory
 from openworkflow_operator.database.retention import Pruner, Rest
 from openworkflow_operator.database.routes import Router
+from openworkflow_operator.database.schedules import Pace, ScheduleKeeper
+from openworkflow_operator.database.upkeep import Upkeep
 from openworkflow_operator.report import health
 from openworkflow_operator.report.metrics import Metrics
 from openworkflow_operator.settings import Settings
@@ -57,7 +59,7 @@ class Operator:
             settings.lease_seconds,
         )
         self._resynced_at = self._led_at = time.monotonic()
-        self.port, self.rest = 0, Rest()
+        self.port, self.rest, self.pace = 0, Rest(), Pace()
 
     @property
     def is_leader(self) -> bool:
@@ -122,10 +124,11 @@ class Operator:
             async with (
                 Observatory(self.queue.add, options, self._count_look) as observatory,
                 self._pruner(options) as pruner,
+                ScheduleKeeper(self.queue.add, options, self.pace) as schedules,
                 Router(observatory, self.queue.add) as router,
                 asyncio.TaskGroup() as workers,
             ):
-                reconciler = self._reconciler(observatory, pruner, router)
+                reconciler = self._reconciler(observatory, Upkeep(pruner, schedules), router)
                 self._visit_all()
                 for _ in range(self.settings.workers):
                     workers.create_task(self._work(reconciler, observatory), name="worker")
@@ -212,12 +215,12 @@ class Operator:
 
         return Pruner(self.queue.add, deleted, failed, options, self.rest)
 
-    def _reconciler(self, observatory: Observatory, pruner: Pruner, router: Router) -> Reconciler:
+    def _reconciler(self, observatory: Observatory, upkeep: Upkeep, router: Router) -> Reconciler:
         return Reconciler(
             self.cluster,
             self.store,
             observatory,
-            pruner,
+            upkeep,
             router,
             self.metrics,
             self.queue.add,

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from openworkflow_operator.api.managers import managers_of
 from openworkflow_operator.api.names import PAUSED_ANNOTATION
+from openworkflow_operator.api.schedules import ScheduleEntry
 
 Object = Mapping[str, Any]
 
@@ -203,6 +204,7 @@ class WorkflowNamespace:
     network_policy: bool = False
     retention_seconds: Mapping[str, int] = field(default_factory=dict)
     """By status of a finished run; a missing one is kept for ever."""
+    schedules: Sequence[ScheduleEntry] = ()
     status: Object = field(default_factory=dict)
     """What the operator last reported."""
     managers: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -238,6 +240,7 @@ class WorkflowNamespace:
             **_given(spec, Monitoring, monitoring="monitoring"),
             network_policy=spec.get("networkPolicy") == "Enabled",
             retention_seconds=_retention(spec.get("retention") or {}),
+            schedules=tuple(ScheduleEntry.parse(entry) for entry in spec.get("schedules") or ()),
             status=resource.get("status") or {},
             managers=managers_of(metadata),
         )

@@ -216,6 +216,11 @@ class Database:
             raise UnusableAnswer
         return found, new
 
+    async def look(self, name: str, *arguments: object) -> list[Any]:
+        """The answer of a statement that changes nothing."""
+        async with self._budget.limited(LOOK_SECONDS):
+            return await self._read(name, *arguments)
+
     @contextlib.asynccontextmanager
     async def writing(self) -> AsyncIterator[Fetch]:
         """A transaction that may change something, and has so much time in all."""

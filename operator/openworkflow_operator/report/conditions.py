@@ -20,6 +20,7 @@ GOOD_NEWS: Final = frozenset(
         "Ready",
         "ScaledToZero",
         "Starting",
+        "Stored",
         "Verifying",
         "WithinLimits",
         "WorkersReady",

@@ -13,6 +13,7 @@ from openworkflow_operator.decide.observation import DatabaseView, Pruning
 from openworkflow_operator.decide.pods import Pod
 from openworkflow_operator.decide.rollout import Phase
 from openworkflow_operator.decide.scaling import Limit
+from openworkflow_operator.decide.schedules import Kept
 from openworkflow_operator.decide.usage import Usage
 
 Object = Mapping[str, Any]
@@ -36,6 +37,8 @@ class Facts:
     """Who keeps this status."""
     scaled: bool = False
     pruning: Pruning | None = None
+    scheduled: Kept | None = None
+    """How it went to store the schedules."""
     phases: Mapping[str, tuple[Phase, str]] = field(default_factory=dict)
     """Where each build stands, and why; the wanted one first."""
     fleets: Mapping[str, Object] = field(default_factory=dict)

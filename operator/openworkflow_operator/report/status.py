@@ -22,6 +22,7 @@ from openworkflow_operator.report.build_status import builds_of, rolled_out
 from openworkflow_operator.report.conditions import Condition
 from openworkflow_operator.report.facts import Facts, Object
 from openworkflow_operator.report.objects import objects_applied
+from openworkflow_operator.report.schedules import schedules_stored
 from openworkflow_operator.report.workers import VERIFIED, verified, workers_available
 
 #: Numbers alone do not cost a write more often than this.
@@ -38,8 +39,9 @@ _NUMBERS: Final = frozenset(
 #: Conditions whose messages count runs, or repeat what the cluster counts.
 _COUNTING: Final = frozenset({"RolledOut", "Ready", "WorkersAvailable", VERIFIED})
 
-#: Reasons of RetentionActive that only repeat what the resource says.
-_NO_RETENTION: Final = frozenset({"KeptForever", "Paused", "NotPruned"})
+#: Reasons of RetentionActive and SchedulesStored that only repeat what the resource says.
+_UPKEEP: Final = frozenset({"RetentionActive", "SchedulesStored"})
+_AS_WANTED: Final = frozenset({"KeptForever", "Paused", "NotPruned", "NotDeclared", "NotStored"})
 
 
 def conditions_of(facts: Facts) -> list[Condition]:
@@ -62,7 +64,8 @@ def conditions_of(facts: Facts) -> list[Condition]:
     )
     others = [_scaling(facts), _limited(facts), _retention(facts), *rolled_out(facts.phases)]
     inherited = [_inherited(condition, facts) for condition in others]
-    return [ready, database, workers, template, objects, *inherited, _paused(facts.resource)]
+    upkeep = [*inherited, schedules_stored(facts.resource, facts.scheduled)]
+    return [ready, database, workers, template, objects, *upkeep, _paused(facts.resource)]
 
 
 _READY: Final = {
@@ -158,7 +161,7 @@ def news(status: Object, last: Object) -> list[Condition]:
         is_new = was is not None or c["status"] == "False" or c["type"] == "Ready"
         told_elsewhere = c["type"] in ("Ready", "ScalingActive") and c["status"] != "True"
         told_elsewhere |= c["type"] == VERIFIED and c["status"] == "Unknown"
-        as_wanted = c["type"] == "RetentionActive" and c["reason"] in _NO_RETENTION
+        as_wanted = c["type"] in _UPKEEP and c["reason"] in _AS_WANTED
         changed = was != (c["status"], c["reason"])
         if is_new and changed and not told_elsewhere and not as_wanted:
             found.append(Condition(c["type"], c["status"], c["reason"], c["message"]))
@@ -178,6 +181,7 @@ def _in_conflict(other: Key, key: Key) -> list[Condition]:
         "ScalingActive",
         "ScalingLimited",
         "RetentionActive",
+        "SchedulesStored",
         "Paused",
     )
     unknown = [Condition(name, "Unknown", "Conflict") for name in names]

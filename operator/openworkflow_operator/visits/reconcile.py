@@ -24,8 +24,8 @@ from openworkflow_operator.cluster.recorder import Recorder
 from openworkflow_operator.cluster.store import Store
 from openworkflow_operator.cluster.usages import Usages
 from openworkflow_operator.database.observatory import Observatory
-from openworkflow_operator.database.retention import Pruner
 from openworkflow_operator.database.routes import Router
+from openworkflow_operator.database.upkeep import Upkeep
 from openworkflow_operator.decide.faults import Fault
 from openworkflow_operator.decide.installations import Elders, Installation
 from openworkflow_operator.decide.observation import DatabaseProblem, DatabaseView, Observation
@@ -56,7 +56,7 @@ class Reconciler:
         cluster: Cluster,
         store: Store,
         observatory: Observatory,
-        pruner: Pruner,
+        upkeep: Upkeep,
         router: Router,
         metrics: Metrics,
         enqueue: Callable[[Key], None],
@@ -65,7 +65,7 @@ class Reconciler:
         installation: Installation | None,
     ) -> None:
         self._cluster, self._store = cluster, store
-        self._observatory, self._pruner, self._router = observatory, pruner, router
+        self._observatory, self._upkeep, self._router = observatory, upkeep, router
         self._metrics = metrics
         self._replicas_limit = replicas_limit
         self._service_monitors_exist = service_monitors_exist
@@ -121,7 +121,7 @@ class Reconciler:
         self._remembered.pop(key, None)
         self._observatory.forget(key)
         self._router.forget(key)
-        self._pruner.forget(key)
+        self._upkeep.forget(key)
         self._credentials.forget(key)
         self._mounts.forget(key)
         self._usages.forget(key)
@@ -143,11 +143,8 @@ class Reconciler:
         if conflict != visit.remembered.conflict:
             logger.info("%s yields to %s", key, conflict or "nobody")
             visit.remembered.conflict = conflict
-        retention = visit.retention() if standing is Standing.ACTS else None
-        if retention is None:
-            self._pruner.forget(key)
-        else:
-            self._pruner.keep(key, retention)
+        place = visit.place if standing is Standing.ACTS else None
+        self._upkeep.attend(visit.resource, place, visit.spared_build)
         now = datetime.now(UTC)
         pods = [Pod.parse(pod, now) for pod in self._store.pods(key)]
         pods = await self._mounts.diagnose(key, pods)
@@ -226,7 +223,8 @@ class Reconciler:
         facts = Facts(
             resource=resource,
             database=observed.database,
-            pruning=self._pruner.last(key),
+            pruning=self._upkeep.pruned(key),
+            scheduled=self._upkeep.scheduled(key),
             deployment=next(iter(deployments), None),
             pods=observed.pods,
             desired=sum(map(replicas_of, deployments)),

@@ -13,7 +13,6 @@ from openworkflow_operator.cluster.credentials import Credentials
 from openworkflow_operator.database.answers import Question
 from openworkflow_operator.database.dsn import Dsn
 from openworkflow_operator.database.observatory import Target
-from openworkflow_operator.database.retention import Retention
 from openworkflow_operator.decide.build_planner import plan_builds, unproven_build
 from openworkflow_operator.decide.planner import Observed, Plan, Recollection, plan, policy_of
 from openworkflow_operator.decide.rivals import Identity
@@ -94,13 +93,11 @@ class Visit:
             idle=self.remembered.past.target == 0,
         )
 
-    def retention(self) -> Retention | None:
-        """What to delete, if anything."""
-        seconds = self.resource.retention_seconds
-        if self.place is None or not seconds or self.resource.paused:
-            return None
-        build, past = self.pinned_build, self.remembered.past
-        return Retention(*self.place, seconds, build and unproven_build(build, past))
+    @property
+    def spared_build(self) -> str | None:
+        """The build whose runs are not to be deleted yet, since they prove it."""
+        build = self.pinned_build
+        return build and unproven_build(build, self.remembered.past)
 
     def decide(self, observed: Observed, past: Recollection, now: float) -> Plan:
         """Decide what to change."""

@@ -23,6 +23,7 @@ CONDITIONS = {
     "ScalingActive",
     "ScalingLimited",
     "RetentionActive",
+    "SchedulesStored",
     "Paused",
 }
 

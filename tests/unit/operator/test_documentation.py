@@ -12,14 +12,15 @@ from openworkflow_operator.decide.faults import NOT_APPLIED
 from openworkflow_operator.decide.observation import DatabaseReason
 from openworkflow_operator.decide.pods import Trouble
 from openworkflow_operator.decide.scaling import Limit
-from openworkflow_operator.report import objects, status, workers
+from openworkflow_operator.decide.schedules import NOT_DECLARED, ScheduleReason
+from openworkflow_operator.report import objects, schedules, status, workers
 from openworkflow_operator.report.metrics import Metrics
 from openworkflow_operator.settings import PREFIX, Settings
 
 PAGE = (Path(__file__).parents[3] / "docs" / "operator.md").read_text()
 _IN_CODE = [
     reason
-    for module in (status, objects, workers)
+    for module in (status, objects, schedules, workers)
     for reason in re.findall(
         r'Condition\(\s*"?\w+"?, "\w+", "(\w+)"', Path(str(module.__file__)).read_text()
     )
@@ -27,7 +28,10 @@ _IN_CODE = [
 
 
 @pytest.mark.parametrize(
-    "reason", sorted({*DatabaseReason, *Trouble, *Limit, NOT_APPLIED, *_IN_CODE})
+    "reason",
+    sorted(
+        {*DatabaseReason, *Trouble, *Limit, *ScheduleReason, NOT_APPLIED, NOT_DECLARED, *_IN_CODE}
+    ),
 )
 def test_every_reason_is_explained(reason: str) -> None:
     rows = PAGE.partition("## Conditions")[2].partition("## Events")[0]

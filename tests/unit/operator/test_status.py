@@ -169,7 +169,7 @@ def test_the_conditions_tell_the_truth(
     found = {c.type: (c.status, c.reason) for c in conditions_of(facts)}
 
     assert (status, reason) == found[condition]
-    assert 9 == len(found)
+    assert 10 == len(found)
 
 
 def test_transition_times_move_only_with_the_status() -> None:
