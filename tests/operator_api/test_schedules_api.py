@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -134,6 +135,7 @@ async def test_of_two_with_one_database_only_the_older_ones_schedules_are_stored
     async with start():
         await eventually(lambda: told(tenant) == ("True", "Stored"), deadline=20)
         other = NIGHTLY | {"name": "other"}
+        await asyncio.sleep(1.1)  # creation times have whole seconds
         tenant.resource("younger", scaling=FAST, namespaceId="shared", schedules=[other])
         conflict = ("Unknown", "Conflict")
         await eventually(
