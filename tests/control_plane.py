@@ -73,16 +73,23 @@ class ControlPlane:
         self, verb: str, path: str, body: Any = None, content_type: str = "application/json"
     ) -> Any:
         """Call the API as its administrator. Raises ApiRefusal."""
+        data = None if body is None else json.dumps(body).encode()
+        text = self.send(verb, path, data, content_type)
+        return json.loads(text) if text[:1] == b"{" else text.decode()
+
+    def send(
+        self, verb: str, path: str, data: bytes | None, content_type: str = "application/json"
+    ) -> bytes:
+        """The same with bytes, whatever they are."""
         request = urllib.request.Request(self.url + path, method=verb)
         request.add_header("Authorization", f"Bearer {_ADMIN_TOKEN}")
         request.add_header("Content-Type", content_type)
-        data = None if body is None else json.dumps(body).encode()
         try:
             with urllib.request.urlopen(
                 request, data, timeout=30, context=ssl._create_unverified_context()
             ) as answer:
-                text = answer.read()
-                return json.loads(text) if text[:1] == b"{" else text.decode()
+                text: bytes = answer.read()
+                return text
         except urllib.error.HTTPError as error:
             raise ApiRefusal(error.code, error.read().decode()) from None
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import aiohttp
 from kubernetes.aio.client import ApiClient
 
-from openworkflow_operator.api import kinds
+from openworkflow_operator.api import kinds, nesting
 from openworkflow_operator.api.kinds import Kind
 from openworkflow_operator.api.names import FIELD_MANAGER, SCALER_FIELD_MANAGER
 from openworkflow_operator.api.spec import Key
@@ -258,7 +258,10 @@ def _parsed(text: bytes) -> Object:
     """A JSON object; a cut line, or a proxy's page, is an answer that did not come."""
     try:
         answer = json.loads(text)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        # Of somebody's object, in a part that may be anything: the others go on.
+        answer = _parsed(nesting.cut(text))
+    except ValueError:
         answer = None
     if not isinstance(answer, dict):
         raise ClusterError(0, "NoObject", "what answered is not the API server, or it was cut")

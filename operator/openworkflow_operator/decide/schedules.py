@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
+from openworkflow_operator.api.nesting import depth_of
 from openworkflow_operator.api.schedules import ScheduleEntry
 from openworkflow_operator.api.spec import WorkflowNamespace
 from openworkflow_operator.decide import recurrence
@@ -27,6 +28,7 @@ NOT_DECLARED: Final = "NotDeclared"
 SOURCE: Final = "resource"
 #: Of one schedule, as JSON text.
 LARGEST_INPUT: Final = 64 * 2**10
+DEEPEST_INPUT: Final = 100
 
 _OVERLAPS: Final = {
     "Skip": "skip",
@@ -208,10 +210,12 @@ def _after(instant: datetime, wanted: Definition) -> datetime:
 
 
 def _input(text: str | None) -> str | None:
-    if text == "":
-        raise NoRecurrence("its input is nested too deeply")
-    if text is not None and len(text) > LARGEST_INPUT:
+    if text is None:
+        return None
+    if len(text) > LARGEST_INPUT:
         raise NoRecurrence(f"its input is larger than {LARGEST_INPUT // 2**10} KiB of JSON")
+    if not text or depth_of(text) > DEEPEST_INPUT:  # what is far deeper has arrived without its end
+        raise NoRecurrence(f"its input is nested more than {DEEPEST_INPUT} deep")
     return text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -15,12 +16,14 @@ from openworkflow.core import cron
 from openworkflow.core.cron import Cron
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.schedule import NewSchedule, Source
+from openworkflow_operator.api import nesting
 from openworkflow_operator.api.schedules import ScheduleEntry
 from openworkflow_operator.api.spec import Database, Key, Worker, WorkflowNamespace
 from openworkflow_operator.decide import recurrence
 from openworkflow_operator.decide.observation import DatabaseProblem, DatabaseReason
 from openworkflow_operator.decide.recurrence import NoRecurrence
 from openworkflow_operator.decide.schedules import (
+    DEEPEST_INPUT,
     LARGEST_INPUT,
     Definition,
     Kept,
@@ -189,10 +192,26 @@ def test_an_input_that_is_too_large_or_too_deep_costs_its_entry() -> None:
     for _ in range(100_000):
         deep = [deep]
 
-    for value in ("x" * LARGEST_INPUT, deep):
+    level: list[Any] = []
+    for _ in range(DEEPEST_INPUT):
+        level = [level]
+    for value in ("x" * LARGEST_INPUT, deep, level):
         found = defined(entry(input=value))
         assert isinstance(found, ScheduleFault)
         assert "its input" in found.message
+
+
+def test_what_is_nested_too_deeply_is_cut_and_nothing_else_is() -> None:
+    plain = b'{"a": [{"b": "]}\\\\\\"[{"}, 1], "c": {}}'
+    far = b"[" * 5000 + b"]" * 5000
+    text = b'{"items": [{"first": %s}, {"second": [%s, 2]}, %s]}' % (plain, far, plain)
+
+    found = json.loads(nesting.cut(text))
+
+    assert plain == nesting.cut(plain)
+    assert json.loads(plain) == found["items"][0]["first"] == found["items"][2]
+    assert 2 == found["items"][1]["second"][1]
+    assert nesting.DEEPEST == nesting.depth_of(json.dumps(found))
 
 
 # -- what is there --------------------------
