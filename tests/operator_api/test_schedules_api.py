@@ -170,9 +170,9 @@ async def test_who_declares_none_is_asked_about_once(
     asked: list[str] = []
     read = Database.read
 
-    async def counted(self: Database, file: str, *arguments: object) -> list[Any]:
-        asked.append(file)
-        return await read(self, file, *arguments)
+    async def counted(self: Database, name: str, *arguments: object) -> list[Any]:
+        asked.append(name)
+        return await read(self, name, *arguments)
 
     monkeypatch.setattr(Database, "read", counted)
     tenant.resource(scaling=FAST)
@@ -181,7 +181,7 @@ async def test_who_declares_none_is_asked_about_once(
             await eventually(lambda: told(tenant) == ("True", "NotDeclared"), deadline=20)
             await eventually(lambda: tenant.replicas() == 0, deadline=20)
             tenant.patch({"scaling": {"maxReplicas": 5}})
-    assert ["schedules.sql"] == asked
+    assert ["look_at_schedules"] == asked
 
 
 @pytest.mark.parametrize("where", ["input", "affinity"])

@@ -216,7 +216,7 @@ class Database:
             raise UnusableAnswer
         return found, new
 
-    async def look(self, name: str, *arguments: object) -> list[Any]:
+    async def read(self, name: str, *arguments: object) -> list[Any]:
         """The answer of a statement that changes nothing."""
         async with self._budget.limited(LOOK_SECONDS):
             return await self._read(name, *arguments)

@@ -96,7 +96,7 @@ def _todo(
 async def _look(
     database: Database, namespace_id: str, names: Sequence[str]
 ) -> tuple[datetime, dict[str, Stored]]:
-    rows = await database.look("look_at_schedules", namespace_id, names, MOST_ROWS)
+    rows = await database.read("look_at_schedules", namespace_id, names, MOST_ROWS)
     try:
         now = rows[0]["now"]
         if not isinstance(now, datetime):
@@ -164,8 +164,10 @@ async def _change(
     aim = next_aim(wanted, there, now)
     for _ in range(_MOST_TAKEN):
         columns = (*_columns(wanted, aim), there.next_run_id)
-        arguments = ("change_schedule", name, there.id, *columns)
-        (row,) = await _write(database, namespace_id, [name], *arguments)
+        locked = [name]
+        (row,) = await _write(
+            *(database, namespace_id, locked), "change_schedule", name, there.id, *columns
+        )
         if row["is_changed"] or not row["is_as_seen"]:
             return
         aim = aim_after(aim, wanted, there)

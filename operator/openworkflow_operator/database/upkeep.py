@@ -42,9 +42,7 @@ class Upkeep:
         """How it went to store its schedules."""
         return self._schedules.last(key)
 
-    def _retain(
-        self, resource: WorkflowNamespace, place: Place, spared_build: str | None
-    ) -> None:
+    def _retain(self, resource: WorkflowNamespace, place: Place, spared_build: str | None) -> None:
         if not resource.retention_seconds:
             self._pruner.forget(resource.key)
             return

@@ -46,26 +46,18 @@ def test_the_build_is_computed_once(monkeypatch: pytest.MonkeyPatch, strategy: s
     of = resource(strategy, retention={"succeededSeconds": 60})
 
     made = begin(of)
-    target, retention = made.target(10), made.retention()
+    target = made.target(10)
     observed = Observed(of, made.build, {}, (), None, 10, database_digest="d")
     decided = made.decide(observed, made.remembered.past, 0)
 
     assert [of] == computed
     assert target is not None
-    assert retention is not None
     pinned = made.build if strategy == "Pinned" else None
-    assert pinned == target.question.build == retention.spared_build
+    assert pinned == target.question.build == made.spared_build
     assert f"orders-worker{'-' + pinned if pinned else ''}" == decided.deployment
 
 
 def test_nothing_is_looked_at_or_deleted_while_it_is_not_known_where() -> None:
     made = begin(resource("Pinned", retention={"succeededSeconds": 60}), Credentials())
 
-    assert (None, None, None) == (made.place, made.target(10), made.retention())
-
-
-def test_a_paused_resource_deletes_nothing_and_goes_on_looking() -> None:
-    made = begin(resource("Pinned", retention={"succeededSeconds": 60}, paused=True))
-
-    assert made.retention() is None
-    assert made.target(10) is not None
+    assert (None, None) == (made.place, made.target(10))
