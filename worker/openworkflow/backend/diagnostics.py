@@ -29,6 +29,18 @@ class Violation:
 
 
 @dataclass(frozen=True, slots=True)
+class Unserved:
+    """Due runs of a workflow that no worker serves."""
+
+    workflow_name: str
+    version: str
+    """"" for none."""
+    runs: int
+    oldest: float
+    """Seconds that the first of them has been due."""
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnostics:
     """The state of the server, the schema and the namespace."""
 
@@ -55,6 +67,8 @@ class Diagnostics:
     oldest_due_run: float | None
     """Seconds the longest waiting run has been due."""
     violations: list[Violation]
+    unserved: list[Unserved]
+    """Due runs that no worker says it serves; none where no worker says anything."""
 
 
 async def diagnose(
@@ -72,6 +86,7 @@ async def diagnose(
     (server,) = await fetch(queries["diagnose_server"], quoted(schema), list(_NEEDED), names)
     middle = before + (datetime.now(UTC) - before) / 2
     (runs,) = await fetch(queries["diagnose_runs"], namespace_id)
+    unserved = await fetch(queries["diagnose_unserved"], namespace_id)
     broken = await fetch(queries["check_invariants"])
     return Diagnostics(
         server_version=server["server_version"],
@@ -93,4 +108,5 @@ async def diagnose(
         oldest_expired_lease=runs["oldest_expired_lease"],
         oldest_due_run=runs["oldest_due_run"],
         violations=[Violation(row["invariant"], row["rows"], row["run_id"]) for row in broken],
+        unserved=[Unserved(**row) for row in unserved],
     )

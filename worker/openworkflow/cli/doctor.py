@@ -1,5 +1,6 @@
 """`openworkflow doctor`: is everything as it should be, and if not, what to do."""
 
+import shlex
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -88,6 +89,7 @@ def judge(facts: Diagnostics) -> Iterator[Finding]:
     yield _transactions(facts)
     yield _leases(facts)
     yield _due_runs(facts)
+    yield from _unserved(facts)
     for violation in facts.violations:
         yield Finding(
             "tables",
@@ -198,3 +200,19 @@ def _due_runs(facts: Diagnostics) -> Finding:
         "no worker serves its workflow and version, or they are all busy: "
         "openworkflow runs list --status pending",
     )
+
+
+def _unserved(facts: Diagnostics) -> Iterator[Finding]:
+    """A name with a slip of the pen in it waits for ever."""
+    for each in facts.unserved:
+        version = f" with version {each.version!r}" if each.version else ""
+        yield Finding(
+            "unserved",
+            "problem" if each.oldest >= LATE_SECONDS else "warning",
+            f"no worker serves {each.workflow_name!r}{version}: {each.runs} due, the first for "
+            f"{each.oldest:.0f} s",
+            "a misspelt name, or a worker that is missing? openworkflow runs explain, of one of: "
+            f"openworkflow runs list --workflow {shlex.quote(each.workflow_name)}",
+        )
+    if not facts.unserved:
+        yield Finding("unserved", "ok", "no due run is one that no worker serves")

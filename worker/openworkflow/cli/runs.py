@@ -1,4 +1,4 @@
-"""`openworkflow runs`: look at runs, cancel them, retry them."""
+"""`openworkflow runs`: look at runs, ask why they are not done, cancel them, retry them."""
 
 from typing import Any, TextIO
 from uuid import UUID
@@ -21,7 +21,7 @@ from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
 @click.group()
 def runs() -> None:
-    """Look at runs, cancel them, retry them."""
+    """Look at runs, ask why they are not done, cancel them, retry them."""
 
 
 @runs.command("list")
@@ -86,6 +86,21 @@ def show(
         return
     for part in render.details(found):
         render.console().print(part)
+
+
+@runs.command()
+@click.argument("run_id", type=RunId())
+@database_options
+@json_option
+def explain(
+    run_id: UUID, url: str | None, namespace: str | None, schema: str | None, as_json: bool
+) -> None:
+    """Say in one sentence why a run is not done."""
+    told = run_async(_with_client(database(url, namespace, schema), "explain", run_id))
+    if as_json:
+        render.as_json(told)
+    else:
+        render.say(f"{told.run_id} is {told.status}: {told.sentence}")
 
 
 @runs.command()

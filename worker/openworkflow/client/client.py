@@ -7,6 +7,7 @@ from uuid import UUID
 from openworkflow.backend.backend import BackendPostgres, CreatedRun, Page, RunFilter
 from openworkflow.client.handle import RunDetails, RunHandle
 from openworkflow.client.looks import looks_of
+from openworkflow.client.misspellings import Misspellings
 from openworkflow.client.request import (
     ManyRunsOptions,
     Request,
@@ -20,6 +21,7 @@ from openworkflow.core.errors import (
     ResultTimeout,
     RunNotFound,
 )
+from openworkflow.core.explanation import Explanation, explain
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, codec_for
 from openworkflow.core.workflow import Workflow
 from openworkflow.core.workflow_run import WorkflowRun
@@ -39,6 +41,7 @@ class OpenWorkflow:
         self, backend: BackendPostgres, *, payload_limit: int = DEFAULT_PAYLOAD_LIMIT
     ) -> None:
         self._backend, self._payload_limit = backend, payload_limit
+        self._misspellings = Misspellings(backend.control.served)
 
     @overload
     async def run_workflow(
@@ -58,7 +61,8 @@ class OpenWorkflow:
     ) -> RunHandle[Any]:
         """Start one run; it exists once this returns.
 
-        A workflow whose code is elsewhere is given by name (and `version`). A second call with the
+        A workflow whose code is elsewhere is given by name (and `version`); one that no worker
+        serves is a warning in the log, with the names that are served. A second call with the
         same `idempotency_key` within 24 h returns the first run. `available_at` is a time, or a
         delay from now; `deadline` likewise. With `connection`, an asyncpg connection of yours in a
         transaction, the run exists if and only if that transaction commits.
@@ -116,6 +120,10 @@ class OpenWorkflow:
         """A run with its step history. Raises RunNotFound."""
         run = await self.get_workflow_run(run_id)
         return RunDetails(run, await self._backend.list_step_attempts(run_id))
+
+    async def explain(self, run_id: UUID) -> Explanation:
+        """Why a run is not done: in one sentence, and as data. Raises RunNotFound."""
+        return explain(await self._backend.control.situation(run_id))
 
     async def list_runs(
         self, run_filter: RunFilter | None = None, *, limit: int = 50, cursor: str | None = None
@@ -178,6 +186,8 @@ class OpenWorkflow:
         created = await self._backend.create_workflow_runs(
             runs, connection=options.get("connection")
         )
+        if isinstance(workflow, str):
+            await self._misspellings.warn(workflow, options.get("version"))
         return [self._handle(workflow, each) for each in created]
 
     def _handle(self, workflow: Workflow[I, O] | str, created: CreatedRun) -> RunHandle[O]:

@@ -1,0 +1,94 @@
+"""What is asked of runs, and done with them, by people: `BackendPostgres.control`."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from openworkflow.backend.namespace import Namespace
+from openworkflow.backend.requests import Requests
+from openworkflow.backend.rows import as_json, as_run
+from openworkflow.core.errors import InvalidRunState, RunNotFound
+from openworkflow.core.explanation import MOST_AHEAD, MOST_WAITS, Served, Situation, Wait
+from openworkflow.core.workflow_run import RunStatus, WorkflowRun
+
+_NO_RETRY = "retried; only a failed or canceled run can"
+
+
+class Control:
+    """Looks at the runs of one namespace, and what becomes of them by hand.
+
+    `run` gives a run as it is now, and raises RunNotFound.
+    """
+
+    def __init__(
+        self,
+        requests: Requests,
+        queries: Mapping[str, str],
+        namespace: Namespace,
+        run: Callable[[UUID], Awaitable[WorkflowRun]],
+    ) -> None:
+        self._requests, self._sql, self._namespace = requests, queries, namespace
+        self._fetch, self._run = requests.fetch, run
+
+    async def situation(self, run_id: UUID) -> Situation:
+        """All that a run's not being done may follow from. Raises RunNotFound."""
+        rows = await self._fetch(
+            self._sql["explain_run"], self._namespace.id, run_id, MOST_WAITS, MOST_AHEAD
+        )
+        if not rows:
+            raise RunNotFound(run_id)
+        (row,) = rows
+        return Situation(
+            run=as_run(row),
+            now=row["now"],
+            waits=_waits(row),
+            waits_in_all=row["waits_in_all"],
+            served=_served(row["served_names"], row["served_versions"]),
+            ahead=row["ahead"],
+            takers=tuple(row["takers"]),
+        )
+
+    async def served(self) -> Served:
+        """What workers say that they serve; asked for once."""
+        rows = await self._requests.fetch_once(self._sql["list_served"], self._namespace.id)
+        return Served(versions=tuple((row["workflow_name"], row["version"]) for row in rows))
+
+    async def retry(self, run_id: UUID) -> WorkflowRun:
+        """Make a failed or canceled run pending again; what its steps recorded stays.
+
+        Its attempts, crashes and deadline are forgotten. Raises RunNotFound or InvalidRunState.
+        """
+        before = await self._run(run_id)
+        if before.status not in (RunStatus.FAILED, RunStatus.CANCELED):
+            raise InvalidRunState(run_id, before.status, _NO_RETRY)
+        # Of the claim that was seen, so that a try whose answer was lost is not made twice.
+        rows = await self._fetch(
+            self._sql["retry_workflow_run"],
+            *(self._namespace.id, run_id, self._namespace.work_channel, before.claim_no),
+        )
+        return as_run(rows[0]) if rows else await self._run(run_id)
+
+
+def _waits(row: asyncpg.Record) -> tuple[Wait, ...]:
+    if row["wait_ids"] is None:
+        return ()
+    names = ("ids", "kinds", "names", "since", "until", "attempts", "errors")
+    columns: list[list[Any]] = [row[f"wait_{name}"] for name in names]
+    return tuple(
+        Wait(
+            id=step_id,
+            kind=kind,
+            name=name,
+            since=since,
+            until=until,
+            attempt=attempt,
+            error=None if error is None else as_json(error),
+        )
+        for step_id, kind, name, since, until, attempt, error in zip(*columns, strict=True)
+    )
+
+
+def _served(names: list[str] | None, versions: list[str] | None) -> Served:
+    return Served(versions=tuple(zip(names or (), versions or (), strict=True)))
