@@ -127,7 +127,7 @@ def write(session: Session) -> None:
         session.show("runs", "list", "--status", "pending", "--json")
         session.show("runs", "show", run_id)
         session.show("runs", "explain", run_id)
-    session.show("runs", "cancel", run_id)
+        session.show("runs", "cancel", run_id)
         session.show("runs", "retry", run_id)
     session.show("runs", "list", "--help")
     session.say(
