@@ -129,6 +129,8 @@ def write(session: Session) -> None:
         session.show("runs", "explain", run_id)
         session.show("runs", "cancel", run_id)
         session.show("runs", "retry", run_id)
+        session.show("runs", "fork", run_id)
+        session.show("runs", "fork", "--help")
     session.show("runs", "list", "--help")
     session.say(
         "## builds\n\nWhich build of your code takes new runs, and what is left on the others.\n"

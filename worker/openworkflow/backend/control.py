@@ -1,6 +1,7 @@
 """What is asked of runs, and done with them, by people: `BackendPostgres.control`."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -11,9 +12,29 @@ from openworkflow.backend.requests import Requests
 from openworkflow.backend.rows import as_json, as_run
 from openworkflow.core.errors import InvalidRunState, RunNotFound
 from openworkflow.core.explanation import MOST_AHEAD, MOST_WAITS, Served, Situation, Wait
+from openworkflow.core.ids import uuid7
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
 _NO_RETRY = "retried; only a failed or canceled run can"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fork:
+    """A run to start with a part of another's history."""
+
+    id: UUID
+    history_from: int
+    """The history that was looked at."""
+    has_version: bool
+    version: str | None
+    has_input: bool
+    input: str | None
+    """JSON text, as the results are."""
+    build: str | None
+    """The build to bind it to."""
+    rows: Sequence[UUID]
+    overridden: Mapping[UUID, str | None]
+    """Rows with another result."""
 
 
 class Control:
@@ -55,20 +76,54 @@ class Control:
         rows = await self._requests.fetch_once(self._sql["list_served"], self._namespace.id)
         return Served(versions=tuple((row["workflow_name"], row["version"]) for row in rows))
 
-    async def retry(self, run_id: UUID) -> WorkflowRun:
+    async def check_retry(self, run_id: UUID) -> WorkflowRun:
+        """The run, if it can be retried. Raises RunNotFound or InvalidRunState."""
+        run = await self._run(run_id)
+        if run.status not in (RunStatus.FAILED, RunStatus.CANCELED):
+            raise InvalidRunState(run_id, run.status, _NO_RETRY)
+        return run
+
+    async def retry(self, run_id: UUID, rows: Collection[UUID] | None = None) -> WorkflowRun:
         """Make a failed or canceled run pending again; what its steps recorded stays.
 
-        Its attempts, crashes and deadline are forgotten. Raises RunNotFound or InvalidRunState.
+        Only these `rows` of it, if they are given: the others count no more. Its attempts, crashes
+        and deadline are forgotten. Raises RunNotFound or InvalidRunState.
         """
-        before = await self._run(run_id)
-        if before.status not in (RunStatus.FAILED, RunStatus.CANCELED):
-            raise InvalidRunState(run_id, before.status, _NO_RETRY)
         # Of the claim that was seen, so that a try whose answer was lost is not made twice.
-        rows = await self._fetch(
+        before = await self.check_retry(run_id)
+        channel, kept = self._namespace.work_channel, None if rows is None else list(rows)
+        found = await self._fetch(
             self._sql["retry_workflow_run"],
-            *(self._namespace.id, run_id, self._namespace.work_channel, before.claim_no),
+            *(self._namespace.id, run_id, channel, before.claim_no, kept),
         )
-        return as_run(rows[0]) if rows else await self._run(run_id)
+        return as_run(found[0]) if found else await self._run(run_id)
+
+    async def history_from(self, run_id: UUID) -> int | None:
+        """The first claim whose steps count; None if there is no such run."""
+        rows = await self._fetch(self._sql["get_history_from"], self._namespace.id, run_id)
+        return rows[0]["history_from"] if rows else None
+
+    async def fork(self, run_id: UUID, fork: Fork) -> WorkflowRun | None:
+        """Start a run with a part of another's history. None if that has another history now."""
+        given = fork.overridden
+        rows = await self._fetch(
+            self._sql["fork_workflow_run"],
+            *(self._namespace.id, run_id, fork.id, fork.history_from),
+            *(fork.has_version, fork.version, fork.input, fork.build),
+            list(fork.rows),
+            [uuid7() for _ in fork.rows],
+            [row in given for row in fork.rows],
+            [given.get(row) for row in fork.rows],
+            fork.has_input,
+            self._namespace.work_channel,
+        )
+        if rows:
+            return as_run(rows[0])
+        try:
+            return await self._run(fork.id)  # a try whose answer was lost has made it
+        except RunNotFound:
+            await self._run(run_id)
+            return None
 
 
 def _waits(row: asyncpg.Record) -> tuple[Wait, ...]:

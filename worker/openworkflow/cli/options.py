@@ -1,6 +1,7 @@
 """What commands share: which database, which namespace, and JSON for scripts."""
 
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
@@ -88,6 +89,16 @@ def database(url: str | None, namespace: str | None, schema: str | None) -> Data
 def run_async(operation: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine to its end."""
     return uvloop.run(operation)
+
+
+def parse_json(option: str, text: str) -> Any:
+    """The value of an option that is JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise click.UsageError(
+            f"{option} is not JSON ({error}); in a shell, quote it: {option} '{{\"id\": 1}}'"
+        ) from None
 
 
 class RunId(click.ParamType[UUID]):

@@ -19,6 +19,7 @@ from openworkflow.backend.builds import Build
 from openworkflow.client import RunDetails
 from openworkflow.core.failure import Failure
 from openworkflow.core.printable import printable, printable_json
+from openworkflow.core.step_attempt import StepAttempt
 from openworkflow.core.workflow_run import WorkflowRun
 
 ID_WIDTH = 36
@@ -126,6 +127,7 @@ def details(found: RunDetails) -> Iterable[Any]:
         ("started", when(run.started_at)),
         ("due again" if run.status == "pending" else "finished", _end(run)),
         ("deadline", when(run.deadline_at)),
+        ("forked from", "" if run.forked_from is None else str(run.forked_from)),
         ("worker", run.worker_id or ""),
         ("build", f"{run.build_id or ''}{' (pinned)' if run.pinned else ''}"),
         ("attempts, crashes", f"{run.attempts}, {run.crashes}"),
@@ -155,12 +157,17 @@ def _timeline(found: RunDetails) -> Table:
             each.step_name,
             each.kind,
             str(each.attempt),
-            status(each.status),
+            status(_step_status(each)),
             duration(found.run.created_at, each.created_at),
             duration(each.created_at, each.completed_at),
             result if len(result) <= SHOWN_RESULT else result[: SHOWN_RESULT - 1] + "…",
         )
     return table
+
+
+def _step_status(step: StepAttempt) -> str:
+    """A row that a retry from an earlier step has left behind is there to be seen, and no more."""
+    return "discarded" if step.claim_no < 0 else step.status
 
 
 def when(moment: datetime | None) -> str:

@@ -1,6 +1,5 @@
 """`openworkflow run`: start a run, and wait for it if asked."""
 
-import json
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +11,7 @@ from openworkflow.cli.options import (
     database,
     database_options,
     json_option,
+    parse_json,
     run_async,
 )
 from openworkflow.cli.render import as_json as print_json
@@ -51,7 +51,7 @@ def run(
         raise click.UsageError("--timeout is how long --wait waits; add --wait")
     where = database(url, namespace, schema)
     options = {
-        "input": _parse(text),
+        "input": None if text is None else parse_json("--input", text),
         "version": version,
         "idempotency_key": key,
         "available_at": delay,
@@ -99,14 +99,3 @@ def _workflow(target: str) -> Workflow[Any, Any] | str:
         names = ", ".join(w.fn.__name__ for w in found)
         raise ConfigurationError(f"{target} holds several workflows, say which: {names}")
     return found[0]
-
-
-def _parse(text: str | None) -> Any:
-    if text is None:
-        return None
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise click.UsageError(
-            f"--input is not JSON ({error}); in a shell, quote it: --input '{{\"id\": 1}}'"
-        ) from None

@@ -13,6 +13,7 @@ from openworkflow.cli.options import (
     database,
     database_options,
     json_option,
+    parse_json,
     run_async,
 )
 from openworkflow.client import OpenWorkflow
@@ -116,13 +117,68 @@ def cancel(
 
 @runs.command()
 @click.argument("run_id", type=RunId())
+@click.option("--from-step", help="From this step on, whatever was recorded; not where it failed.")
 @database_options
 @json_option
 def retry(
-    run_id: UUID, url: str | None, namespace: str | None, schema: str | None, as_json: bool
+    run_id: UUID,
+    from_step: str | None,
+    url: str | None,
+    namespace: str | None,
+    schema: str | None,
+    as_json: bool,
 ) -> None:
     """Start a failed or canceled run again, from the step that failed."""
-    _tell(run_async(_with_client(database(url, namespace, schema), "retry", run_id)), as_json)
+    where = database(url, namespace, schema)
+    _tell(run_async(_with_client(where, "retry", run_id, from_step=from_step)), as_json)
+
+
+@runs.command()
+@click.argument("run_id", type=RunId())
+@click.option("--from-step", help="The first step to be done anew. [default: the last recorded]")
+@click.option("--input", "-i", "text", help="Another input, as JSON.")
+@click.option(
+    "--result",
+    "results",
+    metavar="STEP=JSON",
+    multiple=True,
+    help="Go on as if the step had returned this; may be given again.",
+)
+@click.option("--version", help="Another version of the workflow.")
+@click.option("--build", help="Bind the new run to this build.")
+@database_options
+@json_option
+def fork(
+    run_id: UUID,
+    from_step: str | None,
+    text: str | None,
+    results: tuple[str, ...],
+    version: str | None,
+    build: str | None,
+    url: str | None,
+    namespace: str | None,
+    schema: str | None,
+    as_json: bool,
+) -> None:
+    """Start a new run with the history of another up to a step, and print its id."""
+    options: dict[str, Any] = {"from_step": from_step, "build": build}
+    if text is not None:
+        options["input"] = parse_json("--input", text)
+    if version is not None:
+        options["version"] = version
+    options["results"] = dict(_result(each) for each in results)
+    handle = run_async(_with_client(database(url, namespace, schema), "fork", run_id, **options))
+    if as_json:
+        render.as_json({"id": handle.id, "forked_from": run_id})
+    else:
+        render.say(str(handle.id))
+
+
+def _result(text: str) -> tuple[str, Any]:
+    step, sign, value = text.partition("=")
+    if not sign:
+        raise click.UsageError(f"--result is STEP=JSON, such as 'charge=\"receipt-1\"', not {text}")
+    return step, parse_json("--result", value)
 
 
 @runs.command()
@@ -164,9 +220,9 @@ async def _export(
     return written
 
 
-async def _with_client(where: Database, method: str, run_id: UUID) -> Any:
+async def _with_client(where: Database, method: str, run_id: UUID, **options: Any) -> Any:
     async with where.connect(migrate=False) as backend:
-        return await getattr(OpenWorkflow(backend), method)(run_id)
+        return await getattr(OpenWorkflow(backend), method)(run_id, **options)
 
 
 def _tell(run: WorkflowRun, json_wanted: bool) -> None:

@@ -1,13 +1,15 @@
 """The client: start runs, wait for their results, look at them, cancel and retry them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, Unpack, overload
 from uuid import UUID
 
 from openworkflow.backend.backend import BackendPostgres, CreatedRun, Page, RunFilter
+from openworkflow.client import repairs
 from openworkflow.client.handle import RunDetails, RunHandle
 from openworkflow.client.looks import looks_of
 from openworkflow.client.misspellings import Misspellings
+from openworkflow.client.repairs import UNCHANGED
 from openworkflow.client.request import (
     ManyRunsOptions,
     Request,
@@ -138,12 +140,48 @@ class OpenWorkflow:
         """
         return await self._backend.cancel_workflow_run(run_id)
 
-    async def retry(self, run_id: UUID) -> WorkflowRun:
+    async def retry(self, run_id: UUID, *, from_step: str | None = None) -> WorkflowRun:
         """Start a failed or canceled run again, from the step that failed.
 
-        Raises RunNotFound or InvalidRunState.
+        With `from_step`, the key of a step that it recorded, from there: the results that came
+        before that one stay, and all that came after is done anew. Raises RunNotFound,
+        InvalidRunState, or ConfigurationError for a step that was not recorded.
         """
-        return await self._backend.retry_workflow_run(run_id)
+        if from_step is None:
+            return await self._backend.control.retry(run_id)
+        return await repairs.retry_from(self._backend, run_id, from_step)
+
+    async def fork(
+        self,
+        run_id: UUID,
+        *,
+        from_step: str | None = None,
+        input: Any = UNCHANGED,
+        results: Mapping[str, Any] | None = None,
+        version: str | None = UNCHANGED,
+        build: str | None = None,
+    ) -> RunHandle[Any]:
+        """Start a new run with the history of another, whatever that comes to, up to a step.
+
+        The results that came before `from_step`, by default the last recorded step, are those of
+        the other run; that step and all after it are done anew. `results` take the place of
+        recorded ones, by step: `results={"charge": "receipt-1"}` keeps all up to that step, and
+        goes on as if it had returned this. The new run has the other's input, version and tags
+        unless others are given, is bound to a `build` only if you name one, and says by
+        `forked_from` where it is from. Raises RunNotFound, SerializationError, or
+        ConfigurationError for a step that was not recorded.
+        """
+        forked = await repairs.fork(
+            self._backend,
+            run_id,
+            from_step,
+            input=input,
+            results=results,
+            version=version,
+            build=build,
+            limit=self._payload_limit,
+        )
+        return RunHandle(self, forked.id, codec_for(Any), created=True)
 
     def new_worker(
         self, *, workflows: Sequence[Workflow[Any, Any]], concurrency: int = 100, **options: Any

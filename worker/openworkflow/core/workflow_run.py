@@ -69,3 +69,11 @@ class WorkflowRun:
     """The build that began it."""
     pinned: bool = False
     """Whether only workers of that build may claim it."""
+    forked_from: UUID | None = None
+    """The run whose history it began with."""
+    paused: bool = False
+    """Whether somebody holds it back."""
+    due_at: datetime | None = None
+    """When a paused run that waits would be due."""
+    tags: dict[str, str] | None = None
+    """None without tags."""

@@ -1,4 +1,4 @@
--- What people do with runs that others execute: ask why one is not done.
+-- What people do with runs that others execute: ask why one is not done, retry it, fork it.
 
 
 -- name: explain_run
@@ -98,3 +98,88 @@ select workflow_name, version, runs,
   from unserved
  order by unserved.oldest
  limit 100;
+
+
+-- name: retry_workflow_run
+-- Back to pending. Recorded successes stay, so the run goes on where it stopped. The steps that
+-- the error names, because their failure ended the run, are tried afresh. Older versions named
+-- none: then it is those whose retries were spent with no other step begun afterwards.
+-- $4 is the claim that ended, so that to repeat this is to do it once.
+-- With $5 only those rows count from now on: the others get a claim below zero, where no replay
+-- looks, and stay for people to see.
+with stopped as (
+    select id, claim_no, error -> 'steps' as steps
+      from {schema}.workflow_runs
+     where id = $2 and namespace_id = $1 and status in ('failed', 'canceled') and claim_no = $4
+       for update
+), discarded as (
+    update {schema}.step_attempts attempt
+       set claim_no = -1 - attempt.claim_no,
+           context = coalesce(attempt.context, '{}') || '{"discarded": true}'
+      from stopped
+     where $5::uuid[] is not null and attempt.workflow_run_id = stopped.id
+       and attempt.claim_no >= 0 and attempt.id <> all ($5)
+), retried as (
+    update {schema}.workflow_runs run
+       set status = 'pending', worker_id = null, available_at = now(),
+           attempts = 0, crashes = 0, error = null, completed_at = null, deadline_at = null
+      from stopped
+     where run.id = stopped.id
+    returning run.*
+), reopened as (
+    update {schema}.step_attempts attempt
+       set context = (attempt.context - 'final')
+                     || jsonb_build_object('reopened', true, 'reopened_at', stopped.claim_no)
+      from stopped
+     where $5 is null and attempt.workflow_run_id = stopped.id
+       and attempt.status = 'failed' and attempt.context @> '{"final": true}'
+       and case when jsonb_typeof(stopped.steps) = 'array'
+                then stopped.steps ? attempt.step_name
+                else not exists (select from {schema}.step_attempts later
+                                  where later.workflow_run_id = attempt.workflow_run_id
+                                    and later.step_name <> attempt.step_name
+                                    and later.created_at > attempt.completed_at) end
+)
+select {run_columns}, pg_notify($3, '') as workers from retried;
+
+
+-- name: fork_workflow_run
+-- A new run $3 of the kind of $2, with these rows of its history: $9 become $10, and where $11 says
+-- so, with the result of $12 in place of theirs. Claims and the numbers of events stay as they are,
+-- so that they mean the same. $4 is the history that was looked at: a run that has continued as new
+-- since has another. With $5 the version is $6, with $13 the input $7; $8 is the build to bind it to.
+-- A statement that is sent again finds the run, and does nothing.
+with forked as (
+    insert into {schema}.workflow_runs
+        (id, namespace_id, workflow_name, version, status, config, context, input, tags,
+         available_at, deadline_at, claim_no, history_from, build_id, pinned, forked_from)
+    select $3, namespace_id, workflow_name, case when $5::bool then $6 else version end,
+           'pending', config, context, case when $13::bool then $7::text::jsonb else input end, tags,
+           now(), now() + (deadline_at - created_at), claim_no, history_from,
+           $8, $8::text is not null, id
+      from {schema}.workflow_runs
+     where id = $2 and namespace_id = $1 and history_from = $4::int
+    on conflict (id) do nothing
+    returning *
+), copied as (
+    insert into {schema}.step_attempts
+        (id, workflow_run_id, claim_no, step_name, kind, status, attempt, config,
+         context, output, error, created_at, completed_at, resume_at, completion_no)
+    select copy.id, forked.id, attempt.claim_no, step_name, kind,
+           case when is_given then 'succeeded' else attempt.status end, attempt, attempt.config,
+           case when is_given then coalesce(attempt.context, '{}') - 'final' || '{"overridden": true}'
+                else attempt.context end,
+           case when is_given then copy.output::jsonb else attempt.output end,
+           case when not is_given then attempt.error end,
+           attempt.created_at, attempt.completed_at, resume_at, completion_no
+      from unnest($9::uuid[], $10::uuid[], $11::bool[], $12::text[])
+               as copy (source_id, id, is_given, output)
+      join {schema}.step_attempts attempt
+        on attempt.id = copy.source_id and attempt.workflow_run_id = $2
+     cross join forked
+)
+select {run_columns}, pg_notify($14, '') as workers from forked;
+
+
+-- name: get_history_from
+select history_from from {schema}.workflow_runs where id = $2 and namespace_id = $1;

@@ -150,40 +150,6 @@ select {run_columns},
   from canceled;
 
 
--- name: retry_workflow_run
--- Back to pending. Recorded successes stay, so the run goes on where it stopped. The steps that
--- the error names, because their failure ended the run, are tried afresh. Older versions named
--- none: then it is those whose retries were spent with no other step begun afterwards.
--- $4 is the claim that ended, so that to repeat this is to do it once.
-with stopped as (
-    select id, claim_no, error -> 'steps' as steps
-      from {schema}.workflow_runs
-     where id = $2 and namespace_id = $1 and status in ('failed', 'canceled') and claim_no = $4
-       for update
-), retried as (
-    update {schema}.workflow_runs run
-       set status = 'pending', worker_id = null, available_at = now(),
-           attempts = 0, crashes = 0, error = null, completed_at = null, deadline_at = null
-      from stopped
-     where run.id = stopped.id
-    returning run.*
-), reopened as (
-    update {schema}.step_attempts attempt
-       set context = (attempt.context - 'final')
-                     || jsonb_build_object('reopened', true, 'reopened_at', stopped.claim_no)
-      from stopped
-     where attempt.workflow_run_id = stopped.id
-       and attempt.status = 'failed' and attempt.context @> '{"final": true}'
-       and case when jsonb_typeof(stopped.steps) = 'array'
-                then stopped.steps ? attempt.step_name
-                else not exists (select from {schema}.step_attempts later
-                                  where later.workflow_run_id = attempt.workflow_run_id
-                                    and later.step_name <> attempt.step_name
-                                    and later.created_at > attempt.completed_at) end
-)
-select {run_columns}, pg_notify($3, '') as workers from retried;
-
-
 -- name: get_workflow_run
 select {run_columns} from {schema}.workflow_runs where id = $2 and namespace_id = $1;
 
@@ -210,7 +176,7 @@ id, namespace_id, workflow_name, version, status, worker_id, config, context, in
        {instant available_at} as available_at, {instant deadline_at} as deadline_at,
        {instant created_at} as created_at, {instant completed_at} as completed_at,
        idempotency_key, claim_no, attempts, crashes, {instant started_at} as started_at,
-       build_id, pinned
+       build_id, pinned, forked_from, paused, {instant due_at} as due_at, tags
 
 
 -- name: list_workflow_runs
