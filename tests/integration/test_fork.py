@@ -208,7 +208,7 @@ async def test_what_cannot_be_forked_says_why(ow: OpenWorkflow, start_worker: St
         ({"build": "a build"}, "a build id is"),
     ):
         with pytest.raises(ConfigurationError, match=words):
-            await ow.fork(run.id, **options)  # type: ignore[arg-type]
+            await ow.fork(run.id, **options)
     with pytest.raises(ConfigurationError, match="is a sleep, and has no result"):
         await ow.fork(branching.id, results={"pause-x": 1})
     with pytest.raises(RunNotFound):

@@ -20,6 +20,7 @@ from openworkflow.backend.liveness import SCAN_SECONDS
 from openworkflow.backend.migrations import Migration
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.notifications import Listener
+from openworkflow.backend.pausing import Pauses
 from openworkflow.backend.pruning import pruned
 from openworkflow.backend.records import (
     ClaimedRun,
@@ -79,6 +80,7 @@ class BackendPostgres:
         self._requests = Requests(pool, dsn, pooled=pooled)
         self._fetch, self.check_usable = self._requests.fetch, self._requests.check_usable
         self.builds = Builds(self._requests.borrow, self._sql, namespace.id)
+        self.pauses = Pauses(self._requests, self._sql, namespace)
         self.control = Control(self._requests, self._sql, namespace, self._existing)
         self._enqueuing = Enqueuing(self._requests, dsn, self._sql, namespace)
         self._closers: list[Callable[[], Awaitable[object]]] = []

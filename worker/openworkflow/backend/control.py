@@ -1,7 +1,8 @@
 """What is asked of runs, and done with them, by people: `BackendPostgres.control`."""
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +12,7 @@ from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.requests import Requests
 from openworkflow.backend.rows import as_json, as_run
 from openworkflow.core.errors import InvalidRunState, RunNotFound
-from openworkflow.core.explanation import MOST_AHEAD, MOST_WAITS, Served, Situation, Wait
+from openworkflow.core.explanation import MOST_AHEAD, MOST_WAITS, Held, Served, Situation, Wait
 from openworkflow.core.ids import uuid7
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
@@ -69,6 +70,7 @@ class Control:
             served=_served(row["served_names"], row["served_versions"]),
             ahead=row["ahead"],
             takers=tuple(row["takers"]),
+            pauses=tuple(_pauses(row)),
         )
 
     async def served(self) -> Served:
@@ -143,6 +145,22 @@ def _waits(row: asyncpg.Record) -> tuple[Wait, ...]:
         )
         for step_id, kind, name, since, until, attempt, error in zip(*columns, strict=True)
     )
+
+
+def _pauses(row: asyncpg.Record) -> Iterator[Held]:
+    """What holds the run, itself first, as far as it can be read."""
+    own = None if row["pause"] is None else as_json(row["pause"])
+    if own is not None:
+        told = own if isinstance(own, dict) else {}
+        try:
+            since = datetime.fromisoformat(str(told.get("at")))
+        except ValueError:
+            since = None
+        by, reason = (None if told.get(key) is None else str(told[key]) for key in ("by", "reason"))
+        yield Held(subject="run", by=by, reason=reason, since=since)
+    columns = [row[f"held_{name}"] or () for name in ("names", "by", "reasons", "since")]
+    for name, by, reason, since in zip(*columns, strict=True):
+        yield Held(subject="workflow" if name else "namespace", by=by, reason=reason, since=since)
 
 
 def _served(names: list[str] | None, versions: list[str] | None) -> Served:

@@ -14,6 +14,7 @@ _NEEDED = (
     *(f"step_attempts {word}" for word in ("SELECT", "INSERT", "UPDATE", "DELETE")),
     *(f"workflow_builds {word}" for word in ("SELECT", "INSERT")),
     *(f"workflow_served {word}" for word in ("SELECT", "INSERT", "UPDATE")),
+    "workflow_pauses SELECT",
 )
 """What a worker's role may do; the same as in `sql/security/grants.sql`."""
 

@@ -15,7 +15,14 @@ from openworkflow.core.names import storable_text
 
 REGISTER = "openworkflow_roles"
 """The table of our roles; it is there once somebody asked for roles."""
-GUARDED = ("workflow_runs", "workflow_builds", "workflow_served", "step_attempts", REGISTER)
+GUARDED = (
+    "workflow_runs",
+    "workflow_builds",
+    "workflow_served",
+    "workflow_pauses",
+    "step_attempts",
+    REGISTER,
+)
 """The tables that row security keeps apart by namespace."""
 ENABLED = "row level security"
 """Stands among the policies of a table for that they are heeded."""

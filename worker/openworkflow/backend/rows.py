@@ -18,7 +18,7 @@ from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
 M = TypeVar("M", bound=StrEnum)
 
-_JSON_COLUMNS = ("config", "context", "input", "output", "error", "tags")
+_JSON_COLUMNS = ("config", "context", "input", "output", "error", "pause", "tags")
 _RUN_COLUMNS = [field.name for field in fields(WorkflowRun)]
 _STEP_COLUMNS = [field.name for field in fields(StepAttempt)]
 

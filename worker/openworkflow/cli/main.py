@@ -13,6 +13,7 @@ from openworkflow.cli.dev import dev
 from openworkflow.cli.doctor import doctor
 from openworkflow.cli.init import init
 from openworkflow.cli.migrate import migrate
+from openworkflow.cli.pauses import pause, pauses, resume
 from openworkflow.cli.prune import prune
 from openworkflow.cli.render import say
 from openworkflow.cli.replay_check import replay_check
@@ -40,7 +41,21 @@ def cli() -> None:
     """
 
 
-for _command in (builds, dev, doctor, init, migrate, prune, replay_check, run, runs, worker):
+for _command in (
+    builds,
+    dev,
+    doctor,
+    init,
+    migrate,
+    pause,
+    pauses,
+    prune,
+    replay_check,
+    resume,
+    run,
+    runs,
+    worker,
+):
     cli.add_command(_command)
 
 

@@ -13,6 +13,7 @@ import uvloop
 
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.backend.url import parse
+from openworkflow.client import OpenWorkflow
 from openworkflow.core.duration import parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.settings import Settings
@@ -89,6 +90,12 @@ def database(url: str | None, namespace: str | None, schema: str | None) -> Data
 def run_async(operation: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine to its end."""
     return uvloop.run(operation)
+
+
+async def with_client(where: Database, method: str, *arguments: Any, **options: Any) -> Any:
+    """What a method of the client returns."""
+    async with where.connect(migrate=False) as backend:
+        return await getattr(OpenWorkflow(backend), method)(*arguments, **options)
 
 
 def parse_json(option: str, text: str) -> Any:

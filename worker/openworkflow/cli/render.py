@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from openworkflow.backend.builds import Build
+from openworkflow.backend.pausing import Pause
 from openworkflow.client import RunDetails
 from openworkflow.core.failure import Failure
 from openworkflow.core.printable import printable, printable_json
@@ -115,6 +116,18 @@ def builds_table(builds: Iterable[Build]) -> Table:
     return table
 
 
+def pauses_table(pauses: Iterable[Pause]) -> Table:
+    """A line for each pause."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("WORKFLOW", "RUNS", "SINCE", "BY", "REASON"):
+        table.add_column(heading, overflow="fold")
+    for each in pauses:
+        name = each.workflow_name or "(all)"
+        since = when(each.paused_at)
+        table.add_row(name, str(each.runs), since, each.paused_by or "", each.reason or "")
+    return table
+
+
 def details(found: RunDetails) -> Iterable[Any]:
     """A run and the timeline of its steps."""
     run = found.run
@@ -127,6 +140,7 @@ def details(found: RunDetails) -> Iterable[Any]:
         ("started", when(run.started_at)),
         ("due again" if run.status == "pending" else "finished", _end(run)),
         ("deadline", when(run.deadline_at)),
+        ("paused", _pause(run)),
         ("forked from", "" if run.forked_from is None else str(run.forked_from)),
         ("worker", run.worker_id or ""),
         ("build", f"{run.build_id or ''}{' (pinned)' if run.pinned else ''}"),
@@ -189,6 +203,13 @@ def duration(start: datetime | None, end: datetime | None) -> str:
 
 def _versioned(run: WorkflowRun) -> str:
     return run.workflow_name + (f" ({run.version})" if run.version else "")
+
+
+def _pause(run: WorkflowRun) -> str:
+    """That it is held back; `runs explain` says by whom and why, its workflow's pause as well."""
+    if not run.paused or run.status.finished:
+        return ""
+    return "yes" if run.due_at is None else f"yes; it would be due {when(run.due_at)}"
 
 
 def _end(run: WorkflowRun) -> str:

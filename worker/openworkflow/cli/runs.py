@@ -15,6 +15,7 @@ from openworkflow.cli.options import (
     json_option,
     parse_json,
     run_async,
+    with_client,
 )
 from openworkflow.client import OpenWorkflow
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
@@ -81,7 +82,7 @@ def show(
     run_id: UUID, url: str | None, namespace: str | None, schema: str | None, as_json: bool
 ) -> None:
     """Show a run and the timeline of its steps."""
-    found = run_async(_with_client(database(url, namespace, schema), "get_run", run_id))
+    found = run_async(with_client(database(url, namespace, schema), "get_run", run_id))
     if as_json:
         render.as_json(found)
         return
@@ -97,7 +98,7 @@ def explain(
     run_id: UUID, url: str | None, namespace: str | None, schema: str | None, as_json: bool
 ) -> None:
     """Say in one sentence why a run is not done."""
-    told = run_async(_with_client(database(url, namespace, schema), "explain", run_id))
+    told = run_async(with_client(database(url, namespace, schema), "explain", run_id))
     if as_json:
         render.as_json(told)
     else:
@@ -112,7 +113,7 @@ def cancel(
     run_id: UUID, url: str | None, namespace: str | None, schema: str | None, as_json: bool
 ) -> None:
     """Cancel a run that has not ended."""
-    _tell(run_async(_with_client(database(url, namespace, schema), "cancel", run_id)), as_json)
+    _tell(run_async(with_client(database(url, namespace, schema), "cancel", run_id)), as_json)
 
 
 @runs.command()
@@ -130,7 +131,7 @@ def retry(
 ) -> None:
     """Start a failed or canceled run again, from the step that failed."""
     where = database(url, namespace, schema)
-    _tell(run_async(_with_client(where, "retry", run_id, from_step=from_step)), as_json)
+    _tell(run_async(with_client(where, "retry", run_id, from_step=from_step)), as_json)
 
 
 @runs.command()
@@ -167,7 +168,7 @@ def fork(
     if version is not None:
         options["version"] = version
     options["results"] = dict(_result(each) for each in results)
-    handle = run_async(_with_client(database(url, namespace, schema), "fork", run_id, **options))
+    handle = run_async(with_client(database(url, namespace, schema), "fork", run_id, **options))
     if as_json:
         render.as_json({"id": handle.id, "forked_from": run_id})
     else:
@@ -218,11 +219,6 @@ async def _export(
             output.write(histories.line_of(run) + "\n")
             written += 1
     return written
-
-
-async def _with_client(where: Database, method: str, run_id: UUID, **options: Any) -> Any:
-    async with where.connect(migrate=False) as backend:
-        return await getattr(OpenWorkflow(backend), method)(run_id, **options)
 
 
 def _tell(run: WorkflowRun, json_wanted: bool) -> None:

@@ -5,6 +5,7 @@ from typing import Any, TypeVar, Unpack, overload
 from uuid import UUID
 
 from openworkflow.backend.backend import BackendPostgres, CreatedRun, Page, RunFilter
+from openworkflow.backend.pausing import Pause
 from openworkflow.client import repairs
 from openworkflow.client.handle import RunDetails, RunHandle
 from openworkflow.client.looks import looks_of
@@ -17,9 +18,11 @@ from openworkflow.client.request import (
     SharedOptions,
     check_options,
 )
+from openworkflow.client.subject import subject
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import (
     ConfigurationError,
+    InvalidRunState,
     ResultTimeout,
     RunNotFound,
 )
@@ -182,6 +185,56 @@ class OpenWorkflow:
             limit=self._payload_limit,
         )
         return RunHandle(self, forked.id, codec_for(Any), created=True)
+
+    async def pause(
+        self,
+        run_id: UUID | None = None,
+        *,
+        workflow: Workflow[Any, Any] | str | None = None,
+        everything: bool = False,
+        reason: str | None = None,
+        by: str | None = None,
+    ) -> int:
+        """Hold back a run, all runs of a workflow, or `everything` in the namespace.
+
+        From their next claim on, in all workers: what is executed goes on until it waits, new runs
+        are stored and not begun, deadlines and timeouts go on. It holds until `resume`. Returns
+        how many runs are held that were not. Raises RunNotFound, InvalidRunState for a run that
+        has ended, ConfigurationError or BackendError.
+        """
+        name = subject(run_id, workflow, everything, reason=reason, by=by)
+        if name is not None:
+            return await self._backend.pauses.pause(name, reason=reason, by=by)
+        assert run_id is not None
+        paused = await self._backend.pauses.pause_runs([run_id], reason=reason, by=by)
+        if not paused:
+            run = await self.get_workflow_run(run_id)
+            raise InvalidRunState(run_id, run.status, "paused")
+        return len(paused)
+
+    async def resume(
+        self,
+        run_id: UUID | None = None,
+        *,
+        workflow: Workflow[Any, Any] | str | None = None,
+        everything: bool = False,
+    ) -> bool:
+        """End a pause of this same kind; False if there was none.
+
+        What no other pause holds is due when it would have been, or now. Raises RunNotFound,
+        ConfigurationError or BackendError.
+        """
+        name = subject(run_id, workflow, everything)
+        if name is not None:
+            return await self._backend.pauses.resume(name)
+        assert run_id is not None
+        run = await self.get_workflow_run(run_id)
+        await self._backend.pauses.resume_runs([run_id])
+        return run.pause is not None
+
+    async def pauses(self) -> list[Pause]:
+        """The pauses of workflows, and of the namespace, with the runs that they hold."""
+        return await self._backend.pauses.list()
 
     def new_worker(
         self, *, workflows: Sequence[Workflow[Any, Any]], concurrency: int = 100, **options: Any

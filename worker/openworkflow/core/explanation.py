@@ -35,6 +35,8 @@ class Reason(StrEnum):
     """A worker executes it."""
     LOST = "lost"
     """Its worker is gone, and nobody has taken it over yet."""
+    PAUSED = "paused"
+    """Somebody holds it back, its workflow or the namespace."""
     SCHEDULED = "scheduled"
     """It has not begun, and begins later."""
     RETRYING = "retrying"
@@ -66,6 +68,17 @@ class Wait:
     attempt: int = 1
     error: Any = None
     """Of the attempt that failed, as Failure.from_object reads it, if it is to be tried again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A pause that a run is under."""
+
+    subject: str
+    """What is paused: run, workflow or namespace."""
+    by: str | None
+    reason: str | None
+    since: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +131,7 @@ class Situation:
     served: Served = Served()
     ahead: int = 0
     """Runs of its workflow that are due before it, counted up to MOST_AHEAD."""
+    pauses: tuple[Held, ...] = ()
     takers: tuple[str, ...] = ()
     """Builds that take runs of its bucket, if it is not pinned; empty if every build does."""
 
@@ -142,6 +156,7 @@ class Explanation:
     ahead: int = 0
     waits: tuple[Wait, ...] = ()
     waits_in_all: int = 0
+    pauses: tuple[Held, ...] = ()
 
 
 def explain(found: Situation) -> Explanation:
@@ -150,7 +165,9 @@ def explain(found: Situation) -> Explanation:
     if run.status.finished:
         told = _ended(run)
     elif run.status == RunStatus.RUNNING:
-        told = _held(found)
+        told = _executed(found)
+    elif found.pauses:
+        told = _paused(found)
     elif run.available_at > found.now:
         told = _waiting(found)
     else:
@@ -163,6 +180,7 @@ def explain(found: Situation) -> Explanation:
         sentence=f"{sentence}.",
         waits=() if run.status.finished else found.waits,
         waits_in_all=0 if run.status.finished else found.waits_in_all,
+        pauses=() if run.status.finished else found.pauses,
         **more,
     )
 
@@ -186,7 +204,7 @@ def _ended(run: WorkflowRun) -> Told:
     return Reason.ENDED, f"it {word} {when(run.completed_at)}", at
 
 
-def _held(found: Situation) -> Told:
+def _executed(found: Situation) -> Told:
     run = found.run
     if run.available_at <= found.now:
         sentence = (
@@ -203,7 +221,30 @@ def _held(found: Situation) -> Told:
         sentence += f" since {when(since)}"
     if doing := _list(found.waits, found.waits_in_all):
         sentence += f": it {doing}"
+    if found.pauses:
+        sentence += f"; it goes no further than its next wait, since {_pauses(found)}"
     return Reason.HELD, sentence, {"since": since, "worker_id": run.worker_id}
+
+
+def _paused(found: Situation) -> Told:
+    run, sentence = found.run, _pauses(found)
+    if run.due_at is not None and run.due_at <= found.now:
+        sentence += f", and would be due since {when(run.due_at)}"
+    elif doing := _list(found.waits, found.waits_in_all):
+        sentence += f", and {doing}"
+    return Reason.PAUSED, sentence, {"since": found.pauses[0].since, "until": None}
+
+
+def _pauses(found: Situation) -> str:
+    """What holds it: a pause of a run is told before that of its workflow."""
+    told = []
+    for held in found.pauses:
+        name = f"workflow {found.run.workflow_name!r}" if held.subject == "workflow" else ""
+        what = name or {"run": "it", "namespace": "the namespace"}[held.subject]
+        by = f" by {held.by!r}" if held.by else ""
+        reason = f" ({' '.join(held.reason.split())!r})" if held.reason else ""
+        told.append(f"{what} was paused{by} {when(held.since)}{reason}")
+    return " and ".join(told)
 
 
 def _waiting(found: Situation) -> Told:

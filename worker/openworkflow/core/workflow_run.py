@@ -75,5 +75,7 @@ class WorkflowRun:
     """Whether somebody holds it back."""
     due_at: datetime | None = None
     """When a paused run that waits would be due."""
+    pause: Any = None
+    """Of a run that was paused by itself: {"by": …, "reason": …, "at": …}."""
     tags: dict[str, str] | None = None
     """None without tags."""

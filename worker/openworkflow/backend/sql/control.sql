@@ -53,12 +53,18 @@ with it as (
                   where namespace_id = $1 and it.bound_to = ''
                     and (uuid_hash(it.id) & 2147483647) % 100 between takes_from and takes_to - 1
                   order by build_id) as takers
+), held as (
+    select array_agg(held.workflow_name) as held_names, array_agg(reason) as held_reasons,
+           array_agg(paused_by) as held_by, array_agg({instant paused_at}) as held_since
+      from it
+      join {schema}.workflow_pauses held
+        on held.namespace_id = $1 and held.workflow_name in ('', it.workflow_name)
 ), said as (
     select array_agg(workflow_name) as served_names, array_agg(version) as served_versions
       from ({served_now}) served
 )
-select {run_columns}, now() as now, waits.*, ahead.ahead, takers.takers, said.*
-  from {schema}.workflow_runs run, waits, ahead, takers, said
+select {run_columns}, now() as now, waits.*, ahead.ahead, takers.takers, held.*, said.*
+  from {schema}.workflow_runs run, waits, ahead, takers, held, said
  where run.id = (select it.id from it);
 
 
@@ -121,7 +127,9 @@ with stopped as (
        and attempt.claim_no >= 0 and attempt.id <> all ($5)
 ), retried as (
     update {schema}.workflow_runs run
-       set status = 'pending', worker_id = null, available_at = now(),
+       set status = 'pending', worker_id = null,
+           available_at = case when paused then 'infinity' else now() end,
+           due_at = case when paused then now() end,
            attempts = 0, crashes = 0, error = null, completed_at = null, deadline_at = null
       from stopped
      where run.id = stopped.id
@@ -183,3 +191,113 @@ select {run_columns}, pg_notify($14, '') as workers from forked;
 
 -- name: get_history_from
 select history_from from {schema}.workflow_runs where id = $2 and namespace_id = $1;
+
+
+-- name: pause_workflow
+-- $2 is the workflow, '' for all. Of two who pause it the last one says why.
+insert into {schema}.workflow_pauses (namespace_id, workflow_name, reason, paused_by)
+values ($1, $2, $3, $4)
+on conflict (namespace_id, workflow_name)
+   do update set reason = excluded.reason, paused_by = excluded.paused_by;
+
+
+-- name: hold_runs
+-- One batch of the runs with status $3 of the workflow $2, '' for all, that somebody has paused: set
+-- aside, or marked to be when they come to wait. For as long as that pause is there: who resumes
+-- waits for this, and nothing is set aside after.
+with pause as (
+    select from {schema}.workflow_pauses
+     where namespace_id = $1 and workflow_name = $2
+       for share
+)
+update {schema}.workflow_runs
+   set {set_aside}
+ where id = any (array(select id from {schema}.workflow_runs
+                        where namespace_id = $1 and status = $3 and not paused
+                          and ($2 = '' or workflow_name = $2)
+                          and exists (select from pause)
+                        limit $4
+                          for update skip locked))
+returning id;
+
+
+-- name: set_aside
+paused = true,
+       available_at = case when status = 'pending' then 'infinity' else available_at end,
+       due_at = case when status <> 'pending' then due_at
+                     when paused then due_at else available_at end
+
+
+-- name: pause_runs
+-- These runs $2, each for itself; those that have ended stay as they are.
+update {schema}.workflow_runs
+   set {set_aside},
+       pause = jsonb_build_object('by', $3::text, 'reason', $4::text, 'at', now())
+ where id = any (array(select id from {schema}.workflow_runs
+                        where id = any ($2::uuid[]) and namespace_id = $1 and completed_at is null
+                        order by id
+                          for no key update))
+returning id;
+
+
+-- name: resume_runs
+-- These runs lose their own pause; release_runs is to follow.
+update {schema}.workflow_runs
+   set pause = null
+ where id = any (array(select id from {schema}.workflow_runs
+                        where id = any ($2::uuid[]) and namespace_id = $1 and completed_at is null
+                        order by id
+                          for no key update))
+returning id;
+
+
+-- name: resume_workflow
+delete from {schema}.workflow_pauses
+ where namespace_id = $1 and workflow_name = $2
+returning workflow_name;
+
+
+-- name: release_runs
+-- One batch of runs that nothing holds any more, of all or of $2: due when they would have been, and
+-- those whose time has passed, now. A deadline goes on while a run is paused.
+with released as (
+    update {schema}.workflow_runs
+       set paused = false,
+           due_at = null,
+           available_at = case when status = 'pending' and due_at is not null
+                               then least(greatest(due_at, now()), deadline_at)
+                               else available_at end
+     where id = any (array(select id from {schema}.workflow_runs run
+                            where {released}
+                            order by id
+                            limit $3
+                              for no key update skip locked))
+    returning id
+), told as (
+    select pg_notify($4, '') where exists (select from released)
+)
+select (select count(*) from released) as released, (select count(*) from told) as told;
+
+
+-- name: released
+namespace_id = $1 and paused and completed_at is null and pause is null
+       and ($2::uuid[] is null or id = any ($2))
+       and not exists (select from {schema}.workflow_pauses held
+                        where held.namespace_id = $1
+                          and held.workflow_name in ('', run.workflow_name))
+
+
+-- name: find_unreleased
+-- Whether runs were left out, because somebody was writing to them.
+select exists (select from {schema}.workflow_runs run where {released}) as is_left;
+
+
+-- name: list_pauses
+-- Pauses of workflows, '' for all, with the unfinished runs that they hold.
+select workflow_name, reason, paused_by, paused_at,
+       (select count(*) from {schema}.workflow_runs run
+         where run.namespace_id = $1 and paused and completed_at is null
+           and (held.workflow_name = '' or run.workflow_name = held.workflow_name)) as runs
+  from {schema}.workflow_pauses held
+ where namespace_id = $1
+ order by workflow_name;

@@ -11,14 +11,24 @@
 -- name: create_workflow_runs
 -- Many runs of a kind in one statement. A run whose idempotency key is taken is left out of the
 -- answer. $12 is the channel of the workers, NULL where they are to be told later.
-with created as (
+-- Where their workflow is paused they are set aside; a resume waits until they are there to be seen.
+with pauses as (
+    select from {schema}.workflow_pauses
+     where namespace_id = $1 and workflow_name in ('', $2)
+       for share
+), due as (
+    select coalesce($5::timestamptz, now() + coalesce($6::interval, interval '0')) as due,
+           exists (select from pauses) as held
+), created as (
     insert into {schema}.workflow_runs
         (id, namespace_id, workflow_name, version, status, config, input,
-         available_at, deadline_at, idempotency_key)
+         available_at, deadline_at, idempotency_key, paused, due_at)
     select id, $1, $2, $3, 'pending', $4::text::jsonb, input::jsonb,
-           coalesce($5::timestamptz, now() + coalesce($6::interval, interval '0')),
+           case when (select held from due) then 'infinity' else (select due from due) end,
            coalesce($7::timestamptz, now() + $8::interval),
-           idempotency_key
+           idempotency_key,
+           (select held from due),
+           case when (select held from due) then (select due from due) end
       from unnest($9::uuid[], $10::text[], $11::text[]) as run (id, input, idempotency_key)
     on conflict (namespace_id, workflow_name, idempotency_key) where idempotency_key is not null
        do nothing
@@ -176,7 +186,7 @@ id, namespace_id, workflow_name, version, status, worker_id, config, context, in
        {instant available_at} as available_at, {instant deadline_at} as deadline_at,
        {instant created_at} as created_at, {instant completed_at} as completed_at,
        idempotency_key, claim_no, attempts, crashes, {instant started_at} as started_at,
-       build_id, pinned, forked_from, paused, {instant due_at} as due_at, tags
+       build_id, pinned, forked_from, paused, {instant due_at} as due_at, pause, tags
 
 
 -- name: list_workflow_runs

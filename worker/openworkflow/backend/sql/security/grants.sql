@@ -25,7 +25,7 @@ grant usage on schema {schema} to {role};
 grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to {role};
 grant select, insert, update, delete
    on {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
-      {schema}.workflow_served to {role};
+      {schema}.workflow_served, {schema}.workflow_pauses to {role};
 
 
 -- name: worker
@@ -37,6 +37,7 @@ grant select, insert, update on {schema}.workflow_runs to {role};
 grant select, insert, update, delete on {schema}.step_attempts to {role};
 grant select, insert on {schema}.workflow_builds to {role};
 grant select, insert, update on {schema}.workflow_served to {role};
+grant select, update (lock_only) on {schema}.workflow_pauses to {role};
 
 
 -- name: enqueuer
@@ -45,9 +46,10 @@ grant usage on schema {schema} to {role};
 grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to {role};
 grant select (id, namespace_id, workflow_name, status, created_at, idempotency_key),
       insert (id, namespace_id, workflow_name, version, status, config, input,
-              available_at, deadline_at, idempotency_key),
+              available_at, deadline_at, idempotency_key, paused, due_at, tags),
       update (idempotency_key)
    on {schema}.workflow_runs to {role};
+grant select (namespace_id, workflow_name), update (lock_only) on {schema}.workflow_pauses to {role};
 
 
 -- name: reader
@@ -55,13 +57,13 @@ grant usage on schema {schema} to {role};
 grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to {role};
 grant select
    on {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
-      {schema}.workflow_served to {role};
+      {schema}.workflow_served, {schema}.workflow_pauses to {role};
 
 
 -- name: nothing
 revoke all on {schema}.openworkflow_migrations, {schema}.openworkflow_roles,
               {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
-              {schema}.workflow_served
+              {schema}.workflow_served, {schema}.workflow_pauses
   from {role};
 
 
@@ -78,6 +80,9 @@ create policy openworkflow_bound on {schema}.workflow_builds
 create policy openworkflow_bound on {schema}.workflow_served
  using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
                          where bound.role_name = current_user));
+create policy openworkflow_bound on {schema}.workflow_pauses
+ using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
+                         where bound.role_name = current_user));
 create policy openworkflow_bound on {schema}.step_attempts
 -- Not `exists`: of that the planner may make a hash of the whole namespace.
  using ((select true from {schema}.workflow_runs run where run.id = workflow_run_id));
@@ -86,9 +91,11 @@ create policy openworkflow_bound on {schema}.openworkflow_roles
 create policy openworkflow_all on {schema}.workflow_runs to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_builds to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_served to {all} using (true);
+create policy openworkflow_all on {schema}.workflow_pauses to {all} using (true);
 create policy openworkflow_all on {schema}.step_attempts to {all} using (true);
 alter table {schema}.workflow_runs enable row level security;
 alter table {schema}.workflow_builds enable row level security;
 alter table {schema}.workflow_served enable row level security;
+alter table {schema}.workflow_pauses enable row level security;
 alter table {schema}.step_attempts enable row level security;
 alter table {schema}.openworkflow_roles enable row level security;
