@@ -133,6 +133,16 @@ def write(session: Session) -> None:
         session.show("runs", "fork", "--help")
     session.show("runs", "list", "--help")
     session.say(
+        "Filters and what is done with them are in [control.md](control.md#tags-and-filters).\n"
+    )
+    session.show("runs", "list", "--where", "statsu:failed")
+    session.show("runs", "retry", "--where", "status:failed,canceled", "--dry-run")
+    session.show("runs", "retry", "--help")
+    session.say("## pause\n\nHolds back a workflow, or everything, until `resume`.\n")
+    session.show("pause", "ship-order", "--reason", "the carrier is down", "--by", "ann")
+    session.show("pauses")
+    session.show("resume", "ship-order")
+    session.say(
         "## builds\n\nWhich build of your code takes new runs, and what is left on the others.\n"
     )
     session.show("builds", "list")

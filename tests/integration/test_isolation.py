@@ -30,7 +30,13 @@ from tests.database_roles import (
 )
 from tests.migrating import Program, migration
 
-TABLES = ("workflow_runs", "workflow_builds", "workflow_served", "step_attempts")
+TABLES = (
+    "workflow_runs",
+    "workflow_builds",
+    "workflow_served",
+    "workflow_pauses",
+    "step_attempts",
+)
 
 
 @pytest.fixture
@@ -57,6 +63,7 @@ async def a(roles: Roles) -> str:
         f" values ('{THEIRS}', 's', 'run', 'succeeded', '\"theirs\"')",
         "insert into workflow_builds (namespace_id, build_id) values ('b', 'b1')",
         "insert into workflow_served (namespace_id, workflow_name) values ('b', 'w')",
+        "insert into workflow_pauses (namespace_id, workflow_name) values ('b', 'w')",
     )
     return await bind(roles, "a", Kind.OPERATOR)
 
@@ -105,6 +112,7 @@ async def test_rows_of_another_namespace_are_neither_seen_nor_changed_nor_delete
     tenant = await asyncpg.connect(a)
 
     columns = {"workflow_builds": "build_id", "workflow_served": "workflow_name"}
+    columns["workflow_pauses"] = "workflow_name"
     column = columns.get(table, "status")
     for statement in (
         f"update {table} set {column} = 'x'",
@@ -123,6 +131,7 @@ async def test_rows_of_another_namespace_are_neither_seen_nor_changed_nor_delete
         " values ('b', 'w', 'pending', now())",
         "insert into workflow_builds (namespace_id, build_id) values ('b', 'b2')",
         "insert into workflow_served (namespace_id, workflow_name) values ('b', 'x')",
+        "insert into workflow_pauses (namespace_id, workflow_name) values ('b', 'x')",
         "insert into step_attempts (workflow_run_id, step_name, kind, status)"
         f" values ('{THEIRS}', 's', 'run', 'running')",
         "insert into workflow_runs (namespace_id, workflow_name, status, available_at)"

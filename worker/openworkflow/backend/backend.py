@@ -15,6 +15,7 @@ from openworkflow.backend.control import Control
 from openworkflow.backend.diagnostics import Diagnostics, diagnose
 from openworkflow.backend.enqueuing import IDEMPOTENCY_PERIOD, Enqueuing
 from openworkflow.backend.failures import DRIVER_ERRORS, ConnectionLost, as_backend_error
+from openworkflow.backend.filtering import Filtering
 from openworkflow.backend.ledger import Ledger, Loss, MigrationState, look
 from openworkflow.backend.liveness import SCAN_SECONDS
 from openworkflow.backend.migrations import Migration
@@ -80,6 +81,7 @@ class BackendPostgres:
         self._requests = Requests(pool, dsn, pooled=pooled)
         self._fetch, self.check_usable = self._requests.fetch, self._requests.check_usable
         self.builds = Builds(self._requests.borrow, self._sql, namespace.id)
+        self.filtering = Filtering(self._requests, self._sql, namespace)
         self.pauses = Pauses(self._requests, self._sql, namespace)
         self.control = Control(self._requests, self._sql, namespace, self._existing)
         self._enqueuing = Enqueuing(self._requests, dsn, self._sql, namespace)

@@ -92,7 +92,7 @@ def run_async(operation: Coroutine[Any, Any, T]) -> T:
     return uvloop.run(operation)
 
 
-async def with_client(where: Database, method: str, *arguments: Any, **options: Any) -> Any:
+async def with_client(where: Database, method: str, /, *arguments: Any, **options: Any) -> Any:
     """What a method of the client returns."""
     async with where.connect(migrate=False) as backend:
         return await getattr(OpenWorkflow(backend), method)(*arguments, **options)

@@ -7,6 +7,7 @@ from uuid import UUID
 import click
 
 from openworkflow.cli import render
+from openworkflow.cli.bulk import Wish, bulk_options, in_bulk, single
 from openworkflow.cli.options import (
     RunId,
     database,
@@ -81,22 +82,27 @@ def pauses(url: str | None, namespace: str | None, schema: str | None, as_json: 
 
 
 @runs.command("pause")
-@click.argument("run_id", type=RunId())
+@click.argument("run_id", type=RunId(), required=False)
 @click.option("--reason", help="Why, for whoever asks.")
 @click.option("--by", help="Who pauses it. [default: the user of this machine]")
+@bulk_options
 @database_options
 @json_option
 def pause_run(
-    run_id: UUID,
+    run_id: UUID | None,
     reason: str | None,
     by: str | None,
+    wish: Wish,
     url: str | None,
     namespace: str | None,
     schema: str | None,
     as_json: bool,
 ) -> None:
-    """Hold back a run from its next claim on."""
+    """Hold back a run, or all that a filter means, from its next claim on."""
     where, by = database(url, namespace, schema), by or user()
+    if single(run_id, wish) is None:
+        in_bulk(where, "pause", wish, as_json, reason=reason, by=by)
+        return
     held = run_async(with_client(where, "pause", run_id, reason=reason, by=by))
     if as_json:
         render.as_json({"held": held})
@@ -105,14 +111,24 @@ def pause_run(
 
 
 @runs.command("resume")
-@click.argument("run_id", type=RunId())
+@click.argument("run_id", type=RunId(), required=False)
+@bulk_options
 @database_options
 @json_option
 def resume_run(
-    run_id: UUID, url: str | None, namespace: str | None, schema: str | None, as_json: bool
+    run_id: UUID | None,
+    wish: Wish,
+    url: str | None,
+    namespace: str | None,
+    schema: str | None,
+    as_json: bool,
 ) -> None:
-    """End the pause of a run."""
-    resumed = run_async(with_client(database(url, namespace, schema), "resume", run_id))
+    """End the pause of a run, or of all that a filter means."""
+    where = database(url, namespace, schema)
+    if single(run_id, wish) is None:
+        in_bulk(where, "resume", wish, as_json)
+        return
+    resumed = run_async(with_client(where, "resume", run_id))
     if as_json:
         render.as_json({"resumed": resumed})
     else:

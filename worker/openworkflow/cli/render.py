@@ -141,6 +141,7 @@ def details(found: RunDetails) -> Iterable[Any]:
         ("due again" if run.status == "pending" else "finished", _end(run)),
         ("deadline", when(run.deadline_at)),
         ("paused", _pause(run)),
+        ("tags", "" if run.tags is None else printable_json(run.tags)),
         ("forked from", "" if run.forked_from is None else str(run.forked_from)),
         ("worker", run.worker_id or ""),
         ("build", f"{run.build_id or ''}{' (pinned)' if run.pinned else ''}"),

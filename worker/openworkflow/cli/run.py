@@ -28,6 +28,7 @@ from openworkflow.core.workflow import Workflow
 @click.option("--key", help="Idempotency key: the same one again within 24 h is the same run.")
 @click.option("--delay", type=DurationText(), help="Start so much later, such as 10m.")
 @click.option("--deadline", type=DurationText(), help="Fail the run if it takes longer.")
+@click.option("--tag", "tags", metavar="NAME=VALUE", multiple=True, help="To find it by.")
 @click.option("--wait", is_flag=True, help="Wait for the run to end, and print its result.")
 @click.option("--timeout", type=DurationText(), help="Wait no longer than this.")
 @database_options
@@ -39,6 +40,7 @@ def run(
     key: str | None,
     delay: timedelta | None,
     deadline: timedelta | None,
+    tags: tuple[str, ...],
     wait: bool,
     timeout: timedelta | None,
     url: str | None,
@@ -56,6 +58,7 @@ def run(
         "idempotency_key": key,
         "available_at": delay,
         "deadline": deadline,
+        "tags": dict(_tag(tag) for tag in tags),
     }
     run_async(_run(where, _workflow(target), options, wait, timeout, as_json))
 
@@ -99,3 +102,10 @@ def _workflow(target: str) -> Workflow[Any, Any] | str:
         names = ", ".join(w.fn.__name__ for w in found)
         raise ConfigurationError(f"{target} holds several workflows, say which: {names}")
     return found[0]
+
+
+def _tag(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise click.UsageError(f"--tag is NAME=VALUE, such as customer=acme, not {text!r}")
+    return name, value

@@ -5,8 +5,9 @@ from uuid import UUID
 
 import click
 
-from openworkflow.backend.backend import Page, RunFilter
+from openworkflow.backend.backend import RunFilter
 from openworkflow.cli import histories, render
+from openworkflow.cli.bulk import Wish, bulk_options, in_bulk, single
 from openworkflow.cli.options import (
     Database,
     RunId,
@@ -17,7 +18,6 @@ from openworkflow.cli.options import (
     run_async,
     with_client,
 )
-from openworkflow.client import OpenWorkflow
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
 
@@ -32,6 +32,7 @@ def runs() -> None:
 @click.option("--version", help="Only runs of this version.")
 @click.option("--worker", "worker_id", help="Only runs that this worker holds.")
 @click.option("--build", "build_id", help="Only runs that this build began.")
+@click.option("--where", help='A filter, such as "status:failed tag.customer:acme started>2h".')
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
 @click.option("--after", "cursor", help="Go on where the page before ended.")
 @database_options
@@ -42,6 +43,7 @@ def list_runs(
     version: str | None,
     worker_id: str | None,
     build_id: str | None,
+    where: str | None,
     limit: int,
     cursor: str | None,
     url: str | None,
@@ -57,7 +59,13 @@ def list_runs(
         worker_id=worker_id,
         build_id=build_id,
     )
-    page = run_async(_list(database(url, namespace, schema), wanted, limit, cursor))
+    if where is not None and wanted != RunFilter():
+        raise click.UsageError("say in --where what the other options say")
+    options = {"limit": limit, "cursor": cursor, "where": where}
+    run_filter = wanted if where is None else None
+    page = run_async(
+        with_client(database(url, namespace, schema), "list_runs", run_filter, **options)
+    )
     if as_json:
         render.as_json({"runs": page.runs, "next": page.next_cursor})
         return
@@ -67,11 +75,6 @@ def list_runs(
     render.console().print(render.runs_table(page.runs))
     if page.next_cursor:
         render.say(f"\nmore: --after {page.next_cursor}")
-
-
-async def _list(where: Database, wanted: RunFilter, limit: int, cursor: str | None) -> Page:
-    async with where.connect(migrate=False) as backend:
-        return await OpenWorkflow(backend).list_runs(wanted, limit=limit, cursor=cursor)
 
 
 @runs.command()
@@ -106,32 +109,61 @@ def explain(
 
 
 @runs.command()
-@click.argument("run_id", type=RunId())
+@click.argument("run_id", type=RunId(), required=False)
+@bulk_options
 @database_options
 @json_option
 def cancel(
-    run_id: UUID, url: str | None, namespace: str | None, schema: str | None, as_json: bool
-) -> None:
-    """Cancel a run that has not ended."""
-    _tell(run_async(with_client(database(url, namespace, schema), "cancel", run_id)), as_json)
-
-
-@runs.command()
-@click.argument("run_id", type=RunId())
-@click.option("--from-step", help="From this step on, whatever was recorded; not where it failed.")
-@database_options
-@json_option
-def retry(
-    run_id: UUID,
-    from_step: str | None,
+    run_id: UUID | None,
+    wish: Wish,
     url: str | None,
     namespace: str | None,
     schema: str | None,
     as_json: bool,
 ) -> None:
-    """Start a failed or canceled run again, from the step that failed."""
+    """Cancel a run that has not ended, or all that a filter means."""
     where = database(url, namespace, schema)
-    _tell(run_async(with_client(where, "retry", run_id, from_step=from_step)), as_json)
+    if single(run_id, wish) is None:
+        in_bulk(where, "cancel", wish, as_json)
+    else:
+        _tell(run_async(with_client(where, "cancel", run_id)), as_json)
+
+
+@runs.command()
+@click.argument("run_id", type=RunId(), required=False)
+@click.option("--from-step", help="From this step on, whatever was recorded; not where it failed.")
+@bulk_options
+@database_options
+@json_option
+def retry(
+    run_id: UUID | None,
+    from_step: str | None,
+    wish: Wish,
+    url: str | None,
+    namespace: str | None,
+    schema: str | None,
+    as_json: bool,
+) -> None:
+    """Start a failed or canceled run again, from the step that failed; or all of a filter."""
+    where = database(url, namespace, schema)
+    if single(run_id, wish) is None:
+        if from_step is not None:
+            raise click.UsageError("--from-step is for one run")
+        in_bulk(where, "retry", wish, as_json)
+    else:
+        _tell(run_async(with_client(where, "retry", run_id, from_step=from_step)), as_json)
+
+
+@runs.command()
+@bulk_options
+@database_options
+@json_option
+def delete(
+    wish: Wish, url: str | None, namespace: str | None, schema: str | None, as_json: bool
+) -> None:
+    """Delete the runs of a filter that have ended, with their steps."""
+    single(None, wish)
+    in_bulk(database(url, namespace, schema), "delete", wish, as_json)
 
 
 @runs.command()

@@ -1,12 +1,14 @@
 """The client: start runs, wait for their results, look at them, cancel and retry them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, TypeVar, Unpack, overload
 from uuid import UUID
 
 from openworkflow.backend.backend import BackendPostgres, CreatedRun, Page, RunFilter
+from openworkflow.backend.filtering import Action
 from openworkflow.backend.pausing import Pause
 from openworkflow.client import repairs
+from openworkflow.client.bulk import BulkProgress, act
 from openworkflow.client.handle import RunDetails, RunHandle
 from openworkflow.client.looks import looks_of
 from openworkflow.client.misspellings import Misspellings
@@ -27,6 +29,7 @@ from openworkflow.core.errors import (
     RunNotFound,
 )
 from openworkflow.core.explanation import Explanation, explain
+from openworkflow.core.filters import parse_filter
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, codec_for
 from openworkflow.core.workflow import Workflow
 from openworkflow.core.workflow_run import WorkflowRun
@@ -46,7 +49,7 @@ class OpenWorkflow:
         self, backend: BackendPostgres, *, payload_limit: int = DEFAULT_PAYLOAD_LIMIT
     ) -> None:
         self._backend, self._payload_limit = backend, payload_limit
-        self._misspellings = Misspellings(backend.control.served)
+        self._misspellings = Misspellings(lambda: backend.control.served())
 
     @overload
     async def run_workflow(
@@ -131,9 +134,22 @@ class OpenWorkflow:
         return explain(await self._backend.control.situation(run_id))
 
     async def list_runs(
-        self, run_filter: RunFilter | None = None, *, limit: int = 50, cursor: str | None = None
+        self,
+        run_filter: RunFilter | None = None,
+        *,
+        where: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
     ) -> Page:
-        """A page of runs, newest first; `cursor` is the `next_cursor` of the page before."""
+        """A page of runs, newest first; `cursor` is the `next_cursor` of the page before.
+
+        `where` is a filter as text, such as "status:failed tag.customer:acme started>2h". Raises
+        ConfigurationError.
+        """
+        if where is not None:
+            if run_filter is not None:
+                raise ConfigurationError("give a run_filter or where, not both")
+            return await self._backend.filtering.page(parse_filter(where), limit, cursor)
         return await self._backend.list_workflow_runs(run_filter, limit, cursor)
 
     async def cancel(self, run_id: UUID) -> WorkflowRun:
@@ -185,6 +201,39 @@ class OpenWorkflow:
             limit=self._payload_limit,
         )
         return RunHandle(self, forked.id, codec_for(Any), created=True)
+
+    async def count_runs(self, where: str, action: Action | None = None) -> int:
+        """How many runs a filter means; with an `action`, those that it would do anything to."""
+        return await self._backend.filtering.count(parse_filter(where), action)
+
+    def bulk(
+        self,
+        action: Action,
+        where: str,
+        *,
+        per_second: float | None = None,
+        cursor: str | None = None,
+        reason: str | None = None,
+        by: str | None = None,
+    ) -> AsyncIterator[BulkProgress]:
+        """Retry, cancel, pause, resume or delete the runs of a filter; yields how far it is.
+
+        In chunks, which are over when they are told of, and no more than `per_second`. Runs that
+        come to be meanwhile are not meant, nor those that it has retried itself. One that was cut
+        short goes on from the last `cursor`. Only runs that have ended are deleted.
+        """
+        subject(None, None, True, reason=reason, by=by)
+        if not (terms := parse_filter(where)):
+            raise ConfigurationError("a filter that says nothing means every run; say which")
+        return act(
+            self._backend,
+            action,
+            terms,
+            per_second=per_second,
+            cursor=cursor,
+            reason=reason,
+            by=by,
+        )
 
     async def pause(
         self,

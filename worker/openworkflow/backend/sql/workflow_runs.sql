@@ -22,13 +22,14 @@ with pauses as (
 ), created as (
     insert into {schema}.workflow_runs
         (id, namespace_id, workflow_name, version, status, config, input,
-         available_at, deadline_at, idempotency_key, paused, due_at)
+         available_at, deadline_at, idempotency_key, paused, due_at, tags)
     select id, $1, $2, $3, 'pending', $4::text::jsonb, input::jsonb,
            case when (select held from due) then 'infinity' else (select due from due) end,
            coalesce($7::timestamptz, now() + $8::interval),
            idempotency_key,
            (select held from due),
-           case when (select held from due) then (select due from due) end
+           case when (select held from due) then (select due from due) end,
+           $13::text::jsonb
       from unnest($9::uuid[], $10::text[], $11::text[]) as run (id, input, idempotency_key)
     on conflict (namespace_id, workflow_name, idempotency_key) where idempotency_key is not null
        do nothing
