@@ -7,10 +7,11 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
+from openworkflow.backend.liveness import SCAN_SECONDS
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.queries import numbered
 from openworkflow.backend.records import Page
-from openworkflow.backend.requests import SCAN_SECONDS, Requests
+from openworkflow.backend.requests import Requests
 from openworkflow.backend.rows import as_run, cursor_after, read_cursor
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.filters import FIELDS, Kind, Term

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from openworkflow.backend.liveness import SCAN_SECONDS
 from openworkflow.backend.namespace import Namespace
-from openworkflow.backend.requests import SCAN_SECONDS, Requests
+from openworkflow.backend.requests import Requests
 from openworkflow.core.errors import BackendError
 from openworkflow.core.workflow_run import RunStatus
 
