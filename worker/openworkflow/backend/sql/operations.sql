@@ -88,6 +88,13 @@ with broken as (
       from {schema}.workflow_runs
      where status not in ('pending', 'running', 'succeeded', 'failed', 'canceled')
     union all
+    select 'a paused run is held by a pause', id
+      from {schema}.workflow_runs run
+     where paused and pause is null and completed_at is null
+       and not exists (select from {schema}.workflow_pauses held
+                        where held.namespace_id = run.namespace_id
+                          and held.workflow_name in ('', run.workflow_name))
+    union all
     select 'a step attempt has completed_at if and only if it has ended', workflow_run_id
       from {schema}.step_attempts
      where (completed_at is not null) <> (status in ('succeeded', 'failed'))
