@@ -259,13 +259,14 @@ returning workflow_name;
 
 -- name: release_runs
 -- One batch of runs that nothing holds any more, of all or of $2: due when they would have been, and
--- those whose time has passed, now. A deadline goes on while a run is paused.
+-- those whose time has passed, now. A deadline goes on while a run is paused. What has a time of
+-- its own all the same was woken by somebody who does not know of pauses.
 with released as (
     update {schema}.workflow_runs
        set paused = false,
            due_at = null,
            available_at = case when status = 'pending' and due_at is not null
-                               then least(greatest(due_at, now()), deadline_at)
+                               then least(available_at, greatest(due_at, now()), deadline_at)
                                else available_at end
      where id = any (array(select id from {schema}.workflow_runs run
                             where {released}
