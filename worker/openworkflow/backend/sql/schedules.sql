@@ -234,9 +234,12 @@ select name
 
 
 -- name: count_late_schedules
--- Occurrences that have been due for more than a minute, and how long the oldest has.
+-- Occurrences that have been due for more than a minute, and how long the oldest has; but for those
+-- that somebody holds back.
 select count(*) as schedules,
        coalesce(max(extract(epoch from now() - next_at) - jitter_seconds), 0)::float8 as seconds
-  from {schema}.workflow_schedules
+  from {schema}.workflow_schedules schedule
  where namespace_id = $1 and paused_at is null and retired_at is null
-   and extract(epoch from now() - next_at) - jitter_seconds > 60;
+   and extract(epoch from now() - next_at) - jitter_seconds > 60
+   and not exists (select from {schema}.workflow_runs run
+                    where run.id = schedule.next_run_id and paused);
