@@ -126,9 +126,22 @@ def write(session: Session) -> None:
         session.show("runs", "list")
         session.show("runs", "list", "--status", "pending", "--json")
         session.show("runs", "show", run_id)
+        session.show("runs", "explain", run_id)
         session.show("runs", "cancel", run_id)
         session.show("runs", "retry", run_id)
+        session.show("runs", "fork", run_id)
+        session.show("runs", "fork", "--help")
     session.show("runs", "list", "--help")
+    session.say(
+        "Filters and what is done with them are in [control.md](control.md#tags-and-filters).\n"
+    )
+    session.show("runs", "list", "--where", "statsu:failed")
+    session.show("runs", "retry", "--where", "status:failed,canceled", "--dry-run")
+    session.show("runs", "retry", "--help")
+    session.say("## pause\n\nHolds back a workflow, or everything, until `resume`.\n")
+    session.show("pause", "ship-order", "--reason", "the carrier is down", "--by", "ann")
+    session.show("pauses")
+    session.show("resume", "ship-order")
     session.say(
         "## signal\n\nTells a run, or all that wait for a topic, that something has happened; see "
         "[signals.md](signals.md).\nIt prints the id of the message.\n"

@@ -37,6 +37,7 @@ TABLES = (
     "workflow_served",
     "workflow_messages",
     "workflow_subscriptions",
+    "workflow_pauses",
     "step_attempts",
 )
 
@@ -68,6 +69,7 @@ async def a(roles: Roles) -> str:
         f"select openworkflow_signal('{THEIRS}', 'n', '\"theirs\"')",
         "insert into workflow_subscriptions (workflow_run_id, topic, namespace_id, waiting)"
         f" values ('{THEIRS}', 't', 'b', true)",
+        "insert into workflow_pauses (namespace_id, workflow_name) values ('b', 'w')",
     )
     return await bind(roles, "a", Kind.OPERATOR)
 
@@ -123,6 +125,7 @@ async def test_rows_of_another_namespace_are_neither_seen_nor_changed_nor_delete
         "workflow_served": "workflow_name",
         "workflow_messages": "name",
         "workflow_subscriptions": "topic",
+        "workflow_pauses": "workflow_name",
     }
     column = columns.get(table, "status")
     for statement in (
@@ -142,6 +145,7 @@ async def test_rows_of_another_namespace_are_neither_seen_nor_changed_nor_delete
         " values ('b', 'w', 'pending', now())",
         "insert into workflow_builds (namespace_id, build_id) values ('b', 'b2')",
         "insert into workflow_served (namespace_id, workflow_name) values ('b', 'x')",
+        "insert into workflow_pauses (namespace_id, workflow_name) values ('b', 'x')",
         "insert into step_attempts (workflow_run_id, step_name, kind, status)"
         f" values ('{THEIRS}', 's', 'run', 'running')",
         "insert into workflow_messages (id, namespace_id, name, expires_at)"

@@ -172,7 +172,8 @@ async def test_a_role_that_may_not_write_is_told_so(database_url: str) -> None:
             await backend.create_workflow_runs([NewRun("a")])
 
         found = (await backend.diagnostics()).missing_privileges
-        assert [f"{table} INSERT" for table in made_by(known()).tables] == [
+        written = [table for table in made_by(known()).tables if table != "workflow_pauses"]
+        assert [f"{table} INSERT" for table in written] == [
             missing for missing in found if missing.endswith("INSERT")
         ]
         await backend.stop()

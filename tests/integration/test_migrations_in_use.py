@@ -25,14 +25,18 @@ INDEX = migration(
 
 
 @pytest.fixture
-async def old_schema(empty_database_url: str, program: Program) -> AsyncIterator[str]:
+async def old_schema(empty_database_url: str, program: Program) -> str:
     """A database as the version before the contract left it, with a row; programs are newer."""
     program.knows(*known()[:2])
-    backend = await BackendPostgres.connect(empty_database_url)
-    await backend.create_workflow_runs([NewRun("a")])
+    connection = await asyncpg.connect(empty_database_url)
+    await migrations.migrate(connection, "public")
+    await connection.execute(
+        "insert into workflow_runs (namespace_id, workflow_name, status, available_at) "
+        "values ('default', 'a', 'pending', now())"
+    )
+    await connection.close()
     program.knows(*known())
-    yield empty_database_url
-    await backend.stop()
+    return empty_database_url
 
 
 @pytest.fixture

@@ -143,11 +143,13 @@ async def test_a_command_works_for_the_role_that_it_is_for(
     ("kind", "args", "word"),
     [
         ("reader", ["runs", "cancel", "0197a5be-7b3c-7c1e-9d59-6d5e8b1c2f3a"], "workflow_runs"),
-        ("reader", ["run", "ship"], "workflow_runs"),
+        ("reader", ["run", "ship"], "workflow_pauses"),
         ("reader", ["prune", "--older-than", "30d"], "workflow_runs"),
         ("enqueuer", ["runs", "list"], "workflow_runs"),
         ("worker", ["prune", "--older-than", "30d"], "workflow_runs"),
         ("worker", ["builds", "promote", "b1"], "workflow_builds"),
+        ("worker", ["pause", "ship"], "workflow_pauses"),
+        ("worker", ["resume", "ship"], "workflow_pauses"),
         ("worker", ["migrate", "--roles"], "may not arrange the roles"),
     ],
 )

@@ -104,12 +104,15 @@ def test_the_command_line_shows_a_schedule_in_words_and_does_what_is_to_be_done(
 async def test_doctor_finds_schedules_that_are_late_gone_or_cannot_be_computed(
     backend: BackendPostgres, ow: OpenWorkflow, sql: Sql
 ) -> None:
-    for name in ("late", "gone", "bad", "paused", "well"):
+    for name in ("late", "gone", "bad", "paused", "held", "well"):
         await ow.schedules.create(name, report, MORNING)
     await ow.schedules.pause("paused")
+    held = (await ow.schedules.get("held")).next_run_id
+    assert held is not None
+    await ow.pause(held)
     await sql.execute(
         "update workflow_schedules set next_at = now() - interval '5 minutes' "
-        "where name in ('late', 'paused')"
+        "where name in ('late', 'paused', 'held')"
     )
     await sql.execute(
         "update workflow_runs set status = 'canceled', completed_at = now() "
@@ -120,6 +123,7 @@ async def test_doctor_finds_schedules_that_are_late_gone_or_cannot_be_computed(
     found = await backend.diagnostics()
 
     assert ["gone", "late"] == found.late_schedules
+    assert 1 == (await backend.schedules.occurrences.late())[0]
     assert ["bad: there is no time zone 'Mars'"] == [each[:33] for each in found.bad_schedules]
     assert [] == found.violations
 

@@ -19,7 +19,7 @@ from openworkflow.backend.url import parse as parse_url
 
 PACKAGE = Path(openworkflow.backend.__file__).parent
 STATEMENTS = queries.load("public")
-PARTIAL = [name for name in STATEMENTS if name.startswith(("flush_", "claim_"))]
+PARTIAL = [name for name in STATEMENTS if name.startswith(("flush_", "claim_", "where_"))]
 INCLUDED = {
     match[1]
     for block in queries.read().values()

@@ -56,4 +56,4 @@ def test_one_run_and_many_take_the_same_options_but_for_their_keys() -> None:
 
     assert {"idempotency_key"} == one - many
     assert {"idempotency_keys"} == many - one
-    assert {"version", "available_at", "deadline", "connection"} == one & many
+    assert {"version", "available_at", "deadline", "connection", "tags"} == one & many

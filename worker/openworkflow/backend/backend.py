@@ -11,15 +11,18 @@ from openworkflow.backend import flush, migrations, queries
 from openworkflow.backend.builds import Builds
 from openworkflow.backend.connection import Connection, Link, connect, connected, open_pool, probe
 from openworkflow.backend.connection import close_pool as closed
+from openworkflow.backend.control import Control
 from openworkflow.backend.diagnostics import Diagnostics, diagnose
 from openworkflow.backend.enqueuing import IDEMPOTENCY_PERIOD, Enqueuing
 from openworkflow.backend.failures import DRIVER_ERRORS, ConnectionLost, as_backend_error
+from openworkflow.backend.filtering import Filtering
 from openworkflow.backend.ledger import Ledger, Loss, MigrationState, look
 from openworkflow.backend.liveness import SCAN_SECONDS
 from openworkflow.backend.messages import Messages
 from openworkflow.backend.migrations import Migration
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.notifications import Listener
+from openworkflow.backend.pausing import Pauses
 from openworkflow.backend.pruning import pruned
 from openworkflow.backend.records import (
     ClaimedRun,
@@ -54,7 +57,6 @@ __all__ = [
     "WorkerSession",
 ]
 
-_NO_RETRY = "retried; only a failed or canceled run can"
 _WAKE = flush.Shape((Wake,), updates=False, claim=False)
 
 
@@ -82,6 +84,9 @@ class BackendPostgres:
         self.builds = Builds(self._requests.borrow, self._sql, namespace.id)
         self.messages = Messages(self._requests, dsn, self._sql, namespace.id)
         self.schedules = Schedules(self._requests.borrow, self._sql, namespace)
+        self.filtering = Filtering(self._requests, self._sql, namespace)
+        self.pauses = Pauses(self._requests, self._sql, namespace)
+        self.control = Control(self._requests, self._sql, namespace, self._existing)
         self._enqueuing = Enqueuing(self._requests, dsn, self._sql, namespace)
         self._closers: list[Callable[[], Awaitable[object]]] = []
 
@@ -221,19 +226,8 @@ class BackendPostgres:
         return run
 
     async def retry_workflow_run(self, run_id: UUID) -> WorkflowRun:
-        """Make a failed or canceled run pending again; what its steps recorded stays.
-
-        Its attempts, crashes and deadline are forgotten. Raises RunNotFound or InvalidRunState.
-        """
-        before = await self._existing(run_id)
-        if before.status not in (RunStatus.FAILED, RunStatus.CANCELED):
-            raise InvalidRunState(run_id, before.status, _NO_RETRY)
-        # Of the claim that was seen, so that a try whose answer was lost is not made twice.
-        rows = await self._fetch(
-            self._sql["retry_workflow_run"],
-            *(self.namespace_id, run_id, self._namespace.work_channel, before.claim_no),
-        )
-        return as_run(rows[0]) if rows else await self._existing(run_id)
+        """See Control.retry."""
+        return await self.control.retry(run_id)
 
     async def wake_workflow_run(self, run_id: UUID) -> bool:
         """Say that something has happened which this run may wait for.

@@ -85,11 +85,12 @@ class Creation:
         rows = await connection.fetch(
             self._sql["create_workflow_runs"],
             self._namespace_id,
-            *kind_of(runs[0]),
+            *kind_of(runs[0])[:-1],
             ids,
             [run.input for run in runs],
             [run.idempotency_key for run in runs],
             channel,
+            runs[0].tags,
         )
         return {row["id"] for row in rows}
 
@@ -129,4 +130,5 @@ def kind_of(run: NewRun) -> tuple[Any, ...]:
         run.delay,
         run.deadline_at,
         run.deadline,
+        run.tags,
     )

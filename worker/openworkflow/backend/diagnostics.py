@@ -19,6 +19,7 @@ _NEEDED = (
     *(f"workflow_messages {word}" for word in ("SELECT", "INSERT", "DELETE")),
     *(f"workflow_subscriptions {word}" for word in ("SELECT", "INSERT", "UPDATE")),
     *(f"workflow_schedules {word}" for word in ("SELECT", "INSERT", "UPDATE", "DELETE")),
+    "workflow_pauses SELECT",
 )
 """What a worker's role may do; the same as in `sql/security/grants.sql`."""
 
@@ -31,6 +32,18 @@ class Violation:
     rows: int
     run_id: UUID
     """One of the runs concerned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    """Due runs of a workflow that no worker serves."""
+
+    workflow_name: str
+    version: str
+    """"" for none."""
+    runs: int
+    oldest: float
+    """Seconds that the first of them has been due."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +77,8 @@ class Diagnostics:
     """Schedules whose next run has been due for more than a minute, or is gone."""
     bad_schedules: list[str]
     """Schedules that cannot be computed here, each with why."""
+    unserved: list[Unserved]
+    """Due runs that no worker says it serves; none where no worker says anything."""
 
 
 async def diagnose(
@@ -81,7 +96,7 @@ async def diagnose(
     (server,) = await fetch(queries["diagnose_server"], quoted(schema), list(_NEEDED), names)
     middle = before + (datetime.now(UTC) - before) / 2
     (runs,) = await fetch(queries["diagnose_runs"], namespace_id)
-    broken = await fetch(queries["check_invariants"])
+    unserved = await fetch(queries["diagnose_unserved"], namespace_id)
     schedules = await fetch(queries["diagnose_schedules"], namespace_id)
     return Diagnostics(
         server_version=server["server_version"],
@@ -102,9 +117,10 @@ async def diagnose(
         expired_leases=runs["expired_leases"],
         oldest_expired_lease=runs["oldest_expired_lease"],
         oldest_due_run=runs["oldest_due_run"],
-        violations=[Violation(row["invariant"], row["rows"], row["run_id"]) for row in broken],
+        violations=[Violation(**row) for row in await fetch(queries["check_invariants"])],
         late_schedules=[row["name"] for row in schedules if row["is_late"]],
         bad_schedules=[bad for row in schedules if (bad := _cannot_be_computed(row))],
+        unserved=[Unserved(**row) for row in unserved],
     )
 
 

@@ -242,6 +242,7 @@ def _blocks(queries: Mapping[str, str], shape: Shape) -> Iterator[str]:
 
 def _arms(queries: Mapping[str, str], shape: Shape) -> Iterator[str]:
     yield queries["claim_route"]
+    yield queries["claim_pauses"]
     for place, arm in enumerate(ARMS):
         where = [queries[arm.where], *([queries["claim_spared"]] * shape.spares)]
         yield _arm(queries, place).replace("{where}", " and ".join(where))

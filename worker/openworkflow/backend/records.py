@@ -63,6 +63,8 @@ class NewRun(NamedTuple):
     config: str = "{}"
     id: UUID | None = None
     """A new UUIDv7 if None."""
+    tags: str | None = None
+    """JSON text of an object of texts."""
 
 
 def claim_key(name: str, version: str) -> str:

@@ -22,6 +22,7 @@ GUARDED = (
     "workflow_messages",
     "workflow_subscriptions",
     "workflow_schedules",
+    "workflow_pauses",
     "step_attempts",
     REGISTER,
 )

@@ -18,7 +18,7 @@ from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
 M = TypeVar("M", bound=StrEnum)
 
-_JSON_COLUMNS = ("config", "context", "input", "output", "error")
+_JSON_COLUMNS = ("config", "context", "input", "output", "error", "pause", "tags")
 _RUN_COLUMNS = [field.name for field in fields(WorkflowRun)]
 _STEP_COLUMNS = [field.name for field in fields(StepAttempt)]
 
@@ -70,11 +70,11 @@ def _decoded(row: asyncpg.Record, columns: Sequence[str]) -> dict[str, Any]:
     values = {column: row[column] for column in columns}
     for column in _JSON_COLUMNS:
         if values.get(column) is not None:
-            values[column] = _json(values[column])
+            values[column] = as_json(values[column])
     return values
 
 
-def _json(text: str) -> Any:
+def as_json(text: str) -> Any:
     """The value; the text itself where Python cannot hold it, such as a number of 5,000 digits."""
     try:
         return json.loads(text)

@@ -1,5 +1,6 @@
 """`openworkflow doctor`: is everything as it should be, and if not, what to do."""
 
+import shlex
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ def judge(facts: Diagnostics) -> Iterator[Finding]:
     yield _leases(facts)
     yield _due_runs(facts)
     yield _schedules(facts)
+    yield from _unserved(facts)
     for violation in facts.violations:
         yield Finding(
             "tables",
@@ -219,3 +221,19 @@ def _schedules(facts: Diagnostics) -> Finding:
             "more: openworkflow schedules delete",
         )
     return Finding("schedules", "ok", "none is late")
+
+
+def _unserved(facts: Diagnostics) -> Iterator[Finding]:
+    """A name with a slip of the pen in it waits for ever."""
+    for each in facts.unserved:
+        version = f" with version {each.version!r}" if each.version else ""
+        yield Finding(
+            "unserved",
+            "problem" if each.oldest >= LATE_SECONDS else "warning",
+            f"no worker serves {each.workflow_name!r}{version}: {each.runs} due, the first for "
+            f"{each.oldest:.0f} s",
+            "a misspelt name, or a worker that is missing? openworkflow runs explain, of one of: "
+            f"openworkflow runs list --workflow {shlex.quote(each.workflow_name)}",
+        )
+    if not facts.unserved:
+        yield Finding("unserved", "ok", "no due run is one that no worker serves")

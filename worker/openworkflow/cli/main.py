@@ -13,6 +13,7 @@ from openworkflow.cli.dev import dev
 from openworkflow.cli.doctor import doctor
 from openworkflow.cli.init import init
 from openworkflow.cli.migrate import migrate
+from openworkflow.cli.pauses import pause, pauses, resume
 from openworkflow.cli.prune import prune
 from openworkflow.cli.render import say
 from openworkflow.cli.replay_check import replay_check
@@ -48,8 +49,11 @@ for _command in (
     doctor,
     init,
     migrate,
+    pause,
+    pauses,
     prune,
     replay_check,
+    resume,
     run,
     runs,
     schedules,

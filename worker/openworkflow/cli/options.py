@@ -1,6 +1,7 @@
 """What commands share: which database, which namespace, and JSON for scripts."""
 
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,6 +13,7 @@ import uvloop
 
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.backend.url import parse
+from openworkflow.client import OpenWorkflow
 from openworkflow.core.duration import parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.settings import Settings
@@ -88,6 +90,24 @@ def database(url: str | None, namespace: str | None, schema: str | None) -> Data
 def run_async(operation: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine to its end."""
     return uvloop.run(operation)
+
+
+async def with_client(where: Database, method: str, /, *arguments: Any, **options: Any) -> Any:
+    """What a method of the client returns."""
+    async with where.connect(migrate=False) as backend:
+        return await getattr(OpenWorkflow(backend), method)(*arguments, **options)
+
+
+def parse_json(option: str, text: str | None) -> Any:
+    """The value of an option that is JSON; None without one."""
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise click.UsageError(
+            f"{option} is not JSON ({error}); in a shell, quote it: {option} '{{\"id\": 1}}'"
+        ) from None
 
 
 class RunId(click.ParamType[UUID]):

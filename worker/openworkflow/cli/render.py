@@ -16,11 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from openworkflow.backend.builds import Build
+from openworkflow.backend.pausing import Pause
 from openworkflow.client import RunDetails
 from openworkflow.core.failure import Failure
 from openworkflow.core.printable import printable, printable_json
 from openworkflow.core.schedule import Schedule
-from openworkflow.core.step_attempt import StepKind, StepStatus
+from openworkflow.core.step_attempt import StepAttempt, StepKind, StepStatus
 from openworkflow.core.workflow_run import WorkflowRun
 
 ID_WIDTH = 36
@@ -169,6 +170,18 @@ def _next(schedule: Schedule) -> str:
     return "not declared" if schedule.retired_at is not None else when(schedule.next_at)
 
 
+def pauses_table(pauses: Iterable[Pause]) -> Table:
+    """A line for each pause."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("WORKFLOW", "RUNS", "SINCE", "BY", "REASON"):
+        table.add_column(heading, overflow="fold")
+    for each in pauses:
+        name = each.workflow_name or "(all)"
+        since = when(each.paused_at)
+        table.add_row(name, str(each.runs), since, each.paused_by or "", each.reason or "")
+    return table
+
+
 def details(found: RunDetails) -> Iterable[Any]:
     """A run and the timeline of its steps."""
     run = found.run
@@ -182,6 +195,9 @@ def details(found: RunDetails) -> Iterable[Any]:
         ("due again" if run.status == "pending" else "finished", _end(run)),
         ("waits for", _waits(found)),
         ("deadline", when(run.deadline_at)),
+        ("paused", _pause(run)),
+        ("tags", "" if run.tags is None else printable_json(run.tags)),
+        ("forked from", "" if run.forked_from is None else str(run.forked_from)),
         ("worker", run.worker_id or ""),
         (
             "schedule",
@@ -215,12 +231,17 @@ def _timeline(found: RunDetails) -> Table:
             each.step_name,
             each.kind,
             str(each.attempt),
-            status(each.status),
+            status(_step_status(each)),
             duration(found.run.created_at, each.created_at),
             duration(each.created_at, each.completed_at),
             result if len(result) <= SHOWN_RESULT else result[: SHOWN_RESULT - 1] + "…",
         )
     return table
+
+
+def _step_status(step: StepAttempt) -> str:
+    """A row that a retry from an earlier step has left behind is there to be seen, and no more."""
+    return "discarded" if step.claim_no < 0 else step.status
 
 
 def when(moment: datetime | None) -> str:
@@ -242,6 +263,13 @@ def duration(start: datetime | None, end: datetime | None) -> str:
 
 def _versioned(run: WorkflowRun) -> str:
     return run.workflow_name + (f" ({run.version})" if run.version else "")
+
+
+def _pause(run: WorkflowRun) -> str:
+    """That it is held back; `runs explain` says by whom and why, its workflow's pause as well."""
+    if not run.paused or run.status.finished:
+        return ""
+    return "yes" if run.due_at is None else f"yes; it would be due {when(run.due_at)}"
 
 
 def _end(run: WorkflowRun) -> str:

@@ -1,6 +1,5 @@
 """`openworkflow run`: start a run, and wait for it if asked."""
 
-import json
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +11,7 @@ from openworkflow.cli.options import (
     database,
     database_options,
     json_option,
+    parse_json,
     run_async,
 )
 from openworkflow.cli.render import as_json as print_json
@@ -28,6 +28,7 @@ from openworkflow.core.workflow import Workflow
 @click.option("--key", help="Idempotency key: the same one again within 24 h is the same run.")
 @click.option("--delay", type=DurationText(), help="Start so much later, such as 10m.")
 @click.option("--deadline", type=DurationText(), help="Fail the run if it takes longer.")
+@click.option("--tag", "tags", metavar="NAME=VALUE", multiple=True, help="To find it by.")
 @click.option("--wait", is_flag=True, help="Wait for the run to end, and print its result.")
 @click.option("--timeout", type=DurationText(), help="Wait no longer than this.")
 @database_options
@@ -39,6 +40,7 @@ def run(
     key: str | None,
     delay: timedelta | None,
     deadline: timedelta | None,
+    tags: tuple[str, ...],
     wait: bool,
     timeout: timedelta | None,
     url: str | None,
@@ -56,6 +58,7 @@ def run(
         "idempotency_key": key,
         "available_at": delay,
         "deadline": deadline,
+        "tags": dict(_tag(tag) for tag in tags),
     }
     run_async(_run(where, _workflow(target), options, wait, timeout, as_json))
 
@@ -101,13 +104,8 @@ def _workflow(target: str) -> Workflow[Any, Any] | str:
     return found[0]
 
 
-def parse_json(option: str, text: str | None) -> Any:
-    """The value that an option gives as JSON; None without one."""
-    if text is None:
-        return None
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise click.UsageError(
-            f"{option} is not JSON ({error}); in a shell, quote it: {option} '{{\"id\": 1}}'"
-        ) from None
+def _tag(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise click.UsageError(f"--tag is NAME=VALUE, such as customer=acme, not {text!r}")
+    return name, value

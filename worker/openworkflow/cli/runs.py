@@ -1,27 +1,29 @@
-"""`openworkflow runs`: look at runs, cancel them, retry them."""
+"""`openworkflow runs`: look at runs, ask why they are not done, cancel them, retry them."""
 
 from typing import Any, TextIO
 from uuid import UUID
 
 import click
 
-from openworkflow.backend.backend import Page, RunFilter
+from openworkflow.backend.backend import RunFilter
 from openworkflow.cli import histories, render
+from openworkflow.cli.bulk import Wish, bulk_options, in_bulk, single
 from openworkflow.cli.options import (
     Database,
     RunId,
     database,
     database_options,
     json_option,
+    parse_json,
     run_async,
+    with_client,
 )
-from openworkflow.client import OpenWorkflow
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
 
 @click.group()
 def runs() -> None:
-    """Look at runs, cancel them, retry them."""
+    """Look at runs, ask why they are not done, cancel them, retry them."""
 
 
 @runs.command("list")
@@ -31,6 +33,7 @@ def runs() -> None:
 @click.option("--worker", "worker_id", help="Only runs that this worker holds.")
 @click.option("--build", "build_id", help="Only runs that this build began.")
 @click.option("--schedule", "schedule_name", help="Only runs that this schedule started.")
+@click.option("--where", help='A filter, such as "status:failed tag.customer:acme started>2h".')
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
 @click.option("--after", "cursor", help="Go on where the page before ended.")
 @database_options
@@ -42,6 +45,7 @@ def list_runs(
     worker_id: str | None,
     build_id: str | None,
     schedule_name: str | None,
+    where: str | None,
     limit: int,
     cursor: str | None,
     url: str | None,
@@ -58,7 +62,13 @@ def list_runs(
         build_id=build_id,
         schedule_name=schedule_name,
     )
-    page = run_async(_list(database(url, namespace, schema), wanted, limit, cursor))
+    if where is not None and wanted != RunFilter():
+        raise click.UsageError("say in --where what the other options say")
+    options = {"limit": limit, "cursor": cursor, "where": where}
+    run_filter = wanted if where is None else None
+    page = run_async(
+        with_client(database(url, namespace, schema), "list_runs", run_filter, **options)
+    )
     if as_json:
         render.as_json({"runs": page.runs, "next": page.next_cursor})
         return
@@ -70,11 +80,6 @@ def list_runs(
         render.say(f"\nmore: --after {page.next_cursor}")
 
 
-async def _list(where: Database, wanted: RunFilter, limit: int, cursor: str | None) -> Page:
-    async with where.connect(migrate=False) as backend:
-        return await OpenWorkflow(backend).list_runs(wanted, limit=limit, cursor=cursor)
-
-
 @runs.command()
 @click.argument("run_id", type=RunId())
 @database_options
@@ -83,7 +88,7 @@ def show(
     run_id: UUID, url: str | None, namespace: str | None, schema: str | None, as_json: bool
 ) -> None:
     """Show a run and the timeline of its steps."""
-    found = run_async(_with_client(database(url, namespace, schema), "get_run", run_id))
+    found = run_async(with_client(database(url, namespace, schema), "get_run", run_id))
     if as_json:
         render.as_json(found)
         return
@@ -95,22 +100,121 @@ def show(
 @click.argument("run_id", type=RunId())
 @database_options
 @json_option
-def cancel(
+def explain(
     run_id: UUID, url: str | None, namespace: str | None, schema: str | None, as_json: bool
 ) -> None:
-    """Cancel a run that has not ended."""
-    _tell(run_async(_with_client(database(url, namespace, schema), "cancel", run_id)), as_json)
+    """Say in one sentence why a run is not done."""
+    told = run_async(with_client(database(url, namespace, schema), "explain", run_id))
+    if as_json:
+        render.as_json(told)
+    else:
+        render.say(f"{told.run_id} is {told.status}: {told.sentence}")
+
+
+@runs.command()
+@click.argument("run_id", type=RunId(), required=False)
+@bulk_options
+@database_options
+@json_option
+def cancel(
+    run_id: UUID | None,
+    wish: Wish,
+    url: str | None,
+    namespace: str | None,
+    schema: str | None,
+    as_json: bool,
+) -> None:
+    """Cancel a run that has not ended, or all that a filter means."""
+    where = database(url, namespace, schema)
+    if single(run_id, wish) is None:
+        in_bulk(where, "cancel", wish, as_json)
+    else:
+        _tell(run_async(with_client(where, "cancel", run_id)), as_json)
+
+
+@runs.command()
+@click.argument("run_id", type=RunId(), required=False)
+@click.option("--from-step", help="From this step on, whatever was recorded; not where it failed.")
+@bulk_options
+@database_options
+@json_option
+def retry(
+    run_id: UUID | None,
+    from_step: str | None,
+    wish: Wish,
+    url: str | None,
+    namespace: str | None,
+    schema: str | None,
+    as_json: bool,
+) -> None:
+    """Start a failed or canceled run again, from the step that failed; or all of a filter."""
+    where = database(url, namespace, schema)
+    if single(run_id, wish) is None:
+        if from_step is not None:
+            raise click.UsageError("--from-step is for one run")
+        in_bulk(where, "retry", wish, as_json)
+    else:
+        _tell(run_async(with_client(where, "retry", run_id, from_step=from_step)), as_json)
+
+
+@runs.command()
+@bulk_options
+@database_options
+@json_option
+def delete(
+    wish: Wish, url: str | None, namespace: str | None, schema: str | None, as_json: bool
+) -> None:
+    """Delete the runs of a filter that have ended, with their steps."""
+    single(None, wish)
+    in_bulk(database(url, namespace, schema), "delete", wish, as_json)
 
 
 @runs.command()
 @click.argument("run_id", type=RunId())
+@click.option("--from-step", help="The first step to be done anew. [default: the last recorded]")
+@click.option("--input", "-i", "text", help="Another input, as JSON.")
+@click.option(
+    "--result",
+    "results",
+    metavar="STEP=JSON",
+    multiple=True,
+    help="Go on as if the step had returned this; may be given again.",
+)
+@click.option("--version", help="Another version of the workflow.")
+@click.option("--build", help="Bind the new run to this build.")
 @database_options
 @json_option
-def retry(
-    run_id: UUID, url: str | None, namespace: str | None, schema: str | None, as_json: bool
+def fork(
+    run_id: UUID,
+    from_step: str | None,
+    text: str | None,
+    results: tuple[str, ...],
+    version: str | None,
+    build: str | None,
+    url: str | None,
+    namespace: str | None,
+    schema: str | None,
+    as_json: bool,
 ) -> None:
-    """Start a failed or canceled run again, from the step that failed."""
-    _tell(run_async(_with_client(database(url, namespace, schema), "retry", run_id)), as_json)
+    """Start a new run with the history of another up to a step, and print its id."""
+    options: dict[str, Any] = {"from_step": from_step, "build": build}
+    if text is not None:
+        options["input"] = parse_json("--input", text)
+    if version is not None:
+        options["version"] = version
+    options["results"] = dict(_result(each) for each in results)
+    handle = run_async(with_client(database(url, namespace, schema), "fork", run_id, **options))
+    if as_json:
+        render.as_json({"id": handle.id, "forked_from": run_id})
+    else:
+        render.say(str(handle.id))
+
+
+def _result(text: str) -> tuple[str, Any]:
+    step, sign, value = text.partition("=")
+    if not sign:
+        raise click.UsageError(f"--result is STEP=JSON, such as 'charge=\"receipt-1\"', not {text}")
+    return step, parse_json("--result", value)
 
 
 @runs.command()
@@ -150,11 +254,6 @@ async def _export(
             output.write(histories.line_of(run) + "\n")
             written += 1
     return written
-
-
-async def _with_client(where: Database, method: str, run_id: UUID) -> Any:
-    async with where.connect(migrate=False) as backend:
-        return await getattr(OpenWorkflow(backend), method)(run_id)
 
 
 def _tell(run: WorkflowRun, json_wanted: bool) -> None:

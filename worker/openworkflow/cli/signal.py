@@ -13,9 +13,9 @@ from openworkflow.cli.options import (
     database,
     database_options,
     json_option,
+    parse_json,
     run_async,
 )
-from openworkflow.cli.run import parse_json
 from openworkflow.client import OpenWorkflow
 
 

@@ -1,12 +1,16 @@
-"""The client: start runs, wait for their results, look at them, cancel and retry them."""
+"""The client: start runs, wait for their results, look at them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, Unpack, overload
 from uuid import UUID
 
 from openworkflow.backend.backend import BackendPostgres, CreatedRun, Page, RunFilter
+from openworkflow.client import repairs
+from openworkflow.client.control import RunControl
 from openworkflow.client.handle import RunDetails, RunHandle
 from openworkflow.client.looks import looks_of
+from openworkflow.client.misspellings import Misspellings
+from openworkflow.client.repairs import UNCHANGED
 from openworkflow.client.request import (
     ManyRunsOptions,
     Request,
@@ -21,8 +25,9 @@ from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import (
     ConfigurationError,
     ResultTimeout,
-    RunNotFound,
 )
+from openworkflow.core.explanation import Explanation, explain
+from openworkflow.core.filters import parse_filter
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, codec_for
 from openworkflow.core.workflow import Workflow
 from openworkflow.core.workflow_run import WorkflowRun
@@ -33,7 +38,7 @@ I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
 
 
-class OpenWorkflow:
+class OpenWorkflow(RunControl):
     """Starts and follows runs in the namespace of `backend`.
 
     `payload_limit` is the most bytes of JSON an input or result may have.
@@ -42,7 +47,9 @@ class OpenWorkflow:
     def __init__(
         self, backend: BackendPostgres, *, payload_limit: int = DEFAULT_PAYLOAD_LIMIT
     ) -> None:
-        self._backend, self._payload_limit = backend, payload_limit
+        super().__init__(backend)
+        self._payload_limit = payload_limit
+        self._misspellings = Misspellings(lambda: backend.control.served())
 
     @overload
     async def run_workflow(
@@ -62,7 +69,8 @@ class OpenWorkflow:
     ) -> RunHandle[Any]:
         """Start one run; it exists once this returns.
 
-        A workflow whose code is elsewhere is given by name (and `version`). A second call with the
+        A workflow whose code is elsewhere is given by name (and `version`); one that no worker
+        serves is a warning in the log, with the names that are served. A second call with the
         same `idempotency_key` within 24 h returns the first run. `available_at` is a time, or a
         delay from now; `deadline` likewise. With `connection`, an asyncpg connection of yours in a
         transaction, the run exists if and only if that transaction commits.
@@ -109,22 +117,32 @@ class OpenWorkflow:
             self, run_id, codec_for(Any) if workflow is None else workflow.output_codec
         )
 
-    async def get_workflow_run(self, run_id: UUID) -> WorkflowRun:
-        """A run as it is now. Raises RunNotFound."""
-        run = await self._backend.get_workflow_run(run_id)
-        if run is None:
-            raise RunNotFound(run_id)
-        return run
-
     async def get_run(self, run_id: UUID) -> RunDetails:
         """A run with its step history. Raises RunNotFound."""
         run = await self.get_workflow_run(run_id)
         return RunDetails(run, await self._backend.list_step_attempts(run_id))
 
+    async def explain(self, run_id: UUID) -> Explanation:
+        """Why a run is not done: in one sentence, and as data. Raises RunNotFound."""
+        return explain(await self._backend.control.situation(run_id))
+
     async def list_runs(
-        self, run_filter: RunFilter | None = None, *, limit: int = 50, cursor: str | None = None
+        self,
+        run_filter: RunFilter | None = None,
+        *,
+        where: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
     ) -> Page:
-        """A page of runs, newest first; `cursor` is the `next_cursor` of the page before."""
+        """A page of runs, newest first; `cursor` is the `next_cursor` of the page before.
+
+        `where` is a filter as text, such as "status:failed tag.customer:acme started>2h". Raises
+        ConfigurationError.
+        """
+        if where is not None:
+            if run_filter is not None:
+                raise ConfigurationError("give a run_filter or where, not both")
+            return await self._backend.filtering.page(parse_filter(where), limit, cursor)
         return await self._backend.list_workflow_runs(run_filter, limit, cursor)
 
     @property
@@ -132,19 +150,37 @@ class OpenWorkflow:
         """Workflows that run again and again."""
         return ScheduleClient(self._backend.schedules, self._payload_limit, self.handle)
 
-    async def cancel(self, run_id: UUID) -> WorkflowRun:
-        """Cancel a run. Its async code hears at once; a thread is left to end, in vain.
+    async def fork(
+        self,
+        run_id: UUID,
+        *,
+        from_step: str | None = None,
+        input: Any = UNCHANGED,
+        results: Mapping[str, Any] | None = None,
+        version: str | None = UNCHANGED,
+        build: str | None = None,
+    ) -> RunHandle[Any]:
+        """Start a new run with the history of another, whatever that comes to, up to a step.
 
-        Raises RunNotFound, or InvalidRunState if it has succeeded or failed.
+        The results that came before `from_step`, by default the last recorded step, are those of
+        the other run; that step and all after it are done anew. `results` take the place of
+        recorded ones, by step: `results={"charge": "receipt-1"}` keeps all up to that step, and
+        goes on as if it had returned this. The new run has the other's input, version and tags
+        unless others are given, is bound to a `build` only if you name one, and says by
+        `forked_from` where it is from. Raises RunNotFound, SerializationError, or
+        ConfigurationError for a step that was not recorded.
         """
-        return await self._backend.cancel_workflow_run(run_id)
-
-    async def retry(self, run_id: UUID) -> WorkflowRun:
-        """Start a failed or canceled run again, from the step that failed.
-
-        Raises RunNotFound or InvalidRunState.
-        """
-        return await self._backend.retry_workflow_run(run_id)
+        forked = await repairs.fork(
+            self._backend,
+            run_id,
+            from_step,
+            input=input,
+            results=results,
+            version=version,
+            build=build,
+            limit=self._payload_limit,
+        )
+        return RunHandle(self, forked.id, codec_for(Any), created=True)
 
     @overload
     async def signal(
@@ -224,6 +260,8 @@ class OpenWorkflow:
         created = await self._backend.create_workflow_runs(
             runs, connection=options.get("connection")
         )
+        if isinstance(workflow, str):
+            await self._misspellings.warn(workflow, options.get("version"))
         return [self._handle(workflow, each) for each in created]
 
     def _handle(self, workflow: Workflow[I, O] | str, created: CreatedRun) -> RunHandle[O]:

@@ -7,6 +7,7 @@ from uuid import UUID
 from openworkflow.client.request import Sending
 from openworkflow.core.duration import Duration
 from openworkflow.core.errors import WorkflowCanceled, WorkflowFailed
+from openworkflow.core.explanation import Explanation
 from openworkflow.core.failure import Failure
 from openworkflow.core.serialization import Codec
 from openworkflow.core.step_attempt import StepAttempt
@@ -45,6 +46,10 @@ class RunHandle(Generic[O]):
     async def status(self) -> RunStatus:
         """Where the run stands. Raises RunNotFound."""
         return (await self.run()).status
+
+    async def explain(self) -> Explanation:
+        """Why the run is not done. Raises RunNotFound."""
+        return await self._ow.explain(self.id)
 
     async def cancel(self) -> None:
         """See OpenWorkflow.cancel."""

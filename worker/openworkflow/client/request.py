@@ -10,6 +10,7 @@ from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import KEY_LIMIT, NAME_LIMIT, storable_text
 from openworkflow.core.serialization import codec_for
+from openworkflow.core.tags import encode_tags
 from openworkflow.core.workflow import Workflow
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class SharedOptions(TypedDict, total=False):
     """When it may start; by default at once."""
     deadline: Moment | None
     """When it is failed unless it has ended; by default as the workflow says."""
+    tags: Mapping[str, str] | None
+    """Names and texts by which people find the run; see core/tags.py for what they may be."""
     connection: "asyncpg.Connection[Any] | None"
     """A connection of yours, in a transaction with which the run comes into being, or does not."""
 
@@ -87,12 +90,14 @@ class Request:
         at, delay = _moment("available_at", self.options.get("available_at"))
         deadline_at, deadline_in = _moment("deadline", deadline)
         _check_order(at, delay, deadline_at, deadline_in)
+        tags = encode_tags(self.options.get("tags"))
         rows = []
         for value, key in zip(inputs, keys, strict=True):
             if key is not None:
                 storable_text("idempotency_key", key, KEY_LIMIT)
             text = self._encode(value)
-            rows.append(NewRun(name, version, text, key, at, delay, deadline_at, deadline_in))
+            new = NewRun(name, version, text, key, at, delay, deadline_at, deadline_in, tags=tags)
+            rows.append(new)
         return rows
 
     def _identity(self) -> tuple[str, str | None, Moment | None]:

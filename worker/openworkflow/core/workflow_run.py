@@ -73,3 +73,13 @@ class WorkflowRun:
     """The schedule that started it."""
     scheduled_for: datetime | None = None
     """The instant of that schedule which it is for."""
+    forked_from: UUID | None = None
+    """The run whose history it began with."""
+    paused: bool = False
+    """Whether somebody holds it back."""
+    due_at: datetime | None = None
+    """When a paused run that waits would be due."""
+    pause: Any = None
+    """Of a run that was paused by itself: {"by": …, "reason": …, "at": …}."""
+    tags: dict[str, str] | None = None
+    """None without tags."""

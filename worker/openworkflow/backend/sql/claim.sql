@@ -16,14 +16,30 @@ route as (
 )
 
 
+-- name: claim_pauses
+-- The workflows that are paused, '' for all. Locked, so that a resume waits until what is set aside
+-- here is there to be seen.
+pauses as (
+    select workflow_name
+      from {schema}.workflow_pauses
+     where namespace_id = :namespace_id
+       for share
+)
+
+
+-- name: claim_held
+-- Whether a run is to be set aside, and not to be executed.
+(paused or exists (select from pauses where pauses.workflow_name in ('', run.workflow_name)))
+
+
 -- name: claim_lease_arm
 -- Runs whose lease ran out: no more of them than workers had slots, whatever they are.
 -- A workflow is served if its name and version, joined by a separator, are among :claim_keys.
 -- A number that cannot be counted on would fail the claim, of this and of every other run.
 -- now() is when the statement began: a claim that had to wait finds fewer leases expired, not more.
 {arm} as (
-    select id, available_at, true as recovered
-      from {schema}.workflow_runs
+    select id, available_at, true as recovered, {claim_held} as held
+      from {schema}.workflow_runs run
      where namespace_id = :namespace_id and available_at <= now()
        and workflow_name || chr(31) || coalesce(version, '') = any (:claim_keys::text[])
        and claim_no < 2147483647
@@ -40,7 +56,7 @@ route as (
 -- if that leaves something to take: no walk locks what is not taken, but for its first run. That
 -- one is locked to find out who comes first, since a run that somebody else holds must not.
 {arm} as (
-    select run.id, run.available_at, false as recovered
+    select run.id, run.available_at, false as recovered, run.held
       from (select served.name, served.version
               from unnest(:served_names::text[], :served_versions::text[])
                    as served (name, version)
@@ -51,8 +67,8 @@ route as (
                                   limit 1
                                     for update skip locked) first
              order by first.available_at) served
-     cross join lateral (select id, available_at
-                           from {schema}.workflow_runs
+     cross join lateral (select id, available_at, {claim_held} as held
+                           from {schema}.workflow_runs run
                           where {claim_walk} and {where}
                           order by available_at
                           limit {limit}
@@ -153,11 +169,18 @@ taken as (
                                and attempt.context -> 'interrupted' is null) then 1
                else least(crashes, 2147483646) + 1
            end
-     where id = any (array(select id from taken))
+     where id = any (array(select id from taken where not held))
     -- The input as bytes: one that is no text would fail the statement for all.
     returning id, workflow_name, version, {bytes input} as input,
               claim_no, attempts, crashes, {instant deadline_at} as deadline_at,
               wake_no, history_from
+), shelved as (
+    -- What is paused and came to be due all the same: that of others than flushes, or what was
+    -- begun before the pause. What its worker died of is not known, so that is no crash.
+    update {schema}.workflow_runs run
+       set status = 'pending', worker_id = null, paused = true, available_at = 'infinity',
+           due_at = case when status = 'pending' then available_at else now() end
+     where id = any (array(select id from taken where held))
 ), claim as (
     select now() as claimed_at,
            array(select id from taken) as taken_ids,

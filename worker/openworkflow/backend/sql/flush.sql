@@ -133,6 +133,7 @@ select *
 -- Runs that finish, park, retry or are handed back. A deadline wakes a run that waits.
 -- A run that was woken since its wait began is not parked but due: whichever of the two statements
 -- comes first, the other finds its row as the first one left it.
+-- One that is paused is set aside: due at no time, until it is resumed.
 -- The rows are one or both kinds of the above.
 ended as (
     update {schema}.workflow_runs run
@@ -142,14 +143,9 @@ ended as (
            error = case when ending.status = 'pending'
                         then coalesce(ending.error::jsonb, run.error)
                         else ending.error::jsonb end,
-           available_at = case
-               when ending.status <> 'pending' then run.available_at
-               when run.wake_no > ending.wake_no then now()
-               else least(case when ending.forever then 'infinity'
-                               else coalesce(ending.available_at,
-                                             now() + make_interval(secs => ending.delay),
-                                             now()) end,
-                          run.deadline_at) end,
+           available_at = case when ending.status <> 'pending' then run.available_at
+                               when run.paused then 'infinity' else {ends_due} end,
+           due_at = case when ending.status = 'pending' and run.paused then {ends_due} end,
            completed_at = case when ending.status <> 'pending' then now() end,
            attempts = coalesce(ending.attempts, run.attempts),
            crashes = case when ending.progress then 0 else run.crashes end
@@ -179,6 +175,15 @@ select *
   from unnest(:continuation_run_id::uuid[], :continuation_claim_no::int[],
               :continuation_input::text[])
        as continuation (run_id, claim_no, input)
+
+
+-- name: ends_due
+case when run.wake_no > ending.wake_no then now()
+                else least(case when ending.forever then 'infinity'
+                                else coalesce(ending.available_at,
+                                              now() + make_interval(secs => ending.delay),
+                                              now()) end,
+                           run.deadline_at) end
 
 
 -- name: flush_continuations
@@ -247,8 +252,10 @@ select run_id from unnest(:wake_run_id::uuid[]) as wake (run_id)
 woken as (
     update {schema}.workflow_runs
        set wake_no = wake_no + 1,
-           available_at = case when status = 'pending' and claim_no > 0
-                               then least(available_at, now()) else available_at end
+           available_at = case when status = 'pending' and claim_no > 0 and not paused
+                               then least(available_at, now()) else available_at end,
+           due_at = case when status = 'pending' and claim_no > 0 and paused
+                         then least(due_at, now()) else due_at end
      where id = any (array({rows}))
        and namespace_id || '' = :namespace_id and completed_at is null {in_turn}
     returning id, status

@@ -1,5 +1,5 @@
 -- Signals: how they are sent, and how those who wait for them hear of them. What a message sets in
--- motion is in the triggers of migration 0007, since anybody may insert one.
+-- motion is in the triggers of migrations 0007 and 0009, since anybody may insert one.
 --
 -- A message is taken by the row of a step attempt that names it. That row is the only mark, so that
 -- there is one writer, whose fence is that of every other step.

@@ -58,13 +58,15 @@ select extract(epoch from now() - {instant expired_lease})::float8 as oldest_exp
 
 
 -- name: diagnose_schedules
--- The schedules that are to run, and whether their next run is overdue or gone.
+-- The schedules that are to run, and whether their next run is overdue or gone; one that somebody
+-- holds back is neither.
 select name, cron, time_zone,
-       not exists (select from {schema}.workflow_runs run
-                    where run.id = schedule.next_run_id and run.completed_at is null)
-       or extract(epoch from now() - next_at) - jitter_seconds > 60 as is_late
+       run.id is null
+       or not run.paused and extract(epoch from now() - next_at) - jitter_seconds > 60 as is_late
   from {schema}.workflow_schedules schedule
- where namespace_id = $1 and paused_at is null and retired_at is null
+  left join {schema}.workflow_runs run
+    on run.id = schedule.next_run_id and run.completed_at is null
+ where schedule.namespace_id = $1 and paused_at is null and retired_at is null
  order by name;
 
 
@@ -87,6 +89,13 @@ with broken as (
     select 'a run has one of the five statuses', id
       from {schema}.workflow_runs
      where status not in ('pending', 'running', 'succeeded', 'failed', 'canceled')
+    union all
+    select 'a paused run is held by a pause', id
+      from {schema}.workflow_runs run
+     where paused and pause is null and completed_at is null
+       and not exists (select from {schema}.workflow_pauses held
+                        where held.namespace_id = run.namespace_id
+                          and held.workflow_name in ('', run.workflow_name))
     union all
     select 'a step attempt has completed_at if and only if it has ended', workflow_run_id
       from {schema}.step_attempts

@@ -126,6 +126,8 @@ select id
 -- The runs $4 of the schedules $2, at the instants $5, due at $6 or at no time. Each is made of the
 -- run $3 where there is one, which the caller holds locked. One that was there already is left as
 -- it is, and is missing in the answer. $7 is the channel of the workers.
+-- A run that is moved may become one of another workflow: it keeps a pause of its own, and heeds
+-- that of its workflow when it is claimed, as one that is inserted.
 with wish as (
     select wish.*, schedule.workflow_name, schedule.version, schedule.input
       from unnest($2::text[], $3::uuid[], $4::uuid[], $5::timestamptz[], $6::timestamptz[])
@@ -136,7 +138,11 @@ with wish as (
     update {schema}.workflow_runs run
        set id = wish.id, workflow_name = wish.workflow_name, version = wish.version,
            input = wish.input, scheduled_for = wish.scheduled_for, status = 'pending',
-           worker_id = null, available_at = coalesce(wish.available_at, 'infinity'),
+           worker_id = null, paused = run.pause is not null,
+           available_at = case when run.pause is null then coalesce(wish.available_at, 'infinity')
+                               else 'infinity' end,
+           due_at = case when run.pause is not null
+                         then coalesce(wish.available_at, 'infinity') end,
            created_at = now(), started_at = null, deadline_at = null,
            attempts = 0, crashes = 0, build_id = null, pinned = false
       from wish
@@ -197,7 +203,8 @@ update {schema}.workflow_runs
 -- Queued runs whose turn has come. $3 is the channel of the workers.
 with released as (
     update {schema}.workflow_runs
-       set available_at = now()
+       set available_at = case when paused then 'infinity' else now() end,
+           due_at = case when paused then now() end
      where id = any ($2::uuid[]) and namespace_id || '' = $1 and status = 'pending'
     returning id
 )
@@ -227,9 +234,12 @@ select name
 
 
 -- name: count_late_schedules
--- Occurrences that have been due for more than a minute, and how long the oldest has.
+-- Occurrences that have been due for more than a minute, and how long the oldest has; but for those
+-- that somebody holds back.
 select count(*) as schedules,
        coalesce(max(extract(epoch from now() - next_at) - jitter_seconds), 0)::float8 as seconds
-  from {schema}.workflow_schedules
+  from {schema}.workflow_schedules schedule
  where namespace_id = $1 and paused_at is null and retired_at is null
-   and extract(epoch from now() - next_at) - jitter_seconds > 60;
+   and extract(epoch from now() - next_at) - jitter_seconds > 60
+   and not exists (select from {schema}.workflow_runs run
+                    where run.id = schedule.next_run_id and paused);

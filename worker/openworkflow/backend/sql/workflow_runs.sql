@@ -11,14 +11,25 @@
 -- name: create_workflow_runs
 -- Many runs of a kind in one statement. A run whose idempotency key is taken is left out of the
 -- answer. $12 is the channel of the workers, NULL where they are to be told later.
-with created as (
+-- Where their workflow is paused they are set aside; a resume waits until they are there to be seen.
+with pauses as (
+    select from {schema}.workflow_pauses
+     where namespace_id = $1 and workflow_name in ('', $2)
+       for share
+), due as (
+    select coalesce($5::timestamptz, now() + coalesce($6::interval, interval '0')) as due,
+           exists (select from pauses) as held
+), created as (
     insert into {schema}.workflow_runs
         (id, namespace_id, workflow_name, version, status, config, input,
-         available_at, deadline_at, idempotency_key)
+         available_at, deadline_at, idempotency_key, paused, due_at, tags)
     select id, $1, $2, $3, 'pending', $4::text::jsonb, input::jsonb,
-           coalesce($5::timestamptz, now() + coalesce($6::interval, interval '0')),
+           case when (select held from due) then 'infinity' else (select due from due) end,
            coalesce($7::timestamptz, now() + $8::interval),
-           idempotency_key
+           idempotency_key,
+           (select held from due),
+           case when (select held from due) then (select due from due) end,
+           $13::text::jsonb
       from unnest($9::uuid[], $10::text[], $11::text[]) as run (id, input, idempotency_key)
     on conflict (namespace_id, workflow_name, idempotency_key) where idempotency_key is not null
        do nothing
@@ -144,40 +155,6 @@ select {run_columns},
   from canceled;
 
 
--- name: retry_workflow_run
--- Back to pending. Recorded successes stay, so the run goes on where it stopped. The steps that
--- the error names, because their failure ended the run, are tried afresh. Older versions named
--- none: then it is those whose retries were spent with no other step begun afterwards.
--- $4 is the claim that ended, so that to repeat this is to do it once.
-with stopped as (
-    select id, claim_no, error -> 'steps' as steps
-      from {schema}.workflow_runs
-     where id = $2 and namespace_id = $1 and status in ('failed', 'canceled') and claim_no = $4
-       for update
-), retried as (
-    update {schema}.workflow_runs run
-       set status = 'pending', worker_id = null, available_at = now(),
-           attempts = 0, crashes = 0, error = null, completed_at = null, deadline_at = null
-      from stopped
-     where run.id = stopped.id
-    returning run.*
-), reopened as (
-    update {schema}.step_attempts attempt
-       set context = (attempt.context - 'final')
-                     || jsonb_build_object('reopened', true, 'reopened_at', stopped.claim_no)
-      from stopped
-     where attempt.workflow_run_id = stopped.id
-       and attempt.status = 'failed' and attempt.context @> '{"final": true}'
-       and case when jsonb_typeof(stopped.steps) = 'array'
-                then stopped.steps ? attempt.step_name
-                else not exists (select from {schema}.step_attempts later
-                                  where later.workflow_run_id = attempt.workflow_run_id
-                                    and later.step_name <> attempt.step_name
-                                    and later.created_at > attempt.completed_at) end
-)
-select {run_columns}, pg_notify($3, '') as workers from retried;
-
-
 -- name: get_workflow_run
 select {run_columns} from {schema}.workflow_runs where id = $2 and namespace_id = $1;
 
@@ -204,7 +181,8 @@ id, namespace_id, workflow_name, version, status, worker_id, config, context, in
        {instant available_at} as available_at, {instant deadline_at} as deadline_at,
        {instant created_at} as created_at, {instant completed_at} as completed_at,
        idempotency_key, claim_no, attempts, crashes, {instant started_at} as started_at,
-       build_id, pinned, schedule_name, {instant scheduled_for} as scheduled_for
+       build_id, pinned, schedule_name, {instant scheduled_for} as scheduled_for,
+       forked_from, paused, {instant due_at} as due_at, pause, tags
 
 
 -- name: list_workflow_runs

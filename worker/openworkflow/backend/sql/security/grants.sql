@@ -25,7 +25,7 @@ grant usage on schema {schema} to {role};
 grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to {role};
 grant select, insert, update, delete
    on {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
-      {schema}.workflow_served, {schema}.workflow_schedules,
+      {schema}.workflow_served, {schema}.workflow_schedules, {schema}.workflow_pauses,
       {schema}.workflow_messages, {schema}.workflow_subscriptions
    to {role};
 
@@ -42,6 +42,7 @@ grant select, insert, update on {schema}.workflow_served to {role};
 grant select, insert, delete on {schema}.workflow_messages to {role};
 grant select, insert, update on {schema}.workflow_subscriptions to {role};
 grant select, insert, update, delete on {schema}.workflow_schedules to {role};
+grant select, update (lock_only) on {schema}.workflow_pauses to {role};
 
 
 -- name: enqueuer
@@ -52,12 +53,13 @@ grant usage on schema {schema} to {role};
 grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to {role};
 grant select (id, namespace_id, workflow_name, status, created_at, idempotency_key),
       insert (id, namespace_id, workflow_name, version, status, config, input,
-              available_at, deadline_at, idempotency_key),
+              available_at, deadline_at, idempotency_key, paused, due_at, tags),
       update (idempotency_key)
    on {schema}.workflow_runs to {role};
 grant select (id, namespace_id, workflow_run_id, name, idempotency_key),
       insert (id, namespace_id, workflow_run_id, name, payload, idempotency_key, expires_at)
    on {schema}.workflow_messages to {role};
+grant select (namespace_id, workflow_name), update (lock_only) on {schema}.workflow_pauses to {role};
 
 
 -- name: reader
@@ -65,7 +67,7 @@ grant usage on schema {schema} to {role};
 grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to {role};
 grant select
    on {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
-      {schema}.workflow_served, {schema}.workflow_schedules,
+      {schema}.workflow_served, {schema}.workflow_schedules, {schema}.workflow_pauses,
       {schema}.workflow_messages, {schema}.workflow_subscriptions
    to {role};
 
@@ -73,7 +75,7 @@ grant select
 -- name: nothing
 revoke all on {schema}.openworkflow_migrations, {schema}.openworkflow_roles,
               {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
-              {schema}.workflow_served, {schema}.workflow_schedules,
+              {schema}.workflow_served, {schema}.workflow_schedules, {schema}.workflow_pauses,
               {schema}.workflow_messages, {schema}.workflow_subscriptions
   from {role};
 
@@ -103,6 +105,9 @@ create policy openworkflow_bound on {schema}.workflow_subscriptions
 create policy openworkflow_bound on {schema}.workflow_schedules
  using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
                          where bound.role_name = current_user));
+create policy openworkflow_bound on {schema}.workflow_pauses
+ using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
+                         where bound.role_name = current_user));
 create policy openworkflow_bound on {schema}.step_attempts
 -- Not `exists`: of that the planner may make a hash of the whole namespace.
  using ((select true from {schema}.workflow_runs run where run.id = workflow_run_id));
@@ -114,6 +119,7 @@ create policy openworkflow_all on {schema}.workflow_served to {all} using (true)
 create policy openworkflow_all on {schema}.workflow_messages to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_subscriptions to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_schedules to {all} using (true);
+create policy openworkflow_all on {schema}.workflow_pauses to {all} using (true);
 create policy openworkflow_all on {schema}.step_attempts to {all} using (true);
 alter table {schema}.workflow_runs enable row level security;
 alter table {schema}.workflow_builds enable row level security;
@@ -121,5 +127,6 @@ alter table {schema}.workflow_served enable row level security;
 alter table {schema}.workflow_messages enable row level security;
 alter table {schema}.workflow_subscriptions enable row level security;
 alter table {schema}.workflow_schedules enable row level security;
+alter table {schema}.workflow_pauses enable row level security;
 alter table {schema}.step_attempts enable row level security;
 alter table {schema}.openworkflow_roles enable row level security;

@@ -1,0 +1,168 @@
+"""Runs that a filter means: listed, counted, and handed out in chunks to whoever acts on them."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from openworkflow.backend.liveness import SCAN_SECONDS
+from openworkflow.backend.namespace import Namespace
+from openworkflow.backend.queries import numbered
+from openworkflow.backend.records import Page
+from openworkflow.backend.requests import Requests
+from openworkflow.backend.rows import as_run, cursor_after, read_cursor
+from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.filters import FIELDS, Kind, Term
+
+Action = Literal["retry", "cancel", "pause", "resume", "delete"]
+
+ACTIONABLE: Mapping[Action, str] = {
+    "retry": "where_retryable",
+    "cancel": "where_unfinished",
+    "pause": "where_pausable",
+    "resume": "where_resumable",
+    "delete": "where_finished",
+}
+"""To which runs an action does anything at all."""
+COLUMNS = {
+    "status": "status",
+    "workflow": "workflow_name",
+    "version": "coalesce(version, '')",
+    "worker": "coalesce(worker_id, '')",
+    "build": "coalesce(build_id, '')",
+    "key": "coalesce(idempotency_key, '')",
+    "error": "coalesce(error ->> 'type', '')",
+    "id": "id",
+    "forked": "forked_from",
+    "created": "created_at",
+    "started": "started_at",
+    "ended": "completed_at",
+    "due": "available_at",
+    "attempts": "attempts",
+    "crashes": "crashes",
+    "paused": "paused",
+}
+_IN_ERROR = "coalesce((error ->> 'type') || ': ' || (error ->> 'message'), error::text, '')"
+_NO_ID = UUID(int=0)
+_ONE_OF = "where_one_of"
+_PARAMETER = re.compile(r"(?<!:):(\w+)")
+
+
+class Filtering:
+    """Finds runs of one namespace by filters."""
+
+    def __init__(
+        self, requests: Requests, queries: Mapping[str, str], namespace: Namespace
+    ) -> None:
+        self._requests, self._sql, self._namespace = requests, queries, namespace
+
+    async def page(self, terms: Sequence[Term], limit: int, cursor: str | None) -> Page:
+        """A page of runs, newest first. Raises ConfigurationError and BackendError."""
+        if limit < 1:
+            raise ConfigurationError(f"limit must be at least 1, not {limit}")
+        at, last = read_cursor(cursor) if cursor else (None, None)
+        rows = await self._ask("where_list", terms, None, at=at, id=last, limit=limit + 1)
+        runs = [as_run(row) for row in rows[:limit]]
+        return Page(runs, cursor_after(runs[-1]) if len(rows) > limit else None)
+
+    async def count(
+        self, terms: Sequence[Term], action: Action | None = None, began: datetime | None = None
+    ) -> int:
+        """How many runs are meant; with an action those to which it does anything."""
+        rows = await self._ask("where_count", terms, action, began=began)
+        return int(rows[0]["count"])
+
+    async def chunk(
+        self,
+        terms: Sequence[Term],
+        action: Action,
+        *,
+        began: datetime,
+        after: UUID | None,
+        limit: int,
+    ) -> list[UUID]:
+        """The next runs for an action that began then, in the order of their ids."""
+        last = _NO_ID if after is None else after
+        rows = await self._ask("where_chunk", terms, action, began=began, id=last, limit=limit)
+        return [row["id"] for row in rows]
+
+    async def delete(self, run_ids: Sequence[UUID]) -> list[UUID]:
+        """Delete those of these runs that have ended; returns which."""
+        sql, ids = self._sql["delete_runs"], list(run_ids)
+        rows = await self._requests.fetch(sql, self._namespace.id, ids, seconds=SCAN_SECONDS)
+        return [row["id"] for row in rows]
+
+    async def _ask(
+        self, block: str, terms: Sequence[Term], action: Action | None, **given: Any
+    ) -> list[Any]:
+        values = {"namespace_id": self._namespace.id, **given}
+        where = " and ".join(["true", *self._conditions(terms, values)])
+        actionable = "true" if action is None else self._sql[ACTIONABLE[action]]
+        text = self._sql[block].replace("{where}", where).replace("{actionable}", actionable)
+        used = [name for name in dict.fromkeys(_PARAMETER.findall(text)) if name in values]
+        arguments = [values[name] for name in used]
+        return await self._requests.fetch(numbered(text, used), *arguments, seconds=SCAN_SECONDS)
+
+    def _conditions(self, terms: Sequence[Term], values: dict[str, Any]) -> Iterator[str]:
+        """The SQL of each term; what it compares with goes into `values`."""
+        for place, term in enumerate(terms):
+            parts = []
+            values |= {f"path_{place}_{each}": key for each, key in enumerate(term.path)}
+            for nth, (block, column, value) in enumerate(_parts(term, place)):
+                values[f"value_{place}_{nth}"] = value
+                sql = self._sql[block].replace(":value", f":value_{place}_{nth}")
+                parts.append(sql.replace("{column}", column))
+            condition = f"({' or '.join(parts)})"
+            # What is not there is not so: an absent value is among those that a negation means.
+            yield f"{condition} is not true" if term.negated else condition
+
+
+def _parts(term: Term, place: int) -> Iterator[tuple[str, str, Any]]:
+    """A term as blocks of which one has to hold, each with its column and value."""
+    column = _column(term, place)
+    kind = FIELDS.get(term.field, Kind.LIKE)
+    if term.operator == "~":
+        found = _IN_ERROR if term.field == "error" else column
+        yield "where_contains", found, [f"%{_escaped(str(value))}%" for value in term.values]
+    elif term.field == "tag":
+        for value in term.values:  # the whole pair, since that is what the index has
+            yield "where_tag", "", json.dumps({term.path[0]: value}, ensure_ascii=False)
+    elif term.field == "error":
+        # The class as people know it, without its module.
+        yield _ONE_OF, f"split_part({column}, ':', 2)", list(term.values)
+    elif kind is Kind.ID:
+        yield "where_id", column, list(term.values)
+    elif kind is Kind.FLAG:
+        yield from (("where_flag", column, value) for value in term.values)
+    elif kind is Kind.NUMBER and term.operator == ":":
+        yield "where_equal", column, list(term.values)
+    elif kind in (Kind.TIME, Kind.NUMBER):
+        for value in term.values:
+            yield _compared(term.operator, value), column, value
+    else:
+        yield _ONE_OF, column, list(term.values)
+
+
+def _compared(operator: str, value: Any) -> str:
+    more = operator == ">"
+    if isinstance(value, timedelta):
+        return "where_older" if more else "where_younger"
+    if isinstance(value, datetime):
+        return "where_after" if more else "where_before"
+    return "where_more" if more else "where_less"
+
+
+def _column(term: Term, place: int) -> str:
+    if term.field == "tag":
+        return f"(tags ->> :path_{place}_0::text)"
+    if term.path:
+        keys = ", ".join(f":path_{place}_{each}::text" for each in range(len(term.path)))
+        return f"({term.field} #>> array[{keys}])"
+    return COLUMNS[term.field]
+
+
+def _escaped(text: str) -> str:
+    """A text in which nothing is a pattern."""
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

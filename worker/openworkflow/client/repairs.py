@@ -1,0 +1,80 @@
+"""Runs that go on from one of their steps: retried in place, or forked as a new run."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from openworkflow.backend.backend import BackendPostgres
+from openworkflow.backend.control import Fork
+from openworkflow.core.errors import ConfigurationError, RunNotFound
+from openworkflow.core.ids import uuid7
+from openworkflow.core.names import NAME_LIMIT, storable_text, valid_build_id
+from openworkflow.core.recorded import RecordedStep
+from openworkflow.core.serialization import codec_for
+from openworkflow.core.workflow_run import WorkflowRun
+from openworkflow.engine.forking import keep
+
+UNCHANGED: Any = object()
+"""Stands for the input, or the version, of the run that is forked."""
+_TRIES = 5
+"""A run that continues as new has another history, which is then looked at."""
+
+
+async def retry_from(backend: BackendPostgres, run_id: UUID, from_step: str) -> WorkflowRun:
+    """See OpenWorkflow.retry."""
+    await backend.control.check_retry(run_id)
+    _, steps = await _history(backend, run_id)
+    return await backend.control.retry(run_id, keep(steps, from_step).rows)
+
+
+async def fork(
+    backend: BackendPostgres,
+    run_id: UUID,
+    from_step: str | None,
+    *,
+    input: Any,
+    results: Mapping[str, Any] | None,
+    version: str | None,
+    build: str | None,
+    limit: int,
+) -> WorkflowRun:
+    """See OpenWorkflow.fork."""
+    codec, forked_id = codec_for(Any), uuid7()
+    if version is not UNCHANGED and version is not None:
+        storable_text("version", version, NAME_LIMIT)
+    texts = {
+        name: codec.encode(value, "result of step", limit, name)
+        for name, value in (results or {}).items()
+    }
+    for _ in range(_TRIES):
+        history_from, steps = await _history(backend, run_id)
+        kept = keep(steps, from_step, texts)
+        forked = await backend.control.fork(
+            run_id,
+            Fork(
+                id=forked_id,
+                history_from=history_from,
+                has_version=version is not UNCHANGED,
+                version=None if version is UNCHANGED else version,
+                has_input=input is not UNCHANGED,
+                input=None if input is UNCHANGED else codec.encode(input, "input", limit),
+                build=None if build is None else valid_build_id(build),
+                rows=kept.rows,
+                overridden=kept.overridden,
+            ),
+        )
+        if forked is not None:
+            return forked
+    raise ConfigurationError(f"workflow run {run_id} continues as new again and again; cancel it")
+
+
+async def _history(backend: BackendPostgres, run_id: UUID) -> tuple[int, list[RecordedStep]]:
+    """Where the history begins, and its rows; if it changes in between, the fork finds out."""
+    history_from = await backend.control.history_from(run_id)
+    if history_from is None:
+        raise RunNotFound(run_id)
+    session = await backend.open_session(connections=1)
+    try:
+        return history_from, (await session.load_histories([run_id]))[run_id]
+    finally:
+        await session.close()

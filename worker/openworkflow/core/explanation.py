@@ -1,0 +1,339 @@
+"""Why a run is not done: one reason, one sentence, and what both follow from. Pure.
+
+What is not known is not said: where no worker has told what it serves, no run is called unserved.
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import MAXYEAR, datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from openworkflow.core.failure import Failure
+from openworkflow.core.step_attempt import StepKind
+from openworkflow.core.workflow_run import RunStatus, WorkflowRun
+
+NEAREST = 3
+"""Names that are offered for one that nobody serves."""
+SHOWN_ERROR = 200
+"""Characters of an error in a sentence."""
+MOST_WAITS = 50
+"""Waits of one run that are told; a run may have thousands."""
+MOST_AHEAD = 1000
+"""Due runs that are counted before this one."""
+
+
+class Reason(StrEnum):
+    """Why a run is not done, or that it is."""
+
+    ENDED = "ended"
+    POISONED = "poisoned"
+    """It has ended: it killed its workers too often."""
+    HELD = "held"
+    """A worker executes it."""
+    LOST = "lost"
+    """Its worker is gone, and nobody has taken it over yet."""
+    PAUSED = "paused"
+    """Somebody holds it back, its workflow or the namespace."""
+    SCHEDULED = "scheduled"
+    """It has not begun, and begins later."""
+    RETRYING = "retrying"
+    """Something failed, and is tried again later."""
+    SLEEPING = "sleeping"
+    WAITING = "waiting"
+    """For something that others do: a signal, a child."""
+    UNSERVED = "unserved"
+    """It is due, and no worker serves its workflow or version."""
+    BUILD = "build"
+    """It is due, and only workers of one build take it."""
+    DUE = "due"
+    """It is due, and a worker that has room takes it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Something of a run that has begun and not ended, or is to be tried again."""
+
+    id: UUID
+    """Of the step attempt; of the run as well, where a step waits for a child."""
+    kind: str
+    """The kind of the step: run, sleep, signal and so on."""
+    name: str
+    """The step's key."""
+    since: datetime
+    until: datetime | None
+    """When it ends by itself; None if something else has to end it."""
+    attempt: int = 1
+    error: Any = None
+    """Of the attempt that failed, as Failure.from_object reads it, if it is to be tried again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A pause that a run is under."""
+
+    subject: str
+    """What is paused: run, workflow or namespace."""
+    by: str | None
+    reason: str | None
+    since: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What workers say that they serve."""
+
+    versions: tuple[tuple[str, str], ...] = ()
+    """Name and version ("" for none) of each."""
+
+    @property
+    def known(self) -> bool:
+        """Whether any worker has told; older ones do not."""
+        return bool(self.versions)
+
+    def serves(self, name: str, version: str | None) -> bool:
+        """Whether some worker takes runs of this."""
+        return (name, version or "") in self.versions
+
+    def complaint(self, name: str, version: str | None) -> str | None:
+        """What is to be said of a workflow that nobody serves; None if somebody may."""
+        if not self.known or self.serves(name, version):
+            return None
+        if others := self.versions_of(name):
+            wanted = f"version {version!r}" if version else "no version"
+            known = ", ".join(repr(v) if v else "none" for v in others)
+            return f"no worker serves workflow {name!r} with {wanted}; there is {known}"
+        near = self.nearest(name)
+        hint = f"; those that are served include {', '.join(map(repr, near))}" if near else ""
+        return f"no worker serves workflow {name!r}{hint}"
+
+    def versions_of(self, name: str) -> list[str]:
+        """The versions of this workflow that are served."""
+        return sorted(version for served, version in self.versions if served == name)
+
+    def nearest(self, name: str) -> tuple[str, ...]:
+        """Names that are served and look like this one."""
+        names = sorted({served for served, _ in self.versions} - {name})
+        return tuple(difflib.get_close_matches(name, names, NEAREST))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What there is to know of a run, all at one moment."""
+
+    run: WorkflowRun
+    now: datetime
+    waits: tuple[Wait, ...] = ()
+    """No more than MOST_WAITS, those that end first."""
+    waits_in_all: int = 0
+    served: Served = Served()
+    ahead: int = 0
+    """Runs of its workflow that are due before it, counted up to MOST_AHEAD."""
+    pauses: tuple[Held, ...] = ()
+    takers: tuple[str, ...] = ()
+    """Builds that take runs of its bucket, if it is not pinned; empty if every build does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Why a run is not done, as a sentence and as data."""
+
+    run_id: UUID
+    status: RunStatus
+    reason: Reason
+    sentence: str
+    since: datetime | None = None
+    """Since when that is so, if it is known."""
+    until: datetime | None = None
+    """When it ends by itself, if it does."""
+    worker_id: str | None = None
+    build_id: str | None = None
+    """The build that it waits for."""
+    nearest: tuple[str, ...] = ()
+    """Served workflows with a name like that of the run's, which nobody serves."""
+    ahead: int = 0
+    waits: tuple[Wait, ...] = ()
+    waits_in_all: int = 0
+    pauses: tuple[Held, ...] = ()
+
+
+def explain(found: Situation) -> Explanation:
+    """The reason that comes first: what has to change before anything else can matter."""
+    run = found.run
+    if run.status.finished:
+        told = _ended(run)
+    elif run.status == RunStatus.RUNNING:
+        told = _executed(found)
+    elif found.pauses:
+        told = _paused(found)
+    elif run.available_at > found.now:
+        told = _waiting(found)
+    else:
+        told = _due(found)
+    reason, sentence, more = told
+    return Explanation(
+        run_id=run.id,
+        status=run.status,
+        reason=reason,
+        sentence=f"{sentence}.",
+        waits=() if run.status.finished else found.waits,
+        waits_in_all=0 if run.status.finished else found.waits_in_all,
+        pauses=() if run.status.finished else found.pauses,
+        **more,
+    )
+
+
+Told = tuple[Reason, str, dict[str, Any]]
+
+
+def _ended(run: WorkflowRun) -> Told:
+    at = {"since": run.completed_at}
+    if run.status == RunStatus.FAILED:
+        failure = Failure.from_object(run.error)
+        if failure.type.rpartition(":")[2] == "PoisonPill":
+            return (
+                Reason.POISONED,
+                f"it was failed as a poison pill {when(run.completed_at)}, since workers died "
+                f"while they executed it: {_short(failure)}",
+                at,
+            )
+        return Reason.ENDED, f"it failed {when(run.completed_at)}: {_short(failure)}", at
+    word = "was canceled" if run.status == RunStatus.CANCELED else "succeeded"
+    return Reason.ENDED, f"it {word} {when(run.completed_at)}", at
+
+
+def _executed(found: Situation) -> Told:
+    run = found.run
+    if run.available_at <= found.now:
+        sentence = (
+            f"its worker {run.worker_id!r} was lost, its lease ended {when(run.available_at)}, "
+            "and no other worker has taken it over"
+        )
+        if complaint := found.served.complaint(run.workflow_name, run.version):
+            sentence += f": {complaint}"
+        return Reason.LOST, sentence, {"since": run.available_at, "worker_id": run.worker_id}
+    # Of later claims the time is not recorded: what is, is the first, and what was done under it.
+    since = run.started_at if run.claim_no == 1 else None
+    sentence = f"worker {run.worker_id!r} executes it"
+    if since is not None:
+        sentence += f" since {when(since)}"
+    if doing := _list(found.waits, found.waits_in_all):
+        sentence += f": it {doing}"
+    if found.pauses:
+        sentence += f"; it goes no further than its next wait, since {_pauses(found)}"
+    return Reason.HELD, sentence, {"since": since, "worker_id": run.worker_id}
+
+
+def _paused(found: Situation) -> Told:
+    run, sentence = found.run, _pauses(found)
+    if run.due_at is not None and run.due_at <= found.now:
+        sentence += f", and would be due since {when(run.due_at)}"
+    elif doing := _list(found.waits, found.waits_in_all):
+        sentence += f", and {doing}"
+    return Reason.PAUSED, sentence, {"since": found.pauses[0].since, "until": None}
+
+
+def _pauses(found: Situation) -> str:
+    """What holds it: a pause of a run is told before that of its workflow."""
+    told = []
+    for held in found.pauses:
+        name = f"workflow {found.run.workflow_name!r}" if held.subject == "workflow" else ""
+        what = name or {"run": "it", "namespace": "the namespace"}[held.subject]
+        by = f" by {held.by!r}" if held.by else ""
+        reason = f" ({' '.join(held.reason.split())!r})" if held.reason else ""
+        told.append(f"{what} was paused{by} {when(held.since)}{reason}")
+    return " and ".join(told)
+
+
+def _waiting(found: Situation) -> Told:
+    run, until = found.run, _finite(found.run.available_at)
+    if run.claim_no == 0:
+        return Reason.SCHEDULED, f"it is to begin {_at(until)}", {"until": until}
+    more: dict[str, Any] = {"until": until}
+    if doing := _list(found.waits, found.waits_in_all):
+        more["since"] = min(wait.since for wait in found.waits)
+        return _kind(found.waits), f"it {doing}", more
+    if run.error is not None:
+        error = _short(Failure.from_object(run.error))
+        sentence = f"attempt {run.attempts} of it failed with {error}, and the next is {_at(until)}"
+        return Reason.RETRYING, sentence, more
+    if until is None:
+        return Reason.WAITING, "it waits until something wakes it", more
+    return Reason.SLEEPING, f"it waits until {when(until)}", more
+
+
+def _due(found: Situation) -> Told:
+    run, served = found.run, found.served
+    more: dict[str, Any] = {"since": run.available_at, "ahead": found.ahead}
+    due = f"it is due since {when(run.available_at)}"
+    if complaint := served.complaint(run.workflow_name, run.version):
+        near = () if served.versions_of(run.workflow_name) else served.nearest(run.workflow_name)
+        return Reason.UNSERVED, f"{due}, and {complaint}", {**more, "nearest": near}
+    behind = f", behind {_count(found.ahead)} of its workflow" if found.ahead else ""
+    if run.pinned:
+        sentence = f"{due} and pinned to build {run.build_id!r}, so that only its workers take it"
+        return Reason.BUILD, sentence + behind, {**more, "build_id": run.build_id}
+    if found.takers:
+        builds = " or ".join(map(repr, found.takers))
+        sentence = f"{due}, and build {builds} takes runs like it"
+        return Reason.BUILD, sentence + behind, {**more, "build_id": found.takers[0]}
+    nobody = "" if served.known else "; whether one serves it is not known"
+    return Reason.DUE, f"{due}, and waits for a worker with room{behind}{nobody}", more
+
+
+def _kind(waits: Iterable[Wait]) -> Reason:
+    """What the waits come to: one for others is told first, since no time ends it."""
+    kinds = {"retry" if wait.error is not None else wait.kind for wait in waits}
+    if kinds == {StepKind.SLEEP}:
+        return Reason.SLEEPING
+    return Reason.RETRYING if kinds <= {StepKind.SLEEP, "retry"} else Reason.WAITING
+
+
+def _list(waits: Sequence[Wait], in_all: int) -> str:
+    """What a run does or waits for; the first three, and how many more there are."""
+    told = " and ".join(_wait(wait) for wait in waits[:3])
+    more = max(in_all, len(waits)) - min(3, len(waits))
+    return f"{told} and {more} more" if more else told
+
+
+def _wait(wait: Wait) -> str:
+    name = repr(wait.name)
+    if wait.error is not None:
+        error = _short(Failure.from_object(wait.error))
+        tried = f"attempt {wait.attempt} of step {name} failed with {error}"
+        return f"tries again {_at(wait.until)}, since {tried}"
+    if wait.kind == StepKind.SLEEP:
+        return f"sleeps in {name} until {when(wait.until)}"
+    if wait.kind == StepKind.RUN:
+        return f"executes step {name} since {when(wait.since)}"
+    until = f", until {when(wait.until)}" if wait.until is not None else ""
+    what = f"child {wait.id} of step" if wait.kind in ("child", "workflow") else wait.kind
+    return f"waits for {what} {name} since {when(wait.since)}{until}"
+
+
+def when(moment: datetime | None) -> str:
+    """A time as everybody reads it alike, to the second."""
+    if moment is None or moment.year == MAXYEAR:
+        return "at no time"
+    return moment.strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def _at(moment: datetime | None) -> str:
+    return "once something wakes it" if moment is None else f"at {when(moment)}"
+
+
+def _finite(moment: datetime) -> datetime | None:
+    """None for a run that no time makes due."""
+    return None if moment.year == MAXYEAR else moment
+
+
+def _count(ahead: int) -> str:
+    return f"{ahead} or more" if ahead >= MOST_AHEAD else str(ahead)
+
+
+def _short(failure: Failure) -> str:
+    """An error in one line: type and message."""
+    text = " ".join(failure.summary.split())
+    return text if len(text) <= SHOWN_ERROR else text[: SHOWN_ERROR - 1] + "…"
