@@ -9,12 +9,12 @@ from uuid import UUID
 
 from openworkflow.backend.liveness import SCAN_SECONDS
 from openworkflow.backend.namespace import Namespace
-from openworkflow.backend.queries import numbered
 from openworkflow.backend.records import Page
 from openworkflow.backend.requests import Requests
 from openworkflow.backend.rows import as_run, cursor_after, read_cursor
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.filters import FIELDS, Kind, Term
+from openworkflow_contract.statements import numbered
 
 Action = Literal["retry", "cancel", "pause", "resume", "delete"]
 
