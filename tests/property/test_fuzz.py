@@ -317,7 +317,8 @@ TARGETS: dict[str, Target] = {
     "durations": Target(a_duration, durations | scalars, (ConfigurationError,)),
     "schedules": Target(
         a_schedule,
-        st.tuples(expressions | scalars, zones | scalars),
+        st.tuples(st.sampled_from(["0 9 * * 1-5", "*/7 2 29 2 *"]) | expressions, zones)
+        | st.tuples(expressions | scalars, zones | scalars),
         (ConfigurationError,),
     ),
     "database URLs": Target(a_url, urls, (ConfigurationError,)),
