@@ -81,7 +81,15 @@ async def test_a_drain_of_the_only_node_goes_on_when_a_pod_has_found_no_place(
         for name in (first, second):
             tenant.pod_status(name, {"phase": "Running", "conditions": READY})
         await eventually(lambda: is_evicted(tenant, first), deadline=40)
-        await eventually(lambda: len(tenant.pods()) == 2, deadline=40)
+        await eventually(
+            lambda: first not in tenant.pods() and len(tenant.pods()) == 2, deadline=40
+        )
+        budget = tenant.path("poddisruptionbudgets", "orders-worker", "/apis/policy/v1")
+        # Kubernetes counts after the deletion, in its own time.
+        await eventually(
+            lambda: tenant.plane.request("GET", budget)["status"]["disruptionsAllowed"] == 0,
+            deadline=40,
+        )
         assert not is_evicted(tenant, second)  # as long as the next one may find a node
         (third,) = set(tenant.pods()) - {second}
         tenant.pod_status(third, {"phase": "Pending", "conditions": [NO_NODE]})
@@ -89,7 +97,6 @@ async def test_a_drain_of_the_only_node_goes_on_when_a_pod_has_found_no_place(
         told = ("False", "Unschedulable")
         await eventually(lambda: tenant.condition("WorkersAvailable") == told, deadline=40)
         tenant.pod_status(third, {"phase": "Running", "conditions": READY})
-        budget = tenant.path("poddisruptionbudgets", "orders-worker", "/apis/policy/v1")
         await eventually(
             lambda: tenant.plane.request("GET", budget)["spec"]["maxUnavailable"] == "25%",
             deadline=40,
