@@ -8,15 +8,14 @@ import click
 
 from openworkflow.cli import render
 from openworkflow.cli.options import (
-    Database,
     DurationText,
     database,
     database_options,
     json_option,
     parse_json,
     run_async,
+    with_client,
 )
-from openworkflow.client import OpenWorkflow
 
 
 @click.command()
@@ -40,18 +39,13 @@ def signal(
     target = _target(to)
     value = parse_json("--value", text)
     options = {"idempotency_key": key, "keep_for": keep_for}
-    sent = run_async(_send(database(url, namespace, schema), (*target, value), options))
+    given = {name: option for name, option in options.items() if option is not None}
+    where = database(url, namespace, schema)
+    sent: UUID = run_async(with_client(where, "signal", *target, value, **given))
     if as_json:
         render.as_json({"id": sent})
     else:
         render.say(str(sent))
-
-
-async def _send(where: Database, call: tuple[Any, ...], options: dict[str, Any]) -> UUID:
-    async with where.connect(migrate=False) as backend:
-        given = {name: value for name, value in options.items() if value is not None}
-        sent: UUID = await OpenWorkflow(backend).signal(*call, **given)
-        return sent
 
 
 def _target(to: tuple[str, ...]) -> tuple[Any, ...]:

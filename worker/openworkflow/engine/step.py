@@ -34,7 +34,36 @@ class Sending(TypedDict, total=False):
     keep_for: Duration | None
 
 
-class Step:
+class _RunIdentity:
+    """Which run a workflow function is handed steps for."""
+
+    __slots__ = ("_execution",)
+
+    _execution: "Execution"
+
+    @property
+    def run_id(self) -> UUID:
+        """The id of this run."""
+        return self._execution.claim.id
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt of the run this is, from 1, where its policy repeats it."""
+        return self._execution.claim.attempts + 1
+
+    @property
+    def key(self) -> str:
+        """An idempotency key of this run; for effects of a step see `current_step`."""
+        return run_key(self._execution.claim)
+
+    @property
+    def scheduled_for(self) -> datetime | None:
+        """The instant of the schedule that started this run, in UTC; None if none did."""
+        occurrence = self._execution.claim.occurrence
+        return None if occurrence is None else occurrence.scheduled_for
+
+
+class Step(_RunIdentity):
     """The durable operations of one run.
 
     Each is recorded before the workflow proceeds past it, and is not repeated by a replay. Await
@@ -42,16 +71,10 @@ class Step:
     outside in any other way is refused.
     """
 
-    __slots__ = ("_execution", "_program")
+    __slots__ = ("_program",)
 
     def __init__(self, execution: "Execution", program: "AsyncProgram") -> None:
         self._execution, self._program = execution, program
-
-    @property
-    def scheduled_for(self) -> datetime | None:
-        """The instant of the schedule that started this run, in UTC; None if none did."""
-        occurrence = self._execution.claim.occurrence
-        return None if occurrence is None else occurrence.scheduled_for
 
     @overload
     async def run(
@@ -106,21 +129,6 @@ class Step:
     def sleep_until(self, name: str, when: datetime) -> Coroutine[Any, Any, None]:
         """Wait until `when`, which must carry a time zone; in the past it is no wait."""
         return self._called(sleep_until(self._execution, name, when))
-
-    @property
-    def run_id(self) -> UUID:
-        """The id of this run."""
-        return self._execution.claim.id
-
-    @property
-    def attempt(self) -> int:
-        """Which attempt of the run this is, from 1, where its policy repeats it."""
-        return self._execution.claim.attempts + 1
-
-    @property
-    def key(self) -> str:
-        """An idempotency key of this run; for effects of a step see `current_step`."""
-        return run_key(self._execution.claim)
 
     @overload
     def wait_for_signal(
@@ -200,19 +208,13 @@ class Step:
         return coroutine
 
 
-class SyncStep:
+class SyncStep(_RunIdentity):
     """The durable operations of a run whose workflow is a plain `def`, which runs in a thread."""
 
-    __slots__ = ("_execution", "_program")
+    __slots__ = ("_program",)
 
     def __init__(self, execution: "Execution", program: "ThreadProgram") -> None:
         self._execution, self._program = execution, program
-
-    @property
-    def scheduled_for(self) -> datetime | None:
-        """See Step.scheduled_for."""
-        occurrence = self._execution.claim.occurrence
-        return None if occurrence is None else occurrence.scheduled_for
 
     def run(
         self,
@@ -237,21 +239,6 @@ class SyncStep:
     def sleep_until(self, name: str, when: datetime) -> None:
         """See Step.sleep_until."""
         self._program.ask(sleep_until(self._execution, name, when))
-
-    @property
-    def run_id(self) -> UUID:
-        """See Step.run_id."""
-        return self._execution.claim.id
-
-    @property
-    def attempt(self) -> int:
-        """See Step.attempt."""
-        return self._execution.claim.attempts + 1
-
-    @property
-    def key(self) -> str:
-        """See Step.key."""
-        return run_key(self._execution.claim)
 
     @overload
     def wait_for_signal(
