@@ -6,7 +6,8 @@ The arithmetic is in slots (a pod has `concurrency` of them):
     slots  = running + (due + waking) / k + ½·√running
     wanted = ceil(slots / concurrency), within the limits
 
-Up at once and straight to the number; down to the most that was wanted within the window, idle
+Up at once and straight to the number that has work; for headroom alone once that was wanted for as
+long as a pod takes to start. Down to the most that was wanted for so long within the window, idle
 pods only; to zero when two observations in a row saw nothing to do. Without an observation the
 fleet stays as it is: unknown is not zero.
 """
@@ -14,13 +15,15 @@ fleet stays as it is: unknown is not zero.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
 #: Headroom for random arrivals, in units of √running (square-root staffing).
 HEADROOM: Final = 0.5
+#: What is wanted for less than that within the window is over before a pod could help: noise.
+SUSTAINED_SECONDS: Final = 20.0
 #: Weight of the newest sample in the estimate of the service time.
 SMOOTHING: Final = 0.3
 #: How often nothing must have been seen before the last pod goes.
@@ -83,7 +86,7 @@ class Memory:
     """What a decision leaves for the next one. Losing it costs one scale-in window, no more."""
 
     wanted: Sequence[tuple[float, int]] = ()
-    """(when, wanted) within the window, strictly falling: all that a maximum needs."""
+    """(since when, wanted) within the window, oldest first, an entry at each change."""
     empty_observations: int = 0
     service_seconds: float | None = None
     stuck_since: float | None = None
@@ -129,19 +132,23 @@ def decide(
     memory = replace(memory, wanted=_window(memory.wanted, policy, wanted, now))
     if wanted > fleet.replicas:
         limit = _obstacle(fleet, memory, now)
-        grown = wanted if limit is Limit.NONE else max(fleet.replicas, policy.min_replicas)
+        grown = max(fleet.replicas, policy.min_replicas)
+        if limit is Limit.NONE:
+            grown = max(grown, min(wanted, _growth(policy, fleet, demand, memory, now)))
         if limit is Limit.NONE and needed > policy.max_replicas:
             limit = Limit.MAX_REPLICAS
         return Decision(replicas=grown, wanted=needed, limit=limit), memory
     limit = Limit.MAX_REPLICAS if needed > policy.max_replicas else Limit.NONE
-    return Decision(_shrunk(policy, fleet, memory), needed, limit), memory
+    return Decision(_shrunk(policy, fleet, memory, now), needed, limit), memory
 
 
-def pods_needed(policy: Policy, demand: Demand, service_seconds: float | None) -> int:
+def pods_needed(
+    policy: Policy, demand: Demand, service_seconds: float | None, headroom: float = HEADROOM
+) -> int:
     """Pods that the demand takes, without any limit."""
     waiting = demand.due + demand.waking
     slots = demand.running + waiting / backlog_per_slot(policy, demand, service_seconds)
-    slots += HEADROOM * math.sqrt(demand.running)
+    slots += headroom * math.sqrt(demand.running)
     return max(math.ceil(slots / policy.concurrency), min(1, demand.unserved))
 
 
@@ -174,7 +181,7 @@ def _seed(memory: Memory, fleet: Fleet, now: float) -> Memory:
     """After a restart of the operator the window starts full: with the pods that are there."""
     if memory.seeded:
         return memory
-    return replace(memory, wanted=((now, fleet.replicas),), seeded=True)
+    return replace(memory, wanted=((now - SUSTAINED_SECONDS, fleet.replicas),), seeded=True)
 
 
 def _learn(memory: Memory, policy: Policy, fleet: Fleet, demand: Demand, now: float) -> Memory:
@@ -209,10 +216,36 @@ def _stuck_since(
 def _window(
     wanted: Sequence[tuple[float, int]], policy: Policy, newest: int, now: float
 ) -> tuple[tuple[float, int], ...]:
-    """Add the newest and drop what is too old or can never be the maximum again."""
+    """Add the newest, and drop what was over before the window began."""
+    kept = tuple(entry for entry, seconds in _spans(wanted, policy, now) if seconds > 0)
+    return kept if kept and kept[-1][1] == newest else (*kept, (now, newest))
+
+
+def _spans(
+    wanted: Sequence[tuple[float, int]], policy: Policy, now: float
+) -> Iterator[tuple[tuple[float, int], float]]:
+    """Each entry, and the seconds within the window for which it was the newest."""
     since = now - policy.scale_in_delay
-    kept = tuple(entry for entry in wanted if entry[0] >= since and entry[1] > newest)
-    return (*kept, (now, newest))
+    for entry, (end, _) in zip(wanted, [*wanted[1:], (now, 0)], strict=False):
+        yield entry, end - max(entry[0], since)
+
+
+def _sustained(policy: Policy, memory: Memory, now: float) -> int:
+    """The most that was wanted for `SUSTAINED_SECONDS` in total within the window.
+
+    A window that is shorter than that has its maximum.
+    """
+    spans = sorted(
+        ((wanted, seconds) for (_, wanted), seconds in _spans(memory.wanted, policy, now)),
+        reverse=True,
+    )
+    enough = min(SUSTAINED_SECONDS, policy.scale_in_delay)
+    total = 0.0
+    for wanted, seconds in spans:
+        total += seconds
+        if total >= enough:
+            return wanted
+    return spans[0][0]
 
 
 def _obstacle(fleet: Fleet, memory: Memory, now: float) -> Limit:
@@ -223,9 +256,18 @@ def _obstacle(fleet: Fleet, memory: Memory, now: float) -> Limit:
     return Limit.NONE
 
 
-def _shrunk(policy: Policy, fleet: Fleet, memory: Memory) -> int:
-    """The most that the window wanted, not below the busy pods, and not to zero on one look."""
-    floor = max(max(wanted for _, wanted in memory.wanted), fleet.busy)
+def _growth(policy: Policy, fleet: Fleet, demand: Demand, memory: Memory, now: float) -> int:
+    """How far to grow now: for work at once, for headroom once it was wanted for long enough."""
+    if demand.saturated or fleet.replicas == 0:
+        return policy.max_replicas
+    urgent = pods_needed(policy, demand, memory.service_seconds, headroom=0.0)
+    return max(urgent, _sustained(policy, memory, now))
+
+
+def _shrunk(policy: Policy, fleet: Fleet, memory: Memory, now: float) -> int:
+    """What the window wanted for long enough, not below busy pods, nor to zero on one look."""
+    newest = memory.wanted[-1][1]
+    floor = max(_sustained(policy, memory, now), newest, fleet.busy)
     if floor == 0 and memory.empty_observations < EMPTY_OBSERVATIONS_BEFORE_ZERO:
         floor = 1
     return min(fleet.replicas, max(floor, policy.min_replicas), policy.max_replicas)

@@ -13,7 +13,7 @@ TRACES = all_traces()
 
 
 @pytest.mark.parametrize("trace", TRACES, ids=lambda trace: trace.name)
-def test_tuned_keda_is_nowhere_faster_for_no_more_and_nothing_is_interrupted(trace: Trace) -> None:
+def test_tuned_keda_is_nowhere_better_for_no_more_and_nothing_is_interrupted(trace: Trace) -> None:
     rows = compare(trace)
 
     assert [TUNED, OURS] == [row.controller for row in rows[-2:]]
