@@ -17,6 +17,8 @@ from tests.chaos.proxy import Proxy
 from tests.chaos.stage import Stage, stage, until
 
 LEASE = 1.0
+PATIENCE = 10.0
+"""Seconds in which nothing else would keep a run from its end, on a machine that others use."""
 FAILS = frozenset({"failed"})
 Scenario = Callable[[str, Path, str], Awaitable[Evidence]]
 
@@ -32,7 +34,7 @@ async def calm(url: str, folder: Path, defect: str) -> Evidence:
         await on.enqueue(shapes.sync)
         await on.enqueue(shapes.late, ends=FAILS, error="DeadlineExceeded", deadline=0.8)
         await on.fleet.start()
-        return await on.evidence(patience=4)
+        return await on.evidence(patience=PATIENCE)
 
 
 async def two_workers(url: str, folder: Path, defect: str) -> Evidence:
@@ -41,7 +43,7 @@ async def two_workers(url: str, folder: Path, defect: str) -> Evidence:
         await on.fleet.start(2)
         for _ in range(10):
             await on.enqueue(shapes.slow)
-        return await on.evidence(patience=4)
+        return await on.evidence(patience=PATIENCE)
 
 
 async def frozen(url: str, folder: Path, defect: str) -> Evidence:
