@@ -95,19 +95,22 @@ class Listener:
         self._on_missed.append(missed)
 
     async def _listen_forever(self, first: asyncio.Future[None]) -> None:
-        delay = RECONNECT_FIRST_SECONDS
+        delay, told = RECONNECT_FIRST_SECONDS, False
         while True:
             heard = False
             try:
                 async with self._connection() as connection:
-                    heard, delay = True, RECONNECT_FIRST_SECONDS
+                    if told:
+                        logger.info("wake-ups are heard again")
+                    heard, told, delay = True, False, RECONNECT_FIRST_SECONDS
                     _resolve(first)
                     await self._until_lost(connection)
                 logger.info("the connection for wake-ups was closed, opening another")
             except (BackendError, *DRIVER_ERRORS) as error:
                 # One that was good may end for good reasons, such as idle_session_timeout: no
-                # trouble unless the next cannot be had.
-                level = logging.INFO if heard else logging.WARNING
+                # trouble unless the next cannot be had. That is told once, not at each try.
+                level = logging.INFO if heard or told else logging.WARNING
+                told = told or not heard
                 logger.log(level, "no wake-ups for now, polling instead: %s", _words(error))
             _resolve(first)
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
