@@ -301,6 +301,26 @@ async def test_who_pauses_nothing_has_no_row_and_no_mark(
     assert (False, None, None, None, None) == tuple(row)
 
 
+async def test_a_pause_that_holds_nothing_says_so_if_no_worker_serves_the_name(
+    ow: OpenWorkflow, backend: BackendPostgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who misspells a name in an incident believes that it is paused."""
+    await ow.pause(workflow="ship_order")  # who serves what is not known yet
+    await backend.builds.serve([("ship-order", "2")])
+
+    for name in ("ship-order", "ship_order"):
+        await ow.pause(workflow=name)
+    await backend.create_workflow_runs([NewRun("comes")])
+    await ow.pause(workflow="comes")
+    await ow.pause(everything=True)
+
+    (warning,) = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert warning == (
+        "no worker serves workflow 'ship_order'; those that are served include 'ship-order'; "
+        "is this the name that was meant?"
+    )
+
+
 async def test_the_commands_pause_and_resume(database_url: str, ow: OpenWorkflow) -> None:
     handle = await ow.run_workflow("a")
 
@@ -325,7 +345,7 @@ async def test_the_commands_pause_and_resume(database_url: str, ow: OpenWorkflow
     assert ("a", "ann", "an incident", 1) == tuple(
         json.loads(listed[1])[0][key] for key in ("workflow_name", "paused_by", "reason", "runs")
     )
-    assert "workflow 'a' was paused by 'ann' 20" in explained[1]
+    assert "workflow 'a' was paused by 'ann' at 20" in explained[1]
     assert ["a goes on\n", "a was not paused\n"] == [resumed[1], again[1]]
     assert {"held": 1} == json.loads(one[1])
     assert "yes; it would be due" in shown[1]

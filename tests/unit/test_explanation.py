@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from openworkflow.core.explanation import Reason, Served, Situation, Wait, explain
+from openworkflow.core.explanation import Held, Reason, Served, Situation, Wait, explain
 from openworkflow.core.ids import uuid7
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
@@ -51,7 +51,12 @@ def told(run: WorkflowRun, *waits: Wait, **facts: Any) -> tuple[Reason, str]:
 RUNNING = run_of(status=RunStatus.RUNNING, worker_id="pod-1/ab", available_at=SOON, claim_no=2)
 PARKED = run_of(available_at=SOON, claim_no=1)
 CASES = [
-    (run_of(status=RunStatus.SUCCEEDED, completed_at=AGO), (), Reason.ENDED, "it succeeded 2026"),
+    (
+        run_of(status=RunStatus.SUCCEEDED, completed_at=AGO),
+        (),
+        Reason.ENDED,
+        "it succeeded at 2026",
+    ),
     (
         run_of(status=RunStatus.FAILED, completed_at=AGO, error=ERROR),
         (),
@@ -131,3 +136,23 @@ def test_of_thousands_of_waits_three_are_in_the_sentence() -> None:
 
 def test_what_comes_after_a_wait_for_others_does_not_hide_it() -> None:
     assert Reason.WAITING == told(PARKED, wait_of("sleep", until=SOON), wait_of("signal"))[0]
+
+
+def test_of_a_paused_run_the_pause_is_told_and_then_what_the_run_would_do() -> None:
+    """It read "the namespace was paused, and would be due": the namespace would."""
+    pause = Held(subject="namespace", by="ann", reason="an incident", since=AGO)
+    held = run_of(available_at=NEVER, due_at=AGO)
+    asleep = replace(PARKED, available_at=NEVER, due_at=SOON)
+
+    assert told(held, pauses=(pause,))[1] == (
+        "the namespace was paused by 'ann' at 2026-11-26 11:59:00 UTC ('an incident'); "
+        "without that it would be due since 2026-11-26 11:59:00 UTC."
+    )
+    sleeping = told(asleep, wait_of("sleep", until=SOON), pauses=(pause,))[1]
+    assert "; meanwhile it sleeps in 'approval' until 2026" in sleeping
+
+
+def test_a_name_is_a_stranger_only_if_no_version_of_it_is_served() -> None:
+    assert SERVED.stranger("bill") is None
+    assert Served().stranger("bill") is None
+    assert "include 'bill'" in str(SERVED.stranger("bil"))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from openworkflow.backend.backend import BackendPostgres
 from openworkflow.backend.namespace import Namespace
 from openworkflow.client import ManyRunsOptions, OpenWorkflow, RunOptions
 from openworkflow.client.request import Request
@@ -49,6 +50,17 @@ async def test_an_option_that_does_not_exist_is_refused_with_those_that_do() -> 
         await ow.run_workflow("orders", deadlin="1h")
     with pytest.raises(TypeError, match=r"run_workflows\(\) has no option 'idempotency_key'; "):
         await ow.run_workflows("orders", [1], idempotency_key="a")
+
+
+async def test_a_client_of_a_url_or_of_a_connect_that_was_not_awaited_is_refused() -> None:
+    """It was an AttributeError from the inside, at the first call."""
+    connecting: Any = BackendPostgres.connect("postgresql://localhost/x")
+    url: Any = "postgresql://localhost/x"
+
+    for wrong in (connecting, url):
+        with pytest.raises(ConfigurationError, match=r"await BackendPostgres.connect\(url\)"):
+            OpenWorkflow(wrong)
+    connecting.close()
 
 
 def test_one_run_and_many_take_the_same_options_but_for_their_keys() -> None:

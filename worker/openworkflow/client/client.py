@@ -1,5 +1,6 @@
 """The client: start runs, wait for their results, look at them."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, Unpack, overload
 from uuid import UUID
@@ -9,7 +10,6 @@ from openworkflow.client import repairs
 from openworkflow.client.control import RunControl
 from openworkflow.client.handle import RunDetails, RunHandle
 from openworkflow.client.looks import looks_of
-from openworkflow.client.misspellings import Misspellings
 from openworkflow.client.repairs import UNCHANGED
 from openworkflow.client.request import (
     ManyRunsOptions,
@@ -47,9 +47,13 @@ class OpenWorkflow(RunControl):
     def __init__(
         self, backend: BackendPostgres, *, payload_limit: int = DEFAULT_PAYLOAD_LIMIT
     ) -> None:
+        if isinstance(backend, str) or inspect.isawaitable(backend):
+            raise ConfigurationError(
+                "a client is made of a backend that has connected: "
+                "OpenWorkflow(await BackendPostgres.connect(url))"
+            )
         super().__init__(backend)
         self._payload_limit = payload_limit
-        self._misspellings = Misspellings(lambda: backend.control.served())
 
     @overload
     async def run_workflow(

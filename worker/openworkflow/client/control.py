@@ -9,6 +9,7 @@ from openworkflow.backend.filtering import Action
 from openworkflow.backend.pausing import Pause
 from openworkflow.client import repairs
 from openworkflow.client.bulk import BulkProgress, act
+from openworkflow.client.misspellings import Misspellings
 from openworkflow.client.subject import subject
 from openworkflow.core.errors import ConfigurationError, InvalidRunState, RunNotFound
 from openworkflow.core.filters import parse_filter
@@ -21,6 +22,7 @@ class RunControl:
 
     def __init__(self, backend: BackendPostgres) -> None:
         self._backend = backend
+        self._misspellings = Misspellings(lambda: backend.control.served())
 
     async def get_workflow_run(self, run_id: UUID) -> WorkflowRun:
         """A run as it is now. Raises RunNotFound."""
@@ -93,12 +95,16 @@ class RunControl:
 
         From their next claim on, in all workers: what is executed goes on until it waits, new runs
         are stored and not begun, deadlines and timeouts go on. It holds until `resume`. Returns
-        how many runs are held that were not. Raises RunNotFound, InvalidRunState for a run that
-        has ended, ConfigurationError or BackendError.
+        how many runs are held that were not. A name that holds none and that no worker serves is a
+        warning in the log. Raises RunNotFound, InvalidRunState for a run that has ended,
+        ConfigurationError or BackendError.
         """
         name = subject(run_id, workflow, everything, reason=reason, by=by)
         if name is not None:
-            return await self._backend.pauses.pause(name, reason=reason, by=by)
+            held = await self._backend.pauses.pause(name, reason=reason, by=by)
+            if not (held or everything):
+                await self._misspellings.warn_of_pause(name)
+            return held
         assert run_id is not None
         paused = await self._backend.pauses.pause_runs([run_id], reason=reason, by=by)
         if not paused:

@@ -1,4 +1,4 @@
-"""Warns of runs that were started by a name which no worker serves. Never refuses one."""
+"""Warns of names that no worker serves, where a run is started or a pause begun. Refuses none."""
 
 import asyncio
 import logging
@@ -33,12 +33,20 @@ class Misspellings:
         if len(self._looked) >= MOST_NAMES:
             self._looked.clear()
         self._looked.add(wanted)
+        if complaint := (await self._served()).complaint(name, version):
+            logger.warning("%s; the run waits for a worker that does", complaint)
+
+    async def warn_of_pause(self, name: str) -> None:
+        """Warn if no worker serves any version of what was paused, and of which no run is held."""
+        if complaint := (await self._served()).stranger(name):
+            logger.warning("%s; is this the name that was meant?", complaint)
+
+    async def _served(self) -> Served:
+        """What workers say; nothing, if that is not known."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                served = await self._look()
+                return await self._look()
         except (BackendError, TimeoutError) as error:
             # A role that only starts runs may not see it.
             logger.debug("what workers serve is not known: %s", error)
-            return
-        if complaint := served.complaint(name, version):
-            logger.warning("%s; the run waits for a worker that does", complaint)
+            return Served()

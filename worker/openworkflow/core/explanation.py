@@ -105,6 +105,12 @@ class Served:
             wanted = f"version {version!r}" if version else "no version"
             known = ", ".join(repr(v) if v else "none" for v in others)
             return f"no worker serves workflow {name!r} with {wanted}; there is {known}"
+        return self.stranger(name)
+
+    def stranger(self, name: str) -> str | None:
+        """What is to be said of a name that nobody serves in any version; None if somebody may."""
+        if not self.known or self.versions_of(name):
+            return None
         near = self.nearest(name)
         hint = f"; those that are served include {', '.join(map(repr, near))}" if near else ""
         return f"no worker serves workflow {name!r}{hint}"
@@ -195,20 +201,20 @@ def _ended(run: WorkflowRun) -> Told:
         if failure.type.rpartition(":")[2] == "PoisonPill":
             return (
                 Reason.POISONED,
-                f"it was failed as a poison pill {when(run.completed_at)}, since workers died "
+                f"it was failed as a poison pill at {when(run.completed_at)}, since workers died "
                 f"while they executed it: {_short(failure)}",
                 at,
             )
-        return Reason.ENDED, f"it failed {when(run.completed_at)}: {_short(failure)}", at
+        return Reason.ENDED, f"it failed at {when(run.completed_at)}: {_short(failure)}", at
     word = "was canceled" if run.status == RunStatus.CANCELED else "succeeded"
-    return Reason.ENDED, f"it {word} {when(run.completed_at)}", at
+    return Reason.ENDED, f"it {word} at {when(run.completed_at)}", at
 
 
 def _executed(found: Situation) -> Told:
     run = found.run
     if run.available_at <= found.now:
         sentence = (
-            f"its worker {run.worker_id!r} was lost, its lease ended {when(run.available_at)}, "
+            f"its worker {run.worker_id!r} was lost, its lease ended at {when(run.available_at)}, "
             "and no other worker has taken it over"
         )
         if complaint := found.served.complaint(run.workflow_name, run.version):
@@ -229,9 +235,9 @@ def _executed(found: Situation) -> Told:
 def _paused(found: Situation) -> Told:
     run, sentence = found.run, _pauses(found)
     if run.due_at is not None and run.due_at <= found.now:
-        sentence += f", and would be due since {when(run.due_at)}"
+        sentence += f"; without that it would be due since {when(run.due_at)}"
     elif doing := _list(found.waits, found.waits_in_all):
-        sentence += f", and {doing}"
+        sentence += f"; meanwhile it {doing}"
     return Reason.PAUSED, sentence, {"since": found.pauses[0].since, "until": None}
 
 
@@ -242,8 +248,9 @@ def _pauses(found: Situation) -> str:
         name = f"workflow {found.run.workflow_name!r}" if held.subject == "workflow" else ""
         what = name or {"run": "it", "namespace": "the namespace"}[held.subject]
         by = f" by {held.by!r}" if held.by else ""
+        since = f" at {when(held.since)}" if held.since else ""
         reason = f" ({' '.join(held.reason.split())!r})" if held.reason else ""
-        told.append(f"{what} was paused{by} {when(held.since)}{reason}")
+        told.append(f"{what} was paused{by}{since}{reason}")
     return " and ".join(told)
 
 
