@@ -249,7 +249,19 @@ async def test_waiting_no_longer_than_asked_exits_4(project: Path, database_url:
     done = await run(project, database_url, "run", "nobody", "--wait", "--timeout", "200ms")
 
     assert 4 == done.code
-    assert "no worker has claimed it so far: does one serve 'nobody'?" in done.err
+    assert "no worker that serves 'nobody' has claimed it so far; `openworkflow runs" in done.err
+
+
+async def test_who_waits_in_vain_is_told_why(
+    project: Path, database_url: str, ow: OpenWorkflow
+) -> None:
+    """Of a paused workflow it asked whether a worker serves it."""
+    await ow.pause(workflow="nobody", by="ann", reason="an incident")
+
+    done = await run(project, database_url, "run", "nobody", "--wait", "--timeout", "200ms")
+
+    assert 4 == done.code
+    assert "it is not done: workflow 'nobody' was paused by 'ann' at 20" in done.err
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ async def test_the_command_sends_to_a_run_and_to_a_topic_and_show_says_who_waits
     ("args", "said"),
     [
         (["a", "b"], "is no run's id; for a topic leave out"),
+        (["0197a5be-7b3c-7c1e-9d59-6d5e8b1c2f3a"], "give the NAME of the signal after it"),
         (["a", "b", "c"], "give RUN_ID and NAME, or a TOPIC"),
         (["a", "-v", "{"], "--value is not JSON"),
         ([], "Missing argument"),

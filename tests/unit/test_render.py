@@ -83,3 +83,41 @@ def test_the_place_of_an_error_is_shown_for_a_run_that_failed(
     assert f'{__file__}", line ' in shown(RunDetails(run, []), capsys)
     ended = replace(run, status=RunStatus.SUCCEEDED, error=None)
     assert __file__ not in shown(RunDetails(ended, []), capsys)
+
+
+def test_of_a_step_that_failed_the_run_the_line_of_its_function_is_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The run's own traceback ends at the call of the step: what raised was not to be seen."""
+    error = {"type": "builtins:ValueError", "message": "no luck", "steps": ["charge"]}
+    run = replace(RUN, status=RunStatus.FAILED, error={**error, "traceback": "in the workflow"})
+    raised = {**error, "traceback": "in charge, line 7"}
+    steps = [
+        replace(STEP, error={**error, "traceback": "first try"}),
+        replace(STEP, attempt=2, error=raised),
+        replace(STEP, attempt=1, error={**error, "traceback": "left behind"}, claim_no=-1),
+        replace(STEP, step_name="other", error={**error, "traceback": "was caught"}),
+    ]
+
+    out = shown(RunDetails(run, steps), capsys)
+
+    assert out.index("in the workflow") < out.index("step 'charge', attempt 2: in charge, line 7")
+    for unwanted in ("first try", "left behind", "was caught"):
+        assert unwanted not in out
+
+
+@pytest.mark.parametrize("steps", [None, "charge", 7, [], [["charge"]], [{}], ["nobody"]])
+def test_an_error_that_others_wrote_is_shown_whatever_it_says_of_steps(
+    steps: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = replace(RUN, status=RunStatus.FAILED, error={"message": "odd", "steps": steps})
+
+    assert "odd" in shown(RunDetails(run, [STEP]), capsys)
+
+
+def test_a_paused_run_is_due_when_it_is_resumed(capsys: pytest.CaptureFixture[str]) -> None:
+    never = datetime(9999, 12, 30, tzinfo=UTC)
+    run = replace(RUN, status=RunStatus.PENDING, available_at=never, completed_at=None, paused=True)
+
+    assert "when it is resumed" in shown(RunDetails(replace(run, due_at=NOW), []), capsys)
+    assert "when it is woken" in shown(RunDetails(replace(run, paused=False), []), capsys)

@@ -16,7 +16,9 @@ from openworkflow.core.explanation import MOST_AHEAD, MOST_WAITS, Held, Served, 
 from openworkflow.core.ids import uuid7
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
-_NO_RETRY = "retried; only a failed or canceled run can"
+_NO_RETRY = (
+    "retried; only a failed or canceled run can, and any can be forked: `openworkflow runs fork`"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

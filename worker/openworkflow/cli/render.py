@@ -27,6 +27,8 @@ from openworkflow.core.workflow_run import WorkflowRun
 ID_WIDTH = 36
 PIPE_WIDTH = 400
 SHOWN_RESULT = 60
+MOST_TRACES = 3
+"""Steps whose failure is told in full; a group may hold thousands."""
 COLORS = {
     "pending": "yellow",
     "running": "cyan",
@@ -147,7 +149,7 @@ def schedule_details(found: Schedule, count: int) -> Table:
         ("overlap", found.overlap),
         (
             "catch up",
-            found.catch_up if found.catch_up in ("none", "all") else f"{found.catch_up} s",
+            found.catch_up if found.catch_up in ("none", "all") else _length(found.catch_up),
         ),
         ("jitter", f"{found.jitter_seconds:g} s" if found.jitter_seconds else ""),
         ("input", "" if found.input is None else found.input),
@@ -216,9 +218,10 @@ def details(found: RunDetails) -> Iterable[Any]:
     if found.steps:
         yield ""
         yield _timeline(found)
-    if trace := _traceback(run.error):
-        yield ""
-        yield trace
+    for trace in (_traceback(run.error), *_step_traces(found)):
+        if trace:
+            yield ""
+            yield trace
 
 
 def _timeline(found: RunDetails) -> Table:
@@ -261,6 +264,14 @@ def duration(start: datetime | None, end: datetime | None) -> str:
     return f"{seconds:.1f} s" if seconds < 120 else str(timedelta(seconds=round(seconds)))
 
 
+def _length(seconds: str) -> str:
+    """A stored length of time, which anybody may have written, as one reads it."""
+    try:
+        return str(timedelta(seconds=float(seconds)))
+    except (ValueError, OverflowError):
+        return seconds
+
+
 def _versioned(run: WorkflowRun) -> str:
     return run.workflow_name + (f" ({run.version})" if run.version else "")
 
@@ -275,7 +286,7 @@ def _pause(run: WorkflowRun) -> str:
 def _end(run: WorkflowRun) -> str:
     """A run that waits for no time is due at the latest one that can be shown."""
     if run.status == "pending" and run.available_at.year == MAXYEAR:
-        return "when it is woken"
+        return "when it is woken" if run.due_at is None else "when it is resumed"
     return when(run.available_at if run.status == "pending" else run.completed_at)
 
 
@@ -301,6 +312,20 @@ def _error(error: Any) -> str:
 def _traceback(error: Any) -> str:
     """Where in the code it was, as Python tells it."""
     return Failure.from_object(error).traceback.rstrip() if isinstance(error, dict) else ""
+
+
+def _step_traces(found: RunDetails) -> Iterable[str]:
+    """Where in the functions of steps it was that failed the run: that shows only the call."""
+    error = found.run.error
+    names = error.get("steps") if isinstance(error, dict) else None
+    for name in names[:MOST_TRACES] if isinstance(names, list) else ():
+        failed = [
+            each
+            for each in found.steps
+            if each.step_name == name and each.status == "failed" and each.claim_no >= 0
+        ]
+        if failed and (trace := _traceback(failed[-1].error)):
+            yield f"step {name!r}, attempt {failed[-1].attempt}: {trace}"
 
 
 def _plain(value: Any) -> Any:

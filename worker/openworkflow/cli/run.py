@@ -1,7 +1,10 @@
 """`openworkflow run`: start a run, and wait for it if asked."""
 
+import asyncio
+import contextlib
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import click
 
@@ -15,10 +18,13 @@ from openworkflow.cli.options import (
     run_async,
 )
 from openworkflow.cli.render import as_json as print_json
+from openworkflow.cli.render import say
 from openworkflow.cli.target import load_workflows
 from openworkflow.client import OpenWorkflow
-from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.errors import BackendError, ConfigurationError, ResultTimeout
 from openworkflow.core.workflow import Workflow
+
+WHY_SECONDS = 2.0
 
 
 @click.command()
@@ -79,12 +85,24 @@ async def _run(
             return
         if not json_wanted:
             click.echo(f"run {handle.id}", err=True)
-        await handle.result(timeout)
+        try:
+            await handle.result(timeout)
+        except ResultTimeout:
+            if not json_wanted:
+                await _say_why(ow, handle.id)
+            raise
         finished = await handle.run()
         if json_wanted:
             print_json(finished)
         else:
             print_json(finished.output)
+
+
+async def _say_why(ow: OpenWorkflow, run_id: UUID) -> None:
+    """Why it has not ended, if that can be known; the time that was asked for is over already."""
+    with contextlib.suppress(BackendError, TimeoutError):
+        async with asyncio.timeout(WHY_SECONDS):
+            say(f"it is not done: {(await ow.explain(run_id)).sentence}", err=True)
 
 
 def _print_started(run_id: Any, created: bool, json_wanted: bool) -> None:

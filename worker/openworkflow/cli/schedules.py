@@ -87,7 +87,8 @@ def resume(name: str, url: str | None, namespace: str | None, schema: str | None
     """Go on with the next instant of NAME; what was missed while it was paused is not run."""
     where = database(url, namespace, schema)
     found: Schedule = run_async(_call(where, lambda ow: ow.schedules.resume(name)))
-    render.say(f"schedule {name} runs next at {render.when(found.next_at)}")
+    (following,) = found.upcoming(1) or ("no time",)
+    render.say(f"schedule {name} runs next at {following}")
 
 
 @schedules.command()

@@ -50,12 +50,20 @@ def signal(
 
 def _target(to: tuple[str, ...]) -> tuple[Any, ...]:
     if len(to) == 1:
+        if _run_id(to[0]) is not None:
+            raise click.UsageError(f"{to[0]} is a run's id; give the NAME of the signal after it")
         return to
     if len(to) > 2:
         raise click.UsageError("give RUN_ID and NAME, or a TOPIC; the value is --value JSON")
-    try:
-        return UUID(to[0]), to[1]
-    except ValueError:
+    if (run_id := _run_id(to[0])) is None:
         raise click.UsageError(
             f"{to[0]!r} is no run's id; for a topic leave out {to[1]!r}, or give it as --value"
-        ) from None
+        )
+    return run_id, to[1]
+
+
+def _run_id(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

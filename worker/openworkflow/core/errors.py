@@ -146,7 +146,10 @@ class ResultTimeout(OpenWorkflowError, TimeoutError):
         """
         hint = "it goes on" if unknown is None else f"how it stands is not known: {unknown}"
         if unclaimed is not None:
-            hint = f"no worker has claimed it so far: does one serve {unclaimed!r}?"
+            hint = (
+                f"no worker that serves {unclaimed!r} has claimed it so far; "
+                f"`openworkflow runs explain {run_id}` says why"
+            )
         super().__init__(f"workflow run {run_id} did not finish within {seconds:g} s; {hint}")
         self.run_id, self.seconds = str(run_id), seconds
 
