@@ -22,6 +22,7 @@ INTRO = """# The command line
 Made by `make docs`, which runs every command shown; ids, times and folders differ each time.
 
 The database is `DATABASE_URL`, or `--url`. Errors are one line on stderr, without a traceback.
+Tables have times in the zone of this machine; `runs explain` has them in UTC, and schedules in their own zone.
 
 | exit code | meaning |
 |---|---|
