@@ -22,7 +22,7 @@ INTRO = """# The command line
 Made by `make docs`, which runs every command shown; ids, times and folders differ each time.
 
 The database is `DATABASE_URL`, or `--url`. Errors are one line on stderr, without a traceback.
-Tables have times in the zone of this machine; `runs explain` has them in UTC, and schedules in their own zone.
+Tables have times in the zone of this machine, `runs explain` in UTC, `schedules show` in its own.
 
 | exit code | meaning |
 |---|---|
@@ -118,8 +118,9 @@ def write(session: Session) -> None:
     session.show("run", "ship-order", "--wait", "--timeout", "1s")
     session.say(
         "## runs\n\n`show` has the timeline of a run: each attempt of a step with its beginning "
-        "(`AFTER` the run was created) and how long it `TOOK`, and the traceback of what failed "
-        "the run.\n`attempts` are failed attempts of the run as a whole, as "
+        "(`AFTER` the run was created) and how long it `TOOK`, and the tracebacks of what failed "
+        "the run, in the workflow and in the step.\n"
+        "`attempts` are failed attempts of the run as a whole, as "
         "`@workflow(retry=…)` counts them.\n"
     )
     with session.worker():
