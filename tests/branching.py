@@ -13,8 +13,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from openworkflow import NonRetryableError, RetryPolicy, Step
-from openworkflow.telemetry.logs import log_step
+from openworkflow import NonRetryableError, RetryPolicy, Step, current_step
 
 RETRY = RetryPolicy(max_attempts=3, initial=2, max_delay=8, jitter=0)
 WHO: ContextVar[str] = ContextVar("who", default="nobody")
@@ -39,7 +38,7 @@ class World:
 
     async def effect(self, what: str, who: str) -> str:
         """A step: takes a while, and fails now and then."""
-        key = log_step.get()
+        key = current_step().name
         if key in self.recorded():
             self.wrong.append(f"{key} was called again")
         if WHO.get() != who:

@@ -15,8 +15,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
-from openworkflow import NonRetryableError, RetryPolicy, Step, SyncStep, Workflow, workflow
-from openworkflow.telemetry.logs import log_step
+from openworkflow import (
+    NonRetryableError,
+    RetryPolicy,
+    Step,
+    SyncStep,
+    Workflow,
+    current_step,
+    workflow,
+)
 
 WHO: ContextVar[str] = ContextVar("who", default="nobody")
 SOON, LATE = 0.02, 600
@@ -38,7 +45,7 @@ class World:
 
     def note(self, run: str) -> None:
         """A step of that run is called."""
-        self.calls[run, str(log_step.get())] += 1
+        self.calls[run, current_step().name] += 1
         if WHO.get() not in ("nobody", run):
             self.leaks.append(f"{run} sees the context of {WHO.get()}")
         WHO.set(run)
@@ -73,7 +80,7 @@ class World:
     async def second(self, run: str, error: BaseException) -> str:
         """A step whose first call in this process raises."""
         self.note(run)
-        if self.calls[run, str(log_step.get())] % 2:
+        if self.calls[run, current_step().name] % 2:
             raise error
         return "second"
 

@@ -13,9 +13,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from openworkflow import NonRetryableError, RetryPolicy, Step, workflow
+from openworkflow import NonRetryableError, RetryPolicy, Step, current_step, workflow
 from openworkflow.engine.outcome import Completed, Failed, Lost, Outcome, Parked, Released
-from openworkflow.telemetry.logs import log_step
 from openworkflow.worker.slots import Slots
 from tests.memory import MemoryJournal, Run
 from tests.virtual_time import Clock
@@ -63,7 +62,7 @@ class World:
         return what
 
     def _called(self, what: str) -> None:
-        key = log_step.get()
+        key = current_step().name
         if key in self.recorded():
             self.repeated.append(key)
         self.calls[what] += 1
