@@ -7,15 +7,17 @@ which a run would be dropped here, and found by nobody before its lease has pass
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
 
 from openworkflow import RetryPolicy, Step
-from openworkflow.engine.outcome import Completed
+from openworkflow.engine.outcome import Completed, Parked
 from tests.executions import failed, in_virtual_time, moments, prepared, quick, slow
 
 ONCE = RetryPolicy(max_attempts=1)
+TWICE = RetryPolicy(max_attempts=2, initial=1)
 
 
 async def _fails() -> None:
@@ -56,6 +58,27 @@ async def cancels_itself_and_returns() -> str:
     return "returned"
 
 
+async def cancels_itself_and_returns_at_once() -> str:
+    _own_task().cancel()
+    return "returned"
+
+
+async def cancels_itself_and_raises() -> None:
+    await asyncio.sleep(0)
+    _own_task().cancel()
+    raise ValueError("odd")
+
+
+async def cancels_itself_and_raises_at_once() -> None:
+    _own_task().cancel()
+    raise ValueError("odd")
+
+
+async def cancels_itself_and_exits_at_once() -> None:
+    _own_task().cancel()
+    raise SystemExit(3)
+
+
 async def cancels_itself_and_takes_it_back() -> str:
     await asyncio.sleep(0)
     _own_task().cancel()
@@ -91,7 +114,13 @@ def test_a_step_that_cancels_its_own_task_fails(function: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "function", [group_that_fails, cancels_itself_and_returns, cancels_itself_and_takes_it_back]
+    "function",
+    [
+        group_that_fails,
+        cancels_itself_and_returns,
+        cancels_itself_and_returns_at_once,
+        cancels_itself_and_takes_it_back,
+    ],
 )
 def test_a_cancellation_that_a_step_leaves_behind_reaches_nothing(function: Any) -> None:
     @in_virtual_time
@@ -107,7 +136,43 @@ def test_a_cancellation_that_a_step_leaves_behind_reaches_nothing(function: Any)
     execute()
 
 
-@pytest.mark.parametrize("before", [quick, group_that_fails])
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize(
+    "function",
+    [
+        cancels_itself_and_raises,
+        cancels_itself_and_raises_at_once,
+        cancels_itself_and_exits_at_once,
+        cancels_itself_and_returns_at_once,
+    ],
+)
+def test_nothing_waits_for_a_lease_after_a_step_that_cancelled_its_task(
+    function: Any, beside: bool
+) -> None:
+    """Alone in the task of its execution, and as a branch in a task of its own."""
+
+    @in_virtual_time
+    async def execute() -> None:
+        async def of_branches(step: Step) -> Any:
+            odd = step.run("odd", function, retry=TWICE)
+            if beside:
+                await asyncio.gather(odd, step.run("beside", slow, 9), return_exceptions=True)
+            else:
+                with contextlib.suppress(ValueError, RuntimeError):
+                    await odd
+            return await step.run("last", quick, 1)
+
+        run = prepared(of_branches)
+        outcome = await run.execute()
+        if isinstance(outcome, Parked):  # for the second attempt
+            run.wake()
+            outcome = await run.execute()
+        assert isinstance(outcome, Completed), outcome
+
+    execute()
+
+
+@pytest.mark.parametrize("before", [quick, group_that_fails, cancels_itself_and_returns_at_once])
 def test_a_worker_that_is_torn_down_takes_the_step_with_it(before: Any) -> None:
     @in_virtual_time
     async def execute() -> None:

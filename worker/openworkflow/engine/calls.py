@@ -55,19 +55,38 @@ def call(step: "CallOperation", threads: Threads) -> Generator[Any, Any, Any]:
     Exception.
     """
     run = copy_context().run
+    task: Any = step.task or step.execution.task
     try:
         coroutine = run(_called, step, threads)
         try:
             awaited = run(coroutine.send, None)
         except StopIteration as stop:
-            return stop.value
-        return (yield from _to_its_end(coroutine, awaited, run))
-    except (Exception, Suspended):
-        raise
+            value = stop.value
+        else:
+            value = yield from _to_its_end(coroutine, awaited, run)
     except BaseException as error:
-        if is_cancelled(error):
+        if task._must_cancel:
+            yield from _take_back(task)
+        if isinstance(error, Exception | Suspended) or is_cancelled(error):
             raise
         raise _as_exception(error) from error
+    if task._must_cancel:
+        yield from _take_back(task)
+    return value
+
+
+def _take_back(task: asyncio.Task[Any]) -> Generator[Any, Any, None]:
+    """Undo what a function did that cancelled its task, and ended before it could learn of that.
+
+    Else it would be thrown into what comes next, the recording of the step.
+    """
+    while task.cancelling():
+        task.uncancel()
+    if task._must_cancel:  # type: ignore[attr-defined]  # Python before 3.13 throws it all the same
+        with contextlib.suppress(asyncio.CancelledError):
+            yield
+        if task.cancelling():
+            raise asyncio.CancelledError  # meanwhile the worker is torn down
 
 
 def _to_its_end(
@@ -94,9 +113,6 @@ def _to_its_end(
                 awaited = run(send, answer)
             own += task.cancelling() - before
     except StopIteration as stop:
-        if task._must_cancel:  # type: ignore[attr-defined]
-            with contextlib.suppress(asyncio.CancelledError):
-                yield
         return stop.value
     except (asyncio.CancelledError, GeneratorExit):
         torn_down = before > own
