@@ -282,6 +282,31 @@ async def test_a_loop_that_continues_as_new_stays_as_small_as_one_round(
     assert 2 == len((await ow.get_run(run.id)).steps)
 
 
+async def test_a_run_that_continues_as_new_cuts_its_timers_short(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
+) -> None:
+    """Whether their rows are there already, or are on their way."""
+
+    @workflow
+    async def hurried(n: int, step: Step) -> int:
+        asyncio.get_running_loop().call_later(60, value)
+        async with asyncio.timeout(60):
+            if n % 2:
+                await step.run("first", asyncio.sleep, 0.1 * n)
+            if n < 4:
+                await step.continue_as_new(n + 1)
+            await step.sleep("nap", 0.1)
+        return n
+
+    await start_worker(hurried)
+    run = await ow.run_workflow(hurried, 0)
+
+    assert 4 == await run.result(timeout=20)
+    left = await sql.fetch("select step_name, status from step_attempts order by created_at, id")
+    assert "running" not in {row["status"] for row in left}
+    assert 3 == len(left), left  # two timers and the nap of the last round
+
+
 async def test_a_run_does_not_continue_as_new_while_it_does_something_else(
     ow: OpenWorkflow, start_worker: StartWorker
 ) -> None:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 from openworkflow.core.errors import ConfigurationError, OpenWorkflowError, Stalled
 from openworkflow.core.failure import Failure
 from openworkflow.engine.operations.sleep import TimerOperation
-from openworkflow.engine.outcome import Completed, Failed, Outcome, Rescheduled, after_error
+from openworkflow.engine.outcome import (
+    Completed,
+    Continued,
+    Failed,
+    Outcome,
+    Rescheduled,
+    after_error,
+)
 
 if TYPE_CHECKING:
     from openworkflow.engine.execution import Execution
@@ -52,6 +59,24 @@ def returned(execution: "Execution", value: Any, alone: Iterable[str] = ()) -> O
         return Completed(codec.encode(value, "result of workflow", limit, workflow.name))
     except OpenWorkflowError as error:
         return Failed(Failure.from_exception(error))
+
+
+def continued(execution: "Execution", text: str | None) -> Outcome:
+    """The function begins afresh with this input. Raises ConfigurationError if it cannot yet."""
+    history = execution.history
+    unfinished = [
+        operation.key
+        for operation in execution.agenda.operations.values()
+        if not isinstance(operation, TimerOperation)
+    ]
+    if unfinished:
+        raise ConfigurationError(
+            "the run cannot continue as new while steps are unfinished: "
+            f"{listed(unfinished)}; await them first"
+        )
+    if history.recorded and history.unfinished and history.unasked() is not None:
+        return Failed(Failure.from_exception(history.mismatch((), "continues as new")))
+    return Continued(text)
 
 
 def inside_a_step(name: str) -> ConfigurationError:

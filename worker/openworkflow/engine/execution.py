@@ -30,7 +30,6 @@ from openworkflow.engine.operations.operation import Operation
 from openworkflow.engine.operations.patch import Patches
 from openworkflow.engine.outcome import (
     Completed,
-    Continued,
     Failed,
     Lost,
     Outcome,
@@ -179,12 +178,7 @@ class Execution:
             text = codec.encode(codec.validate(value, "input"), "input", limit)
         elif value is not None:
             raise ConfigurationError(f"workflow {workflow.name!r} takes no input")
-        if self.agenda.operations:
-            raise ConfigurationError(
-                "the run cannot continue as new while steps are unfinished: "
-                f"{ending.listed(self.agenda.operations)}; await them first"
-            )
-        self.interrupt(Continued(text))
+        self.interrupt(ending.continued(self, text))
         raise Suspended
 
     # -- what operations ask -------------------------------------------------------------------

@@ -160,13 +160,13 @@ class History:
         in_order = itertools.chain(required, (key for _, key in self._strict))
         return next((key for key in in_order if key not in self.keys), None)
 
-    def mismatch(self, waiting_for: Iterable[str]) -> NonDeterminism:
+    def mismatch(self, waiting_for: Iterable[str], ended: str = "returned") -> NonDeterminism:
         """The error for a replay that cannot reach what was recorded; it names both steps.
 
-        The function waits for the ends of these steps; if there are none, it has returned.
+        The function waits for the ends of these steps; if there are none, it has `ended`.
         """
         first = next(iter(waiting_for), None)
-        got = "returned" if first is None else f"asks for step {first!r}"
+        got = ended if first is None else f"asks for step {first!r}"
         return NonDeterminism(
             f"the history of this run has step {self.unasked()!r} next, but the code {got}: the "
             "workflow function changed, or depends on something other than its input and its "

@@ -172,7 +172,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def unwind(self, main: asyncio.Future[Any]) -> None:
         """Cancel what is left of the function; what it still asks for is refused."""
-        self.quiet = not main.done()
+        self.quiet = self.quiet or not main.done()
         self.enter()
         try:
             self.cancel(main)

@@ -133,7 +133,8 @@ class AsyncProgram:
 
     def _ended(self, main: MainTask) -> Outcome:
         execution = self._execution
-        if (outcome := execution.stopped) is None:
+        self.loop.quiet = (outcome := execution.stopped) is not None
+        if outcome is None:
             outcome = self._outcome(*main.ended())
             if execution.agenda.busy:
                 execution.interrupt(outcome)
