@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from openworkflow import RetryPolicy, Step
-from openworkflow.engine.outcome import Completed, Parked
+from openworkflow.engine.outcome import Completed, Lost, Parked, Released
 from tests.executions import failed, in_virtual_time, moments, prepared, quick, slow
 
 ONCE = RetryPolicy(max_attempts=1)
@@ -168,6 +168,90 @@ def test_nothing_waits_for_a_lease_after_a_step_that_cancelled_its_task(
             run.wake()
             outcome = await run.execute()
         assert isinstance(outcome, Completed), outcome
+
+    execute()
+
+
+def _cancelled_after(seconds: float, error: Exception | None) -> Any:
+    """As by a watchdog, or a time limit made by hand that nobody takes back after an error."""
+    calls: list[int] = []
+
+    async def function() -> str:
+        calls.append(1)
+        if len(calls) == 1:
+            asyncio.get_running_loop().call_later(seconds, _own_task().cancel)
+            if error is not None:
+                raise error
+            await asyncio.sleep(60)
+        return "second"
+
+    return function
+
+
+@pytest.mark.parametrize("error", [None, ValueError("odd")])
+def test_a_branch_whose_task_is_cancelled_by_others_stands_still_for_nobody(error: Any) -> None:
+    """While its function waits it is an error of the step; before the next attempt, no end."""
+
+    @in_virtual_time
+    async def execute() -> None:
+        odd = _cancelled_after(1, error)
+
+        async def of_branches(step: Step) -> Any:
+            retry = RetryPolicy(max_attempts=2, initial=5)
+            return await asyncio.gather(
+                step.run("odd", odd, retry=retry), step.run("beside", slow, 20)
+            )
+
+        run = prepared(of_branches)
+        outcome = await asyncio.wait_for(run.execute(), 100)
+        if error is not None:
+            assert Released() == outcome
+            run.wake()
+            outcome = await asyncio.wait_for(run.execute(), 100)
+        assert Completed('["second","slow"]') == outcome
+
+    execute()
+
+
+@in_virtual_time
+async def test_a_sleep_of_a_branch_whose_task_is_cancelled_by_others_goes_on_elsewhere() -> None:
+    async def cancels_all() -> None:
+        for task in asyncio.all_tasks():
+            if "_perform" in repr(task) and task is not asyncio.current_task():
+                task.cancel()
+
+    async def of_branches(step: Step) -> Any:
+        nap = asyncio.create_task(step.sleep("nap", 60))
+        await step.run("before", slow, 1)
+        with contextlib.suppress(Exception):
+            await asyncio.gather(step.run("odd", cancels_all), step.run("beside", slow, 30))
+        await nap
+
+    run = prepared(of_branches)
+    assert Released() == await asyncio.wait_for(run.execute(), 100)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_worker_that_is_torn_down_records_nothing_of_its_branches(beside: bool) -> None:
+    """As `asyncio.run` does it: every task is cancelled before one of them goes on."""
+
+    @in_virtual_time
+    async def execute() -> None:
+        async def of_branches(step: Step) -> Any:
+            others = [step.run("beside", slow)] if beside else []
+            await asyncio.gather(step.run("slow", slow), *others)
+
+        run = prepared(of_branches)
+        before = asyncio.all_tasks()
+        task = run.start(run.execution())
+        await moments()
+        for each in asyncio.all_tasks() - before:
+            each.cancel()
+        await asyncio.wait({task}, timeout=1)
+
+        assert task.cancelled() or Lost() == task.result()
+        run.journal.flush()
+        assert [] == [row for row in run.steps if row.status != "running"]
 
     execute()
 

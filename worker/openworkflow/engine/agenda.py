@@ -7,6 +7,7 @@ no event is left. The run is then parked, or rests in memory for a moment.
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from datetime import datetime
@@ -21,6 +22,8 @@ from openworkflow.engine.waits import Waits
 
 if TYPE_CHECKING:
     from openworkflow.engine.execution import Execution
+
+logger = logging.getLogger(__name__)
 
 CANCEL_SECONDS = 3.0
 """How long an execution waits for step functions that were cancelled; less than a worker has to
@@ -153,6 +156,9 @@ class Agenda:
             execution.fail(error)  # the database refused what another step has recorded
         elif not calls.is_cancelled(error):
             execution.interrupt(execution.defect(error))
+        elif calls.is_stray(operation):
+            logger.warning("step %s: something cancelled its task; handed back", operation.key)
+            execution.interrupt(Released())
         elif execution.stopped is None and self.operations.get(operation.key) is operation:
             raise error  # not withdrawn by the workflow, not stopped: the worker is torn down
 

@@ -17,12 +17,39 @@ from openworkflow.telemetry.logs import log_step
 
 if TYPE_CHECKING:
     from openworkflow.engine.operations.call import CallOperation
+    from openworkflow.engine.operations.operation import Operation
 
 
 def is_cancelled(error: BaseException) -> bool:
     """Whether somebody cancelled this task; else a CancelledError comes from what it awaited."""
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+def is_stray(operation: "Operation") -> bool:
+    """Whether a cancellation of the operation's own task is nobody's of ours, such as a watchdog's.
+
+    We cancel it where the run is stopped, or its code has cancelled the step; and whoever tears the
+    worker down cancels the run's task too. Of what is done in the run's task nobody can tell.
+    """
+    execution = operation.execution
+    return (
+        operation.task is not None
+        and execution.stopped is None
+        and execution.agenda.operations.get(operation.key) is operation
+        and execution.task is not None
+        and not execution.task.cancelling()
+    )
+
+
+def as_error(step: "CallOperation", raised: BaseException) -> Exception | None:
+    """What an attempt has raised, if that is an error of the step; else it is for the engine."""
+    if isinstance(raised, asyncio.CancelledError) and is_stray(step):
+        task = step.task
+        while task is not None and task.cancelling():
+            task.uncancel()
+        return _as_exception(raised)
+    return raised if isinstance(raised, Exception) else None
 
 
 async def call_within(step: "CallOperation", threads: Threads) -> Any:

@@ -101,13 +101,13 @@ class CallOperation(Operation):
                     raise Suspended
                 output = codec.encode(value, "result of step", services.payload_limit, self.key)
                 value = codec.as_replayed(value, output)
-            except Exception as error:
+            except BaseException as raised:
+                if (error := calls.as_error(self, raised)) is None:
+                    recorder.abandon(step)
+                    raise
                 last, retry_at = await self._failed(step, error)
                 if last is not None:
                     return None, last
-            except BaseException:
-                recorder.abandon(step)
-                raise
             else:
                 if step.announced is not None:
                     await execution.announced(step)
