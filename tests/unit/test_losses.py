@@ -129,6 +129,17 @@ def test_what_would_come_back_as_something_else_is_refused(
     assert "annotate the function" in str(caught.value)
 
 
+def test_a_type_that_an_annotation_cannot_name_is_said_to_be_in_the_wrong_place() -> None:
+    """The function was annotated with it: text, which says nothing outside of where it was made."""
+
+    @dataclass
+    class Local:
+        number: int
+
+    with pytest.raises(SerializationError, match="at the top of its module"):
+        codec_for(Any).encode(Local(1), "result")
+
+
 @pytest.mark.parametrize(
     ("annotation", "value", "back"),
     [

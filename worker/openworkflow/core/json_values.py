@@ -121,7 +121,11 @@ def _unknown(value: Any, path: tuple[Any, ...]) -> str:
     name = type(value).__qualname__
     if isinstance(value, Enum):
         name = f"enum {name}"
-    return (
+    told = (
         f"{place(path)} is of type {name}, which plain JSON cannot hold; annotate the function "
         "with the value's type (dataclass, pydantic model, datetime, set, …), or use plain data"
     )
+    if "<locals>" in name:
+        told += "; a type made in a function is not found by annotations that are text, as under "
+        told += "'from __future__ import annotations': make it at the top of its module"
+    return told
