@@ -81,7 +81,7 @@ async def runs(ow: OpenWorkflow, *statuses: RunStatus) -> list[WorkflowRun]:
     return sorted(chosen, key=lambda run: run.scheduled_for or run.created_at)
 
 
-def becomes(ow: OpenWorkflow, **counts: int) -> Callable[[], Any]:
+def becomes(ow: OpenWorkflow, **counts: object) -> Callable[[], Any]:
     """Whether the schedule has come so far."""
 
     async def is_so() -> Any:

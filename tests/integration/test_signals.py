@@ -26,7 +26,6 @@ from openworkflow.core.workflow_run import RunStatus
 from openworkflow.engine.operations import signal as signals
 from tests.helpers import StartWorker, eventually
 
-
 REFUSE = """
 create function refuse() returns trigger language plpgsql as
 $$ begin raise exception 'no room' using errcode = '53100'; end $$;
