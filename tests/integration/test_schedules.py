@@ -20,7 +20,13 @@ from openworkflow import BackendPostgres, Cron, OpenWorkflow, RunStatus, Step, S
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.records import ClaimedOccurrence, RunFilter
 from openworkflow.core.cron import Overlap
-from openworkflow.core.errors import ConfigurationError, OpenWorkflowError, ScheduleNotFound
+from openworkflow.core.errors import (
+    ConfigurationError,
+    ConnectionLost,
+    Fault,
+    OpenWorkflowError,
+    ScheduleNotFound,
+)
 from openworkflow.core.workflow_run import WorkflowRun
 from openworkflow.worker import declared
 from tests.helpers import StartWorker, eventually
@@ -75,7 +81,7 @@ async def runs(ow: OpenWorkflow, *statuses: RunStatus) -> list[WorkflowRun]:
     return sorted(chosen, key=lambda run: run.scheduled_for or run.created_at)
 
 
-def becomes(ow: OpenWorkflow, **counts: int) -> Callable[[], Any]:
+def becomes(ow: OpenWorkflow, **counts: object) -> Callable[[], Any]:
     """Whether the schedule has come so far."""
 
     async def is_so() -> Any:
@@ -615,6 +621,110 @@ async def test_what_waits_for_an_occurrence_whose_end_nobody_told_of_is_released
         "select available_at <= now() from workflow_runs where id = $1", second
     )
     assert 0 == await backend.schedules.occurrences.mend()
+
+
+async def queued(ow: OpenWorkflow) -> list[UUID]:
+    return (await ow.schedules.get("s")).queued_run_ids
+
+
+async def has_begun(ow: OpenWorkflow, run_id: UUID) -> bool:
+    return (await ow.get_workflow_run(run_id)).started_at is not None
+
+
+async def one_behind_another(ow: OpenWorkflow, sql: Sql) -> tuple[UUID, UUID]:
+    """An occurrence that has begun, and one that waits for it in a queue."""
+    await make_due(sql)
+    first = (await eventually(becomes(ow, begun=1))).last_run_id
+    await make_due(sql)
+    (second,) = await eventually(lambda: queued(ow))
+    assert first is not None
+    return first, second
+
+
+END = "update workflow_runs set status = 'failed', completed_at = now() where id = $1"
+
+
+async def test_the_next_occurrence_gives_a_queue_its_turn_that_nobody_is_left_to_give(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: Sql
+) -> None:
+    """It was skipped, and so were those after it, with nothing running, for up to ten minutes."""
+    await ow.schedules.create("s", sleeper, Cron(YEARLY, overlap="queue_one"))
+    await start_worker(sleeper)
+    first, second = await one_behind_another(ow, sql)
+    await sql.execute(END, first)
+
+    await make_due(sql)
+
+    await eventually(lambda: has_begun(ow, second))
+    await eventually(becomes(ow, skipped=1, queued_run_ids=[], open_run_ids=[second]))
+
+
+async def test_an_occurrence_that_ends_in_a_drain_lets_the_next_one_begin(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: Sql
+) -> None:
+    """Each deploy that met one left the queue standing for up to ten minutes."""
+    release = asyncio.Event()
+
+    @workflow
+    async def waits(step: Step) -> None:
+        await step.run("wait", release.wait)
+
+    await ow.schedules.create("s", waits, Cron(YEARLY, overlap="queue_one"))
+    leaving = await start_worker(waits)
+    _, second = await one_behind_another(ow, sql)
+    await start_worker(waits)
+    stopping = asyncio.create_task(leaving.stop())
+    await eventually(lambda: not leaving.ready()[0])
+
+    release.set()
+
+    await stopping
+    await eventually(lambda: has_begun(ow, second))
+
+
+async def test_what_waits_for_an_occurrence_begins_though_the_database_was_away_at_its_end(
+    backend: BackendPostgres,
+    ow: OpenWorkflow,
+    start_worker: StartWorker,
+    sql: Sql,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    release, failures = asyncio.Event(), [ConnectionLost("gone").of(Fault.SERVER)] * 2
+
+    @workflow
+    async def waits(step: Step) -> None:
+        await step.run("wait", release.wait)
+
+    occurrences = backend.schedules.occurrences
+    as_ever = occurrences.release
+
+    async def fail(names: Any) -> None:
+        if failures:
+            raise failures.pop()
+        await as_ever(names)
+
+    monkeypatch.setattr(occurrences, "release", fail)
+    await ow.schedules.create("s", waits, Cron(YEARLY, overlap="queue_one"))
+    await start_worker(waits)
+    _, second = await one_behind_another(ow, sql)
+
+    release.set()
+
+    await eventually(lambda: has_begun(ow, second))
+    assert not failures
+
+
+async def test_a_cancellation_that_is_repeated_since_its_answer_was_lost_lets_the_next_one_begin(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: Sql
+) -> None:
+    await ow.schedules.create("s", sleeper, Cron(YEARLY, overlap="queue_all"))
+    await start_worker(sleeper)
+    first, second = await one_behind_another(ow, sql)
+    await sql.execute(END.replace("failed", "canceled"), first)
+
+    await ow.cancel(first)
+
+    await eventually(lambda: has_begun(ow, second))
 
 
 async def test_names_that_are_there_or_not_there_are_told(ow: OpenWorkflow) -> None:

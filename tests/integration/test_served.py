@@ -66,3 +66,23 @@ async def test_a_worker_whose_role_may_not_say_it_works_all_the_same(
     run = await ow.run_workflow(one)
     assert "done" == await run.result(timeout=10)
     await eventually(lambda: caplog.text.count("could not say which workflows are served") > 1)
+
+
+async def test_no_error_of_saying_it_ends_the_worker(
+    ow: OpenWorkflow,
+    start_worker: StartWorker,
+    backend: BackendPostgres,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail(*_: Any) -> None:
+        raise KeyError("a column")
+
+    monkeypatch.setattr(served, "REPEAT_SECONDS", 0.01)
+    monkeypatch.setattr(backend.builds, "serve", fail)
+
+    await start_worker(one)
+
+    await eventually(lambda: caplog.text.count("could not say which workflows are served") > 1)
+    run = await ow.run_workflow(one)
+    assert "done" == await run.result(timeout=10)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -19,9 +20,22 @@ from openworkflow import (
     WorkflowFailed,
     workflow,
 )
+from openworkflow.backend import requests
 from openworkflow.core.errors import InvalidRunState, RunNotFound, SerializationError
 from openworkflow.core.workflow_run import RunStatus
+from openworkflow.engine.operations import signal as signals
 from tests.helpers import StartWorker, eventually
+
+REFUSE = """
+create function refuse() returns trigger language plpgsql as
+$$ begin raise exception 'no room' using errcode = '53100'; end $$;
+create trigger refuse before insert on workflow_messages for each row execute function refuse();
+"""
+
+
+@workflow
+async def waits_for_go(step: Step) -> int:
+    return await step.wait_for_signal("go", type=int)
 
 
 @dataclass
@@ -326,6 +340,53 @@ async def test_a_workflow_signals_another(ow: OpenWorkflow, start_worker: StartW
     await (await ow.run_workflow(pinging_in_a_thread, to.id)).result(timeout=20)
     assert [1, 2, 1] == await to.result(timeout=20)
     assert 3 == await topic.result(timeout=20)
+
+
+async def test_no_run_fails_because_the_database_takes_no_signals_for_now(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten attempts were made, over five minutes, and then the run was failed for good."""
+    moment = replace(
+        signals._RETRY, initial=timedelta(milliseconds=1), max_delay=timedelta(milliseconds=1)
+    )
+    monkeypatch.setattr(signals, "_RETRY", moment)
+    monkeypatch.setattr(requests, "PAUSES", ())
+
+    @workflow
+    async def sender(input: str, step: Step) -> str:
+        return str(await step.signal(UUID(input), "go", 1))
+
+    await start_worker(sender, waits_for_go)
+    waiting = await ow.run_workflow(waits_for_go)
+    await sql.execute(REFUSE)
+    run = await ow.run_workflow(sender, str(waiting.id))
+
+    async def tried_often() -> bool:
+        failed = "select count(*) > 12 from step_attempts where workflow_run_id = $1"
+        return bool(await sql.fetchval(failed, run.id))
+
+    await eventually(tried_often, deadline=30)
+    await sql.execute("drop trigger refuse on workflow_messages")
+
+    await run.result(timeout=20)
+    assert 1 == await waiting.result(timeout=20)
+    assert 1 == await sql.fetchval("select count(*) from workflow_messages")
+
+
+async def test_a_signal_that_can_never_be_stored_fails_its_step_at_once(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: Any
+) -> None:
+    @workflow
+    async def sender(input: str, step: Step) -> None:
+        await step.signal(UUID(input), "go", 1)
+
+    await start_worker(sender, waits_for_go)
+    waiting = await ow.run_workflow(waits_for_go)
+    await sql.execute(REFUSE.replace("53100", "22P05"))
+    run = await ow.run_workflow(sender, str(waiting.id))
+
+    with pytest.raises(WorkflowFailed, match="SerializationError: signal 'go'"):
+        await run.result(timeout=20)
 
 
 async def test_a_step_that_signals_nobody_fails_at_once(

@@ -131,6 +131,22 @@ async def test_one_silent_connection_costs_one_wait_and_its_like_none(
     assert far._requests.silences.count == 1
 
 
+async def test_silent_connections_that_were_idle_are_let_go_too(
+    far: BackendPostgres, proxy: Proxy
+) -> None:
+    """The driver said goodbye to each of them, and waited for the answer for ever."""
+    await asyncio.gather(*(far.now() for _ in range(4)))
+    before = asyncio.all_tasks()
+    proxy.silence()
+    with pytest.raises(ConnectionLost):
+        await far.now()
+
+    await asyncio.gather(*(far.now() for _ in range(8)))
+
+    await eventually(lambda: proxy.silent == 0)
+    await eventually(lambda: not any("close" in repr(t) for t in asyncio.all_tasks() - before))
+
+
 async def test_who_waits_for_a_connection_of_the_pool_does_not_wait_for_ever(
     proxy_url: str,
 ) -> None:

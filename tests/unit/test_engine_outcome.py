@@ -191,3 +191,45 @@ def test_a_continued_run_begins_with_its_new_input() -> None:
 
 def test_for_a_lost_claim_nothing_is_written() -> None:
     assert run_end(RUN, Lost(), progress=True) is None
+
+
+class Closed(Exception):
+    """Lets nobody look at it."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+class Picky(type):
+    def __instancecheck__(cls, instance: object) -> bool:
+        raise RuntimeError("do not ask")
+
+
+class Unasked(Exception, metaclass=Picky):
+    """A class that nothing can be compared with."""
+
+
+def nested(error: Exception, depth: int) -> Exception:
+    """A group in a group, and so on."""
+    for _ in range(depth):
+        error = ExceptionGroup("", [error])
+    return error
+
+
+def test_an_error_that_cannot_be_looked_at_ends_its_run() -> None:
+    """It was a defect of the engine's, and the run was executed again each half minute for ever."""
+    assert isinstance(after_error(nested(ValueError(), 3000), NEVER, 1), Failed)
+    assert isinstance(after_error(Closed(), NEVER, 1), Failed)
+
+
+def test_a_deep_group_of_nothing_but_steps_is_final() -> None:
+    outcome = after_error(nested(of_step("a"), 3000), THREE, 1)
+
+    assert isinstance(outcome, Failed)
+    assert ("a",) == outcome.steps
+
+
+def test_a_class_that_cannot_be_compared_with_is_not_tried_again() -> None:
+    policy = RetryPolicy(max_attempts=3, non_retryable=(Unasked,))
+
+    assert not policy.retries(ValueError())

@@ -12,7 +12,7 @@ import pytest
 
 from openworkflow import SignalTimeout, Step
 from openworkflow.backend.records import Delivery, Waiting
-from openworkflow.core.errors import BackendError, ConfigurationError, ConnectionLost
+from openworkflow.core.errors import BackendError, ConfigurationError, ConnectionLost, Fault
 from openworkflow.core.recorded import Message
 from openworkflow.engine import inbox as inboxes
 from openworkflow.engine.execution import Execution
@@ -31,7 +31,7 @@ class Letters:
         self.busy: set[str] = set()
         self.subscribed: list[tuple[UUID, str]] = []
         self.reads = 0
-        self.errors: list[BackendError] = []
+        self.errors: list[Exception] = []
         self.gate: asyncio.Event | None = None
 
     def send(self, run: Run | None, name: str, value: Any = None) -> UUID:
@@ -67,6 +67,8 @@ class Letters:
         return {topic for _, topic in pairs if topic in self.busy}
 
     async def read_wakes(self, run_ids: Sequence[UUID]) -> dict[UUID, int]:
+        if self.errors:
+            raise self.errors.pop(0)
         self.reads += 1
         return dict.fromkeys(run_ids, self.wake_no)
 
@@ -229,6 +231,54 @@ async def test_a_silent_database_is_asked_again_and_one_that_refuses_costs_one_r
     refused = prepared(function)
     letters.errors = [BackendError("no right to read")]
     assert isinstance(await outcome(refused, letters), Released)
+
+
+@pytest.mark.parametrize("fault", [Fault.MOMENT, Fault.SIZE])
+@in_virtual_time
+async def test_a_lock_or_a_time_limit_costs_a_look_time_and_its_run_nothing(fault: Fault) -> None:
+    """They were handed back for half a minute, and called an internal error."""
+
+    async def function(step: Step) -> Any:
+        return await step.wait_for_signal("a")
+
+    run, letters = prepared(function), Letters()
+    letters.send(run, "a", 7)
+    letters.errors = [BackendError("locked").of(fault) for _ in range(3)]
+
+    assert Completed("7") == await outcome(run, letters)
+
+
+@in_virtual_time
+async def test_whatever_a_look_raises_reaches_those_who_wait_for_it() -> None:
+    """They waited for ever, in their slots."""
+
+    async def function(step: Step) -> Any:
+        return await step.wait_for_signal("a")
+
+    run, letters = prepared(function), Letters()
+    letters.errors = [KeyError("a column")]
+
+    async with asyncio.timeout(60):
+        assert isinstance(await outcome(run, letters), Released)
+
+
+@in_virtual_time
+async def test_the_poll_for_signals_survives_whatever_a_look_raises() -> None:
+    """It is a service of the worker, which would end with it."""
+    letters, run = Letters(), prepared(moments)
+    mail = Mail(letters)
+    inbox = Inbox(mail, run.id, 0, {})
+    heard: list[bool] = []
+    inbox.open("a")
+    inbox.on_news("a", lambda: heard.append(True))
+    letters.errors = [KeyError("a column")]
+    letters.wake_no = 1
+
+    polling = asyncio.create_task(mail.poll(lambda: True))
+    await asyncio.sleep(2 * inboxes.POLL_SECONDS)
+    polling.cancel()
+
+    assert [True] == heard
 
 
 @in_virtual_time

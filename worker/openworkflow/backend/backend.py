@@ -223,7 +223,7 @@ class BackendPostgres:
         run = await self._existing(run_id)
         if run.status is not RunStatus.CANCELED:
             raise InvalidRunState(run_id, run.status, "canceled")
-        return run
+        return await self.schedules.go_on_without(run)  # a try whose answer was lost did not
 
     async def retry_workflow_run(self, run_id: UUID) -> WorkflowRun:
         """See Control.retry."""

@@ -114,6 +114,7 @@ async def open_pool(dsn: Dsn, *, application_name: str, pooled: bool) -> Any:
             max_size=dsn.pool_size,
             reset=_leave_as_is,
             connect=partial(dial, dsn),
+            connection_class=_Leaving,
             **_arguments(dsn, application_name, None, pooled),
         )
     except Exception as error:
@@ -302,6 +303,20 @@ def _arguments(
     else:  # a pooler would refuse it: there each transaction says it
         startup["default_transaction_isolation"] = ISOLATION
     return arguments
+
+
+class _Leaving(asyncpg.Connection):
+    """A connection of the pool, which says goodbye for a moment, whoever closes it.
+
+    The driver itself closes the idle ones that expired, and those that were idle for long, and
+    would wait for a silent server for ever.
+    """
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        """Close it; drop it if that takes longer than GOODBYE_SECONDS."""
+        limit = liveness.GOODBYE_SECONDS if timeout is None else timeout
+        with contextlib.suppress(TimeoutError):  # it is dropped by then
+            await super().close(timeout=limit)
 
 
 async def _leave_as_is(connection: Connection) -> None:

@@ -98,6 +98,7 @@ class Occurrences:
                     if answer is not None:
                         answers[run["id"]] = answer
             await self._write(connection, batch)
+            await self._release_left(connection, batch)
         return answers
 
     async def release(self, names: Sequence[str]) -> None:
@@ -253,6 +254,10 @@ class Occurrences:
                 continue
             batch.changed.add(schedule.name)
         await self._write(connection, batch)
+        await self._release_left(connection, batch)
+
+    async def _release_left(self, connection: Connection, batch: _Batch) -> None:
+        """Let begin what is queued and waits for nobody: who was to release it may have died."""
         waiting = [each for each in batch.schedules.values() if each.queued_run_ids]
         if waiting:
             await self.release_locked(connection, waiting)

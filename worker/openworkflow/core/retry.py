@@ -65,10 +65,13 @@ class RetryPolicy:
         return 0 < self.max_attempts <= attempt
 
     def retries(self, error: BaseException) -> bool:
-        """Whether another attempt may help against `error`."""
-        return isinstance(error, Exception) and not isinstance(
-            error, (NonRetryableError, *self.non_retryable)
-        )
+        """Whether another attempt may help against `error`; never raises."""
+        try:
+            return isinstance(error, Exception) and not isinstance(
+                error, (NonRetryableError, *self.non_retryable)
+            )
+        except BaseException:  # what is asked is user code too, and would fail at each attempt
+            return False
 
 
 def check_policy(what: str, value: object) -> None:

@@ -13,8 +13,10 @@ from time import perf_counter
 from typing import Any, NoReturn
 
 from openworkflow.core.errors import (
+    BackendError,
     ConfigurationError,
     DeadlineExceeded,
+    Fault,
     Suspended,
     TooManySteps,
 )
@@ -291,7 +293,13 @@ class Execution:
         self.program = self.context = None
 
     def defect(self, error: BaseException) -> Released:
-        """A mistake of this program, not of the run: loud, and the run is offered again."""
+        """No mistake of the run's, but of the tables' or of this program: the run is offered again.
+
+        Loud, in both cases.
+        """
+        if isinstance(error, BackendError) and error.fault is not Fault.OURS:
+            logger.error("the database does not let a run go on; it is handed back: %s", error)
+            return Released(UNREADABLE_SECONDS)
         logger.error("internal error while executing a run; it is handed back", exc_info=error)
         return Released(UNREADABLE_SECONDS)
 

@@ -29,6 +29,9 @@ Runs that are parked need none: they become due."""
 MOST_AT_ONCE = 200
 """Inboxes that are read by one statement."""
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.2, 10.0
+AGAIN_SECONDS = 1.0
+"""Until an inbox is read again that somebody's lock, or a time limit, kept from being read."""
+_PASSES = (Fault.MOMENT, Fault.SIZE)
 
 
 class Post(Protocol):
@@ -177,9 +180,7 @@ class Mail:
         """See Inbox.look; what is asked for at the same time shares a statement."""
         loop = asyncio.get_running_loop()
         request = _Request(inbox, subscribe, loop.create_future())
-        self._requests.append(request)
-        if self._reading is None:
-            self._reading = loop.create_task(self._read_all(), name="openworkflow mail")
+        self._ask(request)
         return await request.done
 
     async def poll(self, listening: Callable[[], bool]) -> None:
@@ -195,9 +196,20 @@ class Mail:
             except BackendError as error:
                 logger.warning("could not look for signals: %s", error)
                 continue
+            except Exception:  # whatever it is, the worker outlives it
+                logger.exception("could not look for signals")
+                continue
             for run_id, wake_no in wakes.items():
                 if wake_no > waiting[run_id].wake_no:
                     waiting[run_id].hear()
+
+    def _ask(self, request: _Request) -> None:
+        if request.done.done():
+            return
+        self._requests.append(request)
+        if self._reading is None:
+            loop = asyncio.get_running_loop()
+            self._reading = loop.create_task(self._read_all(), name="openworkflow mail")
 
     async def _read_all(self) -> None:
         try:
@@ -213,8 +225,8 @@ class Mail:
         while batch := [request for request in batch if not request.done.done()]:
             try:
                 await self._read(batch)
-            except BackendError as error:
-                if error.fault is not Fault.SERVER:
+            except Exception as error:  # a mistake of ours too: those who wait have to hear of it
+                if not isinstance(error, BackendError) or error.fault is not Fault.SERVER:
                     await self._refuse(batch, error)
                     return
                 logger.warning("could not read the signals of %d runs: %s", len(batch), error)
@@ -243,13 +255,19 @@ class Mail:
             if not request.done.done():
                 request.done.set_result(busy.isdisjoint(request.inbox.names))
 
-    async def _refuse(self, batch: Sequence[_Request], error: BackendError) -> None:
-        """Whatever is wrong with one run costs that one only."""
+    async def _refuse(self, batch: Sequence[_Request], error: Exception) -> None:
+        """Whatever is wrong with one run costs that one only; what may pass costs it time."""
         if len(batch) > 1:
             for request in batch:
                 await self._answer([request])
-        elif not batch[0].done.done():
-            batch[0].done.set_exception(error)
+            return
+        (request,) = batch
+        if isinstance(error, BackendError) and error.fault in _PASSES:
+            logger.warning("could not read the signals of a run, will retry: %s", error)
+            pause = AGAIN_SECONDS * random.uniform(0.5, 1.0)
+            asyncio.get_running_loop().call_later(pause, self._ask, request)
+        elif not request.done.done():
+            request.done.set_exception(error)
 
 
 class NoPost:

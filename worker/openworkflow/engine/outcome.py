@@ -74,10 +74,15 @@ Outcome = Completed | Failed | Rescheduled | Parked | Released | Continued | Los
 def after_error(error: BaseException, policy: RetryPolicy, attempt: int) -> Failed | Rescheduled:
     """What an error that left the function means; `attempt` counts this execution, from 1.
 
-    A step's own error has had the step's retries; for anything else the run's policy decides.
+    A step's own error has had the step's retries; for anything else the run's policy decides. One
+    that does not let itself be looked at is final, or its run would never end.
     """
-    failure, steps = Failure.from_exception(error), failed_steps(error)
-    final = _of_steps(error) or not isinstance(error, Exception)
+    failure = Failure.from_exception(error)
+    try:
+        steps = failed_steps(error)
+        final = _of_steps(error) or not isinstance(error, Exception)
+    except BaseException:  # its own methods raise what they like
+        return Failed(failure)
     if final or isinstance(error, OpenWorkflowError):
         return Failed(failure, steps)
     if not policy.retries(error) or policy.exhausted(attempt):
@@ -106,9 +111,14 @@ def failed_steps(error: BaseException) -> tuple[str, ...]:
 
 def _of_steps(error: BaseException) -> bool:
     """Whether it is nothing but what steps raised whose retries are spent."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(_of_steps(each) for each in error.exceptions)
-    return hasattr(error, FROM_STEP)
+    left = [error]
+    while left:
+        each = left.pop()
+        if isinstance(each, BaseExceptionGroup):
+            left += each.exceptions
+        elif not hasattr(each, FROM_STEP):
+            return False
+    return True
 
 
 def run_end(

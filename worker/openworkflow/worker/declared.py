@@ -19,9 +19,8 @@ from openworkflow.telemetry.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 REPEAT_SECONDS = 60.0
-"""How soon what was declared, or undone by an older build, is as the code has it."""
-MEND_EVERY = 10
-"""Rounds between two looks for schedules whose next run is gone."""
+"""How soon what was declared, or undone by an older build, is as the code has it; and how soon a
+schedule has a next run again whose one is gone, or a queue its turn that nobody is left to give."""
 ANSWER_SECONDS = 30.0
 
 
@@ -58,13 +57,11 @@ async def keep_schedules(
     """Have the schedules be as the code says, and go on, until canceled. Nothing else waits."""
     told: set[str] = set()
     foreign: list[str]
-    rounds = 0
     while True:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 foreign = await schedules.declare(wishes, served, build_id)
-                if rounds % MEND_EVERY == 0:
-                    await schedules.occurrences.mend()
+                await schedules.occurrences.mend()
                 late, _ = await schedules.occurrences.late()
                 metrics.schedules_late(late)
         except (BackendError, TimeoutError) as error:
@@ -72,7 +69,6 @@ async def keep_schedules(
         except Exception:
             logger.exception("could not look after the schedules")
         else:
-            rounds += 1
             for name in set(foreign) - told:
                 logger.error(
                     "schedule %r is declared here, and by somebody else, who keeps it: delete that "

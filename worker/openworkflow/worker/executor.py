@@ -17,6 +17,7 @@ from uuid import UUID
 from openworkflow.backend.records import ClaimedRun, RecordedStep
 from openworkflow.core.errors import BackendError
 from openworkflow.core.registry import Registry
+from openworkflow.engine.calls import is_cancelled
 from openworkflow.engine.execution import Execution
 from openworkflow.engine.history import History
 from openworkflow.engine.journal import Written
@@ -100,7 +101,7 @@ class Executor:
     async def drain(self, seconds: float) -> bool:
         """Let running steps end within the grace period, then hand back what is left.
 
-        Returns whether all runs are gone.
+        Returns whether all runs are gone. What others wait for to hear of them is told by then.
         """
         self._draining.set()
         if len(self):
@@ -109,7 +110,11 @@ class Executor:
             execution.drain()
         await self._claimer.emptied(seconds)
         self.interrupt_all(Released())
-        return await self._claimer.emptied(HAND_BACK_SECONDS)
+        last = self._loop.time() + HAND_BACK_SECONDS
+        gone = await self._claimer.emptied(HAND_BACK_SECONDS)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=max(0.0, last - self._loop.time()))
+        return gone
 
     async def leave(self, seconds: float) -> int:
         """Cancel what is left, which records nothing more.
@@ -246,7 +251,7 @@ class Executor:
             try:
                 outcome = await execution.run()
             except BaseException as error:  # it may cost this run, not its neighbours
-                if _is_cancelled(error):
+                if is_cancelled(error):  # the worker is torn down
                     raise
                 logger.exception("internal error while executing a run; it is handed back")
                 outcome = Released(AGAIN_SECONDS)
@@ -341,9 +346,3 @@ class Executor:
         self._reports.end(run, outcome, seconds)
         if run.occurrence is not None and self._occurrences is not None:
             self._spawn(self._occurrences.after(run.occurrence, outcome))
-
-
-def _is_cancelled(error: BaseException) -> bool:
-    """Whether the worker is torn down; else the CancelledError is one of the run's own."""
-    task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0

@@ -84,12 +84,26 @@ class Occurrences:
         try:
             while self._ended:
                 names, self._ended = self._ended, set()
-                await self._schedules.occurrences.release(sorted(names))
-        except BackendError as error:
-            # The next occurrence, or the next look at all schedules, finds that nobody is left.
-            logger.warning("could not release what waits for occurrences: %s", error)
+                await self._release(names)
         finally:
             self._releasing = False
+
+    async def _release(self, names: set[str]) -> None:
+        """Let begin what waits for occurrences of these schedules; cancel it to give up.
+
+        The next occurrence, or the next look at all schedules, then finds that nobody is left.
+        """
+        delay = FIRST_RETRY_SECONDS
+        while True:
+            try:
+                await self._schedules.occurrences.release(sorted(names))
+                return
+            except BackendError as error:
+                logger.warning("could not release what waits for occurrences: %s", error)
+                if error.fault not in _LATER:
+                    return
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+            delay = min(delay * 2, LONGEST_RETRY_SECONDS)
 
     async def _superseding(
         self, runs: Sequence[ClaimedRun], begun: dict[UUID, Begun | Exception]

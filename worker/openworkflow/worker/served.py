@@ -23,4 +23,6 @@ async def say_what_is_served(builds: Builds, workflows: Sequence[tuple[str, str]
                 await builds.serve(workflows)
         except (BackendError, TimeoutError) as error:
             logger.info("could not say which workflows are served here: %s", error)
+        except Exception:  # whatever it is, the worker outlives it
+            logger.exception("could not say which workflows are served here")
         await asyncio.sleep(REPEAT_SECONDS * random.uniform(0.8, 1.0))

@@ -11,7 +11,9 @@ from uuid import UUID, uuid5
 
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import (
+    BackendError,
     ConfigurationError,
+    Fault,
     InvalidRunState,
     RunNotFound,
     SerializationError,
@@ -39,8 +41,10 @@ AGAIN = timedelta(seconds=1)
 SENT = UUID("5f6d9a3e-54a5-4b1c-9d0e-0d6b5f0c7e21")
 """The namespace of the ids of messages that steps send: the same step sends the same message."""
 _RETRY = RetryPolicy(
-    non_retryable=(RunNotFound, InvalidRunState, ConfigurationError, SerializationError)
+    max_attempts=0,
+    non_retryable=(RunNotFound, InvalidRunState, ConfigurationError, SerializationError),
 )
+"""What is left is the database's fault, for which no run fails, however long it lasts."""
 
 
 class SignalOperation(Operation):
@@ -173,5 +177,10 @@ async def _send(to: Any, *message: Any, **options: Any) -> UUID:
     message_id = uuid5(SENT, current_step().key)
     limit = services.payload_limit
     made = outgoing(to, message, **options, limit=limit, message_id=message_id)
-    sent: UUID = await services.send(made)
+    try:
+        sent: UUID = await services.send(made)
+    except BackendError as error:
+        if error.fault is not Fault.VALUE:
+            raise
+        raise SerializationError(f"signal {made.name!r}: {error}") from error
     return sent
