@@ -15,10 +15,12 @@ from openworkflow.core.errors import (
     SignalTimeout,
     StepFailed,
     StepTimeout,
+    UndoFailed,
     WorkflowCanceled,
     WorkflowFailed,
 )
 from openworkflow.core.retry import RetryPolicy
+from openworkflow.core.undo import Undo
 from openworkflow.core.workflow import Workflow, step, workflow
 from openworkflow.core.workflow_run import RunStatus
 from openworkflow.engine.current import current_step
@@ -45,6 +47,8 @@ __all__ = [
     "StepFailed",
     "StepTimeout",
     "SyncStep",
+    "Undo",
+    "UndoFailed",
     "Worker",
     "Workflow",
     "WorkflowCanceled",

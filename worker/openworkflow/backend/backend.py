@@ -40,6 +40,7 @@ from openworkflow.backend.schedules import Schedules
 from openworkflow.backend.session import HeartbeatSession, WorkerSession
 from openworkflow.backend.url import Dsn, parse
 from openworkflow.core.errors import ConfigurationError, InvalidRunState, RunNotFound
+from openworkflow.core.ids import uuid7
 from openworkflow.core.step_attempt import StepAttempt
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
@@ -205,21 +206,23 @@ class BackendPostgres:
         rows = await self._fetch(sql, self.namespace_id, seconds=SCAN_SECONDS)
         return counts | {as_member(RunStatus, row["status"]): row["runs"] for row in rows}
 
-    async def cancel_workflow_run(self, run_id: UUID) -> WorkflowRun:
+    async def cancel_workflow_run(self, run_id: UUID, *, force: bool = False) -> WorkflowRun:
         """Cancel a run that has not finished; a canceled one is answered as it is.
 
-        Raises RunNotFound, or InvalidRunState for a run that has succeeded or failed.
+        Steps that can be undone are undone before, unless `force` is True: then it is answered as
+        pending. Raises RunNotFound, or InvalidRunState for a run that has succeeded or failed.
         """
-        which = self.namespace_id, run_id
+        which, decision = (self.namespace_id, run_id), uuid7()
 
         async def cancel() -> list[Any]:
             async with self._requests.borrow() as connection, connection.transaction():
                 await connection.fetch(self._sql["lock_workflow_run"], *which)
                 sql = self._sql["cancel_workflow_run"]
-                return list(await connection.fetch(sql, *which, *self._channels))
+                return list(await connection.fetch(sql, *which, *self._channels, force, decision))
 
         if rows := await self._requests.repeat(cancel, safe=True):
-            return await self.schedules.go_on_without(as_run(rows[0]))
+            run = as_run(rows[0])
+            return await self.schedules.go_on_without(run) if run.status.finished else run
         run = await self._existing(run_id)
         if run.status is not RunStatus.CANCELED:
             raise InvalidRunState(run_id, run.status, "canceled")

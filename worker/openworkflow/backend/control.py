@@ -72,6 +72,7 @@ class Control:
             served=_served(row["served_names"], row["served_versions"]),
             ahead=row["ahead"],
             takers=tuple(row["takers"]),
+            undoing=None if row["decision"] is None else as_json(row["decision"]),
             pauses=tuple(_pauses(row)),
         )
 

@@ -140,6 +140,8 @@ class Situation:
     pauses: tuple[Held, ...] = ()
     takers: tuple[str, ...] = ()
     """Builds that take runs of its bucket, if it is not pinned; empty if every build does."""
+    undoing: Any = None
+    """That the run is to be undone, and how it ends then: {"end": …, "error": …}."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +181,8 @@ def explain(found: Situation) -> Explanation:
     else:
         told = _due(found)
     reason, sentence, more = told
+    if isinstance(found.undoing, dict) and not run.status.finished:
+        sentence = f"{_why_undone(found.undoing)}: {sentence}"
     return Explanation(
         run_id=run.id,
         status=run.status,
@@ -189,6 +193,13 @@ def explain(found: Situation) -> Explanation:
         pauses=() if run.status.finished else found.pauses,
         **more,
     )
+
+
+def _why_undone(decision: dict[str, Any]) -> str:
+    why = "was canceled"
+    if decision.get("end") != RunStatus.CANCELED:
+        why = f"failed with {_short(Failure.from_object(decision.get('error')))}"
+    return f"it {why}, and its steps are undone before it ends"
 
 
 Told = tuple[Reason, str, dict[str, Any]]
@@ -313,7 +324,7 @@ def _wait(wait: Wait) -> str:
         return f"tries again {_at(wait.until)}, since {tried}"
     if wait.kind == StepKind.SLEEP:
         return f"sleeps in {name} until {when(wait.until)}"
-    if wait.kind == StepKind.RUN:
+    if wait.kind in (StepKind.RUN, StepKind.UNDO):
         return f"executes step {name} since {when(wait.since)}"
     until = f", until {when(wait.until)}" if wait.until is not None else ""
     what = f"child {wait.id} of step" if wait.kind in ("child", "workflow") else wait.kind

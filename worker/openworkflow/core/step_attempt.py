@@ -19,6 +19,8 @@ class StepKind(StrEnum):
     """Waits until `resume_at`."""
     SIGNAL = "signal"
     """Waits for a signal, until `resume_at` if that is set."""
+    UNDO = "undo"
+    """Undoes a step; or says that the run's steps are to be undone, and how it ends then."""
 
 
 class StepStatus(StrEnum):

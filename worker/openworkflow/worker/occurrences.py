@@ -14,7 +14,7 @@ from openworkflow.backend.records import Begun, ClaimedOccurrence
 from openworkflow.core.errors import BackendError, Fault, OpenWorkflowError
 from openworkflow.core.recorded import ClaimedRun, Occurrence
 from openworkflow.core.registry import Registry
-from openworkflow.engine.outcome import Completed, Failed, Outcome
+from openworkflow.engine.outcome import Canceled, Completed, Failed, Outcome
 from openworkflow.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Occurrences:
 
     async def after(self, occurrence: Occurrence, outcome: Outcome) -> None:
         """An execution of an occurrence is over: if so is its run, let begin what waits for it."""
-        if not occurrence.serial or not isinstance(outcome, Completed | Failed):
+        if not occurrence.serial or not isinstance(outcome, Completed | Failed | Canceled):
             return
         self._ended.add(occurrence.schedule_name)
         if self._releasing:
