@@ -1,4 +1,4 @@
-"""What several tests of the operator's look at a database need."""
+"""What several tests need: of the operator's look at a database, and of races for a run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,26 @@ import pytest
 
 from openworkflow_operator.database.connection import ConnectOptions, Database
 from openworkflow_operator.database.dsn import parse
+from tests.racing import Mover
+from tests.stepping import Stepper
+
+
+@pytest.fixture
+async def movers(database_url: str) -> AsyncIterator[list[Mover]]:
+    """Three who race for runs."""
+    movers = [await Mover.connect(database_url, number) for number in range(3)]
+    yield movers
+    for mover in movers:
+        await mover.close()
+
+
+@pytest.fixture
+async def stepper(database_url: str, movers: list[Mover]) -> AsyncIterator[Stepper]:
+    """Lets the movers go on in any order."""
+    stepper = Stepper(database_url, [mover.hold.id for mover in movers])
+    await stepper.open()
+    yield stepper
+    await stepper.close()
 
 
 @pytest.fixture
