@@ -1,6 +1,6 @@
 """A trip that is booked in parts, and given back where one of them cannot be had.
 
-    DATABASE_URL=postgresql://... python examples/trip.py
+DATABASE_URL=postgresql://... python examples/trip.py
 """
 
 import asyncio
@@ -10,6 +10,7 @@ from openworkflow import (
     BackendPostgres,
     NonRetryableError,
     OpenWorkflow,
+    ResultTimeout,
     Step,
     Undo,
     WorkflowCanceled,
@@ -35,7 +36,7 @@ async def free_by_key(key: str) -> None:
 async def fly(where: str) -> str:
     if where == "Atlantis":
         raise NonRetryableError("no flights to Atlantis")
-    return f"{where}-12"
+    return await book(f"flight to {where}")
 
 
 @workflow
@@ -62,9 +63,10 @@ async def main() -> None:
         print(f"failed: {error.failure.message}")
 
     run = await ow.run_workflow(trip, "Rome")
-    while not any(step.kind == "signal" for step in (await ow.get_run(run.id)).steps):
-        await asyncio.sleep(0.05)
-    await run.cancel()
+    try:
+        await run.result(timeout="3s")
+    except ResultTimeout:
+        await run.cancel()
     try:
         await run.result()
     except WorkflowCanceled:

@@ -333,6 +333,7 @@ def _counted(scene: Scene, run: Any) -> list[str]:
 async def undo_faults(scene: Scene, sql: asyncpg.Connection[Any]) -> list[str]:
     """What is not as it must be of a run whose steps are undone where it is canceled, in words."""
     run = await sql.fetchrow("select * from workflow_runs where id = $1", scene.run.id)
+    assert run is not None
     rows = {row["id"]: row for row in await sql.fetch(_ROWS, scene.run.id)}
     decided = sum(row["kind"] == "undo" for row in rows.values())
     status, found = run["status"], [*_told(scene, run, rows), *_counted(scene, run)]

@@ -49,8 +49,7 @@ def test_a_trip_is_given_back(database_url: str) -> None:
 
     first, second = out.split("failed: no flights to Atlantis\n")
     assert 2 == first.count("booked: ") == first.count("given back: ")
-    assert "given back: Rome-12\n" in second
-    assert 3 == second.count("given back: ")
+    assert 3 == second.count("booked: ") == second.count("given back: ")
     assert second.endswith("canceled, and nothing is left behind\n")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -562,3 +563,30 @@ async def test_a_replay_check_of_an_undone_run_calls_nothing(
                 assert replayed.found is None
                 checked += 1
     assert (checked, len(DONE)) == (2, done)
+
+
+@workflow
+def threaded(step: SyncStep) -> None:
+    def branch(name: str) -> None:
+        step.run(f"book {name}", book_now, name, undo=free_now)
+        step.wait_for_signal(name)
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(branch, ["a", "b"]))
+
+
+async def test_what_other_threads_of_a_plain_function_did_is_undone(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    await start_worker(threaded)
+    run = await ow.run_workflow(threaded)
+
+    async def both() -> bool:
+        steps = (await ow.get_run(run.id)).steps
+        return sum(each.kind == "signal" for each in steps) == 2
+
+    await eventually(both)
+    await ow.cancel(run.id)
+    with pytest.raises(WorkflowCanceled):
+        await run.result(timeout=30)
+    assert {"free a-1", "free b-1"} == set(DONE[2:])
