@@ -24,16 +24,10 @@ logger = logging.getLogger(__name__)
 
 FIRST_RETRY_SECONDS = 0.2
 LONGEST_RETRY_SECONDS = 10.0
-VERSION = 5
 _LATER = (Fault.SERVER, Fault.MOMENT)
 
 Decided = dict[UUID, ClaimedRun | Exception]
 """By run: the run as it is to be executed, or why it cannot be; one that is missing is gone."""
-
-
-def may_be_one(run_id: UUID) -> bool:
-    """Whether the run of this id may be an occurrence."""
-    return run_id.bytes[6] >> 4 == VERSION
 
 
 class Occurrences:
