@@ -136,9 +136,7 @@ class Execution:
             self.recorder.record_again(self.history.overtook)
         deadline = None if self.claim.deadline_at is None else self._watch_deadline()
         function = (AsyncProgram if self.workflow.is_async else ThreadProgram)(self)
-        program: Program = function
-        if self.history.is_undoing:
-            program = undoing.UndoProgram(self, function)
+        program = function if self.history.undo is None else undoing.program(self, function)
         self.program = program
         try:
             # Until its end is recorded, whoever drains or loses it finds an execution that is over.

@@ -67,6 +67,13 @@ def prepare(execution: "Execution", undone: Undone) -> None:
     execution.stopped = _told(outcome, done, left)
 
 
+def program(
+    execution: "Execution", function: "AsyncProgram | ThreadProgram"
+) -> "AsyncProgram | ThreadProgram | UndoProgram":
+    """What is executed: the function, or what stands for it in a run that is to be undone."""
+    return UndoProgram(execution, function) if execution.history.is_undoing else function
+
+
 def lingers(execution: "Execution", main: MainTask) -> bool:
     """Whether the function has failed for good while steps with an undo have not ended.
 

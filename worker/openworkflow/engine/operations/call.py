@@ -24,6 +24,8 @@ from openworkflow.engine.step_call import StepCall
 
 logger = logging.getLogger(__name__)
 
+_SUCCEEDED = StepStatus.SUCCEEDED
+
 
 class CallOperation(Operation):
     """A function, its arguments, and how often it may be tried."""
@@ -118,9 +120,7 @@ class CallOperation(Operation):
                 if step.announced is not None:
                     await execution.announced(step)
                 recorder.succeeded(step, output)
-                services.metrics.step_finished(
-                    execution.workflow.name, StepStatus.SUCCEEDED, step.seconds
-                )
+                services.metrics.step_finished(execution.workflow.name, _SUCCEEDED, step.seconds)
                 return value, None
             failures += 1
             await execution.agenda.wait(self, retry_at)
