@@ -14,6 +14,7 @@ from openworkflow.backend.rows import as_json, as_run
 from openworkflow.core.errors import InvalidRunState, RunNotFound
 from openworkflow.core.explanation import MOST_AHEAD, MOST_WAITS, Held, Served, Situation, Wait
 from openworkflow.core.ids import uuid7
+from openworkflow.core.undo import why_undone
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
 _NO_RETRY = (
@@ -72,7 +73,7 @@ class Control:
             served=_served(row["served_names"], row["served_versions"]),
             ahead=row["ahead"],
             takers=tuple(row["takers"]),
-            undoing=None if row["decision"] is None else as_json(row["decision"]),
+            undoing=None if row["decision"] is None else why_undone(as_json(row["decision"])),
             pauses=tuple(_pauses(row)),
         )
 

@@ -140,8 +140,8 @@ class Situation:
     pauses: tuple[Held, ...] = ()
     takers: tuple[str, ...] = ()
     """Builds that take runs of its bucket, if it is not pinned; empty if every build does."""
-    undoing: Any = None
-    """That the run is to be undone, and how it ends then: {"end": …, "error": …}."""
+    undoing: str | None = None
+    """What has become of a run whose steps are to be undone: that it was canceled, or failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,8 +181,8 @@ def explain(found: Situation) -> Explanation:
     else:
         told = _due(found)
     reason, sentence, more = told
-    if isinstance(found.undoing, dict) and not run.status.finished:
-        sentence = f"{_why_undone(found.undoing)}: {sentence}"
+    if found.undoing is not None and not run.status.finished:
+        sentence = f"it {found.undoing}, and its steps are undone before it ends: {sentence}"
     return Explanation(
         run_id=run.id,
         status=run.status,
@@ -193,13 +193,6 @@ def explain(found: Situation) -> Explanation:
         pauses=() if run.status.finished else found.pauses,
         **more,
     )
-
-
-def _why_undone(decision: dict[str, Any]) -> str:
-    why = "was canceled"
-    if decision.get("end") != RunStatus.CANCELED:
-        why = f"failed with {_short(Failure.from_object(decision.get('error')))}"
-    return f"it {why}, and its steps are undone before it ends"
 
 
 Told = tuple[Reason, str, dict[str, Any]]

@@ -7,10 +7,15 @@ from typing import Any, Generic, TypeVar
 from openworkflow.core.callee import callee
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.failure import Failure
 from openworkflow.core.retry import RetryPolicy, check_policy
 from openworkflow.core.workflow import DurableFunction
+from openworkflow.core.workflow_run import RunStatus
 
 T = TypeVar("T")
+
+SHOWN = 200
+"""Characters of an error in a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +59,12 @@ def undo_of(what: str, given: Any) -> Undo[Any]:
     if undo.timeout is not None:
         parse_duration(undo.timeout)
     return undo
+
+
+def why_undone(decision: Any) -> str:
+    """What has become of a run, as the row says that has it undone."""
+    told = decision if isinstance(decision, dict) else {}
+    if told.get("end") == RunStatus.CANCELED:
+        return "was canceled"
+    error = " ".join(Failure.from_object(told.get("error")).summary.split())
+    return f"failed with {error if len(error) <= SHOWN else error[: SHOWN - 1] + '…'}"
