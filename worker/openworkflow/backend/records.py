@@ -26,12 +26,14 @@ __all__ = [
     "Continuation",
     "CreatedRun",
     "Delivery",
+    "EventWrite",
     "Flush",
     "Flushed",
     "Leftover",
     "NewRun",
     "Outgoing",
     "Page",
+    "ProgressWrite",
     "RecordedStep",
     "RunEnd",
     "RunFilter",
@@ -196,7 +198,51 @@ class Leftover(NamedTuple):
     run_id: UUID
 
 
-Write = StepSuccess | StepWrite | Completion | RunEnd | Continuation | Wake | Leftover
+class EventWrite(NamedTuple):
+    """An event that a claimed run has emitted."""
+
+    run_id: UUID
+    claim_no: int
+    event_no: int
+    topic: str
+    value: str | None
+    """JSON text."""
+    step_name: str | None
+    """The step whose function has emitted it; None for the workflow's own."""
+    attempt: int | None
+
+
+class ProgressWrite(NamedTuple):
+    """How far a claimed run has come with what it tells."""
+
+    run_id: UUID
+    claim_no: int
+    events: int
+    """The number of its next event."""
+    events_from: int
+    """That of the first one since it has continued as new."""
+    counts: str
+    """JSON text: calls of the workflow function, by what they tell."""
+    has_status: bool
+    status: str | None
+    """JSON text; None is a status too, where `has_status`."""
+    tags: str | None
+    """JSON text of an object of texts, to be added to those of the run."""
+    forget_before: int | None
+    """The number of the first event that is kept."""
+
+
+Write = (
+    StepSuccess
+    | StepWrite
+    | Completion
+    | RunEnd
+    | Continuation
+    | Wake
+    | Leftover
+    | EventWrite
+    | ProgressWrite
+)
 """One row of a flush; its first column is the id that an answer names it by."""
 
 

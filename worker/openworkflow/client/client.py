@@ -8,6 +8,7 @@ from uuid import UUID
 from openworkflow.backend.backend import BackendPostgres, CreatedRun, Page, RunFilter
 from openworkflow.client import repairs
 from openworkflow.client.control import RunControl
+from openworkflow.client.following import RunFollowing
 from openworkflow.client.handle import RunDetails, RunHandle
 from openworkflow.client.looks import looks_of
 from openworkflow.client.repairs import UNCHANGED
@@ -21,6 +22,7 @@ from openworkflow.client.request import (
     check_options,
 )
 from openworkflow.client.schedules import ScheduleClient
+from openworkflow.client.streams import streams_of
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import (
     ConfigurationError,
@@ -38,7 +40,7 @@ I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
 
 
-class OpenWorkflow(RunControl):
+class OpenWorkflow(RunControl, RunFollowing):
     """Starts and follows runs in the namespace of `backend`.
 
     `payload_limit` is the most bytes of JSON an input or result may have.
@@ -231,10 +233,12 @@ class OpenWorkflow(RunControl):
         return Worker(self._backend, workflows, concurrency=concurrency, **options)
 
     async def stop(self) -> None:
-        """Stop listening for results, unless some are waited for. The backend is its opener's to
-        stop, and ends what waits then.
+        """Stop listening for results and events, unless some are waited for.
+
+        The backend is its opener's to stop, and ends what waits then.
         """
         await looks_of(self._backend).rest()
+        await streams_of(self._backend).rest()
 
     async def wait(self, run_id: UUID, timeout: Duration | None = None) -> WorkflowRun:
         """The run once it has finished, however; an outage of the database is waited out.

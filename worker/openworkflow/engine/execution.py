@@ -42,6 +42,7 @@ from openworkflow.engine.recorder import Recorder
 from openworkflow.engine.services import Services
 from openworkflow.engine.slot import NO_SLOT, Slot
 from openworkflow.engine.step_call import StepCall
+from openworkflow.engine.telling import Teller
 from openworkflow.engine.thread_program import ThreadProgram
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class Execution:
         "started",
         "stopped",
         "task",
+        "teller",
         "workflow",
     )
 
@@ -101,6 +103,8 @@ class Execution:
         self.patches: Patches | None = None
         self.inbox: Inbox | None = None
         """Of a run that has waited for a signal."""
+        self.teller: Teller | None = None
+        """Of a run that has told something in this execution."""
         self.program: AsyncProgram | ThreadProgram | None = None
         self.task: asyncio.Task[Any] | None = None
         self.agenda = Agenda(self)
@@ -139,8 +143,12 @@ class Execution:
                 deadline.cancel()
             if self.agenda.tasks:
                 await self.agenda.end_tasks()
+            if self.teller is not None:
+                await self._tell_rest(self.teller)
             program.forget()
             self._forget()
+        if self.teller is not None:
+            outcome = self._as_told(self.teller, outcome)
         if self.recorder.open or self.history.recorded:
             self._close_rows(outcome)
         return outcome
@@ -232,6 +240,18 @@ class Execution:
             self.inbox = Inbox(mail, run.id, run.wake_no, self.history.messages)
         return self.inbox
 
+    def telling(self) -> Teller:
+        """The teller, made by the first who tells something."""
+        if self.teller is None:
+            self.teller = Teller(self)
+        return self.teller
+
+    async def told(self, step: StepCall) -> None:
+        """Wait until what an attempt has told is durable. Raises Suspended if it will not be."""
+        if self.teller is not None:
+            await self.teller.stored(step)
+            self.check_stopped()
+
     @property
     def wake_no(self) -> int:
         """What the run was woken for up to here it has seen; a park carries this back."""
@@ -283,6 +303,23 @@ class Execution:
             self.recorder.close_all("the run ended")
         if self.history.recorded:
             self.recorder.close(self.history.leftovers(), "its worker died, and the run ended")
+
+    async def _tell_rest(self, teller: Teller) -> None:
+        """Nothing is told after the end of a claim: what was told before is durable first."""
+        if self.stopped is None or isinstance(self.stopped, Lost):
+            teller.close()
+        else:
+            await teller.stored()
+
+    def _as_told(self, teller: Teller, outcome: Outcome) -> Outcome:
+        """How it ends, if the database did not take what was told."""
+        if teller.lost:
+            return Lost()
+        if teller.error is None or isinstance(outcome, Lost | Released):
+            return outcome
+        if isinstance(teller.error, BackendError):
+            return self.defect(teller.error)
+        return Failed(Failure.from_exception(teller.error))
 
     def _forget(self) -> None:
         """Let go of what holds this execution: it is then freed without the garbage collector."""

@@ -85,6 +85,10 @@ class Recorder:
         """A step function is over, recorded or not."""
         self._calls.pop(call, None)
 
+    def is_going(self, call: StepCall) -> bool:
+        """Whether the function of this attempt is still to end."""
+        return call in self._calls
+
     def announce(self, older_than: float) -> None:
         """Send a `running` row for each step function that runs for more than so many seconds."""
         now = perf_counter()

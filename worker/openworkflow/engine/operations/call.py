@@ -145,6 +145,8 @@ class CallOperation(Operation):
             or (isinstance(error, TypeError) and bool(check_call(self.fn, self.args, self.kwargs)))
         )
         await execution.announced(step)
+        if execution.teller is not None:
+            await execution.told(step)
         written = execution.recorder.failed(step, failure, None if final else retry_at)
         execution.report_step(StepStatus.FAILED, step.seconds)
         if final:
