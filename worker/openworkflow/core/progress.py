@@ -78,7 +78,7 @@ class EventsFound(NamedTuple):
 
 def checked_topic(topic: object) -> str:
     """Return `topic` if it can be one. Raises ConfigurationError."""
-    return storable_text("a topic", topic, TOPIC_LIMIT)
+    return storable_text("a topic", topic, TOPIC_LIMIT, printable=True)
 
 
 def encoded_event(topic: str, value: Any) -> str | None:
