@@ -78,7 +78,7 @@ GROUPS = {
     "wakes": Group("flush_wakes", ("namespace_id", "work_channel"), fenced=False),
     "leftovers": Group("flush_leftovers", (), fenced=False),
 }
-FENCES = ("steps", "events")
+FENCES = {"steps": "flush_steps_first", "events": "flush_events_first"}
 """The groups whose fence is a lock that comes before whatever writes runs."""
 ARMS = (
     Arm("expired", "claim_expired", limit="recover_limit"),
@@ -236,8 +236,7 @@ def lost(flush: Flush, shape: Shape, answer: Any) -> set[UUID]:
 
 
 def _blocks(queries: Mapping[str, str], shape: Shape) -> Iterator[str]:
-    fences = [queries[f"flush_{group}_first"] for group in FENCES if group in shape.groups]
-    in_turn = " ".join(fences)
+    in_turn = " ".join(queries[FENCES[group]] for group in FENCES if group in shape.groups)
     for group in shape.groups:
         sources = [PARTS[kind].source for kind in shape.kinds if PARTS[kind].group == group]
         rows = " union all ".join(queries[source] for source in sources)

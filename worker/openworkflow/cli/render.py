@@ -6,9 +6,10 @@ with escapes for what a terminal would obey; colors are `Text`s made by `styled`
 
 import dataclasses
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import MAXYEAR, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import click
 from rich.console import Console
@@ -20,6 +21,7 @@ from openworkflow.backend.pausing import Pause
 from openworkflow.client import RunDetails
 from openworkflow.core.failure import Failure
 from openworkflow.core.printable import printable, printable_json
+from openworkflow.core.progress import RunProgress
 from openworkflow.core.schedule import Schedule
 from openworkflow.core.step_attempt import StepAttempt, StepKind, StepStatus
 from openworkflow.core.workflow_run import WorkflowRun
@@ -71,13 +73,19 @@ def status(value: str) -> Text:
     return styled(value, COLORS.get(value, "white"))
 
 
-def runs_table(runs: Iterable[WorkflowRun]) -> Table:
-    """A line for each run."""
+def runs_table(
+    runs: Iterable[WorkflowRun], told: Mapping[UUID, RunProgress] | None = None
+) -> Table:
+    """A line for each run; what they say of themselves, if one of them says anything."""
+    says = {key: each for key, each in (told or {}).items() if each.status is not None}
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("ID", min_width=ID_WIDTH, no_wrap=True)
     for heading in ("WORKFLOW", "STATUS", "CREATED", "DURATION", "WORKER"):
         table.add_column(heading, overflow="fold")
+    if says:
+        table.add_column("SAYS", overflow="fold")
     for run in runs:
+        said = says.get(run.id)
         table.add_row(
             str(run.id),
             _versioned(run),
@@ -85,6 +93,7 @@ def runs_table(runs: Iterable[WorkflowRun]) -> Table:
             when(run.created_at),
             duration(run.started_at, run.completed_at),
             run.worker_id or "",
+            *([_short(printable_json(said.status)) if said else ""] if says else []),
         )
     return table
 
@@ -196,6 +205,8 @@ def details(found: RunDetails) -> Iterable[Any]:
         ("started", when(run.started_at)),
         ("due again" if run.status == "pending" else "finished", _end(run)),
         ("waits for", _waits(found)),
+        ("says", _says(found.progress)),
+        ("events", str(found.progress.events) if found.progress.events else ""),
         ("deadline", when(run.deadline_at)),
         ("paused", _pause(run)),
         ("tags", "" if run.tags is None else printable_json(run.tags)),
@@ -237,9 +248,13 @@ def _timeline(found: RunDetails) -> Table:
             status(_step_status(each)),
             duration(found.run.created_at, each.created_at),
             duration(each.created_at, each.completed_at),
-            result if len(result) <= SHOWN_RESULT else result[: SHOWN_RESULT - 1] + "…",
+            _short(result),
         )
     return table
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN_RESULT else text[: SHOWN_RESULT - 1] + "…"
 
 
 def _step_status(step: StepAttempt) -> str:
@@ -288,6 +303,13 @@ def _end(run: WorkflowRun) -> str:
     if run.status == "pending" and run.available_at.year == MAXYEAR:
         return "when it is woken" if run.due_at is None else "when it is resumed"
     return when(run.available_at if run.status == "pending" else run.completed_at)
+
+
+def _says(told: RunProgress) -> str:
+    """The status that the run has set last, and when."""
+    if told.status is None:
+        return ""
+    return f"{printable_json(told.status)}  ({when(told.status_at)})"
 
 
 def _waits(found: RunDetails) -> str:

@@ -5,9 +5,10 @@ from uuid import UUID
 
 import click
 
-from openworkflow.backend.backend import RunFilter
+from openworkflow.backend.backend import Page, RunFilter
 from openworkflow.cli import histories, render
 from openworkflow.cli.bulk import Wish, bulk_options, in_bulk, single
+from openworkflow.cli.events import events
 from openworkflow.cli.options import (
     Database,
     RunId,
@@ -18,6 +19,8 @@ from openworkflow.cli.options import (
     run_async,
     with_client,
 )
+from openworkflow.client import OpenWorkflow
+from openworkflow.core.progress import RunProgress
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
 
@@ -66,18 +69,26 @@ def list_runs(
         raise click.UsageError("say in --where what the other options say")
     options = {"limit": limit, "cursor": cursor, "where": where}
     run_filter = wanted if where is None else None
-    page = run_async(
-        with_client(database(url, namespace, schema), "list_runs", run_filter, **options)
-    )
+    page, told = run_async(_page(database(url, namespace, schema), run_filter, options))
     if as_json:
-        render.as_json({"runs": page.runs, "next": page.next_cursor})
+        statuses = {str(run_id): each.status for run_id, each in told.items()}
+        render.as_json({"runs": page.runs, "next": page.next_cursor, "progress": statuses})
         return
     if not page.runs:
         render.say("no runs")
         return
-    render.console().print(render.runs_table(page.runs))
+    render.console().print(render.runs_table(page.runs, told))
     if page.next_cursor:
         render.say(f"\nmore: --after {page.next_cursor}")
+
+
+async def _page(
+    where: Database, run_filter: RunFilter | None, options: dict[str, Any]
+) -> tuple[Page, dict[UUID, RunProgress]]:
+    """A page of runs, and what those say of themselves."""
+    async with where.connect(migrate=False) as backend:
+        page = await OpenWorkflow(backend).list_runs(run_filter, **options)
+        return page, await backend.progress.of_runs([run.id for run in page.runs])
 
 
 @runs.command()
@@ -254,6 +265,9 @@ async def _export(
             output.write(histories.line_of(run) + "\n")
             written += 1
     return written
+
+
+runs.add_command(events)
 
 
 def _tell(run: WorkflowRun, json_wanted: bool) -> None:

@@ -30,6 +30,7 @@ from openworkflow.core.errors import (
 )
 from openworkflow.core.explanation import Explanation, explain
 from openworkflow.core.filters import parse_filter
+from openworkflow.core.progress import NOTHING_TOLD
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, codec_for
 from openworkflow.core.workflow import Workflow
 from openworkflow.core.workflow_run import WorkflowRun
@@ -126,7 +127,9 @@ class OpenWorkflow(RunControl, RunFollowing):
     async def get_run(self, run_id: UUID) -> RunDetails:
         """A run with its step history. Raises RunNotFound."""
         run = await self.get_workflow_run(run_id)
-        return RunDetails(run, await self._backend.list_step_attempts(run_id))
+        steps = await self._backend.list_step_attempts(run_id)
+        told = await self._backend.progress.of_runs([run_id])
+        return RunDetails(run, steps, told.get(run_id, NOTHING_TOLD))
 
     async def explain(self, run_id: UUID) -> Explanation:
         """Why a run is not done: in one sentence, and as data. Raises RunNotFound."""

@@ -6,7 +6,13 @@ from uuid import UUID
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.client.streams import streams_of
 from openworkflow.core.errors import ConfigurationError, RunNotFound
-from openworkflow.core.progress import EventsAsked, RunEvent, RunProgress, checked_topic
+from openworkflow.core.progress import (
+    NOTHING_TOLD,
+    EventsAsked,
+    RunEvent,
+    RunProgress,
+    checked_topic,
+)
 
 
 class RunFollowing:
@@ -21,7 +27,7 @@ class RunFollowing:
             return found[run_id]
         if await self._backend.get_workflow_run(run_id) is None:
             raise RunNotFound(run_id)
-        return RunProgress(None, None, 0)
+        return NOTHING_TOLD
 
     def events(
         self, run_id: UUID, topic: str | None = None, *, from_offset: int = 0

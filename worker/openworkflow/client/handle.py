@@ -10,7 +10,7 @@ from openworkflow.core.duration import Duration
 from openworkflow.core.errors import WorkflowCanceled, WorkflowFailed
 from openworkflow.core.explanation import Explanation
 from openworkflow.core.failure import Failure
-from openworkflow.core.progress import RunEvent, RunProgress
+from openworkflow.core.progress import NOTHING_TOLD, RunEvent, RunProgress
 from openworkflow.core.serialization import Codec
 from openworkflow.core.step_attempt import StepAttempt
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
@@ -27,6 +27,7 @@ class RunDetails:
 
     run: WorkflowRun
     steps: list[StepAttempt]
+    progress: RunProgress = NOTHING_TOLD
 
 
 class RunHandle(Generic[O]):

@@ -50,6 +50,10 @@ class RunProgress:
     """How many events it has emitted."""
 
 
+NOTHING_TOLD = RunProgress(None, None, 0)
+"""What a run says that has said nothing."""
+
+
 class Told(NamedTuple):
     """What a run had told by the end of an earlier claim."""
 

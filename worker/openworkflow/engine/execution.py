@@ -228,7 +228,10 @@ class Execution:
         return operation.recall(row)
 
     async def announced(self, step: StepCall) -> None:
-        """Wait until the row is there that says that the step runs: its end updates that row."""
+        """Wait until what it has told is durable, and the row is, which its end updates."""
+        if self.teller is not None:
+            await self.teller.stored(step)
+            self.check_stopped()
         if step.announced is not None:
             await step.announced
             self.check_stopped()
@@ -245,12 +248,6 @@ class Execution:
         if self.teller is None:
             self.teller = Teller(self)
         return self.teller
-
-    async def told(self, step: StepCall) -> None:
-        """Wait until what an attempt has told is durable. Raises Suspended if it will not be."""
-        if self.teller is not None:
-            await self.teller.stored(step)
-            self.check_stopped()
 
     @property
     def wake_no(self) -> int:
@@ -305,7 +302,7 @@ class Execution:
             self.recorder.close(self.history.leftovers(), "its worker died, and the run ended")
 
     async def _tell_rest(self, teller: Teller) -> None:
-        """Nothing is told after the end of a claim: what was told before is durable first."""
+        """What was told is durable before the end of the claim is."""
         if self.stopped is None or isinstance(self.stopped, Lost):
             teller.close()
         else:

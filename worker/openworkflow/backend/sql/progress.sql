@@ -13,7 +13,8 @@ select *
 
 -- name: flush_events
 -- Events of runs whose claim still stands: the fence is that of steps, a lock too. A statement that
--- is sent again finds its rows and leaves them. A run has one batch under way at a time, so that
+-- is sent again writes the same once more; and so does a claim what another had sent and not counted,
+-- in a batch that was sent row by row. A run has one batch under way at a time, so that
 -- nobody reads a number before those below it.
 event as (
     select *
@@ -27,7 +28,9 @@ event as (
         (workflow_run_id, event_no, topic, value, step_name, attempt)
     select run_id, event_no, topic, value::jsonb, step_name, attempt
       from event
-    on conflict do nothing
+    on conflict (workflow_run_id, event_no) do update
+       set topic = excluded.topic, value = excluded.value,
+           step_name = excluded.step_name, attempt = excluded.attempt
 ), heralded as (
     select pg_notify(:events_channel, string_agg(id::text, ','))
       from (select id, (row_number() over () - 1) / 200 as chunk

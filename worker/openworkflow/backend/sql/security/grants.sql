@@ -43,7 +43,7 @@ grant select, insert, update on {schema}.workflow_served to {role};
 grant select, insert, delete on {schema}.workflow_messages to {role};
 grant select, insert, update on {schema}.workflow_subscriptions to {role};
 grant select, insert, update on {schema}.workflow_progress to {role};
-grant select, insert, delete on {schema}.workflow_events to {role};
+grant select, insert, update, delete on {schema}.workflow_events to {role};
 grant select, insert, update, delete on {schema}.workflow_schedules to {role};
 grant select, update (lock_only) on {schema}.workflow_pauses to {role};
 
