@@ -44,7 +44,7 @@ async def main() -> None:
     async for event in run.events():
         print(f"{event.offset:2} {event.topic}: {event.value}")
     print("status:", (await run.progress()).status)
-    found = await ow.list_runs(where="tag.stage:done workflow:ask_twice")
+    found = await ow.list_runs(where="tag.stage:done workflow:ask-twice")
     print("found by its tag:", run.id in [each.id for each in found.runs])
 
     await worker.stop()
