@@ -44,7 +44,9 @@ async def test_events_are_shown_and_followed_and_the_status_is_told(
     assert first.endswith("stage  begins")
     assert second.endswith('count  {"n": 1}')
     code, said = await command(database_url, "runs", "show", str(run.id))
-    assert '{"percent": 50}  (20' in said, said
+    assert '{"percent": 50}' in said, said
+    code, said = await command(database_url, "runs", "explain", str(run.id))
+    assert said.endswith('it says {"percent": 50}\n'), said
     code, said = await command(database_url, "runs", "list")
     assert "SAYS" in said
     assert '{"percent": 50}' in said

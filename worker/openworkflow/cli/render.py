@@ -21,7 +21,6 @@ from openworkflow.backend.pausing import Pause
 from openworkflow.client import RunDetails
 from openworkflow.core.failure import Failure
 from openworkflow.core.printable import printable, printable_json
-from openworkflow.core.progress import RunProgress
 from openworkflow.core.schedule import Schedule
 from openworkflow.core.step_attempt import StepAttempt, StepKind, StepStatus
 from openworkflow.core.workflow_run import WorkflowRun
@@ -73,19 +72,13 @@ def status(value: str) -> Text:
     return styled(value, COLORS.get(value, "white"))
 
 
-def runs_table(
-    runs: Iterable[WorkflowRun], told: Mapping[UUID, RunProgress] | None = None
-) -> Table:
-    """A line for each run; what they say of themselves, if one of them says anything."""
-    says = {key: each for key, each in (told or {}).items() if each.status is not None}
+def runs_table(runs: Iterable[WorkflowRun], says: Mapping[UUID, Any] | None = None) -> Table:
+    """A line for each run; with what they say of themselves, if one of them says anything."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("ID", min_width=ID_WIDTH, no_wrap=True)
-    for heading in ("WORKFLOW", "STATUS", "CREATED", "DURATION", "WORKER"):
+    for heading in ("WORKFLOW", "STATUS", "CREATED", "DURATION", "WORKER", *["SAYS"] * bool(says)):
         table.add_column(heading, overflow="fold")
-    if says:
-        table.add_column("SAYS", overflow="fold")
     for run in runs:
-        said = says.get(run.id)
         table.add_row(
             str(run.id),
             _versioned(run),
@@ -93,7 +86,7 @@ def runs_table(
             when(run.created_at),
             duration(run.started_at, run.completed_at),
             run.worker_id or "",
-            *([_short(printable_json(said.status)) if said else ""] if says else []),
+            *([_short(_json(says.get(run.id)))] if says else []),
         )
     return table
 
@@ -205,11 +198,11 @@ def details(found: RunDetails) -> Iterable[Any]:
         ("started", when(run.started_at)),
         ("due again" if run.status == "pending" else "finished", _end(run)),
         ("waits for", _waits(found)),
-        ("says", _says(found.progress)),
-        ("events", str(found.progress.events) if found.progress.events else ""),
+        ("says", _json(found.progress.status)),
+        ("events", str(found.progress.events or "")),
         ("deadline", when(run.deadline_at)),
         ("paused", _pause(run)),
-        ("tags", "" if run.tags is None else printable_json(run.tags)),
+        ("tags", _json(run.tags)),
         ("forked from", "" if run.forked_from is None else str(run.forked_from)),
         ("worker", run.worker_id or ""),
         (
@@ -219,7 +212,7 @@ def details(found: RunDetails) -> Iterable[Any]:
         ("build", f"{run.build_id or ''}{' (pinned)' if run.pinned else ''}"),
         ("attempts, crashes", f"{run.attempts}, {run.crashes}"),
         ("input", printable_json(run.input)),
-        ("output", "" if run.output is None else printable_json(run.output)),
+        ("output", _json(run.output)),
         ("error", _error(run.error)),
     ]
     for name, value in rows:
@@ -240,7 +233,7 @@ def _timeline(found: RunDetails) -> Table:
     for heading in ("STEP", "KIND", "ATTEMPT", "STATUS", "AFTER", "TOOK", "RESULT"):
         table.add_column(heading, no_wrap=heading != "RESULT")
     for each in found.steps:
-        result = _error(each.error) or ("" if each.output is None else printable_json(each.output))
+        result = _error(each.error) or _json(each.output)
         table.add_row(
             each.step_name,
             each.kind,
@@ -305,11 +298,8 @@ def _end(run: WorkflowRun) -> str:
     return when(run.available_at if run.status == "pending" else run.completed_at)
 
 
-def _says(told: RunProgress) -> str:
-    """The status that the run has set last, and when."""
-    if told.status is None:
-        return ""
-    return f"{printable_json(told.status)}  ({when(told.status_at)})"
+def _json(value: Any) -> str:
+    return "" if value is None else printable_json(value)
 
 
 def _waits(found: RunDetails) -> str:

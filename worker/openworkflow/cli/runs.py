@@ -20,7 +20,7 @@ from openworkflow.cli.options import (
     with_client,
 )
 from openworkflow.client import OpenWorkflow
-from openworkflow.core.progress import RunProgress
+from openworkflow.core.printable import printable_json
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
 
@@ -71,8 +71,8 @@ def list_runs(
     run_filter = wanted if where is None else None
     page, told = run_async(_page(database(url, namespace, schema), run_filter, options))
     if as_json:
-        statuses = {str(run_id): each.status for run_id, each in told.items()}
-        render.as_json({"runs": page.runs, "next": page.next_cursor, "progress": statuses})
+        said = {str(run_id): status for run_id, status in told.items()}
+        render.as_json({"runs": page.runs, "next": page.next_cursor, "progress": said})
         return
     if not page.runs:
         render.say("no runs")
@@ -84,11 +84,12 @@ def list_runs(
 
 async def _page(
     where: Database, run_filter: RunFilter | None, options: dict[str, Any]
-) -> tuple[Page, dict[UUID, RunProgress]]:
-    """A page of runs, and what those say of themselves."""
+) -> tuple[Page, dict[UUID, Any]]:
+    """A page of runs, and the statuses that those have set."""
     async with where.connect(migrate=False) as backend:
         page = await OpenWorkflow(backend).list_runs(run_filter, **options)
-        return page, await backend.progress.of_runs([run.id for run in page.runs])
+        told = await backend.progress.of_runs([run.id for run in page.runs])
+        return page, {key: each.status for key, each in told.items() if each.status is not None}
 
 
 @runs.command()
@@ -115,11 +116,15 @@ def explain(
     run_id: UUID, url: str | None, namespace: str | None, schema: str | None, as_json: bool
 ) -> None:
     """Say in one sentence why a run is not done."""
-    told = run_async(with_client(database(url, namespace, schema), "explain", run_id))
+    where = database(url, namespace, schema)
+    told = run_async(with_client(where, "explain", run_id))
     if as_json:
         render.as_json(told)
-    else:
-        render.say(f"{told.run_id} is {told.status}: {told.sentence}")
+        return
+    render.say(f"{told.run_id} is {told.status}: {told.sentence}")
+    says = run_async(with_client(where, "progress", run_id)).status
+    if says is not None:
+        render.say(f"it says {printable_json(says)}")
 
 
 @runs.command()
