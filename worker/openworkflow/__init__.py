@@ -18,6 +18,7 @@ from openworkflow.core.errors import (
     WorkflowCanceled,
     WorkflowFailed,
 )
+from openworkflow.core.progress import RunEvent, RunProgress
 from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.workflow import Workflow, step, workflow
 from openworkflow.core.workflow_run import RunStatus
@@ -38,7 +39,9 @@ __all__ = [
     "OpenWorkflowError",
     "ResultTimeout",
     "RetryPolicy",
+    "RunEvent",
     "RunHandle",
+    "RunProgress",
     "RunStatus",
     "SignalTimeout",
     "Step",

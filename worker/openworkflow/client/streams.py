@@ -59,6 +59,7 @@ class Streams:
         """A message says to look at them; anybody may send one, so a flood costs few looks."""
         self._patience = Patience(FIRST_POLL_SECONDS / 5, POLL_SECONDS)
         self._found = True
+        self._poll_at = float("inf")
         self._refusals = 0
         self._pause = FIRST_POLL_SECONDS
         self._wake = asyncio.Event()
@@ -73,6 +74,7 @@ class Streams:
         self._backend.check_usable()
         follower = _Follower(asked, asyncio.get_running_loop().create_future())
         follower.poll_at = monotonic() + FIRST_POLL_SECONDS
+        self._poll_at = min(self._poll_at, follower.poll_at)
         self._followers.setdefault(asked.run_id, set()).add(follower)
         self._wanted.add(follower)
         self._begin()
@@ -145,7 +147,7 @@ class Streams:
         """Whom to look for next, once there is somebody; nobody where none is left."""
         while self._followers and not self._wanted:
             now = monotonic()
-            left = min((each.poll_at for each in self._all()), default=now) - now
+            left = self._poll_at - now
             if self._hinted:
                 left = min(left, self._patience.wait(led_to_something=self._found))
             if left <= 0:
@@ -154,7 +156,8 @@ class Streams:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._wake.wait()
-        self._poll(monotonic())
+        if (now := monotonic()) >= self._poll_at:
+            self._poll(now)
         if self._hinted:
             self._found = False
             self._patience.looked()
@@ -171,6 +174,7 @@ class Streams:
                 self._wanted.add(follower)
                 follower.pause = min(2 * follower.pause, POLL_SECONDS)
                 follower.poll_at = now + follower.pause * random.uniform(0.75, 1.0)
+        self._poll_at = min((each.poll_at for each in self._all()), default=float("inf"))
 
     async def _look(self, due: Sequence[_Follower]) -> None:
         """Look for these; after a failure pause for a while."""

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -16,8 +16,17 @@ TELL_SECONDS = 60.0
 """A thread waits so long for its worker's loop, which is blocked where that takes longer."""
 
 
+class _Place:
+    """Where a step tells something: no fields, which are data that may be copied and kept."""
+
+    __slots__ = ("_call", "_execution")
+
+    _execution: Any
+    _call: Any
+
+
 @dataclass(frozen=True, slots=True)
-class CurrentStep:
+class CurrentStep(_Place):
     """One attempt of a step, while its function runs."""
 
     run_id: UUID
@@ -29,8 +38,6 @@ class CurrentStep:
     key: str
     """An idempotency key for the step's effects: the same for all its attempts, whoever makes
     them, and for no other step of any run."""
-    _execution: Any = field(default=None, repr=False, compare=False)
-    _call: Any = field(default=None, repr=False, compare=False)
 
     def emit(self, topic: str, value: Any = None) -> None:
         """Append an event to those of the run, for `run.events(topic)`; also from a thread.
@@ -70,15 +77,16 @@ def current_step() -> CurrentStep:
     """
     operation = current_operation()
     execution, call = operation.execution, operation.attempt
-    return CurrentStep(
+    me = CurrentStep(
         execution.claim.id,
         execution.workflow.name,
         operation.key,
         1 if call is None else call.attempt,
         stable_key(operation),
-        execution,
-        call,
     )
+    object.__setattr__(me, "_execution", execution)
+    object.__setattr__(me, "_call", call)
+    return me
 
 
 def current_operation() -> Any:

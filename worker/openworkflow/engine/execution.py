@@ -149,6 +149,7 @@ class Execution:
             self._forget()
         if self.teller is not None:
             outcome = self._as_told(self.teller, outcome)
+            self.teller = None  # which leads back to here
         if self.recorder.open or self.history.recorded:
             self._close_rows(outcome)
         return outcome
