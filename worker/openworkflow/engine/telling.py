@@ -28,6 +28,7 @@ from openworkflow.core.errors import (
 from openworkflow.core.progress import MOST_TOPICS, Told
 from openworkflow.core.tags import MOST_TAGS
 from openworkflow.engine.journal import Written
+from openworkflow.engine.outcome import Lost
 
 if TYPE_CHECKING:
     from openworkflow.engine.execution import Execution
@@ -200,7 +201,7 @@ class Teller:
                 return False
             if written is last:
                 break
-        return True
+        return not isinstance(self._execution.stopped, Lost)
 
     def _begin_after(self, told: Told | None) -> None:
         """Go on from what earlier claims have told."""
