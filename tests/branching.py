@@ -61,6 +61,7 @@ class Program:
 
     def note(self, what: Any) -> Any:
         """Something that the workflow's code has come to know; the order counts."""
+        self.step.emit("seen", str(what))
         self.world.seen.append(what)
         return what
 

@@ -7,20 +7,23 @@ lost when an execution is killed, as it would be with its worker.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 from openworkflow import Workflow
-from openworkflow.backend.records import StepSuccess, StepWrite
+from openworkflow.backend.records import EventWrite, ProgressWrite, StepSuccess, StepWrite
+from openworkflow.core.progress import DEFAULT_MAX_EVENTS, Told
 from openworkflow.core.recorded import ClaimedRun, RecordedStep
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.engine.execution import Execution
 from openworkflow.engine.guard import LeaseGuard
 from openworkflow.engine.history import History
 from openworkflow.engine.journal import DatabaseClock, Written
+from openworkflow.engine.library import Library
 from openworkflow.engine.outcome import Outcome
 from openworkflow.engine.services import Limits, Services
 from openworkflow.engine.slot import NO_SLOT, Slot
@@ -41,6 +44,11 @@ class MemoryJournal:
     def __init__(self) -> None:
         self.clock = DatabaseClock(datetime.now(UTC))
         self.rows: dict[UUID, RecordedStep] = {}
+        self.events: dict[int, EventWrite] = {}
+        self.told: Told | None = None
+        self.statuses: list[str | None] = []
+        """Those that were written, in their order."""
+        self.tags: dict[str, str] = {}
         self.waiting: list[tuple[Any, Written]] = []
         self.loop: asyncio.AbstractEventLoop
         self.writes = 0
@@ -99,6 +107,17 @@ class MemoryJournal:
             )
         elif isinstance(row, StepWrite):
             self._store_write(row)
+        elif isinstance(row, EventWrite):
+            self.events.setdefault(row.event_no, row)
+        elif isinstance(row, ProgressWrite):
+            self._store_progress(row)
+
+    def _store_progress(self, row: ProgressWrite) -> None:
+        counts = json.loads(row.counts)
+        self.told = Told(row.claim_no, row.events, row.events_from, counts, False)
+        if row.has_status:
+            self.statuses.append(row.status)
+        self.tags |= json.loads(row.tags or "{}")
 
     def _store_write(self, row: StepWrite) -> None:
         old = self.rows.get(row.id)
@@ -141,6 +160,7 @@ class Run:
         """The number of the last claim."""
         self.threads = Threads(4, "test")
         self.rest_seconds = 0.0
+        self.max_events = DEFAULT_MAX_EVENTS
 
     @property
     def steps(self) -> list[RecordedStep]:
@@ -176,8 +196,9 @@ class Run:
             self.threads,
             1_000_000,
             self.guard,
-            Limits(self.limit),
+            Limits(self.limit, self.max_events),
             self.rest_seconds,
+            library=Library(self._told),
         )
         history = History(self.steps if rows is None else rows)
         slot: Slot = NO_SLOT
@@ -185,6 +206,10 @@ class Run:
             self.slots.reserve(1)
             slot = self.slots.fill(1, 1)[0]
         return Execution(run, self.workflow, history, services, slot)
+
+    async def _told(self, _run_ids: Sequence[UUID]) -> dict[UUID, Told]:
+        told = self.journal.told
+        return {} if told is None else {self.id: told}
 
     def start(self, execution: Execution) -> asyncio.Task[Outcome]:
         """Execute it as a worker does: in a context that it knows."""

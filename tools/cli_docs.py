@@ -133,6 +133,7 @@ def write(session: Session) -> None:
         session.show("runs", "retry", run_id)
         session.show("runs", "fork", run_id)
         session.show("runs", "fork", "--help")
+        session.show("runs", "events", "--help")
     session.show("runs", "list", "--help")
     session.say(
         "Filters and what is done with them are in [control.md](control.md#tags-and-filters).\n"

@@ -31,6 +31,8 @@ CONNECTIONS = "connections come back"
 INVARIANTS = "invariants hold"
 TOGETHER = "a run exists if and only if the transaction that started it was committed"
 BUILDS = "a pinned run stays with its build"
+TOLD = "a run tells once, in order, and nothing but what is recorded"
+SIGNALS = "a run takes its signals in order, each once"
 
 ENDED = ("succeeded", "failed", "canceled")
 
@@ -78,6 +80,16 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """An event of a run: the result of a step, by the workflow ("seen") or by the step ("work")."""
+
+    job: str
+    topic: str
+    key: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
     """Something that was done to the system; `pids` are the processes that it was done to."""
 
@@ -118,6 +130,10 @@ class Evidence:
     """What callers stored in the transactions that started the runs of these names."""
     build_of: Mapping[int, str] = field(default_factory=dict)
     """The build of each process."""
+    told: Sequence[Told] = ()
+    """What runs have emitted, in the order of each run."""
+    statuses: Mapping[str, str] = field(default_factory=dict)
+    """By job: the status that it has set last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +175,8 @@ def check(evidence: Evidence) -> Verdict:
         _system,
         _together,
         _builds,
+        _told_by_runs,
+        _signals,
     ):
         violations += rule(evidence)
     return Verdict(tuple(violations), len(repeated) - len(moving))
@@ -325,6 +343,32 @@ def _builds(evidence: Evidence) -> Iterator[Violation]:
         build = pinned.get(call.job)
         if build is not None and evidence.build_of.get(call.pid) != build:
             yield Violation(BUILDS, call.job, f"is of build {build}: {_told(call)}")
+
+
+def _told_by_runs(evidence: Evidence) -> Iterator[Violation]:
+    """What a workflow emits it emits once, in its order; what a step emits is there before it."""
+    events: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for each in evidence.told:
+        events[each.job, each.topic].append((each.key, each.token))
+    for run in evidence.runs:
+        seen, work = events[run.job, "seen"], events[run.job, "work"]
+        given = list((run.output or {}).items())
+        if run.status != "succeeded" or not (seen or work):
+            continue
+        if seen != given:
+            yield Violation(TOLD, run.job, f"it was given {given}, and told {seen}")
+        if lost := set(given) - set(work):
+            yield Violation(TOLD, run.job, f"its steps did not tell {sorted(lost)}")
+        if evidence.statuses.get(run.job) != given[-1][1]:
+            yield Violation(TOLD, run.job, f"its status is {evidence.statuses.get(run.job)}")
+
+
+def _signals(evidence: Evidence) -> Iterator[Violation]:
+    """Those that the campaign sends are numbered."""
+    for run in evidence.runs:
+        got = (run.output or {}).get("=got")
+        if got is not None and got.split() != [str(number) for number in range(len(got.split()))]:
+            yield Violation(SIGNALS, run.job, f"it took {got}")
 
 
 def _was_frozen(call: Call, faults: Iterable[Fault]) -> bool:

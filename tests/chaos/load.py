@@ -65,6 +65,7 @@ class Load:
             "sleeping",
             "retrying",
             "renewed",
+            "telling",
             "built",
         )
 
@@ -80,6 +81,7 @@ class Load:
             "delayed": of(shapes.sequential, available_at="1s"),
             "quick": self._together,
             "canceled": self._canceled,
+            "signaled": self._signaled,
             "idempotent": self._idempotent,
             "transactional": self._transactional,
         }
@@ -99,6 +101,13 @@ class Load:
                 return await self._stage.cancel(name, handle)
             except BackendError:
                 await asyncio.sleep(0.2)
+
+    async def _signaled(self) -> None:
+        """A run, and what it waits for: each signal until it is known to be sent."""
+        name, handle = await self._stage.enqueue(shapes.signaled)
+        for number in range(shapes.SIGNALS):
+            await asyncio.sleep(self._chance.uniform(0, 0.5))
+            await self._stage.signal(handle, number, f"{name}-{number}")
 
     async def _idempotent(self) -> None:
         """Three calls at once, and another until one was answered: one run."""

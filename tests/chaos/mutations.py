@@ -19,6 +19,7 @@ from openworkflow.engine.execution import Execution
 from openworkflow.engine.history import History
 from openworkflow.engine.outcome import Lost
 from openworkflow.engine.recorder import Recorder
+from openworkflow.engine.telling import Teller
 from tests.chaos import checker
 
 
@@ -121,6 +122,10 @@ def _never_retry() -> None:
     _patch(Recorder, "failed", lambda self, call, failure, at: failed(self, call, failure, None))
 
 
+def _tell_again() -> None:
+    _patch(Teller, "_is_new", lambda self, telling: True)
+
+
 MUTATIONS: Mapping[str, Mutation] = {
     "steps-unfenced": Mutation(
         "a lost claim records steps",
@@ -172,5 +177,6 @@ MUTATIONS: Mapping[str, Mutation] = {
     "resent-anew": Mutation(
         "a row sent again is another row", _resend_anew, "answer lost", checker.INVARIANTS
     ),
+    "told-again": Mutation("a replay tells again what was told", _tell_again, "calm", checker.TOLD),
     "never-retried": Mutation("the first failure is the last", _never_retry, "calm", checker.ENDS),
 }

@@ -32,6 +32,10 @@ async def calm(url: str, folder: Path, defect: str) -> Evidence:
         await on.enqueue(shapes.retrying)
         await on.enqueue(shapes.renewed)
         await on.enqueue(shapes.sync)
+        await on.enqueue(shapes.telling)
+        name, run = await on.enqueue(shapes.signaled)
+        for number in range(shapes.SIGNALS):
+            await on.signal(run, number, f"{name}-{number}")
         await on.enqueue(shapes.late, ends=FAILS, error="DeadlineExceeded", deadline=0.8)
         await on.fleet.start()
         return await on.evidence(patience=PATIENCE)

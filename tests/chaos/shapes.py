@@ -13,11 +13,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from openworkflow import NonRetryableError, RetryPolicy, Step, SyncStep, workflow
+from openworkflow import (
+    NonRetryableError,
+    RetryPolicy,
+    Step,
+    SyncStep,
+    current_step,
+    workflow,
+)
 from openworkflow.core.workflow import Workflow
 from tests.chaos.ledger import Ledger
 
 GENERATIONS = 3
+SIGNALS = 3
+"""That a run of `signaled` is sent."""
 HUNGER_BYTES = 256 << 20
 Input = dict[str, Any]
 Tokens = dict[str, str]
@@ -212,6 +221,36 @@ async def blocking(input: Input, step: Step) -> Tokens:
     return seen
 
 
+async def work_and_tell(input: Input, key: str, seen: Mapping[str, str]) -> str:
+    """A step that tells what it is about to return."""
+    token = _begin(input, key, seen)
+    current_step().emit("work", [key, token])
+    await asyncio.sleep(0.01)
+    return token
+
+
+@workflow
+async def telling(input: Input, step: Step) -> Tokens:
+    """Tells what it was given after each step, and waits, so that what comes next is a replay."""
+    seen: Tokens = {}
+    for key in "abc":
+        seen[key] = await step.run(key, work_and_tell, input, key, dict(seen))
+        step.emit("seen", [key, seen[key]])
+        step.set_status(seen[key])
+        await step.sleep(f"pause-{key}", 0.3)
+    return seen
+
+
+@workflow
+async def signaled(input: Input, step: Step) -> Tokens:
+    """Waits for the numbers that it is sent, between two steps."""
+    seen = {"a": await step.run("a", work, input, "a", {})}
+    got = [await step.wait_for_signal("number", type=int) for _ in range(SIGNALS)]
+    seen["=got"] = " ".join(map(str, got))
+    seen["b"] = await step.run("b", work, input, "b", dict(seen))
+    return seen
+
+
 @workflow(build_policy="pinned")
 async def built(input: Input, step: Step) -> Tokens:
     """Belongs to the build that began it; its steps take longer than builds are switched."""
@@ -254,6 +293,8 @@ WORKFLOWS: tuple[Workflow[Any, Any], ...] = (
     versioned_1,
     versioned_2,
     blocking,
+    telling,
+    signaled,
     built,
     hungry,
     lingering,

@@ -14,6 +14,7 @@ from typing import Any
 import asyncpg
 
 from openworkflow import BackendPostgres, OpenWorkflow, RunHandle
+from openworkflow.core.errors import BackendError
 from openworkflow.core.workflow import Workflow
 from tests.chaos import ledger, shapes, tables
 from tests.chaos.checker import Evidence, Fault, Job
@@ -90,6 +91,15 @@ class Stage:
         await handle.cancel()
         self.jobs[name] = Job(name, frozenset({"canceled"}), canceled_at=time.monotonic())
 
+    async def signal(self, handle: RunHandle[Any], number: int, key: str) -> None:
+        """Send a run of `signaled` a number, until it is known to be sent."""
+        while True:
+            try:
+                await handle.signal("number", number, idempotency_key=key)
+                return
+            except BackendError:
+                await asyncio.sleep(0.2)
+
     @contextlib.contextmanager
     def fault(self, kind: str, pids: Sequence[int] = ()) -> Any:
         """Note a fault that lasts as long as the block."""
@@ -152,6 +162,8 @@ class Stage:
                 broken=await tables.broken(connection),
                 connections=await tables.connections_left(connection),
                 orders=await tables.orders(connection),
+                told=await tables.told(connection),
+                statuses=await tables.statuses(connection),
                 build_of=self.fleet.build_of,
             )
         finally:

@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 
 from openworkflow.backend import queries
-from tests.chaos.checker import Row, Run
+from tests.chaos.checker import Row, Run, Told
 from tests.helpers import eventually
 
 _WATCH = """
@@ -44,6 +44,16 @@ _ROWS = """
 SELECT run.input ->> 'job' AS job, step_name, step.status, step.claim_no, step.created_at,
        step.completed_at, step.output::text AS output, kind
   FROM step_attempts step JOIN workflow_runs run ON run.id = workflow_run_id
+"""
+_TOLD = """
+SELECT run.input ->> 'job' AS job, topic, value::text AS value
+  FROM workflow_events event JOIN workflow_runs run ON run.id = event.workflow_run_id
+ ORDER BY run.id, event_no
+"""
+_STATUSES = """
+SELECT run.input ->> 'job' AS job, progress.status::text AS status
+  FROM workflow_progress progress JOIN workflow_runs run ON run.id = progress.workflow_run_id
+ WHERE progress.status IS NOT NULL
 """
 _LEFT = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'chaos%'"
 
@@ -103,6 +113,19 @@ async def changes(connection: asyncpg.Connection[Any]) -> list[str]:
 async def orders(connection: asyncpg.Connection[Any]) -> frozenset[str]:
     """The orders that were committed."""
     return frozenset(row["job"] for row in await connection.fetch("SELECT job FROM chaos_orders"))
+
+
+async def told(connection: asyncpg.Connection[Any]) -> list[Told]:
+    """What runs have emitted, in their order."""
+    return [
+        Told(row["job"], row["topic"], *json.loads(row["value"]))
+        for row in await connection.fetch(_TOLD)
+    ]
+
+
+async def statuses(connection: asyncpg.Connection[Any]) -> dict[str, str]:
+    """The status that each run has set last."""
+    return {row["job"]: json.loads(row["status"]) for row in await connection.fetch(_STATUSES)}
 
 
 async def broken(connection: asyncpg.Connection[Any]) -> list[str]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.chaos import checker
-from tests.chaos.checker import Evidence, Exit, Fault, Job, Row, Run, check
+from tests.chaos.checker import Evidence, Exit, Fault, Job, Row, Run, Told, check
 from tests.chaos.ledger import Call
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -36,6 +36,21 @@ CANCELED = {
     "jobs": [Job("job", frozenset({"canceled"}), canceled_at=0.2)],
     "runs": [Run("job", "canceled")],
 }
+
+
+def told(topic: str, key: str, token: str) -> Told:
+    return Told("job", topic, key, token)
+
+
+TOLD = [
+    *(told("seen", "a", "t1"), told("seen", "b", "t2")),
+    *(told("work", "a", "t1"), told("work", "b", "t2")),
+]
+
+
+def test_what_was_told_once_and_in_order_is_no_violation() -> None:
+    again = [*TOLD, told("work", "b", "of an attempt that was cut short")]
+    assert () == check(replace(GOOD, told=again, statuses={"job": "t2"})).violations
 
 
 def test_a_run_that_went_well_is_no_violation() -> None:
@@ -129,6 +144,13 @@ def test_what_a_process_was_about_to_call_when_it_was_frozen_is_excused_and_coun
             checker.BUILDS,
             {"runs": [replace(GOOD.runs[0], build="b1")], "build_of": {1: "b2"}},
         ),
+        (checker.TOLD, {"told": [told("seen", "a", "t1")], "statuses": {"job": "t2"}}),
+        (checker.TOLD, {"told": [*TOLD[:4], *TOLD[:1]], "statuses": {"job": "t2"}}),
+        (checker.TOLD, {"told": [*TOLD[1::-1], *TOLD[2:]], "statuses": {"job": "t2"}}),
+        (checker.TOLD, {"told": TOLD[:3], "statuses": {"job": "t2"}}),
+        (checker.TOLD, {"told": TOLD, "statuses": {"job": "t1"}}),
+        (checker.SIGNALS, {"runs": [Run("job", "succeeded", output={"=got": "0 2 1"})]}),
+        (checker.SIGNALS, {"runs": [Run("job", "succeeded", output={"=got": "0 0 1"})]}),
         (checker.INVARIANTS, {"broken": ["a running run has a worker"]}),
     ],
 )

@@ -68,3 +68,12 @@ def test_an_approval_comes_from_outside(database_url: str) -> None:
     out = run_example("approval.py", DATABASE_URL=database_url)
 
     assert "order 1 is on its way\norder 2 was refused by bob\n" in out
+
+
+def test_a_run_tells_what_it_does(database_url: str) -> None:
+    out = run_example("progress.py", DATABASE_URL=database_url)
+
+    assert " 0 tokens: why\n" in out
+    assert " 6 answers: why 0 is a good question\n" in out
+    assert "13 answers: why 1 is a good question\nstatus: done\n" in out
+    assert "found by its tag: True\n" in out

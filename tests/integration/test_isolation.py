@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from openworkflow import OpenWorkflow
+from openworkflow import OpenWorkflow, Step, workflow
 from openworkflow.backend import blueprint, flush, queries
 from openworkflow.backend.arranging import Wish, arrange
 from openworkflow.backend.connection import WORKER_SETTINGS
@@ -39,6 +39,8 @@ TABLES = (
     "workflow_subscriptions",
     "workflow_pauses",
     "step_attempts",
+    "workflow_progress",
+    "workflow_events",
 )
 
 
@@ -70,6 +72,9 @@ async def a(roles: Roles) -> str:
         "insert into workflow_subscriptions (workflow_run_id, topic, namespace_id, waiting)"
         f" values ('{THEIRS}', 't', 'b', true)",
         "insert into workflow_pauses (namespace_id, workflow_name) values ('b', 'w')",
+        f"insert into workflow_progress (workflow_run_id, claim_no) values ('{THEIRS}', 1)",
+        "insert into workflow_events (workflow_run_id, event_no, topic)"
+        f" values ('{THEIRS}', 0, 't')",
     )
     return await bind(roles, "a", Kind.OPERATOR)
 
@@ -101,6 +106,34 @@ async def test_client_worker_and_commands_of_a_tenant_work_beside_another(roles:
     assert (0, 0) == (code, said.count('"workflow_name"')), said
 
 
+@workflow
+async def tells(step: Step) -> None:
+    step.emit("t", 1)
+    step.set_status("told")
+    step.tag(stage="end")
+
+
+async def test_a_run_of_a_tenant_tells_and_nobody_else_hears_it(roles: Roles) -> None:
+    urls = {name: await bind(roles, name, Kind.WORKER) for name in ("a", "b")}
+    async with (
+        connected(urls["a"], namespace_id="a") as of_a,
+        connected(urls["b"], namespace_id="b") as of_b,
+        connected(urls["b"], namespace_id="a") as disguised,
+        working(of_a, tells),
+        client_of(of_a) as client,
+    ):
+        run = await client.run_workflow(tells)
+        await run.result(timeout=30)
+
+        assert [1] == [event.value async for event in run.events()]
+        assert "told" == (await run.progress()).status
+        for other in (of_b, disguised):
+            with pytest.raises(RunNotFound):
+                await OpenWorkflow(other).progress(run.id)
+            with pytest.raises(RunNotFound):
+                await anext(OpenWorkflow(other).events(run.id))
+
+
 async def test_one_that_names_another_namespace_gets_nothing_of_it(a: str) -> None:
     async with connected(a, namespace_id="b") as backend, connected(a, namespace_id="a") as of_a:
         assert [] == (await backend.list_workflow_runs()).runs
@@ -126,10 +159,11 @@ async def test_rows_of_another_namespace_are_neither_seen_nor_changed_nor_delete
         "workflow_messages": "name",
         "workflow_subscriptions": "topic",
         "workflow_pauses": "workflow_name",
+        "workflow_events": "topic",
     }
     column = columns.get(table, "status")
     for statement in (
-        f"update {table} set {column} = 'x'",
+        f"update {table} set {column} = '{1 if table == 'workflow_progress' else 'x'}'",
         f"delete from {table}",
     ):
         assert statement[:6].upper() + " 0" == await tenant.execute(statement)
@@ -155,6 +189,9 @@ async def test_rows_of_another_namespace_are_neither_seen_nor_changed_nor_delete
         "select openworkflow_signal_topic('t', namespace => 'b')",
         "insert into workflow_subscriptions (workflow_run_id, topic, namespace_id, waiting)"
         f" values ('{THEIRS}', 't', 'b', true)",
+        "insert into workflow_events (workflow_run_id, event_no, topic)"
+        f" values ('{THEIRS}', 1, 't')",
+        f"insert into workflow_progress (workflow_run_id, claim_no) values ('{THEIRS}', 1)",
         "insert into workflow_runs (namespace_id, workflow_name, status, available_at)"
         " values ('a', 'w', 'pending', now()); update workflow_runs set namespace_id = 'b'",
         "insert into openworkflow_roles values (current_user, '{}', 'b')",

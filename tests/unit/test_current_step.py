@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import dataclasses
+import pickle
 from typing import Any
 
 import pytest
@@ -124,3 +127,17 @@ async def test_outside_of_a_step_there_is_none() -> None:
     with pytest.raises(ConfigurationError):
         current_step()
     assert '"asked"' == getattr(await prepared(function).execute(), "output", None)
+
+
+@in_virtual_time
+async def test_what_a_step_knows_is_data_that_may_be_copied() -> None:
+    async def function(step: Step) -> None:
+        SEEN.clear()
+        await step.run("a", seen_async)
+
+    run = prepared(function)
+    await run.execute()
+
+    (me,) = SEEN
+    assert {"run_id", "workflow_name", "name", "attempt", "key"} == dataclasses.asdict(me).keys()
+    assert me == pickle.loads(pickle.dumps(me)) == copy.copy(me)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from openworkflow.backend.records import (
     Completion,
     Continuation,
+    ProgressWrite,
     RunEnd,
     StepSuccess,
     Wake,
@@ -48,6 +49,10 @@ def park(run_id: UUID) -> RunEnd:
 
 def again(run_id: UUID) -> Continuation:
     return Continuation(run_id, 1, None)
+
+
+def tags(run_id: UUID) -> ProgressWrite:
+    return ProgressWrite(run_id, 1, 0, 0, "{}", False, None, '{"a": "b"}', None)
 
 
 def rows_of(batch: Batch) -> list[Write]:
@@ -145,6 +150,16 @@ async def test_a_batch_ends_no_run_that_it_wakes(journal: Journal) -> None:
 
     assert [done(A), Wake(B)] == rows_of(journal.take(10))
     assert [Wake(A)] == rows_of(journal.take(10))
+
+
+async def test_a_batch_tags_no_run_that_it_wakes(journal: Journal) -> None:
+    """Both write the run's row, and one of them would be lost."""
+    untagged = tags(B)._replace(tags=None)
+    for row in (Wake(A), tags(A), Wake(B), untagged, tags(C)):
+        journal.write(row)
+
+    assert [Wake(A), Wake(B), untagged, tags(C)] == rows_of(journal.take(10))
+    assert [tags(A)] == rows_of(journal.take(10))
 
 
 async def test_a_run_may_end_and_wake_another_in_one_entry(journal: Journal) -> None:

@@ -19,6 +19,7 @@ from openworkflow.core.errors import (
     WorkflowCanceled,
     WorkflowFailed,
 )
+from openworkflow.core.progress import RunEvent, RunProgress
 from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.undo import Undo
 from openworkflow.core.workflow import Workflow, step, workflow
@@ -40,7 +41,9 @@ __all__ = [
     "OpenWorkflowError",
     "ResultTimeout",
     "RetryPolicy",
+    "RunEvent",
     "RunHandle",
+    "RunProgress",
     "RunStatus",
     "SignalTimeout",
     "Step",

@@ -13,5 +13,10 @@ def done_channel(schema: str, namespace_id: str) -> str:
     return f"openworkflow_done_{_digest(schema, namespace_id)}"
 
 
+def events_channel(schema: str, namespace_id: str) -> str:
+    """The channel of events that runs emit: those who follow a run listen here."""
+    return f"openworkflow_events_{_digest(schema, namespace_id)}"
+
+
 def _digest(schema: str, namespace_id: str) -> str:
     return hashlib.sha256(f"{schema}.{namespace_id}".encode()).hexdigest()[:16]

@@ -23,6 +23,7 @@ from openworkflow.backend.migrations import Migration
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.notifications import Listener
 from openworkflow.backend.pausing import Pauses
+from openworkflow.backend.progress import Progress
 from openworkflow.backend.pruning import pruned
 from openworkflow.backend.records import (
     ClaimedRun,
@@ -84,6 +85,7 @@ class BackendPostgres:
         self._fetch, self.check_usable = self._requests.fetch, self._requests.check_usable
         self.builds = Builds(self._requests.borrow, self._sql, namespace.id)
         self.messages = Messages(self._requests, dsn, self._sql, namespace.id)
+        self.progress = Progress(self._requests, self._sql, namespace.id)
         self.schedules = Schedules(self._requests.borrow, self._sql, namespace)
         self.filtering = Filtering(self._requests, self._sql, namespace)
         self.pauses = Pauses(self._requests, self._sql, namespace)

@@ -20,6 +20,8 @@ _NEEDED = (
     *(f"workflow_subscriptions {word}" for word in ("SELECT", "INSERT", "UPDATE")),
     *(f"workflow_schedules {word}" for word in ("SELECT", "INSERT", "UPDATE", "DELETE")),
     "workflow_pauses SELECT",
+    *(f"workflow_progress {word}" for word in ("SELECT", "INSERT", "UPDATE")),
+    *(f"workflow_events {word}" for word in ("SELECT", "INSERT", "UPDATE", "DELETE")),
 )
 """What a worker's role may do; the same as in `sql/security/grants.sql`."""
 

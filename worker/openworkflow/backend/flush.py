@@ -14,8 +14,10 @@ from openworkflow.backend.records import (
     KEY_SEPARATOR,
     Completion,
     Continuation,
+    EventWrite,
     Flush,
     Leftover,
+    ProgressWrite,
     RunEnd,
     StepSuccess,
     StepWrite,
@@ -59,6 +61,8 @@ class Arm(NamedTuple):
 PARTS: Mapping[type[Write], Part] = {
     StepSuccess: Part("steps", "flush_step_successes", "success", as_text=True),
     StepWrite: Part("steps", "flush_step_writes", "step"),
+    EventWrite: Part("events", "flush_event_rows", "event"),
+    ProgressWrite: Part("progress", "flush_progress_rows", "progress"),
     Completion: Part("ends", "flush_completions", "completion", as_text=True),
     RunEnd: Part("ends", "flush_run_ends", "end"),
     Continuation: Part("continuations", "flush_continuation_rows", "continuation"),
@@ -67,11 +71,15 @@ PARTS: Mapping[type[Write], Part] = {
 }
 GROUPS = {
     "steps": Group("flush_steps", ("steps_count",), fenced=True),
+    "events": Group("flush_events", ("events_count", "events_channel"), fenced=True),
+    "progress": Group("flush_progress", ("progress_count",), fenced=True),
     "ends": Group("flush_ends", ("ends_count", "done_channel", "work_channel"), fenced=True),
     "continuations": Group("flush_continuations", ("continuations_count",), fenced=True),
     "wakes": Group("flush_wakes", ("namespace_id", "work_channel"), fenced=False),
     "leftovers": Group("flush_leftovers", (), fenced=False),
 }
+FENCES = {"steps": "flush_steps_first", "events": "flush_events_first"}
+"""The groups whose fence is a lock that comes before whatever writes runs."""
 ARMS = (
     Arm("expired", "claim_expired", limit="recover_limit"),
     Arm("suspect", "claim_suspect", limit="suspect_limit"),
@@ -228,7 +236,7 @@ def lost(flush: Flush, shape: Shape, answer: Any) -> set[UUID]:
 
 
 def _blocks(queries: Mapping[str, str], shape: Shape) -> Iterator[str]:
-    in_turn = queries["flush_steps_first"] if "steps" in shape.groups else ""
+    in_turn = " ".join(queries[FENCES[group]] for group in FENCES if group in shape.groups)
     for group in shape.groups:
         sources = [PARTS[kind].source for kind in shape.kinds if PARTS[kind].group == group]
         rows = " union all ".join(queries[source] for source in sources)

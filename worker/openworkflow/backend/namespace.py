@@ -33,6 +33,11 @@ class Namespace:
         return channels.done_channel(self.schema, self.id)
 
     @property
+    def events_channel(self) -> str:
+        """Those who follow the events of a run listen here."""
+        return channels.events_channel(self.schema, self.id)
+
+    @property
     def place(self) -> dict[str, str]:
         """What statements are told of it, by the names of their parameters."""
         return {
@@ -40,4 +45,5 @@ class Namespace:
             "schema": self.schema,
             "work_channel": self.work_channel,
             "done_channel": self.done_channel,
+            "events_channel": self.events_channel,
         }

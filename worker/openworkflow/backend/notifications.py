@@ -46,6 +46,7 @@ class Listener:
         self._on_canceled: list[Callable[[UUID], object]] = []
         self._on_woken: list[Callable[[UUID], object]] = []
         self._on_finished: list[Callable[[UUID], object]] = []
+        self._on_events: list[Callable[[UUID], object]] = []
         self._on_missed: list[Callable[[], object]] = []
         self._changed = asyncio.Event()
         """The connection was lost."""
@@ -94,6 +95,13 @@ class Listener:
         self._on_finished.append(callback)
         self._on_missed.append(missed)
 
+    def on_events(self, callback: Callable[[UUID], object]) -> None:
+        """Call back with the id of each run that may have emitted something.
+
+        To be asked for before the start, together with `on_finished`.
+        """
+        self._on_events.append(callback)
+
     async def _listen_forever(self, first: asyncio.Future[None]) -> None:
         delay, told = RECONNECT_FIRST_SECONDS, False
         while True:
@@ -125,6 +133,8 @@ class Listener:
             await connection.add_listener(self._namespace.work_channel, self._hear_work)
             if self._on_finished:
                 await connection.add_listener(self._namespace.done_channel, self._hear_done)
+            if self._on_events:
+                await connection.add_listener(self._namespace.events_channel, self._hear_events)
             self.healthy = True
             self._wake_all()
             yield connection
@@ -153,6 +163,9 @@ class Listener:
 
     def _hear_done(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
         _call_with_ids(self._on_finished, str(payload))
+
+    def _hear_events(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
+        _call_with_ids(self._on_events, str(payload))
 
     def _wake_all(self) -> None:
         for wake in (*self._on_work, *self._on_missed):

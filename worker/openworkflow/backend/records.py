@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from openworkflow.backend.told import EventWrite, ProgressWrite
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.recorded import ClaimedRun, Message, RecordedStep
 from openworkflow.core.step_attempt import StepKind, StepStatus
@@ -26,12 +27,14 @@ __all__ = [
     "Continuation",
     "CreatedRun",
     "Delivery",
+    "EventWrite",
     "Flush",
     "Flushed",
     "Leftover",
     "NewRun",
     "Outgoing",
     "Page",
+    "ProgressWrite",
     "RecordedStep",
     "RunEnd",
     "RunFilter",
@@ -197,7 +200,17 @@ class Leftover(NamedTuple):
     run_id: UUID
 
 
-Write = StepSuccess | StepWrite | Completion | RunEnd | Continuation | Wake | Leftover
+Write = (
+    StepSuccess
+    | StepWrite
+    | Completion
+    | RunEnd
+    | Continuation
+    | Wake
+    | Leftover
+    | EventWrite
+    | ProgressWrite
+)
 """One row of a flush; its first column is the id that an answer names it by."""
 
 

@@ -21,6 +21,8 @@ GUARDED = (
     "workflow_served",
     "workflow_messages",
     "workflow_subscriptions",
+    "workflow_progress",
+    "workflow_events",
     "workflow_schedules",
     "workflow_pauses",
     "step_attempts",
@@ -30,7 +32,11 @@ GUARDED = (
 ENABLED = "row level security"
 """Stands among the policies of a table for that they are heeded."""
 OWNED = (*GUARDED, "openworkflow_migrations")
-FUNCTIONS = ("openworkflow_message_sent", "openworkflow_runs_deleted")
+FUNCTIONS = (
+    "openworkflow_message_sent",
+    "openworkflow_runs_deleted",
+    "openworkflow_progress_deleted",
+)
 """The triggers that act with the rights of their owner, who is that of the tables."""
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)

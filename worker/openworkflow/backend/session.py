@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from openworkflow.backend import flush as flushes
-from openworkflow.backend import messages
+from openworkflow.backend import messages, progress
 from openworkflow.backend.connection import Link
 from openworkflow.backend.failures import UnreadableAnswer
 from openworkflow.backend.flush import Shape
@@ -25,6 +25,7 @@ from openworkflow.backend.records import (
     Waiting,
 )
 from openworkflow.core.errors import BackendError, Fault
+from openworkflow.core.progress import Told
 from openworkflow.core.recorded import UNREADABLE
 from openworkflow.core.step_attempt import StepStatus
 
@@ -116,6 +117,10 @@ class WorkerSession:
     async def read_wakes(self, run_ids: Sequence[UUID]) -> dict[UUID, int]:
         """See messages.read_wakes. Raises as `flush` does."""
         return await messages.read_wakes(self._fetch, self._sql, run_ids)
+
+    async def read_told(self, run_ids: Sequence[UUID]) -> dict[UUID, Told]:
+        """See progress.read_told. Raises as `flush` does."""
+        return await progress.read_told(self._fetch, self._sql, run_ids)
 
     async def commits_are_durable(self) -> bool:
         """Whether a flush that has returned survives the server's death. Raises as `flush` does."""

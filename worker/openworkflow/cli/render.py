@@ -6,9 +6,10 @@ with escapes for what a terminal would obey; colors are `Text`s made by `styled`
 
 import dataclasses
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import MAXYEAR, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import click
 from rich.console import Console
@@ -71,11 +72,11 @@ def status(value: str) -> Text:
     return styled(value, COLORS.get(value, "white"))
 
 
-def runs_table(runs: Iterable[WorkflowRun]) -> Table:
-    """A line for each run."""
+def runs_table(runs: Iterable[WorkflowRun], says: Mapping[UUID, Any] | None = None) -> Table:
+    """A line for each run; with what they say of themselves, if one of them says anything."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("ID", min_width=ID_WIDTH, no_wrap=True)
-    for heading in ("WORKFLOW", "STATUS", "CREATED", "DURATION", "WORKER"):
+    for heading in ("WORKFLOW", "STATUS", "CREATED", "DURATION", "WORKER", *["SAYS"] * bool(says)):
         table.add_column(heading, overflow="fold")
     for run in runs:
         table.add_row(
@@ -85,6 +86,7 @@ def runs_table(runs: Iterable[WorkflowRun]) -> Table:
             when(run.created_at),
             duration(run.started_at, run.completed_at),
             run.worker_id or "",
+            *([_short(_json(says.get(run.id)))] if says else []),
         )
     return table
 
@@ -196,9 +198,11 @@ def details(found: RunDetails) -> Iterable[Any]:
         ("started", when(run.started_at)),
         ("due again" if run.status == "pending" else "finished", _end(run)),
         ("waits for", _waits(found)),
+        ("says", _json(found.progress.status)),
+        ("events", str(found.progress.events or "")),
         ("deadline", when(run.deadline_at)),
         ("paused", _pause(run)),
-        ("tags", "" if run.tags is None else printable_json(run.tags)),
+        ("tags", _json(run.tags)),
         ("forked from", "" if run.forked_from is None else str(run.forked_from)),
         ("worker", run.worker_id or ""),
         (
@@ -208,7 +212,7 @@ def details(found: RunDetails) -> Iterable[Any]:
         ("build", f"{run.build_id or ''}{' (pinned)' if run.pinned else ''}"),
         ("attempts, crashes", f"{run.attempts}, {run.crashes}"),
         ("input", printable_json(run.input)),
-        ("output", "" if run.output is None else printable_json(run.output)),
+        ("output", _json(run.output)),
         ("error", _error(run.error)),
     ]
     for name, value in rows:
@@ -229,7 +233,7 @@ def _timeline(found: RunDetails) -> Table:
     for heading in ("STEP", "KIND", "ATTEMPT", "STATUS", "AFTER", "TOOK", "RESULT"):
         table.add_column(heading, no_wrap=heading != "RESULT")
     for each in found.steps:
-        result = _error(each.error) or ("" if each.output is None else printable_json(each.output))
+        result = _error(each.error) or _json(each.output)
         table.add_row(
             each.step_name,
             each.kind,
@@ -237,9 +241,13 @@ def _timeline(found: RunDetails) -> Table:
             status(_step_status(each)),
             duration(found.run.created_at, each.created_at),
             duration(each.created_at, each.completed_at),
-            result if len(result) <= SHOWN_RESULT else result[: SHOWN_RESULT - 1] + "…",
+            _short(result),
         )
     return table
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN_RESULT else text[: SHOWN_RESULT - 1] + "…"
 
 
 def _step_status(step: StepAttempt) -> str:
@@ -288,6 +296,10 @@ def _end(run: WorkflowRun) -> str:
     if run.status == "pending" and run.available_at.year == MAXYEAR:
         return "when it is woken" if run.due_at is None else "when it is resumed"
     return when(run.available_at if run.status == "pending" else run.completed_at)
+
+
+def _json(value: Any) -> str:
+    return "" if value is None else printable_json(value)
 
 
 def _waits(found: RunDetails) -> str:

@@ -5,9 +5,10 @@ from uuid import UUID
 
 import click
 
-from openworkflow.backend.backend import RunFilter
+from openworkflow.backend.backend import Page, RunFilter
 from openworkflow.cli import histories, render
 from openworkflow.cli.bulk import Wish, bulk_options, in_bulk, single
+from openworkflow.cli.events import events
 from openworkflow.cli.options import (
     Database,
     RunId,
@@ -18,6 +19,8 @@ from openworkflow.cli.options import (
     run_async,
     with_client,
 )
+from openworkflow.client import OpenWorkflow
+from openworkflow.core.printable import printable_json
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
 
@@ -66,18 +69,27 @@ def list_runs(
         raise click.UsageError("say in --where what the other options say")
     options = {"limit": limit, "cursor": cursor, "where": where}
     run_filter = wanted if where is None else None
-    page = run_async(
-        with_client(database(url, namespace, schema), "list_runs", run_filter, **options)
-    )
+    page, told = run_async(_page(database(url, namespace, schema), run_filter, options))
     if as_json:
-        render.as_json({"runs": page.runs, "next": page.next_cursor})
+        said = {str(run_id): status for run_id, status in told.items()}
+        render.as_json({"runs": page.runs, "next": page.next_cursor, "progress": said})
         return
     if not page.runs:
         render.say("no runs")
         return
-    render.console().print(render.runs_table(page.runs))
+    render.console().print(render.runs_table(page.runs, told))
     if page.next_cursor:
         render.say(f"\nmore: --after {page.next_cursor}")
+
+
+async def _page(
+    where: Database, run_filter: RunFilter | None, options: dict[str, Any]
+) -> tuple[Page, dict[UUID, Any]]:
+    """A page of runs, and the statuses that those have set."""
+    async with where.connect(migrate=False) as backend:
+        page = await OpenWorkflow(backend).list_runs(run_filter, **options)
+        told = await backend.progress.of_runs([run.id for run in page.runs])
+        return page, {key: each.status for key, each in told.items() if each.status is not None}
 
 
 @runs.command()
@@ -104,11 +116,15 @@ def explain(
     run_id: UUID, url: str | None, namespace: str | None, schema: str | None, as_json: bool
 ) -> None:
     """Say in one sentence why a run is not done."""
-    told = run_async(with_client(database(url, namespace, schema), "explain", run_id))
+    where = database(url, namespace, schema)
+    told = run_async(with_client(where, "explain", run_id))
     if as_json:
         render.as_json(told)
-    else:
-        render.say(f"{told.run_id} is {told.status}: {told.sentence}")
+        return
+    render.say(f"{told.run_id} is {told.status}: {told.sentence}")
+    says = run_async(with_client(where, "progress", run_id)).status
+    if says is not None:
+        render.say(f"it says {printable_json(says)}")
 
 
 @runs.command()
@@ -265,6 +281,9 @@ async def _export(
             output.write(histories.line_of(run) + "\n")
             written += 1
     return written
+
+
+runs.add_command(events)
 
 
 def _tell(run: WorkflowRun, json_wanted: bool) -> None:

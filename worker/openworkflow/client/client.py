@@ -8,6 +8,7 @@ from uuid import UUID
 from openworkflow.backend.backend import BackendPostgres, CreatedRun, Page, RunFilter
 from openworkflow.client import repairs
 from openworkflow.client.control import RunControl
+from openworkflow.client.following import RunFollowing
 from openworkflow.client.handle import RunDetails, RunHandle
 from openworkflow.client.looks import looks_of
 from openworkflow.client.repairs import UNCHANGED
@@ -21,6 +22,7 @@ from openworkflow.client.request import (
     check_options,
 )
 from openworkflow.client.schedules import ScheduleClient
+from openworkflow.client.streams import streams_of
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import (
     ConfigurationError,
@@ -28,6 +30,7 @@ from openworkflow.core.errors import (
 )
 from openworkflow.core.explanation import Explanation, explain
 from openworkflow.core.filters import parse_filter
+from openworkflow.core.progress import NOTHING_TOLD
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, codec_for
 from openworkflow.core.workflow import Workflow
 from openworkflow.core.workflow_run import WorkflowRun
@@ -38,7 +41,7 @@ I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
 
 
-class OpenWorkflow(RunControl):
+class OpenWorkflow(RunControl, RunFollowing):
     """Starts and follows runs in the namespace of `backend`.
 
     `payload_limit` is the most bytes of JSON an input or result may have.
@@ -124,7 +127,9 @@ class OpenWorkflow(RunControl):
     async def get_run(self, run_id: UUID) -> RunDetails:
         """A run with its step history. Raises RunNotFound."""
         run = await self.get_workflow_run(run_id)
-        return RunDetails(run, await self._backend.list_step_attempts(run_id))
+        steps = await self._backend.list_step_attempts(run_id)
+        told = await self._backend.progress.of_runs([run_id])
+        return RunDetails(run, steps, told.get(run_id, NOTHING_TOLD))
 
     async def explain(self, run_id: UUID) -> Explanation:
         """Why a run is not done: in one sentence, and as data. Raises RunNotFound."""
@@ -231,10 +236,12 @@ class OpenWorkflow(RunControl):
         return Worker(self._backend, workflows, concurrency=concurrency, **options)
 
     async def stop(self) -> None:
-        """Stop listening for results, unless some are waited for. The backend is its opener's to
-        stop, and ends what waits then.
+        """Stop listening for results and events, unless some are waited for.
+
+        The backend is its opener's to stop, and ends what waits then.
         """
         await looks_of(self._backend).rest()
+        await streams_of(self._backend).rest()
 
     async def wait(self, run_id: UUID, timeout: Duration | None = None) -> WorkflowRun:
         """The run once it has finished, however; an outage of the database is waited out.

@@ -1,5 +1,6 @@
 """A run as its starter sees it."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 from uuid import UUID
@@ -9,6 +10,7 @@ from openworkflow.core.duration import Duration
 from openworkflow.core.errors import WorkflowCanceled, WorkflowFailed
 from openworkflow.core.explanation import Explanation
 from openworkflow.core.failure import Failure
+from openworkflow.core.progress import NOTHING_TOLD, RunEvent, RunProgress
 from openworkflow.core.serialization import Codec
 from openworkflow.core.step_attempt import StepAttempt
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
@@ -25,6 +27,7 @@ class RunDetails:
 
     run: WorkflowRun
     steps: list[StepAttempt]
+    progress: RunProgress = NOTHING_TOLD
 
 
 class RunHandle(Generic[O]):
@@ -50,6 +53,14 @@ class RunHandle(Generic[O]):
     async def explain(self) -> Explanation:
         """Why the run is not done. Raises RunNotFound."""
         return await self._ow.explain(self.id)
+
+    async def progress(self) -> RunProgress:
+        """What the run says of itself: the status that it set last. Raises RunNotFound."""
+        return await self._ow.progress(self.id)
+
+    def events(self, topic: str | None = None, *, from_offset: int = 0) -> AsyncIterator[RunEvent]:
+        """What the run emits, in order, until it ends; see OpenWorkflow.events."""
+        return self._ow.events(self.id, topic, from_offset=from_offset)
 
     async def cancel(self, *, force: bool = False) -> None:
         """See OpenWorkflow.cancel."""

@@ -212,7 +212,7 @@ class Looks:
                     return
                 left -= seen.keys()
         except BackendError as error:
-            if not _may_be_of_one(error):
+            if not may_be_of_one(error):
                 raise
             await self._look_apart(sorted(left), error)
 
@@ -278,7 +278,8 @@ def looks_of(backend: BackendPostgres) -> Looks:
     return found
 
 
-def _may_be_of_one(error: BackendError) -> bool:
+def may_be_of_one(error: BackendError) -> bool:
+    """Whether one of the runs that were looked at may be at fault, and not the database."""
     if isinstance(error, UnreadableAnswer):
         return True
     return error.fault in (Fault.VALUE, Fault.TABLE, Fault.SIZE)

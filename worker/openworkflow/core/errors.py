@@ -200,6 +200,10 @@ class TooManySteps(OpenWorkflowError):
         self.limit = limit
 
 
+class TooManyEvents(OpenWorkflowError):
+    """A run has emitted more events than one run may, or faster than they can be stored."""
+
+
 class DeadlineExceeded(OpenWorkflowError):
     """The run was not over at its deadline."""
 

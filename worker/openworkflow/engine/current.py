@@ -1,15 +1,32 @@
 """Who am I: what a step's function may know of the step that calls it."""
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.progress import checked_topic, encoded_event, encoded_status
+from openworkflow.engine.telling import EVENTS, STATUS
 from openworkflow.telemetry.logs import log_step
+
+TELL_SECONDS = 60.0
+"""A thread waits so long for its worker's loop, which is blocked where that takes longer."""
+
+
+class _Place:
+    """Where a step tells something: no fields, which are data that may be copied and kept."""
+
+    __slots__ = ("_call", "_execution")
+
+    _execution: Any
+    _call: Any
 
 
 @dataclass(frozen=True, slots=True)
-class CurrentStep:
+class CurrentStep(_Place):
     """One attempt of a step, while its function runs."""
 
     run_id: UUID
@@ -22,6 +39,36 @@ class CurrentStep:
     """An idempotency key for the step's effects: the same for all its attempts, whoever makes
     them, and for no other step of any run."""
 
+    def emit(self, topic: str, value: Any = None) -> None:
+        """Append an event to those of the run, for `run.events(topic)`; also from a thread.
+
+        In order, and durable before the step's result is. An attempt that is made again emits
+        again: the event says which attempt it is from. Its value may have 64 KiB as JSON. Raises
+        SerializationError, ConfigurationError once the attempt is over, and TooManyEvents while
+        the database does not take what was emitted before.
+        """
+        self._tell(EVENTS + checked_topic(topic), encoded_event(topic, value))
+
+    def set_status(self, value: Any) -> None:
+        """Say how far the run has come, for `run.progress()`: the last one counts.
+
+        Up to 4 KiB as JSON; also from a thread. Raises as `emit` does.
+        """
+        self._tell(STATUS, encoded_status(value))
+
+    def _tell(self, channel: str, text: str | None) -> None:
+        execution = self._execution
+
+        def tell() -> None:
+            execution.telling().tell_of_step(channel, text, self._call)
+
+        if threading.get_ident() == execution.services.thread:
+            tell()
+            return
+        told: Future[None] = Future()
+        execution.task.get_loop().call_soon_threadsafe(_resolve, told, tell)
+        told.result(TELL_SECONDS)
+
 
 def current_step() -> CurrentStep:
     """The step whose function is running, async or in a thread.
@@ -30,13 +77,16 @@ def current_step() -> CurrentStep:
     """
     operation = current_operation()
     execution, call = operation.execution, operation.attempt
-    return CurrentStep(
+    me = CurrentStep(
         execution.claim.id,
         execution.workflow.name,
         operation.key,
         1 if call is None else call.attempt,
         stable_key(operation),
     )
+    object.__setattr__(me, "_execution", execution)
+    object.__setattr__(me, "_call", call)
+    return me
 
 
 def current_operation() -> Any:
@@ -73,3 +123,12 @@ def stable_key(operation: Any) -> str:
     if call is None or (not call.path and not call.nth):
         return start
     return f"{start}:{call.nth}@{call.path}"
+
+
+def _resolve(told: "Future[None]", tell: Callable[[], None]) -> None:
+    try:
+        tell()
+    except BaseException as error:
+        told.set_exception(error)
+    else:
+        told.set_result(None)

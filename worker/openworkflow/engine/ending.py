@@ -61,9 +61,9 @@ def returned(execution: "Execution", value: Any, alone: Iterable[str] = ()) -> O
         return Failed(Failure.from_exception(error))
 
 
-def continued(execution: "Execution", text: str | None) -> Outcome:
+def continued(execution: "Execution", value: Any) -> Outcome:
     """The function begins afresh with this input. Raises ConfigurationError if it cannot yet."""
-    history = execution.history
+    text, history = _next_input(execution, value), execution.history
     unfinished = [
         operation.key
         for operation in execution.agenda.operations.values()
@@ -77,6 +77,16 @@ def continued(execution: "Execution", text: str | None) -> Outcome:
     if history.recorded and history.unfinished and history.unasked() is not None:
         return Failed(Failure.from_exception(history.mismatch((), "continues as new")))
     return Continued(text)
+
+
+def _next_input(execution: "Execution", value: Any) -> str | None:
+    workflow = execution.workflow
+    if workflow.takes_input:
+        codec, limit = workflow.input_codec, execution.services.payload_limit
+        return codec.encode(codec.validate(value, "input"), "input", limit)
+    if value is not None:
+        raise ConfigurationError(f"workflow {workflow.name!r} takes no input")
+    return None
 
 
 def inside_a_step(name: str) -> ConfigurationError:

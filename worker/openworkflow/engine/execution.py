@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 
 from openworkflow.core.errors import (
     BackendError,
-    ConfigurationError,
     DeadlineExceeded,
     Fault,
     Suspended,
@@ -44,6 +43,7 @@ from openworkflow.engine.recorder import Recorder
 from openworkflow.engine.services import Services
 from openworkflow.engine.slot import NO_SLOT, Slot
 from openworkflow.engine.step_call import StepCall
+from openworkflow.engine.telling import Teller
 from openworkflow.engine.thread_program import ThreadProgram
 
 logger = logging.getLogger(__name__)
@@ -81,6 +81,7 @@ class Execution:
         "started",
         "stopped",
         "task",
+        "teller",
         "workflow",
     )
 
@@ -108,6 +109,8 @@ class Execution:
         self.patches: Patches | None = None
         self.inbox: Inbox | None = None
         """Of a run that has waited for a signal."""
+        self.teller: Teller | None = None
+        """Of a run that has told something in this execution."""
         self.program: Program | None = None
         self.task: asyncio.Task[Any] | None = None
         self.agenda = Agenda(self)
@@ -135,9 +138,7 @@ class Execution:
         if self.history.overtook:
             self.recorder.record_again(self.history.overtook)
         deadline = None if self.claim.deadline_at is None else self._watch_deadline()
-        function = (AsyncProgram if self.workflow.is_async else ThreadProgram)(self)
-        program = function if self.history.undo is None else undoing.program(self, function)
-        self.program = program
+        program = self.program = self._program()
         try:
             # Until its end is recorded, whoever drains or loses it finds an execution that is over.
             outcome = self.stopped = await program.run()
@@ -153,13 +154,21 @@ class Execution:
                 deadline.cancel()
             if self.agenda.tasks:
                 await self.agenda.end_tasks()
+            if self.teller is not None:
+                await self.teller.rest()
             program.forget()
             self._forget()
+        if self.teller is not None:
+            outcome = self.teller.end(outcome)
         if self.recorder.owes:
             outcome = undoing.begin(self.recorder, outcome)
         if self.recorder.open or self.history.recorded:
             self._close_rows(outcome)
         return outcome
+
+    def _program(self) -> Program:
+        function = (AsyncProgram if self.workflow.is_async else ThreadProgram)(self)
+        return function if self.history.undo is None else undoing.program(self, function)
 
     def interrupt(self, outcome: Outcome) -> None:
         """Stop the function where it is; the run ends with `outcome`, unless it already has one."""
@@ -188,15 +197,7 @@ class Execution:
 
     def continue_as_new(self, value: Any) -> NoReturn:
         """See Step.continue_as_new."""
-        workflow = self.workflow
-        text = None
-        if workflow.takes_input:
-            codec = workflow.input_codec
-            limit = self.services.payload_limit
-            text = codec.encode(codec.validate(value, "input"), "input", limit)
-        elif value is not None:
-            raise ConfigurationError(f"workflow {workflow.name!r} takes no input")
-        self.interrupt(ending.continued(self, text))
+        self.interrupt(ending.continued(self, value))
         raise Suspended
 
     # -- what operations ask -------------------------------------------------------------------
@@ -236,7 +237,10 @@ class Execution:
         return operation.recall(row)
 
     async def announced(self, step: StepCall) -> None:
-        """Wait until the row is there that says that the step runs: its end updates that row."""
+        """Wait until what it has told is durable, and the row is, which its end updates."""
+        if self.teller is not None:
+            await self.teller.stored(step)
+            self.check_stopped()
         if step.announced is not None:
             await step.announced
             self.check_stopped()
@@ -247,6 +251,12 @@ class Execution:
             run, mail = self.claim, self.services.mail
             self.inbox = Inbox(mail, run.id, run.wake_no, self.history.messages)
         return self.inbox
+
+    def telling(self) -> Teller:
+        """The teller, made by the first who tells something."""
+        if self.teller is None:
+            self.teller = Teller(self)
+        return self.teller
 
     @property
     def wake_no(self) -> int:

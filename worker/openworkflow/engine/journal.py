@@ -6,8 +6,9 @@ end could overtake the step, which would then be refused.
 
 Entries share statements, but for those that would write one row twice in the same statement, of
 which PostgreSQL silently drops one. The law is that *a batch that wakes runs parks none*, and ends
-none that it wakes; and that a run which continues as new travels without rows of its steps, which
-it is about to delete. The first entry always leaves, so none waits for more than one other batch.
+or tags none that it wakes; and that a run which continues as new travels without rows of its steps,
+which it is about to delete. The first entry always leaves, so none waits for more than one other
+batch.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from openworkflow.backend.records import (
     ClaimRequest,
     Completion,
     Continuation,
+    ProgressWrite,
     RunEnd,
     StepSuccess,
     StepWrite,
@@ -251,6 +253,7 @@ class Traits:
     ended: set[UUID] = field(default_factory=set)
     continued: set[UUID] = field(default_factory=set)
     stepped: set[UUID] = field(default_factory=set)
+    tagged: set[UUID] = field(default_factory=set)
 
     @classmethod
     def of(cls, rows: Iterable[Write]) -> "Traits":
@@ -271,6 +274,8 @@ class Traits:
                     traits.parks = True
                 case Wake():
                     traits.woken.add(row.run_id)
+                case ProgressWrite() if row.tags is not None:
+                    traits.tagged.add(row.run_id)
         return traits
 
     def excludes(self, other: "Traits") -> bool:
@@ -284,11 +289,12 @@ class Traits:
         self.ended |= other.ended
         self.continued |= other.continued
         self.stepped |= other.stepped
+        self.tagged |= other.tagged
 
     def _excludes(self, other: "Traits") -> bool:
         return (
             (self.parks and bool(other.woken))
-            or not self.woken.isdisjoint(other.ended)
+            or not self.woken.isdisjoint(other.ended | other.tagged)
             or not self.continued.isdisjoint(other.stepped)
         )
 

@@ -37,11 +37,11 @@ class Recorder:
     """
 
     __slots__ = (
-        "_calls",
         "_claim",
         "_journal",
         "_to_close",
         "attempts",
+        "calls",
         "completions",
         "lost",
         "open",
@@ -61,7 +61,7 @@ class Recorder:
         self._claim, self._journal = claim, journal
         self.lost = lost
         """Called when the claim does not hold; something idle once the run is over here."""
-        self._calls: dict[StepCall, None] = {}
+        self.calls: dict[StepCall, None] = {}  # whose functions have not ended
         self.open: dict[StepCall, None] = {}
         """Attempts and sleeps whose rows say that they are running."""
         self.pending: dict[Written, str] = {}
@@ -82,17 +82,17 @@ class Recorder:
 
     def begin(self, call: StepCall) -> None:
         """A step function starts."""
-        self._calls[call] = None
+        self.calls[call] = None
         self.attempts += 1
 
     def abandon(self, call: StepCall) -> None:
         """A step function is over, recorded or not."""
-        self._calls.pop(call, None)
+        self.calls.pop(call, None)
 
     def announce(self, older_than: float) -> None:
         """Send a `running` row for each step function that runs for more than so many seconds."""
         now = perf_counter()
-        for call in self._calls:
+        for call in self.calls:
             if call.announced is None and now - call.started > older_than:
                 self.announce_call(call)
 
@@ -108,7 +108,7 @@ class Recorder:
 
     def succeeded(self, call: StepCall, output: str | None) -> None:
         """Record a success; `durable` then waits for it."""
-        self._calls.pop(call, None)  # from here on nobody else writes to its row
+        self.calls.pop(call, None)  # from here on nobody else writes to its row
         call.seconds = perf_counter() - call.started
         self.completions = number = self.completions + 1
         if call.announced is not None or call.attempt != 1:
@@ -122,7 +122,7 @@ class Recorder:
 
     def failed(self, call: StepCall, failure: Failure, retry_at: datetime | None) -> Written:
         """Record a failure, to be tried again at `retry_at`, or the end of the step."""
-        self._calls.pop(call, None)
+        self.calls.pop(call, None)
         call.seconds = perf_counter() - call.started
         context, number = call.context, None
         if retry_at is None:
@@ -180,7 +180,7 @@ class Recorder:
 
     def cancel(self, call: StepCall) -> None:
         """End the row of what the workflow itself cancelled, if it has one."""
-        self._calls.pop(call, None)
+        self.calls.pop(call, None)
         if call in self.open:
             del self.open[call]
             self._close_after(call, "Canceled", "the workflow cancelled it", "canceled")
@@ -192,7 +192,7 @@ class Recorder:
 
     def close_calls(self, why: str) -> None:
         """End the rows of the functions that this execution began and will not see the end of."""
-        for call in [call for call in self._calls if call in self.open]:
+        for call in [call for call in self.calls if call in self.open]:
             del self.open[call]
             self._interrupt(call, why)
 

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from openworkflow.backend.records import Outgoing
+from openworkflow.core.progress import DEFAULT_MAX_EVENTS
 from openworkflow.core.step_attempt import DEFAULT_MAX_STEP_ATTEMPTS
 from openworkflow.core.workflow_run import DEFAULT_REST_SECONDS
 from openworkflow.engine import generators
 from openworkflow.engine.guard import LeaseGuard
 from openworkflow.engine.inbox import Mail, NoPost, no_sender
 from openworkflow.engine.journal import Journal
+from openworkflow.engine.library import Library, nothing_told
 from openworkflow.engine.threads import Threads
 from openworkflow.telemetry.metrics import Metrics
 
@@ -22,6 +24,8 @@ class Limits:
 
     max_attempts: int = DEFAULT_MAX_STEP_ATTEMPTS
     """Step attempts of a run."""
+    max_events: int = DEFAULT_MAX_EVENTS
+    """Events that it emits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class Services:
     mail: Mail = field(default_factory=lambda: Mail(NoPost()))
     send: Callable[[Outgoing], Awaitable[UUID]] = no_sender
     """Sends a signal; raises RunNotFound and InvalidRunState."""
+    library: Library = field(default_factory=lambda: Library(nothing_told))
     thread: int = field(init=False, default_factory=threading.get_ident)
     """Where the loop runs that all of them are executed on, and that these are made in."""
 

@@ -19,6 +19,7 @@ from openworkflow.engine.operations.operation import Operation
 from openworkflow.engine.operations.signal import MISSING, SignalOperation, send_operation
 from openworkflow.engine.operations.sleep import sleep_for, sleep_until
 from openworkflow.engine.operations.undo import UndoableCall, durable_call
+from openworkflow.engine.tells import AsyncTells, ThreadTells
 
 if TYPE_CHECKING:
     from openworkflow.engine.execution import Execution
@@ -65,7 +66,7 @@ class _RunIdentity:
         return None if occurrence is None else occurrence.scheduled_for
 
 
-class Step(_RunIdentity):
+class Step(_RunIdentity, AsyncTells):
     """The durable operations of one run.
 
     Each is recorded before the workflow proceeds past it, and is not repeated by a replay. Await
@@ -215,7 +216,7 @@ class Step(_RunIdentity):
         return coroutine
 
 
-class SyncStep(_RunIdentity):
+class SyncStep(_RunIdentity, ThreadTells):
     """The durable operations of a run whose workflow is a plain `def`, which runs in a thread."""
 
     __slots__ = ("_program",)

@@ -118,7 +118,7 @@ class ThreadProgram:
         try:
             execution.check_stopped()
             branch = self._trunk if thread == self._main else self._others
-            self._check_thread(operation.name, thread)
+            self.check_thread(operation.name, thread)
             execution.agenda.register(operation, branch)
         except BaseException as error:
             answer.set_exception(error)
@@ -143,7 +143,8 @@ class ThreadProgram:
         if self._execution.stopped is None and self._execution.draining:
             self._execution.agenda.consider()
 
-    def _check_thread(self, name: str, thread: int) -> None:
+    def check_thread(self, name: str, thread: int) -> None:
+        """Refuse a name that another thread has used. Raises ConfigurationError."""
         if self._threads.setdefault(name, thread) != thread:
             raise ConfigurationError(
                 f"step {name!r:.80} is asked for by two threads, and a replay could not tell which "

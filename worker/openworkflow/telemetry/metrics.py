@@ -40,6 +40,7 @@ RUN_OUTCOMES = (
     "lost",
 )
 STEP_OUTCOMES = ("succeeded", "failed")
+WAIT_KINDS = ("sleep", "signal", "retry")
 ERROR_KINDS = (
     "connection",
     "collision",
@@ -99,6 +100,12 @@ CATALOGUE = (
         "Seconds of step attempts, from their start until they were sent to be recorded.",
         ("workflow",),
         SHORT,
+    ),
+    Described(
+        "openworkflow_waits_begun_total",
+        "counter",
+        "Waits that runs have begun, by what they wait for.",
+        ("workflow", "kind"),
     ),
     Described("openworkflow_worker_slots_used", "gauge", "Slots that hold a run."),
     Described("openworkflow_worker_slots", "gauge", "Slots of this worker."),
@@ -220,6 +227,8 @@ class Metrics(Collector):
                 self._finished[workflow, outcome] += 0
             for outcome in STEP_OUTCOMES:
                 self._steps[workflow, outcome] += 0
+            for kind in WAIT_KINDS:
+                self._counters["openworkflow_waits_begun_total"][workflow, kind] += 0
             for histogram in (self._run_seconds, self._waits, self._step_seconds):
                 _ = histogram[workflow,]
 
@@ -238,6 +247,10 @@ class Metrics(Collector):
         """A step attempt was recorded; `outcome` is one of STEP_OUTCOMES."""
         self._steps[workflow, outcome] += 1
         self._step_seconds[workflow,].observe(seconds)
+
+    def wait_begun(self, workflow: str, kind: str) -> None:
+        """A run began to wait; `kind` is one of WAIT_KINDS."""
+        self._counters["openworkflow_waits_begun_total"][workflow, kind] += 1
 
     def schedule_to_start(self, workflow: str, seconds: float) -> None:
         """A due run waited so long to be claimed."""

@@ -14,6 +14,7 @@ from openworkflow.engine.flusher import Flusher
 from openworkflow.engine.guard import LeaseGuard
 from openworkflow.engine.inbox import Mail
 from openworkflow.engine.journal import DatabaseClock, Journal
+from openworkflow.engine.library import Library
 from openworkflow.engine.services import Limits, Services
 from openworkflow.engine.threads import Threads
 from openworkflow.telemetry.metrics import Metrics
@@ -91,7 +92,7 @@ class Parts:
             lease=lease,
             batch=options.batch,
         )
-        self.mail = Mail(session)
+        self.mail, self.library = Mail(session), Library(session.read_told)
         self.poller = Poller(backend, clock, self.claimer, self.journal.kick)
         stop = backend.cancel_workflow_run
         occurrences = Occurrences(backend.schedules, stop, worker_id, registry, metrics)
@@ -137,6 +138,7 @@ class Parts:
             options.rest.total_seconds(),
             self.mail,
             backend.messages.send,
+            self.library,
         )
 
     def _heartbeat(self, backend: BackendPostgres, worker_id: str, lease: timedelta) -> Heartbeat:

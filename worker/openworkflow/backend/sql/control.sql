@@ -174,6 +174,10 @@ with stopped as (
                                   where later.workflow_run_id = attempt.workflow_run_id
                                     and later.step_name <> attempt.step_name
                                     and later.created_at > attempt.completed_at) end
+), told_anew as (
+    update {schema}.workflow_progress progress set retried = true
+      from stopped
+     where progress.workflow_run_id = stopped.id
 )
 select {run_columns}, pg_notify($3, '') as workers from retried;
 

@@ -129,6 +129,16 @@ with broken as (
        and not exists (select from {schema}.workflow_runs run
                         where run.id = message.workflow_run_id
                           and run.namespace_id = message.namespace_id)
+    union all
+    select 'events are numbered without a gap', workflow_run_id
+      from {schema}.workflow_events
+     group by workflow_run_id
+    having count(*) <> max(event_no) - min(event_no) + 1
+    union all
+    select 'what a run has told is kept as long as the run', workflow_run_id
+      from {schema}.workflow_progress progress
+     where not exists (select from {schema}.workflow_runs run
+                        where run.id = progress.workflow_run_id)
 )
 select invariant, count(*) as rows, (array_agg(id))[1] as run_id
   from broken

@@ -117,7 +117,7 @@ class CallOperation(Operation):
                 if last is not None:
                     return None, last
             else:
-                if step.announced is not None:
+                if step.announced is not None or execution.teller is not None:
                     await execution.announced(step)
                 recorder.succeeded(step, output)
                 services.metrics.step_finished(execution.workflow.name, _SUCCEEDED, step.seconds)
@@ -161,6 +161,7 @@ class CallOperation(Operation):
         execution.report_step(StepStatus.FAILED, step.seconds)
         if final:
             return step_error(failure, self.key, step.attempt), None
+        execution.services.metrics.wait_begun(execution.workflow.name, "retry")
         await execution.recorder.durable(written)
         execution.check_stopped()
         logger.info("step %s failed, attempt %d: %s", step.key, step.attempt, failure.message)

@@ -26,7 +26,8 @@ grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to
 grant select, insert, update, delete
    on {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
       {schema}.workflow_served, {schema}.workflow_schedules, {schema}.workflow_pauses,
-      {schema}.workflow_messages, {schema}.workflow_subscriptions
+      {schema}.workflow_messages, {schema}.workflow_subscriptions,
+      {schema}.workflow_progress, {schema}.workflow_events
    to {role};
 
 
@@ -41,6 +42,8 @@ grant select, insert on {schema}.workflow_builds to {role};
 grant select, insert, update on {schema}.workflow_served to {role};
 grant select, insert, delete on {schema}.workflow_messages to {role};
 grant select, insert, update on {schema}.workflow_subscriptions to {role};
+grant select, insert, update on {schema}.workflow_progress to {role};
+grant select, insert, update, delete on {schema}.workflow_events to {role};
 grant select, insert, update, delete on {schema}.workflow_schedules to {role};
 grant select, update (lock_only) on {schema}.workflow_pauses to {role};
 
@@ -68,7 +71,8 @@ grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to
 grant select
    on {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
       {schema}.workflow_served, {schema}.workflow_schedules, {schema}.workflow_pauses,
-      {schema}.workflow_messages, {schema}.workflow_subscriptions
+      {schema}.workflow_messages, {schema}.workflow_subscriptions,
+      {schema}.workflow_progress, {schema}.workflow_events
    to {role};
 
 
@@ -76,7 +80,8 @@ grant select
 revoke all on {schema}.openworkflow_migrations, {schema}.openworkflow_roles,
               {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
               {schema}.workflow_served, {schema}.workflow_schedules, {schema}.workflow_pauses,
-              {schema}.workflow_messages, {schema}.workflow_subscriptions
+              {schema}.workflow_messages, {schema}.workflow_subscriptions,
+              {schema}.workflow_progress, {schema}.workflow_events
   from {role};
 
 
@@ -111,6 +116,10 @@ create policy openworkflow_bound on {schema}.workflow_pauses
 create policy openworkflow_bound on {schema}.step_attempts
 -- Not `exists`: of that the planner may make a hash of the whole namespace.
  using ((select true from {schema}.workflow_runs run where run.id = workflow_run_id));
+create policy openworkflow_bound on {schema}.workflow_progress
+ using ((select true from {schema}.workflow_runs run where run.id = workflow_run_id));
+create policy openworkflow_bound on {schema}.workflow_events
+ using ((select true from {schema}.workflow_runs run where run.id = workflow_run_id));
 create policy openworkflow_bound on {schema}.openworkflow_roles
  using (role_name = current_user);
 create policy openworkflow_all on {schema}.workflow_runs to {all} using (true);
@@ -120,6 +129,8 @@ create policy openworkflow_all on {schema}.workflow_messages to {all} using (tru
 create policy openworkflow_all on {schema}.workflow_subscriptions to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_schedules to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_pauses to {all} using (true);
+create policy openworkflow_all on {schema}.workflow_progress to {all} using (true);
+create policy openworkflow_all on {schema}.workflow_events to {all} using (true);
 create policy openworkflow_all on {schema}.step_attempts to {all} using (true);
 alter table {schema}.workflow_runs enable row level security;
 alter table {schema}.workflow_builds enable row level security;
@@ -128,5 +139,7 @@ alter table {schema}.workflow_messages enable row level security;
 alter table {schema}.workflow_subscriptions enable row level security;
 alter table {schema}.workflow_schedules enable row level security;
 alter table {schema}.workflow_pauses enable row level security;
+alter table {schema}.workflow_progress enable row level security;
+alter table {schema}.workflow_events enable row level security;
 alter table {schema}.step_attempts enable row level security;
 alter table {schema}.openworkflow_roles enable row level security;
