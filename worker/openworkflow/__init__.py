@@ -9,6 +9,8 @@ from openworkflow.backend.backend import BackendPostgres
 from openworkflow.client import OpenWorkflow, RunHandle
 from openworkflow.core.cron import Cron
 from openworkflow.core.errors import (
+    ChildFailed,
+    ChildTimeout,
     NonRetryableError,
     OpenWorkflowError,
     ResultTimeout,
@@ -22,6 +24,7 @@ from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.workflow import Workflow, step, workflow
 from openworkflow.core.workflow_run import RunStatus
 from openworkflow.engine.current import current_step
+from openworkflow.engine.family import ChildHandle
 from openworkflow.engine.step import Step, SyncStep
 from openworkflow.worker.worker import Worker
 
@@ -32,6 +35,9 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 
 __all__ = [
     "BackendPostgres",
+    "ChildFailed",
+    "ChildHandle",
+    "ChildTimeout",
     "Cron",
     "NonRetryableError",
     "OpenWorkflow",

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from openworkflow.backend import flush, migrations, queries
 from openworkflow.backend.builds import Builds
+from openworkflow.backend.children import Orphans
 from openworkflow.backend.connection import Connection, Link, connect, connected, open_pool, probe
 from openworkflow.backend.connection import close_pool as closed
 from openworkflow.backend.control import Control
@@ -87,6 +88,7 @@ class BackendPostgres:
         self.filtering = Filtering(self._requests, self._sql, namespace)
         self.pauses = Pauses(self._requests, self._sql, namespace)
         self.control = Control(self._requests, self._sql, namespace, self._existing)
+        self.orphans = Orphans(self._requests, self._sql, namespace)
         self._enqueuing = Enqueuing(self._requests, dsn, self._sql, namespace)
         self._closers: list[Callable[[], Awaitable[object]]] = []
 
@@ -206,7 +208,7 @@ class BackendPostgres:
         return counts | {as_member(RunStatus, row["status"]): row["runs"] for row in rows}
 
     async def cancel_workflow_run(self, run_id: UUID) -> WorkflowRun:
-        """Cancel a run that has not finished; a canceled one is answered as it is.
+        """Cancel a run that has not finished, and its children; one that was canceled is left so.
 
         Raises RunNotFound, or InvalidRunState for a run that has succeeded or failed.
         """
@@ -219,6 +221,8 @@ class BackendPostgres:
                 return list(await connection.fetch(sql, *which, *self._channels))
 
         if rows := await self._requests.repeat(cancel, safe=True):
+            if rows[0]["is_parent"]:
+                await self.orphans.cancel()
             return await self.schedules.go_on_without(as_run(rows[0]))
         run = await self._existing(run_id)
         if run.status is not RunStatus.CANCELED:

@@ -18,6 +18,7 @@ _NEEDED = (
     *(f"workflow_served {word}" for word in ("SELECT", "INSERT", "UPDATE")),
     *(f"workflow_messages {word}" for word in ("SELECT", "INSERT", "DELETE")),
     *(f"workflow_subscriptions {word}" for word in ("SELECT", "INSERT", "UPDATE")),
+    *(f"workflow_children {word}" for word in ("SELECT", "INSERT", "UPDATE")),
     *(f"workflow_schedules {word}" for word in ("SELECT", "INSERT", "UPDATE", "DELETE")),
     "workflow_pauses SELECT",
 )

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from openworkflow.backend.family import ChildEnd, Disowned, NewChild
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.recorded import ClaimedRun, Message, RecordedStep
 from openworkflow.core.step_attempt import StepKind, StepStatus
@@ -19,6 +20,7 @@ from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 __all__ = [
     "KEY_SEPARATOR",
     "Begun",
+    "ChildEnd",
     "ClaimRequest",
     "ClaimedOccurrence",
     "ClaimedRun",
@@ -26,9 +28,11 @@ __all__ = [
     "Continuation",
     "CreatedRun",
     "Delivery",
+    "Disowned",
     "Flush",
     "Flushed",
     "Leftover",
+    "NewChild",
     "NewRun",
     "Outgoing",
     "Page",
@@ -196,7 +200,18 @@ class Leftover(NamedTuple):
     run_id: UUID
 
 
-Write = StepSuccess | StepWrite | Completion | RunEnd | Continuation | Wake | Leftover
+Write = (
+    StepSuccess
+    | StepWrite
+    | Completion
+    | RunEnd
+    | Continuation
+    | Wake
+    | Leftover
+    | NewChild
+    | Disowned
+    | ChildEnd
+)
 """One row of a flush; its first column is the id that an answer names it by."""
 
 

@@ -23,6 +23,7 @@ GUARDED = (
     "workflow_subscriptions",
     "workflow_schedules",
     "workflow_pauses",
+    "workflow_children",
     "step_attempts",
     REGISTER,
 )
@@ -30,7 +31,13 @@ GUARDED = (
 ENABLED = "row level security"
 """Stands among the policies of a table for that they are heeded."""
 OWNED = (*GUARDED, "openworkflow_migrations")
-FUNCTIONS = ("openworkflow_message_sent", "openworkflow_runs_deleted")
+FUNCTIONS = (
+    "openworkflow_message_sent",
+    "openworkflow_runs_deleted",
+    "openworkflow_child_added",
+    "openworkflow_family_changed",
+    "openworkflow_children_deleted",
+)
 """The triggers that act with the rights of their owner, who is that of the tables."""
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)

@@ -11,15 +11,6 @@ from openworkflow.client.control import RunControl
 from openworkflow.client.handle import RunDetails, RunHandle
 from openworkflow.client.looks import looks_of
 from openworkflow.client.repairs import UNCHANGED
-from openworkflow.client.request import (
-    ManyRunsOptions,
-    Request,
-    RunOptions,
-    Sending,
-    SharedOptions,
-    TopicSending,
-    check_options,
-)
 from openworkflow.client.schedules import ScheduleClient
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import (
@@ -32,6 +23,15 @@ from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, codec_for
 from openworkflow.core.workflow import Workflow
 from openworkflow.core.workflow_run import WorkflowRun
 from openworkflow.engine.outgoing import outgoing
+from openworkflow.engine.request import (
+    ManyRunsOptions,
+    Request,
+    RunOptions,
+    Sending,
+    SharedOptions,
+    TopicSending,
+    check_options,
+)
 from openworkflow.worker.worker import Worker
 
 I = TypeVar("I")  # noqa: E741

@@ -131,6 +131,31 @@ class WorkflowCanceled(OpenWorkflowError):
         self.run_id = str(run_id)
 
 
+class ChildFailed(WorkflowFailed):
+    """A child came to no result; `failure` and `__cause__` are its own error.
+
+    `status` is failed or canceled, or "gone" where somebody has deleted the run.
+    """
+
+    def __init__(self, step_name: str, run_id: UUID | str, status: str, failure: "Failure") -> None:
+        what = {"failed": f"failed: {failure.summary}", "canceled": "was canceled"}
+        OpenWorkflowError.__init__(
+            self, f"child {step_name!r}, run {run_id}, {what.get(status, 'is not there any more')}"
+        )
+        self.step_name, self.run_id, self.status = step_name, str(run_id), status
+        self.failure = failure
+        self.__cause__ = failure.rebuild()
+
+
+class ChildTimeout(OpenWorkflowError, TimeoutError):
+    """A child did not end within the time that its parent waits for it."""
+
+    def __init__(self, step_name: str, run_id: UUID | str, *, goes_on: bool = False) -> None:
+        then = "it goes on" if goes_on else "it is canceled"
+        super().__init__(f"child {step_name!r}, run {run_id}, did not end in time; {then}")
+        self.step_name, self.run_id = step_name, str(run_id)
+
+
 class ResultTimeout(OpenWorkflowError, TimeoutError):
     """The run did not finish while the caller waited; it goes on."""
 

@@ -100,7 +100,7 @@ class Execution:
         )
         self.patches: Patches | None = None
         self.inbox: Inbox | None = None
-        """Of a run that has waited for a signal."""
+        """Of a run that has waited for a signal or a child."""
         self.program: AsyncProgram | ThreadProgram | None = None
         self.task: asyncio.Task[Any] | None = None
         self.agenda = Agenda(self)
@@ -226,7 +226,7 @@ class Execution:
             self.check_stopped()
 
     def mailbox(self) -> Inbox:
-        """The inbox, made by the first who waits for a signal."""
+        """The inbox, made by the first who waits for a signal or a child."""
         if self.inbox is None:
             run, mail = self.claim, self.services.mail
             self.inbox = Inbox(mail, run.id, run.wake_no, self.history.messages)

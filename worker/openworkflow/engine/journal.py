@@ -7,7 +7,8 @@ end could overtake the step, which would then be refused.
 Entries share statements, but for those that would write one row twice in the same statement, of
 which PostgreSQL silently drops one. The law is that *a batch that wakes runs parks none*, and ends
 none that it wakes; and that a run which continues as new travels without rows of its steps, which
-it is about to delete. The first entry always leaves, so none waits for more than one other batch.
+it is about to delete. The end of a child wakes its parent. The first entry always leaves, so none
+waits for more than one other batch.
 """
 
 import asyncio
@@ -20,9 +21,11 @@ from typing import Any
 from uuid import UUID
 
 from openworkflow.backend.records import (
+    ChildEnd,
     ClaimRequest,
     Completion,
     Continuation,
+    NewChild,
     RunEnd,
     StepSuccess,
     StepWrite,
@@ -35,7 +38,7 @@ from openworkflow.core.workflow_run import RunStatus
 MOST_CHARACTERS = 16 * 1024 * 1024
 """Of text in one statement: far below the gigabyte that a message of PostgreSQL's may have, and
 little enough for its memory and for a statement_timeout."""
-APART = frozenset({Wake, Continuation})
+APART = frozenset({Wake, Continuation, ChildEnd})
 """Rows of these types may not share a statement with everything."""
 
 
@@ -247,6 +250,8 @@ class Traits:
     """What decides whether rows may share a statement: the runs that they write to, and how."""
 
     parks: bool = False
+    wakes: bool = False
+    """Of runs that are not known here: parents."""
     woken: set[UUID] = field(default_factory=set)
     ended: set[UUID] = field(default_factory=set)
     continued: set[UUID] = field(default_factory=set)
@@ -271,6 +276,8 @@ class Traits:
                     traits.parks = True
                 case Wake():
                     traits.woken.add(row.run_id)
+                case ChildEnd():
+                    traits.wakes = True
         return traits
 
     def excludes(self, other: "Traits") -> bool:
@@ -280,6 +287,7 @@ class Traits:
     def add(self, other: "Traits") -> None:
         """Take in the traits of more rows."""
         self.parks |= other.parks
+        self.wakes |= other.wakes
         self.woken |= other.woken
         self.ended |= other.ended
         self.continued |= other.continued
@@ -287,7 +295,7 @@ class Traits:
 
     def _excludes(self, other: "Traits") -> bool:
         return (
-            (self.parks and bool(other.woken))
+            (self.parks and (other.wakes or bool(other.woken)))
             or not self.woken.isdisjoint(other.ended)
             or not self.continued.isdisjoint(other.stepped)
         )
@@ -323,6 +331,11 @@ def separated(entries: Iterable[Written]) -> tuple[list[Written], list[Written]]
             company.add(traits)
             together.append(written)
     return together, deferred
+
+
+def divisible(written: Written) -> bool:
+    """Whether its rows may be sent one by one: a child and its step come to be together."""
+    return len(written.rows) > 1 and not any(type(row) is NewChild for row in written.rows)
 
 
 def by_type(rows: Iterable[Write]) -> dict[type[Write], list[Any]]:

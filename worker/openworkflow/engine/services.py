@@ -39,6 +39,8 @@ class Services:
     mail: Mail = field(default_factory=lambda: Mail(NoPost()))
     send: Callable[[Outgoing], Awaitable[UUID]] = no_sender
     """Sends a signal; raises RunNotFound and InvalidRunState."""
+    cancel: Callable[[UUID], Awaitable[object]] = no_sender
+    """Cancels a run; raises as `send`."""
     thread: int = field(init=False, default_factory=threading.get_ident)
     """Where the loop runs that all of them are executed on, and that these are made in."""
 

@@ -13,6 +13,7 @@ from openworkflow.core.errors import Suspended
 from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.workflow import DurableFunction
 from openworkflow.engine.current import run_key
+from openworkflow.engine.family import Family, SyncFamily
 from openworkflow.engine.operations.call import CallOperation
 from openworkflow.engine.operations.operation import Operation
 from openworkflow.engine.operations.signal import MISSING, SignalOperation, send_operation
@@ -63,7 +64,7 @@ class _RunIdentity:
         return None if occurrence is None else occurrence.scheduled_for
 
 
-class Step(_RunIdentity):
+class Step(_RunIdentity, Family):
     """The durable operations of one run.
 
     Each is recorded before the workflow proceeds past it, and is not repeated by a replay. Await
@@ -208,7 +209,7 @@ class Step(_RunIdentity):
         return coroutine
 
 
-class SyncStep(_RunIdentity):
+class SyncStep(_RunIdentity, SyncFamily):
     """The durable operations of a run whose workflow is a plain `def`, which runs in a thread."""
 
     __slots__ = ("_program",)

@@ -137,6 +137,7 @@ class Parts:
             options.rest.total_seconds(),
             self.mail,
             backend.messages.send,
+            backend.cancel_workflow_run,
         )
 
     def _heartbeat(self, backend: BackendPostgres, worker_id: str, lease: timedelta) -> Heartbeat:

@@ -149,7 +149,7 @@ with canceled as (
 ), interrupted as (
     {end_canceled_attempts}
 )
-select {run_columns},
+select {run_columns}, is_parent,
        pg_notify($3, 'canceled ' || id::text) as workers,
        pg_notify($4, id::text) as waiting
   from canceled;
@@ -182,7 +182,7 @@ id, namespace_id, workflow_name, version, status, worker_id, config, context, in
        {instant created_at} as created_at, {instant completed_at} as completed_at,
        idempotency_key, claim_no, attempts, crashes, {instant started_at} as started_at,
        build_id, pinned, schedule_name, {instant scheduled_for} as scheduled_for,
-       forked_from, paused, {instant due_at} as due_at, pause, tags
+       forked_from, paused, {instant due_at} as due_at, pause, tags, parent_run_id
 
 
 -- name: list_workflow_runs
