@@ -1,19 +1,14 @@
-"""Children through the real worker: started once, awaited without a worker, ended with the parent."""
+"""Children through the real worker: started once, awaited by a parked run, ended with it."""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 import pytest
 
 from openworkflow import (
-    ChildFailed,
-    ChildTimeout,
     OpenWorkflow,
     RetryPolicy,
     RunHandle,
@@ -119,3 +114,70 @@ async def test_a_parent_that_is_canceled_takes_its_children_with_it(
 
     assert RunStatus.CANCELED is await child.status()
     assert RunStatus.PENDING is await abandoned.status()
+
+
+@workflow
+async def doubled(n: int, step: Step) -> int:
+    if n == 13:
+        raise ValueError("unlucky")
+    return 2 * n
+
+
+async def twice(n: int) -> int:
+    if n == 13:
+        raise ValueError("unlucky")
+    return 2 * n
+
+
+NO_RETRY = RetryPolicy(max_attempts=1)
+
+
+@workflow
+async def mapped(options: dict[str, Any], step: Step) -> list[Any]:
+    count = options.pop("count")
+    if options.pop("workflow"):
+        found = await step.map("double", doubled, range(count), **options)
+    else:
+        found = await step.map("double", twice, range(count), retry=NO_RETRY, **options)
+    return [each if isinstance(each, int) else type(each).__name__ for each in found]
+
+
+@workflow
+def mapped_in_a_thread(options: dict[str, Any], step: SyncStep) -> list[Any]:
+    count = options.pop("count")
+    over: Any = doubled if options.pop("workflow") else twice
+    more: dict[str, Any] = {} if over is doubled else {"retry": NO_RETRY}
+    found: list[Any] = step.map("double", over, range(count), **options, **more)
+    return [each if isinstance(each, int) else type(each).__name__ for each in found]
+
+
+@pytest.mark.parametrize("flow", [mapped, mapped_in_a_thread], ids=lambda flow: flow.name)
+@pytest.mark.parametrize("over", [True, False], ids=["workflow", "function"])
+async def test_a_map_answers_in_the_order_of_its_items(
+    ow: OpenWorkflow, start_worker: StartWorker, flow: Any, over: bool
+) -> None:
+    await start_worker(flow, doubled)
+    wish = {"count": 30, "workflow": over, "concurrency": 7, "tolerate_failures": 1}
+    run = await ow.run_workflow(flow, wish)
+
+    found = await run.result(timeout=60)
+
+    failed = "ChildFailed" if over else "ValueError"
+    assert [failed if n == 13 else 2 * n for n in range(30)] == found
+    if over:
+        assert [("map", "succeeded")] == [
+            (step.kind, step.status) for step in (await ow.get_run(run.id)).steps
+        ]
+
+
+@pytest.mark.parametrize("over", [True, False], ids=["workflow", "function"])
+async def test_a_map_fails_with_the_first_item_that_it_does_not_tolerate(
+    ow: OpenWorkflow, start_worker: StartWorker, over: bool
+) -> None:
+    await start_worker(mapped, doubled)
+    run = await ow.run_workflow(mapped, {"count": 20, "workflow": over, "min_successful": 20})
+
+    with pytest.raises(WorkflowFailed, match="map 'double': 1 of 20 items failed") as caught:
+        await run.result(timeout=60)
+
+    assert "unlucky" in str(caught.value.failure.cause)

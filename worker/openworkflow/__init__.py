@@ -23,8 +23,8 @@ from openworkflow.core.errors import (
 from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.workflow import Workflow, step, workflow
 from openworkflow.core.workflow_run import RunStatus
+from openworkflow.engine.child_handle import ChildHandle
 from openworkflow.engine.current import current_step
-from openworkflow.engine.family import ChildHandle
 from openworkflow.engine.step import Step, SyncStep
 from openworkflow.worker.worker import Worker
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from openworkflow.backend import flush, migrations, queries
 from openworkflow.backend.builds import Builds
-from openworkflow.backend.children import Orphans
+from openworkflow.backend.children import Families
 from openworkflow.backend.connection import Connection, Link, connect, connected, open_pool, probe
 from openworkflow.backend.connection import close_pool as closed
 from openworkflow.backend.control import Control
@@ -88,7 +88,7 @@ class BackendPostgres:
         self.filtering = Filtering(self._requests, self._sql, namespace)
         self.pauses = Pauses(self._requests, self._sql, namespace)
         self.control = Control(self._requests, self._sql, namespace, self._existing)
-        self.orphans = Orphans(self._requests, self._sql, namespace)
+        self.families = Families(self._requests, self._sql, namespace)
         self._enqueuing = Enqueuing(self._requests, dsn, self._sql, namespace)
         self._closers: list[Callable[[], Awaitable[object]]] = []
 
@@ -196,6 +196,7 @@ class BackendPostgres:
                 self._sql["list_workflow_runs"],
                 *(self.namespace_id, *times, *page, wanted.status, wanted.workflow_name),
                 *(wanted.version, wanted.worker_id, wanted.build_id, wanted.schedule_name),
+                wanted.parent_run_id,
                 seconds=SCAN_SECONDS,
             )
         runs = [as_run(row) for row in rows[:limit]]
@@ -222,7 +223,7 @@ class BackendPostgres:
 
         if rows := await self._requests.repeat(cancel, safe=True):
             if rows[0]["is_parent"]:
-                await self.orphans.cancel()
+                await self.families.cancel_orphans()
             return await self.schedules.go_on_without(as_run(rows[0]))
         run = await self._existing(run_id)
         if run.status is not RunStatus.CANCELED:

@@ -9,7 +9,7 @@ import asyncpg
 
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.requests import Requests
-from openworkflow.core.recorded import Awaited, ChildState
+from openworkflow.core.recorded import Awaited, ChildState, MapItem
 
 MOST_AT_ONCE = 100
 """Orphans that are looked up at once."""
@@ -17,18 +17,18 @@ MOST_AT_ONCE = 100
 Fetch = Callable[[str, Sequence[Any]], Awaitable[list[asyncpg.Record]]]
 
 
-class Orphans:
-    """Cancels the children of one namespace that outlive what they were started for."""
+class Families:
+    """The children of one namespace: what those of a map came to, and the end of orphans."""
 
     def __init__(
         self, requests: Requests, queries: Mapping[str, str], namespace: Namespace
     ) -> None:
         self._requests, self._sql, self._namespace = requests, queries, namespace
 
-    async def cancel(self) -> int:
-        """Cancel all that there are, and theirs; returns how many. Raises BackendError.
+    async def cancel_orphans(self) -> int:
+        """Cancel children that outlive what they were started for, and theirs; returns how many.
 
-        Any number may do this at once.
+        Any number may do this at once. Raises BackendError.
         """
         canceled = 0
         while True:
@@ -38,6 +38,17 @@ class Orphans:
                 return canceled
             ids = [row["id"] for row in rows]
             canceled += await self._requests.repeat(partial(self._cancel, ids), safe=True)
+
+    async def read_map(self, step_id: UUID, start: int, limit: int) -> list[MapItem]:
+        """What the children of a map came to, from this item on. Raises BackendError."""
+        sql = self._sql["read_map"]
+        rows = await self._requests.fetch(sql, self._namespace.id, step_id, start, limit)
+        return [
+            MapItem(
+                row["number"], row["id"], ChildState(row["status"], row["output"], row["error"])
+            )
+            for row in rows
+        ]
 
     async def _cancel(self, ids: Sequence[UUID]) -> int:
         """As cancel_workflow_run: first the locks, then what can be seen under them."""

@@ -14,6 +14,7 @@ from openworkflow.backend.rows import as_json, as_run
 from openworkflow.core.errors import InvalidRunState, RunNotFound
 from openworkflow.core.explanation import MOST_AHEAD, MOST_WAITS, Held, Served, Situation, Wait
 from openworkflow.core.ids import uuid7
+from openworkflow.core.step_attempt import StepKind
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
 _NO_RETRY = (
@@ -133,7 +134,7 @@ class Control:
 def _waits(row: asyncpg.Record) -> tuple[Wait, ...]:
     if row["wait_ids"] is None:
         return ()
-    names = ("ids", "kinds", "names", "since", "until", "attempts", "errors")
+    names = ("ids", "kinds", "names", "since", "until", "attempts", "errors", "whats")
     columns: list[list[Any]] = [row[f"wait_{name}"] for name in names]
     return tuple(
         Wait(
@@ -144,9 +145,17 @@ def _waits(row: asyncpg.Record) -> tuple[Wait, ...]:
             until=until,
             attempt=attempt,
             error=None if error is None else as_json(error),
+            child=_child(what) if kind == StepKind.CHILD else None,
         )
-        for step_id, kind, name, since, until, attempt, error in zip(*columns, strict=True)
+        for step_id, kind, name, since, until, attempt, error, what in zip(*columns, strict=True)
     )
+
+
+def _child(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
 
 
 def _pauses(row: asyncpg.Record) -> Iterator[Held]:

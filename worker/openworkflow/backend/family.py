@@ -34,9 +34,9 @@ class NewChild(NamedTuple):
 
 
 class Disowned(NamedTuple):
-    """A child that nobody waits for any more: it is to be canceled."""
+    """A step waits for its children no more: they are to be canceled."""
 
-    id: UUID
+    step_id: UUID
     run_id: UUID
     """The parent."""
     claim_no: int

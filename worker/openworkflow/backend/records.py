@@ -302,6 +302,7 @@ class RunFilter:
     worker_id: str | None = None
     build_id: str | None = None
     schedule_name: str | None = None
+    parent_run_id: UUID | None = None
 
     @property
     def takes_all(self) -> bool:

@@ -37,6 +37,7 @@ FUNCTIONS = (
     "openworkflow_child_added",
     "openworkflow_family_changed",
     "openworkflow_children_deleted",
+    "openworkflow_child_kept",
 )
 """The triggers that act with the rights of their owner, who is that of the tables."""
 

@@ -199,6 +199,7 @@ def details(found: RunDetails) -> Iterable[Any]:
         ("deadline", when(run.deadline_at)),
         ("paused", _pause(run)),
         ("tags", "" if run.tags is None else printable_json(run.tags)),
+        ("parent", "" if run.parent_run_id is None else str(run.parent_run_id)),
         ("forked from", "" if run.forked_from is None else str(run.forked_from)),
         ("worker", run.worker_id or ""),
         (
@@ -291,16 +292,27 @@ def _end(run: WorkflowRun) -> str:
 
 
 def _waits(found: RunDetails) -> str:
-    """The signals that the run waits for, and since when."""
+    """The signals and children that the run waits for, and since when."""
     if found.run.status.finished:
         return ""
     waits = [
-        f"signal {each.step_name!r} since {when(each.created_at)}"
+        f"{_awaited(each)} since {when(each.created_at)}"
         + (f", until {when(each.resume_at)}" if each.resume_at else "")
         for each in found.steps
-        if each.kind == StepKind.SIGNAL and each.status == StepStatus.RUNNING
+        if each.kind in _AWAITED and each.status == StepStatus.RUNNING
     ]
     return "\n".join(waits)
+
+
+_AWAITED = {StepKind.SIGNAL: "signal", StepKind.CHILD: "child", StepKind.MAP: "children of"}
+
+
+def _awaited(step: StepAttempt) -> str:
+    told = f"{_AWAITED[step.kind]} {step.step_name!r}"
+    if step.kind != StepKind.CHILD:
+        return told
+    context = step.context if isinstance(step.context, dict) else {}
+    return f"{told}, run {context.get('child', step.id)},"
 
 
 def _error(error: Any) -> str:

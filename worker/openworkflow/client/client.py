@@ -16,8 +16,9 @@ from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import (
     ConfigurationError,
     ResultTimeout,
+    RunNotFound,
 )
-from openworkflow.core.explanation import Explanation, explain
+from openworkflow.core.explanation import Explanation, explain, with_child
 from openworkflow.core.filters import parse_filter
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, codec_for
 from openworkflow.core.workflow import Workflow
@@ -127,8 +128,18 @@ class OpenWorkflow(RunControl):
         return RunDetails(run, await self._backend.list_step_attempts(run_id))
 
     async def explain(self, run_id: UUID) -> Explanation:
-        """Why a run is not done: in one sentence, and as data. Raises RunNotFound."""
-        return explain(await self._backend.control.situation(run_id))
+        """Why a run is not done: in one sentence, and as data. Raises RunNotFound.
+
+        Of one that waits for a child, why that one is not done too, down to the last.
+        """
+        told = explain(await self._backend.control.situation(run_id))
+        child = next((wait.child for wait in told.waits if wait.child is not None), None)
+        if child is None or child == run_id:
+            return told
+        try:
+            return with_child(told, await self.explain(child))
+        except RunNotFound:
+            return told
 
     async def list_runs(
         self,

@@ -5,7 +5,7 @@ What is not known is not said: where no worker has told what it serves, no run i
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import MAXYEAR, datetime
 from enum import StrEnum
 from typing import Any
@@ -57,7 +57,7 @@ class Wait:
     """Something of a run that has begun and not ended, or is to be tried again."""
 
     id: UUID
-    """Of the step attempt; of the run as well, where a step waits for a child."""
+    """Of the step attempt."""
     kind: str
     """The kind of the step: run, sleep, signal and so on."""
     name: str
@@ -68,6 +68,8 @@ class Wait:
     attempt: int = 1
     error: Any = None
     """Of the attempt that failed, as Failure.from_object reads it, if it is to be tried again."""
+    child: UUID | None = None
+    """The run that it waits for, if it does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +165,14 @@ class Explanation:
     waits: tuple[Wait, ...] = ()
     waits_in_all: int = 0
     pauses: tuple[Held, ...] = ()
+    child: "Explanation | None" = None
+    """Of a run that waits for a child: why that one is not done."""
+
+
+def with_child(told: Explanation, child: Explanation) -> Explanation:
+    """The explanation of a run that waits for a child, with why that one is not done."""
+    sentence = f"{told.sentence.removesuffix('.')}; of the child: {child.sentence}"
+    return replace(told, sentence=sentence, child=child)
 
 
 def explain(found: Situation) -> Explanation:
@@ -316,7 +326,9 @@ def _wait(wait: Wait) -> str:
     if wait.kind == StepKind.RUN:
         return f"executes step {name} since {when(wait.since)}"
     until = f", until {when(wait.until)}" if wait.until is not None else ""
-    what = f"child {wait.id} of step" if wait.kind in ("child", "workflow") else wait.kind
+    what = wait.kind if wait.child is None else f"child {wait.child} of step"
+    if wait.kind == StepKind.MAP:
+        what = "the children of map"
     return f"waits for {what} {name} since {when(wait.since)}{until}"
 
 

@@ -82,6 +82,15 @@ class ChildState(NamedTuple):
     failed: int = 0
 
 
+class MapItem(NamedTuple):
+    """A child of a map."""
+
+    number: int
+    """Which item it is for."""
+    id: UUID
+    state: ChildState
+
+
 class RecordedStep(NamedTuple):
     """A row of a run's history, as a replay needs it."""
 

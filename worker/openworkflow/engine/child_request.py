@@ -65,10 +65,13 @@ class ChildRequest:
         check_depth(self._execution.claim.id)
         self._checked = self._made()
 
-    def row(self, run_id: UUID, wake_at: int | None) -> NewChild:
-        """The row that starts it, for the step of this id."""
+    def row(
+        self, run_id: UUID, wake_at: int | None, step_id: UUID | None = None, number: int = 0
+    ) -> NewChild:
+        """The row that starts it, for the step of this id, by default its own."""
         made = self._checked or self._made()
-        return made._replace(id=run_id, step_id=run_id, wake_at=wake_at)
+        step_id = run_id if step_id is None else step_id
+        return made._replace(id=run_id, step_id=step_id, number=number, wake_at=wake_at)
 
     def _made(self) -> NewChild:
         claim, limit = self._execution.claim, self._execution.services.payload_limit

@@ -1,23 +1,27 @@
 """What a workflow function is handed for other workflows: children, awaited or started."""
 
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 from uuid import UUID
 
 from openworkflow.core.duration import Duration
 from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.serialization import Codec
 from openworkflow.core.workflow import Workflow
+from openworkflow.engine.child_handle import ChildHandle, SyncChildHandle
 from openworkflow.engine.child_request import ChildOptions, ChildRequest, OnClose
-from openworkflow.engine.keys import NAME_LIMIT
-from openworkflow.engine.operations.child import ChildOperation
-from openworkflow.engine.operations.child_start import (
-    ResultOperation,
-    StartOperation,
-    cancel_operation,
+from openworkflow.engine.mapping import (
+    ItemOptions,
+    item_keys,
+    map_in_branches,
+    map_in_turn,
+    map_options,
+    tolerated,
 )
+from openworkflow.engine.operations.child import ChildOperation
+from openworkflow.engine.operations.child_start import StartOperation
+from openworkflow.engine.operations.map import map_operation
 from openworkflow.engine.operations.operation import Operation
-from openworkflow.engine.operations.signal import send_operation
 
 if TYPE_CHECKING:
     from openworkflow.engine.execution import Execution
@@ -99,7 +103,7 @@ class Family:
         *,
         parent_close: OnClose = "cancel",
         **options: Unpack[ChildOptions],
-    ) -> "Coroutine[Any, Any, ChildHandle[O]]": ...
+    ) -> Coroutine[Any, Any, ChildHandle[O]]: ...
 
     @overload
     def start_workflow(
@@ -111,7 +115,7 @@ class Family:
         *,
         parent_close: OnClose = "cancel",
         **options: Unpack[ChildOptions],
-    ) -> "Coroutine[Any, Any, ChildHandle[Any]]": ...
+    ) -> Coroutine[Any, Any, ChildHandle[Any]]: ...
 
     def start_workflow(
         self,
@@ -130,41 +134,96 @@ class Family:
         """
         request = ChildRequest(self._execution, workflow, input, options, parent_close)
 
-        def handle(key: str, child: UUID, codec: Codec[Any]) -> "ChildHandle[Any]":
-            return ChildHandle(self, key, child, codec)
+        def handle(key: str, child: UUID, codec: Codec[Any]) -> ChildHandle[Any]:
+            return ChildHandle(self._execution, self._called, key, child, codec)
 
         return self._called(StartOperation(self._execution, name, request, handle))
 
+    @overload
+    def map(
+        self,
+        name: str,
+        over: Workflow[I, O],
+        items: Iterable[Any],
+        /,
+        *,
+        concurrency: int = 50,
+        key: Callable[[Any], object] | None = None,
+        min_successful: int | None = None,
+        tolerate_failures: int | None = None,
+        **options: Unpack[ItemOptions],
+    ) -> Coroutine[Any, Any, list[O]]: ...
 
-class ChildHandle(Generic[O]):
-    """A child that a workflow has started; the same in every replay. Its methods are steps."""
+    @overload
+    def map(
+        self,
+        name: str,
+        over: Callable[[Any], Awaitable[O]],
+        items: Iterable[Any],
+        /,
+        *,
+        concurrency: int = 50,
+        key: Callable[[Any], object] | None = None,
+        min_successful: int | None = None,
+        tolerate_failures: int | None = None,
+        **options: Unpack[ItemOptions],
+    ) -> Coroutine[Any, Any, list[O]]: ...
 
-    __slots__ = ("_codec", "_name", "_step", "id")
+    @overload
+    def map(
+        self,
+        name: str,
+        over: Callable[[Any], O],
+        items: Iterable[Any],
+        /,
+        *,
+        concurrency: int = 50,
+        key: Callable[[Any], object] | None = None,
+        min_successful: int | None = None,
+        tolerate_failures: int | None = None,
+        **options: Unpack[ItemOptions],
+    ) -> Coroutine[Any, Any, list[O]]: ...
 
-    def __init__(self, step: Family, name: str, child: UUID, codec: Codec[O]) -> None:
-        self._step, self._name, self.id, self._codec = step, name, child, codec
+    def map(
+        self,
+        name: str,
+        over: Any,
+        items: Iterable[Any],
+        /,
+        *,
+        concurrency: int = 50,
+        key: Callable[[Any], object] | None = None,
+        min_successful: int | None = None,
+        tolerate_failures: int | None = None,
+        **options: Unpack[ItemOptions],
+    ) -> Coroutine[Any, Any, list[Any]]:
+        """Call a function for each item, or run a workflow, and return the results in their order.
 
-    def __repr__(self) -> str:
-        return f"<child {self.id}>"
-
-    def result(self, timeout: Duration | None = None) -> Coroutine[Any, Any, O]:
-        """Wait for its end, and return what its function returned; costs no worker.
-
-        Raises ChildFailed if it failed or was canceled, and ChildTimeout after `timeout`; it goes
-        on then, and may be waited for again.
+        No more than `concurrency` at once. `key` names an item, by default its place does: what is
+        done for a key is not done again. Raises MapFailed once more than `tolerate_failures` have
+        failed (by default none may), or so many that `min_successful` cannot be reached, and
+        cancels the rest; a failure that is tolerated stands in the place of the result, as an
+        exception. Over a workflow each item is a child, and the history of this run has one row;
+        over a function each is a step, with its `retry` and `timeout`, and beyond 400 items
+        several share one.
         """
-        execution, name = self._step._execution, f"result:{self._name}"
-        return self._step._called(
-            ResultOperation(execution, name[:NAME_LIMIT], self.id, self._codec, timeout)
-        )
-
-    def cancel(self) -> Coroutine[Any, Any, None]:
-        """Cancel it; nothing happens to one that has ended."""
-        return self._step._called(cancel_operation(self._step._execution, self._name, self.id))
-
-    def signal(self, name: str, value: Any = None, /) -> Coroutine[Any, Any, UUID]:
-        """Send it a signal; see Step.signal."""
-        return self._step._called(send_operation(self._step._execution, self.id, (name, value), {}))
+        given = list(items)
+        keys = item_keys(name, given, key)
+        most = tolerated(name, len(given), min_successful, tolerate_failures)
+        if isinstance(over, Workflow | str):
+            made = map_operation(
+                self._execution,
+                name,
+                over,
+                given,
+                keys if key else None,
+                concurrency,
+                most,
+                options,
+            )
+            return self._called(made)
+        wish = map_options(name, over, concurrency, most, options)
+        return map_in_branches(self._called, self._execution, wish, given, keys)
 
 
 class SyncFamily:
@@ -229,45 +288,48 @@ class SyncFamily:
         *,
         parent_close: OnClose = "cancel",
         **options: Unpack[ChildOptions],
-    ) -> "SyncChildHandle[O]":
+    ) -> SyncChildHandle[O]:
         """See Family.start_workflow."""
         request = ChildRequest(self._execution, workflow, input, options, parent_close)
 
-        def handle(key: str, child: UUID, codec: Codec[Any]) -> "SyncChildHandle[O]":
-            return SyncChildHandle(self, key, child, codec)
+        def handle(key: str, child: UUID, codec: Codec[Any]) -> SyncChildHandle[O]:
+            return SyncChildHandle(self._execution, self._program.ask, key, child, codec)
 
         started: SyncChildHandle[O] = self._program.ask(
             StartOperation(self._execution, name, request, handle)
         )
         return started
 
-
-class SyncChildHandle(Generic[O]):
-    """A child that a workflow in a thread has started; see ChildHandle."""
-
-    __slots__ = ("_codec", "_name", "_step", "id")
-
-    def __init__(self, step: SyncFamily, name: str, child: UUID, codec: Codec[O]) -> None:
-        self._step, self._name, self.id, self._codec = step, name, child, codec
-
-    def __repr__(self) -> str:
-        return f"<child {self.id}>"
-
-    def result(self, timeout: Duration | None = None) -> O:
-        """See ChildHandle.result."""
-        execution, name = self._step._execution, f"result:{self._name}"
-        value: O = self._step._program.ask(
-            ResultOperation(execution, name[:NAME_LIMIT], self.id, self._codec, timeout)
-        )
-        return value
-
-    def cancel(self) -> None:
-        """See ChildHandle.cancel."""
-        self._step._program.ask(cancel_operation(self._step._execution, self._name, self.id))
-
-    def signal(self, name: str, value: Any = None, /) -> UUID:
-        """See ChildHandle.signal."""
-        sent: UUID = self._step._program.ask(
-            send_operation(self._step._execution, self.id, (name, value), {})
-        )
-        return sent
+    def map(
+        self,
+        name: str,
+        over: Workflow[I, O] | Callable[[Any], O] | str,
+        items: Iterable[Any],
+        /,
+        *,
+        concurrency: int = 50,
+        key: Callable[[Any], object] | None = None,
+        min_successful: int | None = None,
+        tolerate_failures: int | None = None,
+        **options: Unpack[ItemOptions],
+    ) -> list[O]:
+        """See Family.map; over a function each step takes `concurrency` items."""
+        given = list(items)
+        keys = item_keys(name, given, key)
+        most = tolerated(name, len(given), min_successful, tolerate_failures)
+        if isinstance(over, Workflow | str):
+            results: list[O] = self._program.ask(
+                map_operation(
+                    self._execution,
+                    name,
+                    over,
+                    given,
+                    keys if key else None,
+                    concurrency,
+                    most,
+                    options,
+                )
+            )
+            return results
+        wish = map_options(name, over, concurrency, most, options)
+        return map_in_turn(self._program.ask, self._execution, wish, given, keys)

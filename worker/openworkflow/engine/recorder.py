@@ -124,6 +124,10 @@ class Recorder(Durability):
         row = self._write(call, StepStatus.RUNNING, resume_at=resume_at, **columns)
         return self._announce(call, row, *more)
 
+    def start(self, children: Sequence[Write], key: str) -> Written:
+        """Record that the step of this key has started more children: all of them, or none."""
+        return self._send(children[0], key, *children[1:])
+
     def adopt(self, call: StepCall) -> None:
         """Take over a wait that an earlier claim began."""
         self.open[call] = None

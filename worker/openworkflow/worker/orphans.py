@@ -5,7 +5,7 @@ import contextlib
 import logging
 import random
 
-from openworkflow.backend.children import Orphans
+from openworkflow.backend.children import Families
 from openworkflow.core.errors import BackendError
 
 logger = logging.getLogger(__name__)
@@ -15,13 +15,13 @@ REPEAT_SECONDS = 20.0
 ANSWER_SECONDS = 60.0
 
 
-async def keep_families(orphans: Orphans, heard: asyncio.Event) -> None:
+async def end_orphans(families: Families, heard: asyncio.Event) -> None:
     """Look for orphans once something is `heard`, and now and then, until canceled."""
     while True:
         heard.clear()
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await orphans.cancel()
+                await families.cancel_orphans()
         except (BackendError, TimeoutError) as error:
             logger.warning("could not cancel the children of runs that have ended: %s", error)
         except Exception:

@@ -138,6 +138,7 @@ class Parts:
             self.mail,
             backend.messages.send,
             backend.cancel_workflow_run,
+            backend.families.read_map,
         )
 
     def _heartbeat(self, backend: BackendPostgres, worker_id: str, lease: timedelta) -> Heartbeat:

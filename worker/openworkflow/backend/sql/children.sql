@@ -75,10 +75,10 @@ update {schema}.workflow_children child
 
 
 -- name: read_map
--- What the children of the step $1 came to, from the item $2 on, $3 of them.
+-- What the children of the step $2 came to, from the item $3 on, $4 of them; of the namespace $1.
 select child.number, child.id, run.status, run.output::text as output, run.error::text as error
   from {schema}.workflow_children child
   join {schema}.workflow_runs run on run.id = child.id
- where child.step_id = $1 and child.number >= $2
+ where child.namespace_id = $1 and child.step_id = $2 and child.number >= $3
  order by child.number
- limit $3;
+ limit $4;

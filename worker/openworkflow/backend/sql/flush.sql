@@ -356,18 +356,18 @@ child as (
 
 
 -- name: flush_disowned_rows
-select id, run_id, claim_no
-  from unnest(:disowned_id::uuid[], :disowned_run_id::uuid[], :disowned_claim_no::int[])
-       as disowned (id, run_id, claim_no)
+select step_id, run_id, claim_no
+  from unnest(:disowned_step_id::uuid[], :disowned_run_id::uuid[], :disowned_claim_no::int[])
+       as disowned (step_id, run_id, claim_no)
 
 
 -- name: flush_disowned
--- Children that nobody waits for any more: whoever looks for orphans cancels them.
+-- Children of steps that wait for them no more: whoever looks for orphans cancels them.
 orphaned as (
     update {schema}.workflow_children child
        set orphaned = true
       from ({rows}) as disowned
-     where child.id = disowned.id and child.parent_run_id = disowned.run_id
+     where child.step_id = disowned.step_id and child.parent_run_id = disowned.run_id
        and child.status is null
        and exists (select from {schema}.workflow_runs run
                     where run.id = disowned.run_id

@@ -197,6 +197,10 @@ select {run_columns}
    and ($10::text is null or worker_id = $10)
    and ($11::text is null or build_id = $11)
    and ($12::text is null or schedule_name = $12)
+   -- By their table, which has an index on it.
+   and ($13::uuid is null
+        or id = any (array(select child.id from {schema}.workflow_children child
+                            where child.parent_run_id = $13)))
    and {list_page}
 
 
@@ -247,9 +251,9 @@ select status, count(*) as runs
 -- with them. Each row of the table is looked at once in a whole prune.
 with batch as (
     select id
-      from {schema}.workflow_runs
+      from {schema}.workflow_runs run
      where namespace_id = $1 and id > $4
-       and status = any ($2::text[]) and completed_at < now() - $3::interval
+       and status = any ($2::text[]) and completed_at < now() - $3::interval and {not_needed}
      order by id
      limit $5
        for update skip locked
@@ -261,6 +265,13 @@ select id from batch order by id;
 
 -- name: count_prunable_runs
 select count(*)
-  from {schema}.workflow_runs
+  from {schema}.workflow_runs run
  where namespace_id = $1
-   and status = any ($2::text[]) and completed_at < now() - $3::interval;
+   and status = any ($2::text[]) and completed_at < now() - $3::interval and {not_needed};
+
+
+-- name: not_needed
+-- A child is kept for as long as its parent goes on; a trigger holds everybody to that.
+(parent_run_id is null
+        or not exists (select from {schema}.workflow_runs parent
+                        where parent.id = run.parent_run_id and parent.completed_at is null))

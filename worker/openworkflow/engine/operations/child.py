@@ -111,15 +111,7 @@ class ChildWait(Operation):
         """What the child has failed with; None if it has a result."""
         if state.status == RunStatus.SUCCEEDED:
             return None
-        if state.status == RunStatus.FAILED:
-            failure = Failure.from_json(state.error or "{}")
-        elif state.status == RunStatus.CANCELED:
-            told = f"workflow run {child} was canceled"
-            failure = Failure("openworkflow.core.errors:WorkflowCanceled", told)
-        else:
-            told = f"there is no workflow run {child} in this namespace"
-            failure = Failure("openworkflow.core.errors:RunNotFound", told)
-        return ChildFailed(self.name, child, state.status or "gone", failure)
+        return failure_of(self.name, child, state)
 
     def _succeed(self, step: StepCall, output: str | None) -> tuple[Any, BaseException | None]:
         try:
@@ -237,3 +229,16 @@ class ChildOperation(ChildWait):
     def _disowned(self, step: StepCall) -> Disowned:
         claim = self.execution.claim
         return Disowned(step.id, claim.id, claim.claim_no)
+
+
+def failure_of(name: str, child: UUID, state: ChildState) -> ChildFailed:
+    """What the step of this name fails with, whose child has no result."""
+    if state.status == RunStatus.FAILED:
+        failure = Failure.from_json(state.error or "{}")
+    elif state.status == RunStatus.CANCELED:
+        told = f"workflow run {child} was canceled"
+        failure = Failure("openworkflow.core.errors:WorkflowCanceled", told)
+    else:
+        told = f"there is no workflow run {child} in this namespace"
+        failure = Failure("openworkflow.core.errors:RunNotFound", told)
+    return ChildFailed(name, child, state.status or "gone", failure)

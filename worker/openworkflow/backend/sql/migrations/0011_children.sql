@@ -173,3 +173,22 @@ $function$;
 CREATE TRIGGER openworkflow_children_deleted
   AFTER DELETE ON workflow_runs REFERENCING OLD TABLE AS gone
   FOR EACH STATEMENT EXECUTE FUNCTION openworkflow_children_deleted();
+
+-- A child is kept for as long as its parent goes on, which may not have read what it came to; whoever
+-- deletes old runs, programs of older versions too.
+CREATE OR REPLACE FUNCTION openworkflow_child_kept() RETURNS trigger
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
+DECLARE
+  kept BOOLEAN;
+BEGIN
+  EXECUTE format('SELECT EXISTS (SELECT FROM %I.workflow_runs
+      WHERE id = $1 AND namespace_id || '''' = $2 AND completed_at IS NULL)', TG_TABLE_SCHEMA)
+    INTO kept USING OLD.parent_run_id, OLD.namespace_id;
+  RETURN CASE WHEN kept THEN NULL ELSE OLD END;
+END
+$function$;
+
+CREATE TRIGGER openworkflow_child_kept
+  BEFORE DELETE ON workflow_runs
+  FOR EACH ROW WHEN (OLD.parent_run_id IS NOT NULL)
+  EXECUTE FUNCTION openworkflow_child_kept();
