@@ -67,10 +67,9 @@ def list_runs(
     )
     if where is not None and wanted != RunFilter():
         raise click.UsageError("say in --where what the other options say")
-    options = {"limit": limit, "cursor": cursor, "where": where}
-    run_filter = wanted if where is None else None
+    where_to, run_filter = database(url, namespace, schema), wanted if where is None else None
     page = run_async(
-        with_client(database(url, namespace, schema), "list_runs", run_filter, **options)
+        with_client(where_to, "list_runs", run_filter, limit=limit, cursor=cursor, where=where)
     )
     if as_json:
         render.as_json({"runs": page.runs, "next": page.next_cursor})

@@ -327,8 +327,7 @@ def _wait(wait: Wait) -> str:
         return f"executes step {name} since {when(wait.since)}"
     until = f", until {when(wait.until)}" if wait.until is not None else ""
     what = wait.kind if wait.child is None else f"child {wait.child} of step"
-    if wait.kind == StepKind.MAP:
-        what = "the children of map"
+    what = "the children of map" if wait.kind == StepKind.MAP else what
     return f"waits for {what} {name} since {when(wait.since)}{until}"
 
 
