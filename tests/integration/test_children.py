@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
 
 from openworkflow import (
+    ChildFailed,
+    ChildTimeout,
     OpenWorkflow,
     RetryPolicy,
     RunHandle,
@@ -18,6 +23,7 @@ from openworkflow import (
     workflow,
 )
 from openworkflow.core.workflow_run import RunStatus
+from openworkflow.engine.operations import child as children
 from tests.helpers import StartWorker, eventually
 
 
@@ -181,3 +187,318 @@ async def test_a_map_fails_with_the_first_item_that_it_does_not_tolerate(
         await run.result(timeout=60)
 
     assert "unlucky" in str(caught.value.failure.cause)
+
+
+@workflow
+async def fails(step: Step) -> None:
+    await step.run("break", _break, retry=NO_RETRY)
+
+
+async def _break() -> None:
+    raise LookupError("no such customer")
+
+
+@workflow
+async def middle(step: Step) -> None:
+    await step.run_workflow("below", fails)
+
+
+@workflow
+async def catches(step: Step) -> str:
+    try:
+        await step.run_workflow("child", middle)
+    except ChildFailed as error:
+        below = error.__cause__
+        cause = error.failure.cause
+        return f"{error.status}, {type(below).__name__}: {cause.summary if cause else ''}"
+    return "no error"
+
+
+async def test_a_failure_reaches_the_parent_with_its_whole_chain(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    await start_worker(catches, middle, fails)
+    run = await ow.run_workflow(catches)
+    uncaught = await ow.run_workflow(middle)
+
+    assert "failed, ChildFailed: LookupError: no such customer" == await run.result(timeout=30)
+    with pytest.raises(
+        WorkflowFailed, match=r"child 'below', run .*, failed: LookupError"
+    ) as caught:
+        await uncaught.result(timeout=30)
+    assert isinstance(caught.value.__cause__, ChildFailed)
+    assert isinstance(caught.value.__cause__.__cause__, LookupError)
+
+
+TRIED: list[UUID] = []
+
+
+@workflow
+async def third_time(step: Step) -> str:
+    TRIED.append(step.run_id)
+    if len(TRIED) < 3:
+        raise RuntimeError("not yet")
+    return "at last"
+
+
+@workflow
+async def patient(step: Step) -> str:
+    policy = RetryPolicy(max_attempts=3, initial="10ms", jitter=0)
+    return await step.run_workflow("child", third_time, retry=policy)
+
+
+async def test_a_child_is_started_again_as_its_policy_says(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    await start_worker(patient, third_time)
+    run = await ow.run_workflow(patient)
+
+    assert "at last" == await run.result(timeout=30)
+    steps = (await ow.get_run(run.id)).steps
+    assert [("failed", 1), ("failed", 2), ("succeeded", 3)] == [
+        (step.status, step.attempt) for step in steps
+    ]
+    assert TRIED == [step.id for step in steps]
+
+
+@workflow
+async def impatient(step: Step) -> str:
+    try:
+        await step.run_workflow("child", waits, timeout="300ms")
+    except ChildTimeout as error:
+        return error.step_name
+    return "in time"
+
+
+async def test_a_child_that_is_too_late_is_canceled(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
+) -> None:
+    await start_worker(impatient, waits)
+    run = await ow.run_workflow(impatient)
+
+    assert "child" == await run.result(timeout=30)
+    kid = await sql.fetchval("select id from workflow_runs where parent_run_id = $1", run.id)
+
+    async def is_canceled() -> bool:
+        return (await ow.get_workflow_run(kid)).status is RunStatus.CANCELED
+
+    await eventually(is_canceled)
+
+
+@workflow
+async def first_of_two(step: Step) -> str:
+    slow = asyncio.create_task(step.run_workflow("slow", waits))
+    fast = asyncio.create_task(step.run_workflow("fast", billing, Bill("ann", 1)))
+    await asyncio.wait({slow, fast}, return_when=asyncio.FIRST_COMPLETED)
+    slow.cancel()
+    receipt = await fast
+    await step.sleep("on", "1h")
+    return receipt.text
+
+
+async def test_a_branch_that_is_cancelled_cancels_its_child(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
+) -> None:
+    await start_worker(first_of_two, waits, billing)
+    run = await ow.run_workflow(first_of_two)
+    slow = (
+        "select child.status from workflow_runs child join step_attempts step on step.id = child.id"
+        " where step.workflow_run_id = $1 and step_name = 'slow'"
+    )
+
+    async def is_canceled() -> bool:
+        return bool("canceled" == await sql.fetchval(slow, run.id))
+
+    await eventually(is_canceled)
+    assert not (await run.status()).finished
+
+
+@workflow
+async def by_hand(how: str, step: Step) -> Any:
+    child = await step.start_workflow("child", waits, tags={"of": "child"})
+    await step.start_workflow("other", waits, parent_close="abandon")
+    if how == "signal":
+        await child.signal("go", 7)
+        return await child.result()
+    if how == "cancel":
+        await child.cancel()
+        await child.cancel()
+        try:
+            await child.result()
+        except ChildFailed as error:
+            return error.status
+    if how == "late":
+        try:
+            await child.result(timeout="100ms")
+        except ChildTimeout:
+            await child.signal("go", "after all")
+            return await child.result()
+    return str(child.id)
+
+
+@pytest.mark.parametrize(
+    ("how", "result"), [("signal", 7), ("cancel", "canceled"), ("late", "after all")]
+)
+async def test_a_started_child_is_waited_for_signaled_and_canceled(
+    ow: OpenWorkflow, start_worker: StartWorker, how: str, result: Any
+) -> None:
+    await start_worker(by_hand, waits)
+    run = await ow.run_workflow(by_hand, how, tags={"customer": "acme"})
+
+    assert result == await run.result(timeout=30)
+    child, other, *_ = (await ow.get_run(run.id)).steps
+    assert "child-start" == child.kind
+    assert {"customer": "acme", "of": "child"} == (await ow.get_workflow_run(child.id)).tags
+    assert {"customer": "acme"} == (await ow.get_workflow_run(other.id)).tags
+
+
+async def test_the_end_of_a_run_ends_the_children_that_it_did_not_abandon(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
+) -> None:
+    await start_worker(by_hand, waits)
+    run = await ow.run_workflow(by_hand, "neither")
+    child = await run.result(timeout=30)
+
+    async def is_canceled() -> bool:
+        return (await ow.get_workflow_run(UUID(child))).status is RunStatus.CANCELED
+
+    await eventually(is_canceled)
+    abandoned = (
+        "select count(*) from workflow_runs run join workflow_children using (id)"
+        " where on_close = 'abandon' and completed_at is null"
+    )
+    assert 1 == await sql.fetchval(abandoned)
+
+
+@workflow
+async def nested(depth: int, step: Step) -> int:
+    return await step.run_workflow("deeper", nested, depth + 1) if depth < 40 else depth
+
+
+async def test_a_workflow_that_starts_itself_for_ever_is_stopped(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    await start_worker(nested)
+    run = await ow.run_workflow(nested, 0)
+
+    with pytest.raises(WorkflowFailed, match="children nest 32 deep at most"):
+        await run.result(timeout=60)
+
+
+@workflow
+async def in_a_hurry(options: dict[str, Any], step: Step) -> None:
+    await step.start_workflow("child", waits, **options)
+    await step.wait_for_signal("never")
+
+
+@pytest.mark.parametrize(("own", "seconds"), [(None, 60), ("10s", 10), ("1h", 60)])
+async def test_a_child_has_no_later_deadline_than_its_parent(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: Any, own: str | None, seconds: float
+) -> None:
+    await start_worker(in_a_hurry, waits)
+    before = datetime.now(UTC)
+    run = await ow.run_workflow(in_a_hurry, {"deadline": own}, deadline="60s")
+    found = "select deadline_at from workflow_runs where parent_run_id = $1"
+
+    deadline = await eventually(lambda: sql.fetchval(found, run.id))
+
+    assert seconds - 5 < (deadline - before).total_seconds() < seconds + 20
+
+
+async def test_that_nobody_serves_a_child_is_said_of_its_parent(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
+) -> None:
+    await start_worker(parent)
+    run = await ow.run_workflow(parent, {})
+    kid = await eventually(
+        lambda: sql.fetchval("select id from workflow_runs where parent_run_id = $1", run.id)
+    )
+
+    async def said() -> Any:
+        told = await ow.explain(run.id)
+        return told if "no worker serves workflow 'waits'" in told.sentence else None
+
+    told = await eventually(said)
+    assert f"it waits for child {kid} of step 'child' since" in told.sentence
+    assert kid == told.waits[0].child
+    page = await ow.list_runs(where=f"parent:{run.id}")
+    assert [kid] == [each.id for each in page.runs]
+
+
+async def test_a_child_is_kept_as_long_as_its_parent_goes_on(
+    ow: OpenWorkflow, backend: Any, start_worker: StartWorker, sql: asyncpg.Connection[Any]
+) -> None:
+    await start_worker(in_a_hurry, waits)
+    run = await ow.run_workflow(in_a_hurry, {})
+    kid: UUID = await eventually(
+        lambda: sql.fetchval("select id from workflow_runs where parent_run_id = $1", run.id)
+    )
+    await ow.cancel(kid)
+    ended = [status for status in RunStatus if status.finished]
+
+    async def pruned() -> int:
+        return sum([count async for count in backend.prune(ended, timedelta(0))])
+
+    assert 0 == await pruned()
+    assert "DELETE 0" == await sql.execute("delete from workflow_runs where id = $1", kid)
+    await run.cancel()
+    assert 2 == await pruned()
+    assert 0 == await sql.fetchval("select count(*) from workflow_children")
+
+
+@workflow
+async def started_then_waits(step: Step) -> Any:
+    child = await step.start_workflow("child", waits)
+    await step.wait_for_signal("on")
+    return await child.result()
+
+
+async def test_a_fork_waits_for_the_child_of_the_other_run(
+    ow: OpenWorkflow,
+    start_worker: StartWorker,
+    sql: asyncpg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its end wakes its parent only, so the fork looks again."""
+    monkeypatch.setattr(children, "FOREIGN_AGAIN", timedelta(milliseconds=200))
+    await start_worker(started_then_waits, waits)
+    run = await ow.run_workflow(started_then_waits)
+    found = "select id from workflow_runs where parent_run_id = $1"
+    kid = ow.handle(await eventually(lambda: sql.fetchval(found, run.id)))
+    await run.signal("on")
+    waited = "select count(*) from step_attempts where step_name = 'result:child'"
+    await eventually(lambda: sql.fetchval(waited))
+    forked = await ow.fork(run.id, from_step="result:child")
+
+    await kid.signal("go", "both")
+
+    assert "both" == await run.result(timeout=30)
+    assert "both" == await forked.result(timeout=30)
+
+
+async def test_a_map_over_many_is_replayed_about_twice_for_each_window(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    await start_worker(mapped, doubled)
+    count, window = 400, 20
+    wish = {"count": count, "workflow": True, "concurrency": window, "tolerate_failures": 1}
+    run = await ow.run_workflow(mapped, wish)
+
+    found = await run.result(timeout=120)
+
+    assert count == len(found)
+    claims = (await run.run()).claim_no
+    assert claims <= 2 * count / window + window / 2 + 5, claims
+
+
+async def test_a_map_over_a_function_has_a_bounded_history(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    await start_worker(mapped)
+    wish = {"count": 2000, "workflow": False, "concurrency": 50, "tolerate_failures": 1}
+    run = await ow.run_workflow(mapped, wish)
+
+    found = await run.result(timeout=120)
+
+    assert ["ValueError" if n == 13 else 2 * n for n in range(2000)] == found
+    assert 400 == len((await ow.get_run(run.id)).steps)
