@@ -464,7 +464,7 @@ async def test_a_fork_waits_for_the_child_of_the_other_run(
     await start_worker(started_then_waits, waits)
     run = await ow.run_workflow(started_then_waits)
     found = "select id from workflow_runs where parent_run_id = $1"
-    kid = ow.handle(await eventually(lambda: sql.fetchval(found, run.id)))
+    kid: RunHandle[Any] = ow.handle(await eventually(lambda: sql.fetchval(found, run.id)))
     await run.signal("on")
     waited = "select count(*) from step_attempts where step_name = 'result:child'"
     await eventually(lambda: sql.fetchval(waited))

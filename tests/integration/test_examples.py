@@ -59,3 +59,10 @@ def test_an_approval_comes_from_outside(database_url: str) -> None:
     out = run_example("approval.py", DATABASE_URL=database_url)
 
     assert "order 1 is on its way\norder 2 was refused by bob\n" in out
+
+
+def test_an_order_runs_its_children(database_url: str) -> None:
+    out = run_example("children.py", DATABASE_URL=database_url)
+
+    assert "receipt of ann\nlabel of book, label of lamp\n" in out
+    assert "5 children, of which 1 failed\nann was asked\n" in out

@@ -11,6 +11,7 @@ from openworkflow.core.cron import Cron
 from openworkflow.core.errors import (
     ChildFailed,
     ChildTimeout,
+    MapFailed,
     NonRetryableError,
     OpenWorkflowError,
     ResultTimeout,
@@ -39,6 +40,7 @@ __all__ = [
     "ChildHandle",
     "ChildTimeout",
     "Cron",
+    "MapFailed",
     "NonRetryableError",
     "OpenWorkflow",
     "OpenWorkflowError",
