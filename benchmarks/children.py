@@ -67,8 +67,8 @@ async def measured(url: str, options: argparse.Namespace) -> None:
     commits, wal = await counter.each(options.map)
     claims = (await run.run()).claim_no
     print(
-        f"a map over {options.map}: {options.map / seconds:.0f}/s, {claims} claims of its run, each "
-        f"{commits:.2f} commits and {wal / 1000:.1f} kB of WAL"
+        f"a map over {options.map}: {options.map / seconds:.0f}/s, {claims} claims of its run, "
+        f"each {commits:.2f} commits and {wal / 1000:.1f} kB of WAL"
     )
     deadlocks = "select deadlocks from pg_stat_database where datname = current_database()"
     print(f"deadlocks: {await connection.fetchval(deadlocks)}")

@@ -12,8 +12,9 @@ from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.requests import Requests
 from openworkflow.backend.rows import as_json, as_run
 from openworkflow.core.errors import InvalidRunState, RunNotFound
-from openworkflow.core.explanation import MOST_AHEAD, MOST_WAITS, Held, Served, Situation, Wait
+from openworkflow.core.explanation import MOST_AHEAD, MOST_WAITS, Held, Situation, Wait
 from openworkflow.core.ids import uuid7
+from openworkflow.core.served import Served
 from openworkflow.core.step_attempt import StepKind
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 

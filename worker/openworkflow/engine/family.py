@@ -149,8 +149,6 @@ class Family:
         *,
         concurrency: int = 50,
         key: Callable[[Any], object] | None = None,
-        min_successful: int | None = None,
-        tolerate_failures: int | None = None,
         **options: Unpack[ItemOptions],
     ) -> Coroutine[Any, Any, list[O]]: ...
 
@@ -164,8 +162,6 @@ class Family:
         *,
         concurrency: int = 50,
         key: Callable[[Any], object] | None = None,
-        min_successful: int | None = None,
-        tolerate_failures: int | None = None,
         **options: Unpack[ItemOptions],
     ) -> Coroutine[Any, Any, list[O]]: ...
 
@@ -173,7 +169,7 @@ class Family:
     def map(
         self,
         name: str,
-        over: Callable[[Any], O],
+        over: Callable[[Any], Any] | Workflow[Any, Any] | str,
         items: Iterable[Any],
         /,
         *,
@@ -182,7 +178,7 @@ class Family:
         min_successful: int | None = None,
         tolerate_failures: int | None = None,
         **options: Unpack[ItemOptions],
-    ) -> Coroutine[Any, Any, list[O]]: ...
+    ) -> Coroutine[Any, Any, list[Any]]: ...
 
     def map(
         self,
@@ -303,7 +299,7 @@ class SyncFamily:
     def map(
         self,
         name: str,
-        over: Workflow[I, O] | Callable[[Any], O] | str,
+        over: Workflow[Any, Any] | Callable[[Any], Any] | str,
         items: Iterable[Any],
         /,
         *,
@@ -312,13 +308,13 @@ class SyncFamily:
         min_successful: int | None = None,
         tolerate_failures: int | None = None,
         **options: Unpack[ItemOptions],
-    ) -> list[O]:
+    ) -> list[Any]:
         """See Family.map; over a function each step takes `concurrency` items."""
         given = list(items)
         keys = item_keys(name, given, key)
         most = tolerated(name, len(given), min_successful, tolerate_failures)
         if isinstance(over, Workflow | str):
-            results: list[O] = self._program.ask(
+            results: list[Any] = self._program.ask(
                 map_operation(
                     self._execution,
                     name,
