@@ -126,7 +126,7 @@ async def test_the_end_of_a_tenants_run_wakes_and_cancels_no_run_of_another(
     everything = (
         "select array_agg(t order by t)::text from workflow_runs t where namespace_id = 'b'"
     )
-    before = await sql.fetchval(everything, "b")
+    before = await sql.fetchval(everything)
     tenant = await asyncpg.connect(a)
     await tenant.execute(
         "insert into workflow_runs"
@@ -143,7 +143,7 @@ async def test_the_end_of_a_tenants_run_wakes_and_cancels_no_run_of_another(
     )
     await tenant.close()
 
-    assert before == await sql.fetchval(everything, "b")
+    assert before == await sql.fetchval(everything)
     assert not await sql.fetchval("select bool_or(orphaned) from workflow_children")
 
 

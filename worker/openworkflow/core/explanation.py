@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from openworkflow.core.failure import Failure
-from openworkflow.core.served import Served
+from openworkflow.core.served import NOBODY, Served
 from openworkflow.core.step_attempt import StepKind
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
@@ -90,7 +90,7 @@ class Situation:
     waits: tuple[Wait, ...] = ()
     """No more than MOST_WAITS, those that end first."""
     waits_in_all: int = 0
-    served: Served = Served()
+    served: Served = NOBODY
     ahead: int = 0
     """Runs of its workflow that are due before it, counted up to MOST_AHEAD."""
     pauses: tuple[Held, ...] = ()

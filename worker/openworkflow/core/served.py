@@ -49,3 +49,7 @@ class Served:
         """Names that are served and look like this one."""
         names = sorted({served for served, _ in self.versions} - {name})
         return tuple(difflib.get_close_matches(name, names, NEAREST))
+
+
+NOBODY = Served()
+"""Where no worker has told."""
