@@ -116,7 +116,8 @@ class ResultOperation(ChildWait):
 
 def cancel_operation(execution: Any, name: str, child: UUID) -> CallOperation:
     """A step that cancels a child."""
-    policy = RetryPolicy(non_retryable=(RunNotFound, ConfigurationError))
+    # What is left is the database's fault, for which no run fails.
+    policy = RetryPolicy(max_attempts=0, non_retryable=(RunNotFound, ConfigurationError))
     name = f"cancel:{name}"[:NAME_LIMIT]
     return CallOperation(execution, name, _cancel, (child,), {}, policy, None)
 

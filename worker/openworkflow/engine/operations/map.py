@@ -9,15 +9,19 @@ if it is no success, so the run is replayed about twice for each window and not 
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any, cast
 from uuid import UUID
 
 from openworkflow.backend.records import Disowned, NewChild
 from openworkflow.core.errors import (
+    BackendError,
     ChildFailed,
     ConfigurationError,
+    Fault,
     MapFailed,
     NonDeterminism,
     PayloadTooLarge,
@@ -25,7 +29,7 @@ from openworkflow.core.errors import (
 )
 from openworkflow.core.failure import Failure
 from openworkflow.core.ids import child_id, depth_of
-from openworkflow.core.recorded import Awaited, ChildState, RecordedStep
+from openworkflow.core.recorded import Awaited, ChildState, MapItem, RecordedStep
 from openworkflow.core.serialization import Codec
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.workflow import Workflow
@@ -38,12 +42,16 @@ from openworkflow.engine.recorded import context_of
 from openworkflow.engine.request import check_options
 from openworkflow.engine.step_call import StepCall, marked
 
+logger = logging.getLogger(__name__)
+
 ITEMS = "items"
 """In the context of a map's row: how many items, and a digest of their keys."""
 MOST_AT_ONCE = 1000
 """Children of one map that are open, and so rows of one statement."""
 READ_AT_ONCE = 500
 MOST_ITEMS = 100_000
+AGAIN = timedelta(seconds=1)
+HOPELESS = (Fault.VALUE, Fault.OURS)
 
 
 class MapOperation(Operation):
@@ -195,14 +203,29 @@ class MapOperation(Operation):
             for number in range(start, end)
         ]
 
+    async def _read(self, step: StepCall, start: int) -> list[MapItem]:
+        """What the children came to, from this item on; what the database refuses is asked again."""
+        execution = self.execution
+        while True:
+            try:
+                items: list[MapItem] = await execution.services.read_map(
+                    step.id, start, READ_AT_ONCE
+                )
+            except BackendError as error:
+                if error.fault in HOPELESS:
+                    raise
+                logger.warning("could not read the children of a map, will retry: %s", error)
+                await execution.agenda.wait(self, execution.now() + AGAIN)
+            else:
+                execution.check_stopped()
+                return items
+
     async def _finish(self, step: StepCall) -> tuple[Any, BaseException | None]:
         """All have ended, and enough of them well: their results become those of the step."""
         texts: list[str] = []
         first: ChildFailed | None = None
         while len(texts) < len(self._requests):
-            read = self.execution.services.read_map
-            items = await read(step.id, len(texts), READ_AT_ONCE)
-            self.execution.check_stopped()
+            items = await self._read(step, len(texts))
             if not items or [item.number for item in items] != list(
                 range(len(texts), len(texts) + len(items))
             ):
@@ -233,8 +256,7 @@ class MapOperation(Operation):
         first: ChildFailed | None = None
         place = 0
         while len(failed) < min(count, 100):
-            items = await self.execution.services.read_map(step.id, place, READ_AT_ONCE)
-            self.execution.check_stopped()
+            items = await self._read(step, place)
             if not items:
                 break
             place = items[-1].number + 1

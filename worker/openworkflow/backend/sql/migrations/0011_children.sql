@@ -82,7 +82,7 @@ END
 $function$;
 
 CREATE TRIGGER openworkflow_child_ending
-  AFTER UPDATE ON workflow_runs
+  AFTER UPDATE OF completed_at ON workflow_runs
   FOR EACH ROW
   WHEN (NEW.parent_run_id IS NOT NULL AND NEW.completed_at IS NOT NULL AND OLD.completed_at IS NULL)
   EXECUTE FUNCTION openworkflow_child_ending();
@@ -150,7 +150,7 @@ END
 $function$;
 
 CREATE CONSTRAINT TRIGGER openworkflow_family_changed
-  AFTER UPDATE ON workflow_runs
+  AFTER UPDATE OF completed_at ON workflow_runs
   DEFERRABLE INITIALLY DEFERRED
   FOR EACH ROW
   WHEN ((NEW.parent_run_id IS NOT NULL OR NEW.is_parent)
