@@ -22,6 +22,7 @@ from openworkflow import (
     WorkflowFailed,
     workflow,
 )
+from openworkflow.backend import queries
 from openworkflow.core.workflow_run import RunStatus
 from openworkflow.engine.operations import child as children
 from tests.helpers import StartWorker, eventually
@@ -502,3 +503,103 @@ async def test_a_map_over_a_function_has_a_bounded_history(
 
     assert ["ValueError" if n == 13 else 2 * n for n in range(2000)] == found
     assert 400 == len((await ow.get_run(run.id)).steps)
+
+
+@workflow
+async def in_time(step: Step) -> str:
+    try:
+        async with asyncio.timeout(0.3):
+            return str(await step.run_workflow("child", waits))
+    except TimeoutError:
+        return "given up"
+
+
+@workflow
+async def one_of_a_group(step: Step) -> str:
+    found = "no error"
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(step.run_workflow("slow", waits))
+            group.create_task(step.run_workflow("bad", fails))
+    except* ChildFailed as errors:
+        found = str(errors.exceptions[0])
+    return found
+
+
+@workflow
+async def gathered(step: Step) -> list[str]:
+    found = await asyncio.gather(
+        *(step.run_workflow("same", flow) for flow in (fails, empty, empty)),
+        return_exceptions=True,
+    )
+    return [type(each).__name__ for each in found]
+
+
+@workflow
+async def as_they_come(step: Step) -> list[int]:
+    doing = [asyncio.create_task(step.run_workflow("double", doubled, n)) for n in range(5)]
+    return [await each for each in asyncio.as_completed(doing)]
+
+
+@workflow
+async def empty(step: Step) -> None:
+    return None
+
+
+@workflow
+async def maps_of_maps(step: Step) -> int:
+    sums = await step.map("rows", row, range(3), concurrency=2)
+    return sum(sums)
+
+
+@workflow
+async def row(n: int, step: Step) -> int:
+    return sum(await step.map("cells", doubled, range(n), concurrency=2))
+
+
+@workflow
+async def twice_the_handle(step: Step) -> list[Any]:
+    child = await step.start_workflow("child", doubled, 4)
+    return list(await asyncio.gather(child.result(), child.result(), child.result(timeout="1d")))
+
+
+@workflow
+async def goes_on_for_ever(n: int, step: Step) -> int:
+    found = await step.run_workflow("double", doubled, n)
+    if n < 3:
+        await step.continue_as_new(n + 1)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("flow", "value", "expected"),
+    [
+        (in_time, None, "given up"),
+        (one_of_a_group, None, "child 'bad', run"),
+        (gathered, None, ["ChildFailed", "NoneType", "NoneType"]),
+        (as_they_come, None, [0, 2, 4, 6, 8]),
+        (maps_of_maps, None, 2),
+        (twice_the_handle, None, [8, 8, 8]),
+        (goes_on_for_ever, 1, 6),
+    ],
+    ids=lambda each: getattr(each, "name", ""),
+)
+async def test_odd_programs_with_children_come_to_one_result(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: Any, flow: Any, value: Any, expected: Any
+) -> None:
+    await start_worker(flow, waits, fails, empty, doubled, row)
+    run = await ow.run_workflow(flow, value) if value else await ow.run_workflow(flow)
+
+    found = await run.result(timeout=60)
+
+    if isinstance(expected, str):
+        assert str(found).startswith(expected)
+    else:
+        assert expected == (sorted(found) if flow is as_they_come else found)
+
+    async def left() -> bool:
+        open_ = "select count(*) from workflow_runs where completed_at is null"
+        return bool(0 == await sql.fetchval(open_))
+
+    await eventually(left, 30)
+    assert [] == await sql.fetch(queries.load("public")["check_invariants"])

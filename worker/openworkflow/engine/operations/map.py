@@ -204,7 +204,7 @@ class MapOperation(Operation):
         ]
 
     async def _read(self, step: StepCall, start: int) -> list[MapItem]:
-        """What the children came to, from this item on; what the database refuses is asked again."""
+        """What the children came to, from this item on; asked again where that may help."""
         execution = self.execution
         while True:
             try:
