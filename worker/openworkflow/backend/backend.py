@@ -223,7 +223,7 @@ class BackendPostgres:
 
         if rows := await self._requests.repeat(cancel, safe=True):
             if rows[0]["is_parent"]:
-                await self.families.cancel_orphans()
+                await self.families.after_cancel()
             return await self.schedules.go_on_without(as_run(rows[0]))
         run = await self._existing(run_id)
         if run.status is not RunStatus.CANCELED:

@@ -1,5 +1,6 @@
 """Children: how they stand, and the cancellation of those that nobody needs any more."""
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -9,7 +10,10 @@ import asyncpg
 
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.requests import Requests
+from openworkflow.core.errors import BackendError
 from openworkflow.core.recorded import Awaited, ChildState, MapItem
+
+logger = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 100
 """Orphans that are looked up at once."""
@@ -37,7 +41,17 @@ class Families:
             if not rows:
                 return canceled
             ids = [row["id"] for row in rows]
-            canceled += await self._requests.repeat(partial(self._cancel, ids), safe=True)
+            ended, forgotten = await self._requests.repeat(partial(self._cancel, ids), safe=True)
+            canceled += ended
+            if not (ended or forgotten):
+                return canceled  # what these are, a newer version knows
+
+    async def after_cancel(self) -> None:
+        """Cancel them now, as far as that can be done: any worker does the rest."""
+        try:
+            await self.cancel_orphans()
+        except BackendError as error:
+            logger.warning("workers will cancel the children of a canceled run: %s", error)
 
     async def read_map(self, step_id: UUID, start: int, limit: int) -> list[MapItem]:
         """What the children of a map came to, from this item on. Raises BackendError."""
@@ -50,15 +64,15 @@ class Families:
             for row in rows
         ]
 
-    async def _cancel(self, ids: Sequence[UUID]) -> int:
+    async def _cancel(self, ids: Sequence[UUID]) -> tuple[int, int]:
         """As cancel_workflow_run: first the locks, then what can be seen under them."""
         which = self._namespace.id, ids
         channels = self._namespace.work_channel, self._namespace.done_channel
         async with self._requests.borrow() as connection, connection.transaction():
             await connection.fetch(self._sql["lock_orphans"], *which)
             ended = await connection.fetch(self._sql["cancel_orphans"], *which, *channels)
-            await connection.fetch(self._sql["forget_orphans"], *which)
-        return len(ended)
+            forgotten = await connection.fetch(self._sql["forget_orphans"], *which)
+        return len(ended), len(forgotten)
 
 
 async def read_children(

@@ -18,9 +18,9 @@ _NEEDED = (
     *(f"workflow_served {word}" for word in ("SELECT", "INSERT", "UPDATE")),
     *(f"workflow_messages {word}" for word in ("SELECT", "INSERT", "DELETE")),
     *(f"workflow_subscriptions {word}" for word in ("SELECT", "INSERT", "UPDATE")),
-    *(f"workflow_children {word}" for word in ("SELECT", "INSERT", "UPDATE")),
     *(f"workflow_schedules {word}" for word in ("SELECT", "INSERT", "UPDATE", "DELETE")),
     "workflow_pauses SELECT",
+    *(f"workflow_children {word}" for word in ("SELECT", "INSERT", "UPDATE")),
 )
 """What a worker's role may do; the same as in `sql/security/grants.sql`."""
 

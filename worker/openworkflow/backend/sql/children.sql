@@ -70,8 +70,10 @@ select id, pg_notify($3, 'canceled ' || id::text) as workers, pg_notify($4, id::
 update {schema}.workflow_children child
    set orphaned = false
  where id = any ($2::uuid[]) and namespace_id = $1
+   and orphaned and status is null
    and not exists (select from {schema}.workflow_runs run
-                    where run.id = child.id and run.completed_at is null);
+                    where run.id = child.id and run.completed_at is null)
+returning id;
 
 
 -- name: read_map
