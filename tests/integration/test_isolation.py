@@ -135,8 +135,8 @@ async def test_the_end_of_a_tenants_run_wakes_and_cancels_no_run_of_another(
     )
     await tenant.execute(
         "insert into workflow_children"
-        " (id, namespace_id, parent_run_id, step_id, on_close, wake_at)"
-        f" values ('{OURS}', 'a', '{THEIRS}', '{CHILD}', 'cancel', 0)"
+        " (id, namespace_id, parent_run_id, step_id, number, on_close, wake_at)"
+        f" values ('{OURS}', 'a', '{THEIRS}', '{CHILD}', 1, 'cancel', 9)"
     )
     await tenant.execute(
         f"update workflow_runs set status = 'canceled', completed_at = now() where id = '{OURS}'"
