@@ -6,6 +6,7 @@ it runs. Movers act as that worker, as others that claim the run, or as people a
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from openworkflow.core.ids import uuid7
 from openworkflow.core.step_attempt import StepStatus
 from openworkflow.core.workflow_run import RunStatus
 from tests.flushes import LEASE, claim, end_of, flush, session_of, step_of, wanted
-from tests.stepping import application_name
+from tests.stepping import Move, Stepper, application_name
 
 FIRST = "host/1"
 BEGINNINGS = {
@@ -43,7 +44,11 @@ update workflow_runs
    set build_id = 'b' || id, pinned = true, workflow_name = id::text
  where id = any ($1)
 """
-_ROWS = "select id, status, output, claim_no from step_attempts where workflow_run_id = $1"
+_ROWS = """
+select id, kind, status, output, claim_no, context::text as context
+  from step_attempts
+ where workflow_run_id = $1
+"""
 
 
 @dataclass
@@ -87,6 +92,8 @@ class Scene:
     """Claims that brought the run, with the history that was read for each."""
     ends: list[str] = field(default_factory=list)
     """What people and workers were told that has become of the run."""
+    context: str | None = None
+    """Of the steps that are recorded in the race."""
 
     @property
     def name(self) -> str:
@@ -99,24 +106,29 @@ class Scene:
     # -- the worker that has the claim -----------------------------------------------------------
 
     async def succeed(self, mover: Mover) -> None:
-        row = success(self.run, f"s{mover.number + 1}")
+        row = success(self.run, f"s{mover.number + 1}", self.context)
         done = await flush(mover.session, successes=[mover.first(), row])
         self.told[row.id] = row.id not in done.lost, "succeeded"
 
     async def begin(self, mover: Mover) -> None:
         row = step_of(self.run, f"b{mover.number}", status=StepStatus.RUNNING, output=None)
+        row = row._replace(context=self.context)
         done = await flush(mover.session, successes=[mover.first()], steps=[row])
         self.told[row.id] = row.id not in done.lost, "running"
 
     async def settle(self, mover: Mover) -> None:
         row = self.running._replace(status=StepStatus.SUCCEEDED, update=True, completion_no=2)
+        row = row._replace(context=self.context)
         done = await flush(mover.session, successes=[mover.first()], steps=[row])
         self.told[row.id] = row.id not in done.lost, "succeeded"
 
     async def finish(self, mover: Mover) -> None:
         """As the engine does: whatever is open ends with the run."""
         closed = self.running._replace(status=StepStatus.FAILED, update=True, error='{"e": 1}')
-        row, end = success(self.run, "last"), Completion(self.run.id, self.run.claim_no, "1")
+        row, end = (
+            success(self.run, "last", self.context),
+            Completion(self.run.id, self.run.claim_no, "1"),
+        )
         rows = [mover.first(), row]
         done = await flush(mover.session, successes=rows, steps=[closed], completions=[end])
         self.told[row.id] = row.id not in done.lost, "succeeded"
@@ -318,9 +330,46 @@ def _counted(scene: Scene, run: Any) -> list[str]:
     return found
 
 
-def success(run: ClaimedRun, name: str) -> StepSuccess:
+async def undo_faults(scene: Scene, sql: asyncpg.Connection[Any]) -> list[str]:
+    """What is not as it must be of a run whose steps are undone where it is canceled, in words."""
+    run = await sql.fetchrow("select * from workflow_runs where id = $1", scene.run.id)
+    assert run is not None
+    rows = {row["id"]: row for row in await sql.fetch(_ROWS, scene.run.id)}
+    decided = sum(row["kind"] == "undo" for row in rows.values())
+    status, found = run["status"], [*_told(scene, run, rows), *_counted(scene, run)]
+    found += _missed(scene, run, {id_: row for id_, row in rows.items() if row["kind"] != "undo"})
+    left = [row for row in rows.values() if '"undo"' in (row["context"] or "")]
+    if decided > 1 or (decided and status not in ("pending", "running")):
+        found.append(f"it was decided {decided} times to undo it, and it is {status}")
+    if status == "canceled" and [row for row in left if row["status"] == "succeeded"]:
+        found.append("it is canceled, and a step of it can be undone")
+    if status == "canceled" and [row for row in left if row["claim_no"] == scene.run.claim_no]:
+        found.append("it is canceled, and a step had begun that can be undone")
+    if "canceled" in scene.ends and not decided and status != "canceled":
+        found.append(f"told that it is canceled, and it is {status}")
+    return found
+
+
+async def raced(
+    names: Sequence[str],
+    gates: Sequence[tuple[int, ...]],
+    scene: Scene,
+    order: Sequence[int],
+    stepper: Stepper,
+    movers: Sequence[Mover],
+) -> list[str]:
+    """Let the moves of these names race; which errors they ended with."""
+    moves = [
+        Move(functools.partial(MOVES[name], scene, mover), gate)
+        for name, gate, mover in zip(names, gates, movers, strict=False)
+    ]
+    told = await stepper.step(moves, order)
+    return [repr(answer) for answer in told if isinstance(answer, BaseException)]
+
+
+def success(run: ClaimedRun, name: str, context: str | None = None) -> StepSuccess:
     """A step that succeeded, under this claim."""
-    return StepSuccess(uuid7(), run.id, run.claim_no, name, '"x"', 0.001, None)
+    return StepSuccess(uuid7(), run.id, run.claim_no, name, '"x"', 0.001, None, context)
 
 
 async def _allowed(doing: Awaitable[Any]) -> bool:

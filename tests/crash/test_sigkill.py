@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from openworkflow import BackendPostgres, OpenWorkflow
+from openworkflow import BackendPostgres, OpenWorkflow, WorkflowFailed
 
 VICTIM = Path(__file__).with_name("victim.py")
 
@@ -121,6 +121,44 @@ async def test_a_killed_worker_starts_no_child_twice_and_loses_none(
 
 
 MAPPED = ["first", "middle", "second", "last"]
+
+
+@pytest.mark.parametrize(
+    ("boundary", "calls_of_the_undo"),
+    [
+        ("before-decision", 1),
+        ("after-decision", 1),
+        ("before", 1),
+        ("during", 2),
+        ("after", 2),
+        ("before-commit", 2),
+        ("after-commit", 1),
+        ("ended", 1),
+    ],
+)
+async def test_a_killed_worker_leaves_nothing_to_undo_and_repeats_no_recorded_undo(
+    ow: OpenWorkflow,
+    database_url: str,
+    ledger: asyncpg.Connection,
+    boundary: str,
+    calls_of_the_undo: int,
+) -> None:
+    run = await ow.run_workflow("three-undone")
+    async with victim(database_url, boundary) as process:
+        assert -signal.SIGKILL == await asyncio.wait_for(process.wait(), 60)
+    async with victim(database_url, "never"):
+        with pytest.raises(WorkflowFailed, match="no"):
+            await run.result(timeout=60)
+
+    calls = Counter(row["step"] for row in await ledger.fetch("SELECT step FROM ledger"))
+    assert calls == {
+        **dict.fromkeys(["start", "middle", "undo:start", "undo:end"], 1),
+        "end": 1 + (boundary == "before-decision"),  # its record is in the same commit
+        "undo:middle": calls_of_the_undo,
+    }
+    steps = (await ow.get_run(run.id)).steps
+    undone = [s.step_name for s in steps if s.status == "succeeded" and s.kind == "undo"]
+    assert ["undo", "undo:end", "undo:middle", "undo:start"] == undone
 
 
 async def test_many_runs_survive_workers_killed_at_random_moments(

@@ -15,13 +15,14 @@ from typing import Any
 
 import asyncpg
 
-from openworkflow import BackendPostgres, OpenWorkflow, Step, workflow
+from openworkflow import BackendPostgres, NonRetryableError, OpenWorkflow, Step, workflow
 from openworkflow.backend.backend import WorkerSession
-from openworkflow.backend.records import Completion, StepSuccess, StepWrite
+from openworkflow.backend.records import Completion, RunEnd, StepSuccess, StepWrite
 from openworkflow.engine.recorder import Recorder
 
 URL, BOUNDARY = sys.argv[1:3]
 TARGET = "second"
+TARGETS = (TARGET, "undo:middle")
 
 
 def die_at(boundary: str) -> None:
@@ -32,7 +33,7 @@ def die_at(boundary: str) -> None:
 
 async def note(name: str) -> str:
     """A step: what it does is one row in the ledger."""
-    if name == TARGET:
+    if name in TARGETS:
         die_at("before")
     connection = await asyncpg.connect(URL)
     try:
@@ -41,9 +42,14 @@ async def note(name: str) -> str:
         )
     finally:
         await connection.close()
-    if name == TARGET:
+    if name in TARGETS:
         die_at("during")
     return f"{name} done"
+
+
+async def take_back(done: str) -> None:
+    """The undo of a step."""
+    await note(f"undo:{done.partition(' ')[0]}")
 
 
 @workflow
@@ -82,6 +88,15 @@ async def mapped_children(step: Step) -> list[str]:
     return await step.map(TARGET, noted, names, concurrency=2)
 
 
+@workflow
+async def three_undone(step: Step) -> None:
+    """A run that fails, and what it did is undone."""
+    die_at("claimed")
+    for name in ("start", "middle", "end"):
+        await step.run(name, note, name, undo=take_back)
+    raise NonRetryableError("no")
+
+
 def _arm() -> None:
     succeeded, flush = Recorder.succeeded, WorkerSession.flush
 
@@ -93,20 +108,29 @@ def _arm() -> None:
         end_wait(self, call, *args, **columns)
 
     def armed_succeeded(self: Recorder, call: Any, output: str | None) -> Any:
-        if call.key == TARGET:
+        if call.key in TARGETS:
             die_at("after")
         return succeeded(self, call, output)
 
     async def armed_flush(self: WorkerSession, batch: Any) -> Any:
         rows = batch.rows
         steps = (*rows.get(StepSuccess, ()), *rows.get(StepWrite, ()))
-        carries = any(write.step_name == TARGET for write in steps)
+        ends = any(
+            write.step_name in TARGETS and getattr(write, "status", "") != "running"
+            for write in steps
+        )
+        carries = any(write.step_name == TARGET for write in steps) or ends
+        decides = any(write.step_name == "undo" for write in steps)
         if carries:
             die_at("before-commit")
+        if decides:
+            die_at("before-decision")
         flushed = await flush(self, batch)
         if carries:
             die_at("after-commit")
-        if Completion in rows:
+        if decides:
+            die_at("after-decision")
+        if Completion in rows or any(end.status == "failed" for end in rows.get(RunEnd, ())):
             die_at("ended")
         return flushed
 
@@ -120,7 +144,14 @@ async def main() -> None:
     _arm()
     backend = await BackendPostgres.connect(URL)
     worker = OpenWorkflow(backend).new_worker(
-        workflows=[three_steps, three_signals, three_children, mapped_children, noted],
+        workflows=[
+            three_steps,
+            three_signals,
+            three_children,
+            mapped_children,
+            noted,
+            three_undone,
+        ],
         concurrency=5,
         lease=timedelta(seconds=1),
     )

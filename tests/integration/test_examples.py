@@ -44,6 +44,15 @@ def test_a_schedule_is_declared_triggered_and_backfilled(database_url: str) -> N
     assert "runs for the first week of March: 5\nand again: 0\n" in out
 
 
+def test_a_trip_is_given_back(database_url: str) -> None:
+    out = run_example("trip.py", DATABASE_URL=database_url)
+
+    first, second = out.split("failed: no flights to Atlantis\n")
+    assert 2 == first.count("booked: ") == first.count("given back: ")
+    assert 3 == second.count("booked: ") == second.count("given back: ")
+    assert second.endswith("canceled, and nothing is left behind\n")
+
+
 def test_the_demo_keeps_its_promises_and_leaves_nothing_behind(tmp_path: Path) -> None:
     # A short path: a Unix socket lives in it.
     with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
@@ -19,12 +19,11 @@ from openworkflow.backend import queries
 from tests.racing import (
     BEGINNINGS,
     CLAIMED,
-    MOVES,
     PAIRS,
     Mover,
-    Scene,
     described,
     faults,
+    raced,
     scenes,
 )
 from tests.routing import ROUTE_MOVES, Routed
@@ -51,39 +50,6 @@ ROUTES = [
 NINETY = list(orders(2, 2, 2))
 TWENTY = list(orders(1 + len(BOTH), 1 + len(BOTH)))
 DEADLOCKS = "select deadlocks from pg_stat_database where datname = current_database()"
-
-
-@pytest.fixture
-async def movers(database_url: str) -> AsyncIterator[list[Mover]]:
-    movers = [await Mover.connect(database_url, number) for number in range(3)]
-    yield movers
-    for mover in movers:
-        await mover.close()
-
-
-@pytest.fixture
-async def stepper(database_url: str, movers: list[Mover]) -> AsyncIterator[Stepper]:
-    stepper = Stepper(database_url, [mover.hold.id for mover in movers])
-    await stepper.open()
-    yield stepper
-    await stepper.close()
-
-
-async def raced(
-    names: Sequence[str],
-    gates: Sequence[tuple[int, ...]],
-    scene: Scene,
-    order: Sequence[int],
-    stepper: Stepper,
-    movers: Sequence[Mover],
-) -> list[str]:
-    """Which errors the moves ended with."""
-    moves = [
-        Move(functools.partial(MOVES[name], scene, mover), gate)
-        for name, gate, mover in zip(names, gates, movers, strict=False)
-    ]
-    told = await stepper.step(moves, order)
-    return [repr(answer) for answer in told if isinstance(answer, BaseException)]
 
 
 @pytest.mark.parametrize("third", range(3))

@@ -141,6 +141,7 @@ async def test_a_value_that_cannot_be_stored_still_fails_its_run_and_no_other(
         assert "even" == await handles[1].result(timeout=10)
 
 
+@pytest.mark.internal_errors
 async def test_a_defect_of_this_program_hands_the_run_back(
     ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
 ) -> None:

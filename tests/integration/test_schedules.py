@@ -498,6 +498,23 @@ async def test_a_schedule_is_triggered_by_hand_paused_or_not(
     assert "s" == (await handle.run()).schedule_name
 
 
+async def test_a_fork_of_an_occurrence_is_of_the_same_instant(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    """It was of none, so that its replay took another course than the history it began with."""
+    await ow.schedules.create("s", report, YEARLY)
+    await start_worker(report)
+    first = await ow.schedules.trigger("s")
+    told = await first.result(timeout=10)
+
+    fork = await ow.fork(first.id)
+    second = await ow.fork(fork.id)
+
+    assert [told, told] == [await each.result(timeout=10) for each in (fork, second)]
+    assert told
+    assert ["s"] * 2 == [(await each.run()).schedule_name for each in (fork, second)]
+
+
 async def test_what_was_triggered_counts_as_running(
     ow: OpenWorkflow, start_worker: StartWorker, sql: Sql
 ) -> None:

@@ -61,7 +61,7 @@ class Journal:
 
 
 class FakeRecorder:
-    progress = False
+    progress = owes = False
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal

@@ -18,10 +18,12 @@ from openworkflow.core.errors import (
     SignalTimeout,
     StepFailed,
     StepTimeout,
+    UndoFailed,
     WorkflowCanceled,
     WorkflowFailed,
 )
 from openworkflow.core.retry import RetryPolicy
+from openworkflow.core.undo import Undo
 from openworkflow.core.workflow import Workflow, step, workflow
 from openworkflow.core.workflow_run import RunStatus
 from openworkflow.engine.child_handle import ChildHandle
@@ -53,6 +55,8 @@ __all__ = [
     "StepFailed",
     "StepTimeout",
     "SyncStep",
+    "Undo",
+    "UndoFailed",
     "Worker",
     "Workflow",
     "WorkflowCanceled",

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
+from openworkflow_contract.recurrence import due_at, run_id
 from openworkflow_operator.api.nesting import depth_of
 from openworkflow_operator.api.schedules import ScheduleEntry
 from openworkflow_operator.api.spec import WorkflowNamespace
@@ -200,8 +201,8 @@ def aim_after(aim: Aim, wanted: Definition, there: Stored) -> Aim:
 
 def aimed(wanted: Definition, schedule_id: UUID, instant: datetime, *, is_paused: bool) -> Aim:
     """The run of an instant."""
-    run = recurrence.run_id(schedule_id, instant)
-    due = None if is_paused else recurrence.due_at(run, instant, wanted.jitter_seconds)
+    run = run_id(schedule_id, instant)
+    due = None if is_paused else due_at(run, instant, wanted.jitter_seconds)
     return Aim(instant, run, due)
 
 

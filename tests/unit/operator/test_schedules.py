@@ -16,6 +16,7 @@ from openworkflow.core import cron
 from openworkflow.core.cron import Cron
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.schedule import NewSchedule, Source
+from openworkflow_contract.recurrence import ALIASES, run_id
 from openworkflow_operator.api import nesting
 from openworkflow_operator.api.schedules import ScheduleEntry
 from openworkflow_operator.api.spec import Database, Key, Worker, WorkflowNamespace
@@ -95,11 +96,6 @@ def test_what_the_workers_refuse_is_refused_and_named(expression: str, zone: str
     assert ("nightly", "SchedulesInvalid") == (found.name, found.reason)
 
 
-def test_the_words_for_times_are_those_of_the_workers() -> None:
-    assert cron.ALIASES == recurrence.ALIASES
-    assert cron.LONGEST_EXPRESSION == recurrence.LONGEST_EXPRESSION
-
-
 _FIELDS = [(0, 59), (0, 23), (1, 31), (1, 12), (0, 7)]
 
 
@@ -115,7 +111,7 @@ def expressions(draw: st.DrawFn) -> str:
 
 
 @given(
-    expressions() | st.sampled_from(sorted(cron.ALIASES)),
+    expressions() | st.sampled_from(sorted(ALIASES)),
     st.sampled_from(ZONES),
     st.datetimes(datetime(2020, 1, 1), datetime(2040, 1, 1), timezones=st.just(UTC)),
 )
@@ -219,7 +215,7 @@ def test_what_is_nested_too_deeply_is_cut_and_nothing_else_is() -> None:
 
 def stored(**changes: Any) -> Stored:
     at = NOW + timedelta(hours=15)
-    made = Stored(ID, "resource", definition(), False, False, at, recurrence.run_id(ID, at), True)
+    made = Stored(ID, "resource", definition(), False, False, at, run_id(ID, at), True)
     return dataclasses.replace(made, **changes)
 
 

@@ -88,7 +88,7 @@ class BackendPostgres:
         self.filtering = Filtering(self._requests, self._sql, namespace)
         self.pauses = Pauses(self._requests, self._sql, namespace)
         self.control = Control(self._requests, self._sql, namespace, self._existing)
-        self.families = Families(self._requests, self._sql, namespace)
+        self.families = Families(self._requests, self._sql, namespace, self.control.cancel)
         self._enqueuing = Enqueuing(self._requests, dsn, self._sql, namespace)
         self._closers: list[Callable[[], Awaitable[object]]] = []
 
@@ -208,23 +208,17 @@ class BackendPostgres:
         rows = await self._fetch(sql, self.namespace_id, seconds=SCAN_SECONDS)
         return counts | {as_member(RunStatus, row["status"]): row["runs"] for row in rows}
 
-    async def cancel_workflow_run(self, run_id: UUID) -> WorkflowRun:
+    async def cancel_workflow_run(self, run_id: UUID, *, force: bool = False) -> WorkflowRun:
         """Cancel a run that has not finished, and its children; one that was canceled is left so.
 
-        Raises RunNotFound, or InvalidRunState for a run that has succeeded or failed.
+        Steps that can be undone are undone before, unless `force` is True: then it is answered as
+        pending. Raises RunNotFound, or InvalidRunState for a run that has succeeded or failed.
         """
-        which = self.namespace_id, run_id
-
-        async def cancel() -> list[Any]:
-            async with self._requests.borrow() as connection, connection.transaction():
-                await connection.fetch(self._sql["lock_workflow_run"], *which)
-                sql = self._sql["cancel_workflow_run"]
-                return list(await connection.fetch(sql, *which, *self._channels))
-
-        if rows := await self._requests.repeat(cancel, safe=True):
+        if rows := await self.control.cancel(run_id, force=force):
             if rows[0]["is_parent"]:
                 await self.families.after_cancel()
-            return await self.schedules.go_on_without(as_run(rows[0]))
+            run = as_run(rows[0])
+            return await self.schedules.go_on_without(run) if run.status.finished else run
         run = await self._existing(run_id)
         if run.status is not RunStatus.CANCELED:
             raise InvalidRunState(run_id, run.status, "canceled")

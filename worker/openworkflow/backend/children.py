@@ -1,8 +1,8 @@
 """Children: how they stand, and the cancellation of those that nobody needs any more."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +15,8 @@ from openworkflow.core.recorded import Awaited, ChildState, MapItem
 
 logger = logging.getLogger(__name__)
 
+AT_ONCE = 8
+"""Cancellations under way: few, so that workers and others go on."""
 MOST_AT_ONCE = 100
 """Orphans that are looked up at once."""
 
@@ -25,9 +27,15 @@ class Families:
     """The children of one namespace: what those of a map came to, and the end of orphans."""
 
     def __init__(
-        self, requests: Requests, queries: Mapping[str, str], namespace: Namespace
+        self,
+        requests: Requests,
+        queries: Mapping[str, str],
+        namespace: Namespace,
+        cancel: Callable[[UUID], Awaitable[Sequence[Any]]],
     ) -> None:
+        """`cancel` cancels a run, and answers with nothing if that had ended."""
         self._requests, self._sql, self._namespace = requests, queries, namespace
+        self._cancel = cancel
 
     async def cancel_orphans(self) -> int:
         """Cancel children that outlive what they were started for, and theirs; returns how many.
@@ -41,10 +49,11 @@ class Families:
             if not rows:
                 return canceled
             ids = [row["id"] for row in rows]
-            ended, forgotten = await self._requests.repeat(partial(self._cancel, ids), safe=True)
-            canceled += ended
-            if not (ended or forgotten):
-                return canceled  # what these are, a newer version knows
+            for start in range(0, len(ids), AT_ONCE):
+                part = ids[start : start + AT_ONCE]
+                canceled += sum(map(bool, await asyncio.gather(*map(self._cancel, part))))
+            # What is undone before it ends is canceled as soon as that is decided.
+            await self._requests.fetch(self._sql["forget_orphans"], namespace_id, ids)
 
     async def after_cancel(self) -> None:
         """Cancel them now, as far as that can be done: any worker does the rest."""
@@ -63,16 +72,6 @@ class Families:
             )
             for row in rows
         ]
-
-    async def _cancel(self, ids: Sequence[UUID]) -> tuple[int, int]:
-        """As cancel_workflow_run: first the locks, then what can be seen under them."""
-        which = self._namespace.id, ids
-        channels = self._namespace.work_channel, self._namespace.done_channel
-        async with self._requests.borrow() as connection, connection.transaction():
-            await connection.fetch(self._sql["lock_orphans"], *which)
-            ended = await connection.fetch(self._sql["cancel_orphans"], *which, *channels)
-            forgotten = await connection.fetch(self._sql["forget_orphans"], *which)
-        return len(ended), len(forgotten)
 
 
 async def read_children(

@@ -16,6 +16,7 @@ from openworkflow.core.explanation import MOST_AHEAD, MOST_WAITS, Held, Situatio
 from openworkflow.core.ids import uuid7
 from openworkflow.core.served import Served
 from openworkflow.core.step_attempt import StepKind
+from openworkflow.core.undo import why_undone
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
 _NO_RETRY = (
@@ -74,6 +75,7 @@ class Control:
             served=_served(row["served_names"], row["served_versions"]),
             ahead=row["ahead"],
             takers=tuple(row["takers"]),
+            undoing=None if row["decision"] is None else why_undone(as_json(row["decision"])),
             pauses=tuple(_pauses(row)),
         )
 
@@ -88,6 +90,19 @@ class Control:
         if run.status not in (RunStatus.FAILED, RunStatus.CANCELED):
             raise InvalidRunState(run_id, run.status, _NO_RETRY)
         return run
+
+    async def cancel(self, run_id: UUID, *, force: bool = False) -> list[Any]:
+        """Cancel this run alone; the row that it is then, none if it had ended."""
+        which, channels = (self._namespace.id, run_id), self._namespace
+        more = channels.work_channel, channels.done_channel, force, uuid7()
+
+        async def cancel() -> list[Any]:
+            async with self._requests.borrow() as connection, connection.transaction():
+                await connection.fetch(self._sql["lock_workflow_run"], *which)
+                sql = self._sql["cancel_workflow_run"]
+                return list(await connection.fetch(sql, *which, *more))
+
+        return await self._requests.repeat(cancel, safe=True)
 
     async def retry(self, run_id: UUID, rows: Collection[UUID] | None = None) -> WorkflowRun:
         """Make a failed or canceled run pending again; what its steps recorded stays.

@@ -44,6 +44,7 @@ COLUMNS = {
     "attempts": "attempts",
     "crashes": "crashes",
     "paused": "paused",
+    "undo_failed": "coalesce(error -> 'undo' -> 'not_undone' <> '{}', false)",
 }
 _IN_ERROR = "coalesce((error ->> 'type') || ': ' || (error ->> 'message'), error::text, '')"
 _NO_ID = UUID(int=0)

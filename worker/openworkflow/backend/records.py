@@ -176,7 +176,8 @@ class RunEnd(NamedTuple):
     wake_no: int | None = None
     """The number that a wait has seen: a run that was woken since is due at once."""
     forever: bool = False
-    """Due at no time, unless its deadline or a wake makes it so; `available_at` is ignored."""
+    """Due at no time, unless its deadline or a wake makes it so; or, with an `available_at`, due
+    then, whatever its deadline."""
 
 
 class Continuation(NamedTuple):

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
+from operator import attrgetter
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -93,9 +94,9 @@ def run_async(operation: Coroutine[Any, Any, T]) -> T:
 
 
 async def with_client(where: Database, method: str, /, *arguments: Any, **options: Any) -> Any:
-    """What a method of the client returns."""
+    """What a method of the client, or of a part of it such as `schedules.list`, returns."""
     async with where.connect(migrate=False) as backend:
-        return await getattr(OpenWorkflow(backend), method)(*arguments, **options)
+        return await attrgetter(method)(OpenWorkflow(backend))(*arguments, **options)
 
 
 def parse_json(option: str, text: str | None) -> Any:

@@ -115,23 +115,34 @@ def explain(
 
 @runs.command()
 @click.argument("run_id", type=RunId(), required=False)
+@click.option("--force", is_flag=True, help="At once: undo nothing of what it has done.")
 @bulk_options
 @database_options
 @json_option
 def cancel(
     run_id: UUID | None,
+    force: bool,
     wish: Wish,
     url: str | None,
     namespace: str | None,
     schema: str | None,
     as_json: bool,
 ) -> None:
-    """Cancel a run that has not ended, or all that a filter means."""
+    """Cancel a run that has not ended, or all that a filter means.
+
+    What it has done is undone first, where its steps have an undo.
+    """
     where = database(url, namespace, schema)
     if single(run_id, wish) is None:
+        if force:
+            raise click.UsageError("--force is for one run")
         in_bulk(where, "cancel", wish, as_json)
+        return
+    run = run_async(with_client(where, "cancel", run_id, force=force))
+    if as_json or run.status.finished:
+        _tell(run, as_json)
     else:
-        _tell(run_async(with_client(where, "cancel", run_id)), as_json)
+        render.say(f"{run.id} is {run.status}: its steps are undone, and then it is canceled")
 
 
 @runs.command()

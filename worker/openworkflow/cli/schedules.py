@@ -1,17 +1,19 @@
 """`openworkflow schedules`: what runs again and again, and by hand what is to be done about it."""
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from openworkflow.cli import render
-from openworkflow.cli.options import Database, database, database_options, json_option, run_async
-from openworkflow.client import OpenWorkflow
+from openworkflow.cli.options import (
+    database,
+    database_options,
+    json_option,
+    run_async,
+    with_client,
+)
 from openworkflow.core.schedule import Schedule
-
-T = TypeVar("T")
 
 NEXT = 5
 """Instants that `show` names."""
@@ -43,7 +45,7 @@ def list_schedules(
     url: str | None, namespace: str | None, schema: str | None, as_json: bool
 ) -> None:
     """List schedules by name."""
-    found = run_async(_call(database(url, namespace, schema), lambda ow: ow.schedules.list()))
+    found = run_async(with_client(database(url, namespace, schema), "schedules.list"))
     if as_json:
         render.as_json({"schedules": found})
     elif found:
@@ -60,7 +62,7 @@ def show(
     name: str, url: str | None, namespace: str | None, schema: str | None, as_json: bool
 ) -> None:
     """Show a schedule, and when it is to run next."""
-    found = run_async(_call(database(url, namespace, schema), lambda ow: ow.schedules.get(name)))
+    found = run_async(with_client(database(url, namespace, schema), "schedules.get", name))
     if as_json:
         render.as_json(found)
     else:
@@ -76,7 +78,7 @@ def pause(
 ) -> None:
     """Have no occurrence of NAME begin until it is resumed, deploys or not."""
     where = database(url, namespace, schema)
-    run_async(_call(where, lambda ow: ow.schedules.pause(name, reason)))
+    run_async(with_client(where, "schedules.pause", name, reason))
     render.say(f"schedule {name} is paused")
 
 
@@ -86,7 +88,7 @@ def pause(
 def resume(name: str, url: str | None, namespace: str | None, schema: str | None) -> None:
     """Go on with the next instant of NAME; what was missed while it was paused is not run."""
     where = database(url, namespace, schema)
-    found: Schedule = run_async(_call(where, lambda ow: ow.schedules.resume(name)))
+    found: Schedule = run_async(with_client(where, "schedules.resume", name))
     (following,) = found.upcoming(1) or ("no time",)
     render.say(f"schedule {name} runs next at {following}")
 
@@ -97,7 +99,7 @@ def resume(name: str, url: str | None, namespace: str | None, schema: str | None
 def trigger(name: str, url: str | None, namespace: str | None, schema: str | None) -> None:
     """Have an occurrence of NAME begin now."""
     where = database(url, namespace, schema)
-    handle = run_async(_call(where, lambda ow: ow.schedules.trigger(name)))
+    handle = run_async(with_client(where, "schedules.trigger", name))
     render.say(str(handle.id))
 
 
@@ -119,7 +121,7 @@ def backfill(
     One after the other, unless the schedule lets them overlap. Times without a zone are UTC.
     """
     where = database(url, namespace, schema)
-    made = run_async(_call(where, lambda ow: ow.schedules.backfill(name, start, end)))
+    made = run_async(with_client(where, "schedules.backfill", name, start, end))
     render.say(f"{made} occurrences of schedule {name} are to run")
 
 
@@ -131,10 +133,5 @@ def delete(name: str, url: str | None, namespace: str | None, schema: str | None
 
     One that code declares comes back as long as workers have that code.
     """
-    run_async(_call(database(url, namespace, schema), lambda ow: ow.schedules.delete(name)))
+    run_async(with_client(database(url, namespace, schema), "schedules.delete", name))
     render.say(f"schedule {name} is deleted")
-
-
-async def _call(where: Database, ask: Callable[[OpenWorkflow], Awaitable[T]]) -> T:
-    async with where.connect(migrate=False) as backend:
-        return await ask(OpenWorkflow(backend))

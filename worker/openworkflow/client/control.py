@@ -31,12 +31,14 @@ class RunControl:
             raise RunNotFound(run_id)
         return run
 
-    async def cancel(self, run_id: UUID) -> WorkflowRun:
+    async def cancel(self, run_id: UUID, *, force: bool = False) -> WorkflowRun:
         """Cancel a run. Its async code hears at once; a thread is left to end, in vain.
 
-        Raises RunNotFound, or InvalidRunState if it has succeeded or failed.
+        One that has begun steps with an undo goes on to undo them, and is canceled after that;
+        with `force` nothing is undone, or no more than has been. Raises RunNotFound, or
+        InvalidRunState if it has succeeded or failed.
         """
-        return await self._backend.cancel_workflow_run(run_id)
+        return await self._backend.cancel_workflow_run(run_id, force=force)
 
     async def retry(self, run_id: UUID, *, from_step: str | None = None) -> WorkflowRun:
         """Start a failed or canceled run again, from the step that failed.

@@ -51,9 +51,9 @@ class RunHandle(Generic[O]):
         """Why the run is not done. Raises RunNotFound."""
         return await self._ow.explain(self.id)
 
-    async def cancel(self) -> None:
+    async def cancel(self, *, force: bool = False) -> None:
         """See OpenWorkflow.cancel."""
-        await self._ow.cancel(self.id)
+        await self._ow.cancel(self.id, force=force)
 
     async def signal(self, name: str, value: Any = None, /, **options: Unpack[Sending]) -> UUID:
         """Send the run a signal; see OpenWorkflow.signal."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.backend.control import Fork
@@ -13,6 +13,7 @@ from openworkflow.core.recorded import RecordedStep
 from openworkflow.core.serialization import codec_for
 from openworkflow.core.workflow_run import WorkflowRun
 from openworkflow.engine.forking import keep
+from openworkflow_contract.recurrence import may_be_occurrence
 
 UNCHANGED: Any = object()
 """Stands for the input, or the version, of the run that is forked."""
@@ -40,6 +41,8 @@ async def fork(
 ) -> WorkflowRun:
     """See OpenWorkflow.fork."""
     codec, forked_id = codec_for(Any), uuid7()
+    if may_be_occurrence(run_id):  # by such an id a worker knows to ask of which instant it is
+        forked_id = uuid5(run_id, str(forked_id))
     if version is not UNCHANGED and version is not None:
         storable_text("version", version, NAME_LIMIT)
     texts = {

@@ -15,7 +15,7 @@ from openworkflow.core.workflow import DurableFunction, Workflow
 
 __all__ = ["OPTIONS", "Callee", "callee", "check_call", "fingerprint"]
 
-OPTIONS = frozenset({"retry", "timeout"})
+OPTIONS = frozenset({"retry", "timeout", "undo"})
 """Keyword arguments of `step.run` itself."""
 CACHED = 4096
 """Functions remembered; when there are more, all are forgotten."""
@@ -30,7 +30,7 @@ class Callee:
     is_async: bool
     codec: Codec[Any]
     options: frozenset[str] = frozenset()
-    """Which of `retry` and `timeout` are parameters of the function too, and not yet bound."""
+    """Which of OPTIONS are parameters of the function too, and not yet bound."""
 
 
 _known: dict[tuple[Any, ...], tuple[Callee, tuple[Any, ...]]] = {}

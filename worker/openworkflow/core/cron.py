@@ -20,6 +20,7 @@ from cronsim import CronSim, CronSimError
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import NAME_LIMIT, storable_text
+from openworkflow_contract.recurrence import ALIASES, fields_of, instants_after, zone_of
 
 Overlap = Literal["skip", "queue_one", "queue_all", "cancel_running", "allow"]
 """What becomes of an occurrence while an earlier one has not ended."""
@@ -28,16 +29,6 @@ DEFAULT_CATCH_UP = "1h"
 PUNCTUAL = timedelta(minutes=1)
 """How late an occurrence may begin that is not to be caught up with: workers may be busy."""
 LONGEST_JITTER = timedelta(days=1)
-LONGEST_EXPRESSION = 200
-ALIASES = {
-    "@hourly": "0 * * * *",
-    "@daily": "0 0 * * *",
-    "@midnight": "0 0 * * *",
-    "@weekly": "0 0 * * 0",
-    "@monthly": "0 0 1 * *",
-    "@yearly": "0 0 1 1 *",
-    "@annually": "0 0 1 1 *",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +134,7 @@ class Recurrence:
             back *= 24
 
     def _from(self, instant: datetime) -> Iterator[datetime]:
-        try:
-            ticks = CronSim(self._text, instant.astimezone(self._zone))
-            for local in ticks:
-                # In the hour that comes twice a job of its first half lies behind us.
-                if (found := local.astimezone(UTC)) > instant:
-                    yield found
-        except OverflowError:
-            return  # the end of Python's calendar
+        return instants_after(instant, self._text, self._zone)
 
 
 @lru_cache(maxsize=4096)
@@ -160,27 +144,22 @@ def recurrence(expression: str, tz: str) -> Recurrence:
 
 
 def _fields(expression: str) -> str:
-    text = str(expression).strip()
-    if text.lower() in ALIASES:
-        return ALIASES[text.lower()]
-    fields = text.split()
-    if len(text) > LONGEST_EXPRESSION or len(fields) != 5:
-        more = ""
-        if len(fields) == 6:
-            more = "; there is none for seconds: for less than a minute use step.sleep in a loop"
-        raise ConfigurationError(
-            f"{expression!r:.80} is no cron expression: it has five fields, minute, hour, day of "
-            f'month, month and day of week, such as "0 9 * * 1-5", or is one of '
-            f"{', '.join(ALIASES)}{more}"
-        )
-    return " ".join(fields)
+    if (fields := fields_of(str(expression))) is not None:
+        return fields
+    more = ""
+    if len(str(expression).split()) == 6:
+        more = "; there is none for seconds: for less than a minute use step.sleep in a loop"
+    raise ConfigurationError(
+        f"{expression!r:.80} is no cron expression: it has five fields, minute, hour, day of "
+        f'month, month and day of week, such as "0 9 * * 1-5", or is one of '
+        f"{', '.join(ALIASES)}{more}"
+    )
 
 
 def _zone(tz: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(tz)
-    except (ValueError, OSError, TypeError, KeyError):  # malformed, a folder, no text, not found
+    if (zone := zone_of(tz)) is None:
         raise ConfigurationError(
             f"there is no time zone {tz!r:.80}; give a name of the IANA database, such as "
             '"Europe/Berlin" or "UTC"'
-        ) from None
+        )
+    return zone

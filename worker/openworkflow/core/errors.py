@@ -253,6 +253,10 @@ class NonRetryableError(OpenWorkflowError):
     """For user code to raise: the step (or run) fails at once, whatever its retry policy."""
 
 
+class UndoFailed(OpenWorkflowError):
+    """A run was canceled, and not all that it had done could be undone: its message says what."""
+
+
 class Suspended(BaseException):
     """Unwinds a workflow function that is to continue later, perhaps in another worker."""
 

@@ -96,6 +96,8 @@ class Situation:
     pauses: tuple[Held, ...] = ()
     takers: tuple[str, ...] = ()
     """Builds that take runs of its bucket, if it is not pinned; empty if every build does."""
+    undoing: str | None = None
+    """What has become of a run whose steps are to be undone: that it was canceled, or failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +145,8 @@ def explain(found: Situation) -> Explanation:
     else:
         told = _due(found)
     reason, sentence, more = told
+    if found.undoing is not None and not run.status.finished:
+        sentence = f"it {found.undoing}, and its steps are undone before it ends: {sentence}"
     return Explanation(
         run_id=run.id,
         status=run.status,
@@ -277,7 +281,7 @@ def _wait(wait: Wait) -> str:
         return f"tries again {_at(wait.until)}, since {tried}"
     if wait.kind == StepKind.SLEEP:
         return f"sleeps in {name} until {when(wait.until)}"
-    if wait.kind == StepKind.RUN:
+    if wait.kind in (StepKind.RUN, StepKind.UNDO):
         return f"executes step {name} since {when(wait.since)}"
     until = f", until {when(wait.until)}" if wait.until is not None else ""
     what = wait.kind if wait.child is None else f"child {wait.child} of step"

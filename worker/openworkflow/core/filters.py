@@ -60,6 +60,7 @@ FIELDS = {
     "attempts": Kind.NUMBER,
     "crashes": Kind.NUMBER,
     "paused": Kind.FLAG,
+    "undo_failed": Kind.FLAG,
 }
 """Beside these there are tag.NAME, which is a TEXT, and input.PATH and output.PATH, LIKE."""
 _PREFIXES = {"tag": Kind.LIKE, "input": Kind.LIKE, "output": Kind.LIKE}

@@ -10,12 +10,13 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from openworkflow.core.cron import Cron, Recurrence, lateness, recurrence
 from openworkflow.core.duration import parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import NAME_LIMIT, storable_text
+from openworkflow_contract.recurrence import due_at, run_id
 
 COUNTED = 100
 """Missed occurrences that are counted, of one outage."""
@@ -162,14 +163,11 @@ class Schedule:
 
     def run_id(self, instant: datetime) -> UUID:
         """The id of the run of an instant, for ever the same."""
-        return uuid5(self.id, instant.isoformat())
+        return run_id(self.id, instant)
 
     def due_at(self, instant: datetime) -> datetime:
         """When the run of an instant is to begin: its jitter follows from its id."""
-        if self.jitter_seconds <= 0:
-            return instant
-        part = (self.run_id(instant).int & 0xFFFFFFFFFFFF) / 0x1000000000000
-        return instant + timedelta(seconds=self.jitter_seconds * part)
+        return due_at(self.run_id(instant), instant, self.jitter_seconds)
 
 
 @dataclass(frozen=True, slots=True)

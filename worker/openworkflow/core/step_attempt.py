@@ -25,6 +25,8 @@ class StepKind(StrEnum):
     """Starts a run that has its id."""
     MAP = "map"
     """Waits for the runs that it starts, one for each item."""
+    UNDO = "undo"
+    """Undoes a step; or says that the run's steps are to be undone, and how it ends then."""
 
 
 class StepStatus(StrEnum):

@@ -149,8 +149,9 @@ class DurableFunction(Generic[P, R]):
         name: str | None = None,
         retry: RetryPolicy | None = None,
         timeout: Duration | None = None,
+        undo: Any = None,
     ) -> None:
-        self.fn = fn
+        self.fn, self.undo = fn, undo
         self.name = storable_text(
             "a step's name", _default_name(fn) if name is None else name, NAME_LIMIT
         )
@@ -175,6 +176,7 @@ class DurableFunction(Generic[P, R]):
             name=self.name,
             retry=self.retry,
             timeout=self.timeout,
+            undo=self.undo,
         )
 
 
@@ -262,6 +264,7 @@ def step(
     name: str | None = None,
     retry: RetryPolicy | None = None,
     timeout: Duration | None = None,
+    undo: Any = None,
 ) -> Callable[[Callable[P, R]], DurableFunction[P, R]]: ...
 
 
@@ -272,11 +275,15 @@ def step(
     name: str | None = None,
     retry: RetryPolicy | None = None,
     timeout: Duration | None = None,
+    undo: Any = None,
 ) -> Any:
-    """Make a function a step wherever a workflow calls it; bare, or with options."""
+    """Make a function a step wherever a workflow calls it; bare, or with options as of `step.run`.
+
+    `undo` is a function that is called with the step's result, or an Undo.
+    """
 
     def decorate(fn: Callable[..., Any]) -> DurableFunction[..., Any]:
-        return DurableFunction(fn, name=name, retry=retry, timeout=timeout)
+        return DurableFunction(fn, name=name, retry=retry, timeout=timeout, undo=undo)
 
     return decorate if fn is None else decorate(fn)
 

@@ -59,10 +59,17 @@ def stable_key(operation: Any) -> str:
     """The key of a step's effects, by its call: which branch asks, and how often it did before.
 
     Not by what its rows are called: where branches share a name, that is decided by who was first.
+    A step that was undone and is done again has another one: under the old one its effect would be
+    taken for done. What undoes it has a key of its own.
     """
+    if (undone := getattr(operation, "undoes", None)) is not None:
+        return f"{stable_key(undone)}/undo"
     execution = operation.execution
     call = execution.history.keys.requested.get(operation.key)
     start = f"{run_key(execution.claim)}/{operation.name}"
+    undone = execution.history.undo
+    if undone is not None and (rounds := undone.rounds[operation.key]):
+        start += f"~{rounds}"
     if call is None or (not call.path and not call.nth):
         return start
     return f"{start}:{call.nth}@{call.path}"

@@ -24,13 +24,15 @@ from openworkflow.core.failure import Failure
 from openworkflow.core.recorded import ClaimedRun, RecordedStep
 from openworkflow.core.step_attempt import StepStatus
 from openworkflow.core.workflow import Workflow
-from openworkflow.engine import ending
+from openworkflow.engine import ending, undoing
 from openworkflow.engine.agenda import Agenda
 from openworkflow.engine.history import History
 from openworkflow.engine.inbox import Inbox
 from openworkflow.engine.operations.operation import Operation
 from openworkflow.engine.operations.patch import Patches
+from openworkflow.engine.operations.undo import UndoableCall
 from openworkflow.engine.outcome import (
+    Canceled,
     Completed,
     Failed,
     Lost,
@@ -48,7 +50,9 @@ logger = logging.getLogger(__name__)
 
 UNREADABLE_SECONDS = 30.0
 """When a run is offered again whose history a newer program wrote, or that met a defect of ours."""
+Program = AsyncProgram | ThreadProgram | undoing.UndoProgram
 _CUT_SHORT = "the run was interrupted"
+_NOTHING_OWED: dict[str, UndoableCall] = {}
 
 
 class Execution:
@@ -60,13 +64,15 @@ class Execution:
 
     __slots__ = (
         "_guard",
-        "_limit",
         "agenda",
         "claim",
         "context",
+        "drained",
         "draining",
         "history",
         "inbox",
+        "limit",
+        "owed",
         "patches",
         "program",
         "recorder",
@@ -90,7 +96,8 @@ class Execution:
         self.claim, self.workflow, self.history = run, workflow, history
         self.services, self.slot, self.context = services, slot, context
         self._guard = services.guard
-        self._limit = services.limits.max_attempts
+        self.limit = services.limits.max_attempts
+        """Of the step attempts that the run may make; 0 for none."""
         self.recorder = Recorder(
             run,
             services.journal,
@@ -101,18 +108,23 @@ class Execution:
         self.patches: Patches | None = None
         self.inbox: Inbox | None = None
         """Of a run that has waited for a signal or a child."""
-        self.program: AsyncProgram | ThreadProgram | None = None
+        self.program: Program | None = None
         self.task: asyncio.Task[Any] | None = None
         self.agenda = Agenda(self)
         self.stopped: Outcome | None = None
         """How the execution ends; None while it goes on."""
-        self.draining = False
+        self.drained = self.draining = False
+        """Whether it is to be handed back; whether nothing new is to begin, as in a replay."""
+        self.owed = _NOTHING_OWED
+        """The steps with an undo that the function has asked for."""
         self.started = perf_counter()
 
     # -- the life of the execution -------------------------------------------------------------
 
     async def run(self) -> Outcome:
         """Execute to an outcome; whatever user code raises becomes one."""
+        if self.history.undo is not None:
+            undoing.prepare(self, self.history.undo)
         if self.stopped is None and (self.claim.deadline_at or self.history.unreadable):
             self.stopped = self._refusal()
         if self.stopped is not None:
@@ -123,7 +135,9 @@ class Execution:
         if self.history.overtook:
             self.recorder.record_again(self.history.overtook)
         deadline = None if self.claim.deadline_at is None else self._watch_deadline()
-        self.program = program = (AsyncProgram if self.workflow.is_async else ThreadProgram)(self)
+        function = (AsyncProgram if self.workflow.is_async else ThreadProgram)(self)
+        program = function if self.history.undo is None else undoing.program(self, function)
+        self.program = program
         try:
             # Until its end is recorded, whoever drains or loses it finds an execution that is over.
             outcome = self.stopped = await program.run()
@@ -141,6 +155,8 @@ class Execution:
                 await self.agenda.end_tasks()
             program.forget()
             self._forget()
+        if self.recorder.owes:
+            outcome = undoing.begin(self.recorder, outcome)
         if self.recorder.open or self.history.recorded:
             self._close_rows(outcome)
         return outcome
@@ -157,7 +173,7 @@ class Execution:
 
     def drain(self) -> None:
         """Let running steps end and be recorded, then hand the run back."""
-        self.draining = True
+        self.drained = self.draining = True
         if self.stopped is None and (self.program is None or self.program.at_rest):
             self.agenda.consider()
 
@@ -193,7 +209,7 @@ class Execution:
             and not self.draining
             and self._guard.now() < self._guard.until
             and not self._guard.lost
-            and not 0 < self._limit <= self.recorder.attempts
+            and not 0 < self.limit <= self.recorder.attempts
         )
 
     async def gate(self, operation: Operation) -> None:
@@ -208,8 +224,8 @@ class Execution:
             await self.services.guard.renewed()
         if (self.claim.id, self.claim.claim_no) in self.services.guard.lost:
             self._lose()
-        if 0 < self._limit <= self.recorder.attempts:
-            self.fail(TooManySteps(self._limit))
+        if 0 < self.limit <= self.recorder.attempts:
+            self.fail(TooManySteps(self.limit))
         if self.stopped is not None or self.draining:
             raise Suspended
 
@@ -242,8 +258,9 @@ class Execution:
         return self.services.journal.clock.now()
 
     def is_past_deadline(self, when: datetime) -> bool:
-        """Whether the run is to be over by then."""
-        return self.claim.deadline_at is not None and when >= self.claim.deadline_at
+        """Whether the run is to be over by then; to undo its steps it has the time it takes."""
+        deadline = self.claim.deadline_at
+        return deadline is not None and when >= deadline and not self.history.is_undoing
 
     def report_step(self, status: StepStatus, seconds: float) -> None:
         """Count a step attempt that has ended."""
@@ -263,13 +280,14 @@ class Execution:
             logger.error("cannot read the history of a run: %s", self.history.unreadable)
             return Released(UNREADABLE_SECONDS)
         deadline = self.claim.deadline_at
-        if deadline is not None and deadline <= max(self.claim.claimed_at, self.now()):
-            return Failed(Failure.from_exception(_exceeded(deadline)))
+        if deadline is not None and self.is_past_deadline(max(self.claim.claimed_at, self.now())):
+            failed = Failed(Failure.from_exception(_exceeded(deadline)))
+            return undoing.begin(self.recorder, failed)
         return None
 
     def _watch_deadline(self) -> asyncio.TimerHandle | None:
         deadline = self.claim.deadline_at
-        if deadline is None:
+        if deadline is None or self.history.is_undoing:
             return None
         seconds = (deadline - self.now()).total_seconds()
         loop = asyncio.get_running_loop()
@@ -277,7 +295,7 @@ class Execution:
 
     def _close_rows(self, outcome: Outcome) -> None:
         """A run that has ended leaves no row that says it is running."""
-        if not isinstance(outcome, Completed | Failed):
+        if not isinstance(outcome, Completed | Failed | Canceled):
             return
         if self.recorder.open:
             self.recorder.close_all("the run ended")

@@ -24,6 +24,7 @@ from openworkflow.core.serialization import Codec
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.engine.keys import PATCHED, Keys, tells_call
 from openworkflow.engine.recorded import Recorded, context_of, messages_of, retaken
+from openworkflow.engine.undone import UNDO, Undone
 
 FROM_STEP = "__openworkflow_step__"
 """Marks an error raised by a step whose retries are spent: the run's own policy skips those."""
@@ -62,6 +63,7 @@ class History:
         "messages",
         "overtook",
         "recorded",
+        "undo",
         "unreadable",
     )
 
@@ -85,6 +87,8 @@ class History:
         """Whether some of it was asked for by branches, or threads, of the function."""
         self.messages = _NO_MESSAGES
         """The signals that were taken, and whether each was sent to a topic."""
+        self.undo: Undone | None = None
+        """Of a run that has begun steps with an undo."""
         rows = attempts if isinstance(attempts, tuple) else tuple(attempts)
         if not rows:  # what most runs begin with: nothing is ever put into these
             self._strict, self._loose = _NO_ORDER, _NO_KEYS
@@ -120,6 +124,11 @@ class History:
     def is_recorded(self, key: str) -> bool:
         """Whether a row of this key was recorded."""
         return key in self.recorded
+
+    @property
+    def is_undoing(self) -> bool:
+        """Whether the run is over, but for what is to be undone before its end."""
+        return self.undo is not None and self.undo.decision is not None
 
     @property
     def pending(self) -> bool:
@@ -183,7 +192,8 @@ class History:
     def leftovers(self) -> list[UUID]:
         """Rows still `running` whose end nobody has recorded."""
         rows: list[UUID] = []
-        for recorded in self.recorded.values():
+        undone = {} if self.undo is None else self.undo.performed
+        for recorded in (*self.recorded.values(), *undone.values()):
             rows += recorded.unfinished
             row = recorded.sleeping
             if row is not None and row.status == StepStatus.RUNNING:
@@ -209,6 +219,9 @@ class History:
             if row.kind not in _KINDS or row.status not in _STATUSES:
                 self.unreadable = _unknown(row)
                 return {}
+            if row.kind == StepKind.UNDO:
+                self._undone().add(row)
+                continue
             recorded = self.recorded.setdefault(row.step_name, Recorded(row.kind))
             if context := context_of(row):
                 recorded.fingerprint = context.get("call", recorded.fingerprint)
@@ -219,7 +232,9 @@ class History:
                     told[row.step_name] = context
             if row.claim_no > since.get(row.step_name, -1):
                 recorded.add(row)
-        numbers = {row.completion_no for row in rows}
+                if UNDO in context:
+                    self._undone().mark(row, context)
+        numbers = {row.completion_no for row in rows if row.kind != StepKind.UNDO}
         while self.completions + 1 in numbers:
             self.completions += 1
         self._order(reopened)
@@ -228,6 +243,10 @@ class History:
             for each in self.recorded.values()
         )
         return told
+
+    def _undone(self) -> Undone:
+        self.undo = self.undo or Undone()
+        return self.undo
 
     def _order(self, reopened: Sequence[RecordedStep]) -> None:
         """Sort the settled steps into events that come in order, and those that come when asked.

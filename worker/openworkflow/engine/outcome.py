@@ -1,9 +1,10 @@
 """How one execution of a claimed run ended, as data; `run_end` is the one fenced write for it."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import assert_never
+from typing import Any, assert_never
 
 from openworkflow.backend.records import Completion, Continuation, RunEnd
 from openworkflow.core.errors import OpenWorkflowError
@@ -28,6 +29,20 @@ class Failed:
     failure: Failure
     steps: tuple[str, ...] = ()
     """The keys of the steps whose failure this is: a retry by hand begins with those."""
+    undo: Mapping[str, Any] | None = None
+    """What was undone, and what was not and why; None where nothing had to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undoing:
+    """The run is over, but for what is undone before its end: by whoever claims it next."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Canceled:
+    """The run was canceled, and what it had done is undone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +62,8 @@ class Parked:
 
     resume_at: datetime | None
     wake_no: int = 0
+    overdue: bool = False
+    """Its deadline does not wake it: what it waits for comes after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +85,9 @@ class Lost:
     """The claim belongs to somebody else, or the run was canceled: nothing may be written."""
 
 
-Outcome = Completed | Failed | Rescheduled | Parked | Released | Continued | Lost
+Outcome = (
+    Completed | Failed | Undoing | Canceled | Rescheduled | Parked | Released | Continued | Lost
+)
 
 
 def after_error(error: BaseException, policy: RetryPolicy, attempt: int) -> Failed | Rescheduled:
@@ -131,8 +150,12 @@ def run_end(
     match outcome:
         case Completed(output):
             return Completion(run.id, run.claim_no, output)
-        case Failed(failure, steps):
-            return _end(run, RunStatus.FAILED, error=_with_steps(failure, steps))
+        case Failed(failure, steps, undo):
+            return _end(run, RunStatus.FAILED, error=_with_steps(failure, steps, undo))
+        case Undoing():
+            return _end(run, RunStatus.PENDING, progress=True)
+        case Canceled():
+            return _end(run, RunStatus.CANCELED)
         case Rescheduled(failure, delay):
             return _end(
                 run,
@@ -142,14 +165,14 @@ def run_end(
                 attempts=run.attempts + 1,
                 progress=True,
             )
-        case Parked(resume_at, wake_no):
+        case Parked(resume_at, wake_no, overdue):
             return _end(
                 run,
                 RunStatus.PENDING,
                 available_at=resume_at,
                 progress=True,
                 wake_no=wake_no,
-                forever=resume_at is None,
+                forever=resume_at is None or overdue,
             )
         case Released(delay):
             return _end(run, RunStatus.PENDING, delay=delay, progress=progress)
@@ -189,6 +212,24 @@ def _end(
     )
 
 
-def _with_steps(failure: Failure, steps: tuple[str, ...]) -> str:
+def _with_steps(
+    failure: Failure, steps: tuple[str, ...], undo: Mapping[str, Any] | None = None
+) -> str:
     text = failure.to_json()
-    return f'{text[:-1]},"steps":{json.dumps(steps)}}}' if steps else text
+    if steps:
+        text = f'{text[:-1]},"steps":{json.dumps(steps)}}}'
+    return f'{text[:-1]},"undo":{json.dumps(undo)}}}' if undo else text
+
+
+def decision(failed: Failed) -> str:
+    """The JSON text that says how a run ends after its steps are undone; see `decided`."""
+    return f'{{"end":"failed","error":{_with_steps(failed.failure, failed.steps)}}}'
+
+
+def decided(decision: Mapping[str, Any]) -> Failed | Canceled:
+    """How the run ends, if all can be undone."""
+    if decision["end"] == "canceled":
+        return Canceled()
+    error = decision.get("error")
+    steps = error.get("steps") if isinstance(error, dict) else None
+    return Failed(Failure.from_object(error), tuple(map(str, steps or ())))

@@ -25,6 +25,7 @@ from openworkflow.engine.operations.operation import Operation
 from openworkflow.engine.operations.sleep import TimerOperation
 from openworkflow.engine.outcome import Lost, Outcome
 from openworkflow.engine.step import Step
+from openworkflow.engine.undoing import lingers
 
 if TYPE_CHECKING:
     from openworkflow.engine.execution import Execution
@@ -125,6 +126,8 @@ class AsyncProgram:
                 execution.agenda.performed(asked, failure)
             while execution.stopped is None and not main.done():
                 await self._round(main)
+            while execution.owed and execution.stopped is None and lingers(execution, main):
+                await self._until_moved()
         except CancelledError:
             execution.interrupt(Lost())  # the worker is torn down
             self.loop.unwind(main)
@@ -276,8 +279,7 @@ class AsyncProgram:
         step = Step(execution, self)
         arguments = ending.decoded_input(execution)
         current_run.set(step)
-        coroutine: Coroutine[Any, Any, Any] = execution.workflow.invoke(arguments, step)
-        return coroutine
+        return execution.workflow.invoke(arguments, step)  # type: ignore[no-any-return]
 
     def _turn(self, main: MainTask) -> bool:
         """Hand out events until none is left and the function is quiet; False if it is not yet."""
@@ -343,8 +345,6 @@ class AsyncProgram:
     def _outcome(self, value: Any, error: BaseException | None) -> Outcome:
         if error is not None:
             return ending.raised(self._execution, error, self._last_failed)
-        if not self.loop.tasks:
-            return ending.returned(self._execution, value)
         left = [task for task in self.loop.tasks if not task.done()]
         alone = [task.branch.path for task in left if not task.waited_for]
         return ending.returned(self._execution, value, alone)

@@ -16,6 +16,7 @@ from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.engine.durability import Durability
 from openworkflow.engine.journal import Journal, Written
 from openworkflow.engine.step_call import StepCall, marked, row_of
+from openworkflow.engine.undone import UNDO
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class Recorder(Durability):
     end updates. The ends that reach the workflow are numbered from `completions` on.
     """
 
-    __slots__ = ("_calls", "attempts", "completions")
+    __slots__ = ("_calls", "attempts", "completions", "owes")
 
     def __init__(
         self,
@@ -44,6 +45,8 @@ class Recorder(Durability):
         self.completions = completions
         self.attempts = attempts
         """Step attempts of the run so far, those of earlier claims included."""
+        self.owes = False
+        """Whether steps have begun that are to be undone if the run fails."""
 
     # -- calls of functions ----------------------------------------------------------------------
 
@@ -61,7 +64,17 @@ class Recorder(Durability):
         now = perf_counter()
         for call in self._calls:
             if call.announced is None and now - call.started > older_than:
-                self._announce(call, self._write(call, StepStatus.RUNNING))
+                self.announce_call(call)
+
+    def announce_call(self, call: StepCall) -> Written:
+        """Send a `running` row for a step function."""
+        return self._announce(call, self._write(call, StepStatus.RUNNING))
+
+    def decide(self, decision: str) -> None:
+        """Record that the run's steps are to be undone, and how it ends then (JSON text)."""
+        call = StepCall(UNDO, 1)
+        call.kind = StepKind.UNDO
+        self._send(self._write(call, StepStatus.SUCCEEDED, output=decision), call.key)
 
     def succeeded(self, call: StepCall, output: str | None) -> None:
         """Record a success; `durable` then waits for it."""

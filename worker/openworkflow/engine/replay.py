@@ -11,9 +11,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from openworkflow.backend.records import ClaimedRun, RecordedStep, Write
-from openworkflow.core.errors import Stalled
+from openworkflow.core.errors import NonDeterminism, Stalled
 from openworkflow.core.failure import Failure
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT
+from openworkflow.core.step_attempt import StepKind
 from openworkflow.core.workflow import Workflow
 from openworkflow.core.workflow_run import RunStatus
 from openworkflow.engine.execution import Execution
@@ -21,7 +22,7 @@ from openworkflow.engine.guard import LeaseGuard
 from openworkflow.engine.history import History
 from openworkflow.engine.journal import DatabaseClock, Written
 from openworkflow.engine.keys import PATCHED
-from openworkflow.engine.outcome import Failed, Outcome, Rescheduled
+from openworkflow.engine.outcome import Failed, Outcome, Rescheduled, Undoing
 from openworkflow.engine.services import Limits, Services
 from openworkflow.engine.threads import Threads
 from openworkflow.telemetry.metrics import Metrics
@@ -114,7 +115,9 @@ class Replayer:
             Limits(0),
             rest_seconds=0.0,
         )
-        history = History(recorded.steps)
+        # What was undone is the end of the run, not of its function.
+        steps = [row for row in recorded.steps if row.kind != StepKind.UNDO]
+        history = History(steps)
         execution = Execution(recorded.run, workflow, history, services)
         execution.draining = True  # it hands back before a new step, and there is none running
         try:
@@ -128,13 +131,16 @@ class Replayer:
             )
         else:
             found = _judged(outcome, recorded)
+            if found is not None and len(steps) < len(recorded.steps):
+                # It may have been canceled, or have failed by something that is not repeated.
+                found = found if found.cause.endswith(f":{NonDeterminism.__name__}") else None
         asked = execution.patches.asked if execution.patches is not None else ()
         return Replayed(found, frozenset(asked))
 
 
 def _judged(outcome: Outcome, recorded: RecordedRun) -> Break | None:
     """Why the code cannot go on; None if it ends with its history, or as the run did before."""
-    if not isinstance(outcome, Failed | Rescheduled):
+    if not isinstance(outcome, Failed | Rescheduled | Undoing):
         return None
     failure: Failure = outcome.failure
     if recorded.status is RunStatus.FAILED and failure.type == recorded.error_type:

@@ -11,6 +11,7 @@ from uuid import UUID
 from openworkflow.core.duration import Duration
 from openworkflow.core.errors import Suspended
 from openworkflow.core.retry import RetryPolicy
+from openworkflow.core.undo import Undo
 from openworkflow.core.workflow import DurableFunction
 from openworkflow.engine.current import run_key
 from openworkflow.engine.family import Family, SyncFamily
@@ -18,6 +19,7 @@ from openworkflow.engine.operations.call import CallOperation
 from openworkflow.engine.operations.operation import Operation
 from openworkflow.engine.operations.signal import MISSING, SignalOperation, send_operation
 from openworkflow.engine.operations.sleep import sleep_for, sleep_until
+from openworkflow.engine.operations.undo import UndoableCall, durable_call
 
 if TYPE_CHECKING:
     from openworkflow.engine.execution import Execution
@@ -86,6 +88,7 @@ class Step(_RunIdentity, Family):
         *args: Any,
         retry: RetryPolicy | None = None,
         timeout: Duration | None = None,
+        undo: Callable[[T], Any] | Undo[T] | None = None,
         **kwargs: Any,
     ) -> T: ...
 
@@ -98,6 +101,7 @@ class Step(_RunIdentity, Family):
         *args: Any,
         retry: RetryPolicy | None = None,
         timeout: Duration | None = None,
+        undo: Callable[[T], Any] | Undo[T] | None = None,
         **kwargs: Any,
     ) -> T: ...
 
@@ -109,6 +113,7 @@ class Step(_RunIdentity, Family):
         *args: Any,
         retry: RetryPolicy | None = None,
         timeout: Duration | None = None,
+        undo: Any = None,
         **kwargs: Any,
     ) -> Coroutine[Any, Any, Any]:
         """Call `fn(*args, **kwargs)` once and for all, and return its recorded result.
@@ -116,10 +121,14 @@ class Step(_RunIdentity, Family):
         A sync `fn` runs in a thread. A failed attempt is repeated as `retry` says (by default 10
         attempts, from 1 s apart to 100 s); an attempt longer than `timeout` (seconds, timedelta or
         text such as "30s") fails. When no attempt is left the last error is raised, in its own
-        type where that type is known, else as StepFailed.
+        type where that type is known, else as StepFailed. If the run fails or is canceled after
+        the step, `undo` is called with its result: see docs/sagas.md.
         """
         execution, program = self._execution, self._program
-        operation = CallOperation(execution, name, fn, args, kwargs, retry, timeout)
+        if undo is None:
+            operation = CallOperation(execution, name, fn, args, kwargs, retry, timeout)
+        else:
+            operation = UndoableCall(execution, name, fn, args, kwargs, retry, timeout, undo)
         execution.agenda.unawaited[operation] = coroutine = program.ask(operation)
         return coroutine
 
@@ -199,9 +208,7 @@ class Step(_RunIdentity, Family):
 
     def call(self, fn: DurableFunction[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         """Run a function decorated with `@step`; what its plain call inside a workflow does."""
-        return self._called(
-            CallOperation(self._execution, fn.name, fn.fn, args, kwargs, fn.retry, fn.timeout)
-        )
+        return self._called(durable_call(self._execution, fn, args, kwargs))
 
     def _called(self, operation: Operation) -> Coroutine[Any, Any, Any]:
         """The coroutine of an operation; it is asked for once that is awaited."""
@@ -225,12 +232,15 @@ class SyncStep(_RunIdentity, SyncFamily):
         *args: Any,
         retry: RetryPolicy | None = None,
         timeout: Duration | None = None,
+        undo: Callable[[T], Any] | Undo[T] | None = None,
         **kwargs: Any,
     ) -> T:
         """See Step.run."""
-        result: T = self._program.ask(
-            CallOperation(self._execution, name, fn, args, kwargs, retry, timeout)
-        )
+        if undo is None:
+            operation = CallOperation(self._execution, name, fn, args, kwargs, retry, timeout)
+        else:
+            operation = UndoableCall(self._execution, name, fn, args, kwargs, retry, timeout, undo)
+        result: T = self._program.ask(operation)
         return result
 
     def sleep(self, name: str, duration: Duration) -> None:
@@ -288,6 +298,4 @@ class SyncStep(_RunIdentity, SyncFamily):
 
     def call(self, fn: DurableFunction[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         """See Step.call."""
-        return self._program.ask(
-            CallOperation(self._execution, fn.name, fn.fn, args, kwargs, fn.retry, fn.timeout)
-        )
+        return self._program.ask(durable_call(self._execution, fn, args, kwargs))

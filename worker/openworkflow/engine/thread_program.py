@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 
 GIVE_WAY_SECONDS = 0.01
+OTHERS_SECONDS = 5.0
+"""How long the replay of a run that is to be undone waits for other threads to ask."""
 
 
 class ThreadProgram:
@@ -131,8 +133,15 @@ class ThreadProgram:
             # Another thread may yet ask for what is recorded; the end of the function will tell.
             alone = branch is self._trunk and not history.has_branches
             execution.agenda.start_asked(here=False, all_asked=alone)
-            if execution.draining and not history.pending:
+            if execution.draining and history.is_undoing and not alone:
+                # Other threads may yet ask for what is to be undone; nothing says that none will.
+                self._loop.call_later(OTHERS_SECONDS, self._over)
+            elif execution.draining and (history.is_undoing or not history.pending):
                 execution.agenda.consider()  # it was not begun, and nothing else will move
+
+    def _over(self) -> None:
+        if self._execution.stopped is None and self._execution.draining:
+            self._execution.agenda.consider()
 
     def _check_thread(self, name: str, thread: int) -> None:
         if self._threads.setdefault(name, thread) != thread:

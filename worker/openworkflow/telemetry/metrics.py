@@ -28,7 +28,17 @@ LONG = (0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14_400, 86_400, 60
 """Seconds of executions: 5 milliseconds to a week."""
 # fmt: on
 SIZES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500)
-RUN_OUTCOMES = ("succeeded", "failed", "retried", "parked", "released", "continued", "lost")
+RUN_OUTCOMES = (
+    "succeeded",
+    "failed",
+    "undoing",
+    "canceled",
+    "retried",
+    "parked",
+    "released",
+    "continued",
+    "lost",
+)
 STEP_OUTCOMES = ("succeeded", "failed")
 ERROR_KINDS = (
     "connection",
@@ -60,7 +70,7 @@ CATALOGUE = (
     Described(
         "openworkflow_workflow_run_finished_total",
         "counter",
-        "Executions of runs ended, by outcome; only succeeded and failed end the run itself.",
+        "Executions of runs ended, by outcome; only succeeded, failed and canceled end the run.",
         ("workflow", "outcome"),
     ),
     Described(
@@ -121,6 +131,12 @@ CATALOGUE = (
         "openworkflow_workflow_run_crashed_total",
         "counter",
         "Claims of runs that lost a worker and have recorded no step since.",
+        ("workflow",),
+    ),
+    Described(
+        "openworkflow_undo_failed_total",
+        "counter",
+        "Runs that ended with steps that could not be undone; their errors name them.",
         ("workflow",),
     ),
     Described(
@@ -199,6 +215,7 @@ class Metrics(Collector):
             self._claimed[workflow,] += 0
             self._counters["openworkflow_claim_lost_total"][workflow,] += 0
             self._counters["openworkflow_workflow_run_crashed_total"][workflow,] += 0
+            self._counters["openworkflow_undo_failed_total"][workflow,] += 0
             for outcome in RUN_OUTCOMES:
                 self._finished[workflow, outcome] += 0
             for outcome in STEP_OUTCOMES:
@@ -229,6 +246,10 @@ class Metrics(Collector):
     def crashed(self, workflow: str) -> None:
         """A run was claimed whose last worker was lost."""
         self._counters["openworkflow_workflow_run_crashed_total"][workflow,] += 1
+
+    def undo_failed(self, workflow: str) -> None:
+        """A run ended with steps that could not be undone."""
+        self._counters["openworkflow_undo_failed_total"][workflow,] += 1
 
     def slots(self, used: int, total: int, resting: int) -> None:
         """How full the worker is, and how many runs rest beside its slots."""

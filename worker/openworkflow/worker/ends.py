@@ -14,6 +14,7 @@ from openworkflow.core.errors import BackendError, Fault, PoisonPill, Serializat
 from openworkflow.core.failure import Failure
 from openworkflow.engine.journal import Journal, Written
 from openworkflow.engine.outcome import (
+    Canceled,
     Completed,
     Continued,
     Failed,
@@ -22,9 +23,11 @@ from openworkflow.engine.outcome import (
     Parked,
     Released,
     Rescheduled,
+    Undoing,
     run_end,
 )
 from openworkflow.engine.recorder import Recorder
+from openworkflow.engine.undoing import begin
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +44,8 @@ PLAIN = Failure(
 OUTCOMES = {
     Completed: "succeeded",
     Failed: "failed",
+    Undoing: "undoing",
+    Canceled: "canceled",
     Rescheduled: "retried",
     Parked: "parked",
     Released: "released",
@@ -92,7 +97,8 @@ class Ends:
         if isinstance(refused, BackendError) and refused.fault is not Fault.VALUE:
             logger.error("the end of a run is refused, so it is handed back: %s", refused)
             return await self.hand_back(run, AGAIN_SECONDS)
-        for fallback in (Failed(Failure.from_exception(refused)), Failed(PLAIN)):
+        for failed in (Failed(Failure.from_exception(refused)), Failed(PLAIN)):
+            fallback = begin(recorder, failed)
             logger.warning("the database refused the end of a run: %s", refused)
             recorder.close_all("the run ended")
             try:

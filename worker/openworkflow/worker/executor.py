@@ -26,10 +26,11 @@ from openworkflow.engine.services import Services
 from openworkflow.worker.claimer import Arrival, Claim, Claimer
 from openworkflow.worker.ends import AGAIN_SECONDS, Ends, Unrecorded, poisoned
 from openworkflow.worker.histories import Histories
-from openworkflow.worker.occurrences import Occurrences, may_be_one
+from openworkflow.worker.occurrences import Occurrences
 from openworkflow.worker.poller import Poller
 from openworkflow.worker.reports import Reports
 from openworkflow.worker.turns import Turns
+from openworkflow_contract.recurrence import may_be_occurrence
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +160,7 @@ class Executor:
             if (older := self._claims.get(run.id)) is not None:
                 self.lose([older])
             self._claims[run.id] = arrival.claim
-            waiting = scheduled if self._occurrences and may_be_one(run.id) else known
+            waiting = scheduled if self._occurrences and may_be_occurrence(run.id) else known
             if waiting is scheduled or run.has_history:
                 self._loading[arrival.claim] = arrival
                 waiting.append(arrival)

@@ -14,7 +14,7 @@ from openworkflow.backend.records import Begun, ClaimedOccurrence
 from openworkflow.core.errors import BackendError, Fault, OpenWorkflowError
 from openworkflow.core.recorded import ClaimedRun, Occurrence
 from openworkflow.core.registry import Registry
-from openworkflow.engine.outcome import Completed, Failed, Outcome
+from openworkflow.engine.outcome import Canceled, Completed, Failed, Outcome
 from openworkflow.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -24,16 +24,10 @@ logger = logging.getLogger(__name__)
 
 FIRST_RETRY_SECONDS = 0.2
 LONGEST_RETRY_SECONDS = 10.0
-VERSION = 5
 _LATER = (Fault.SERVER, Fault.MOMENT)
 
 Decided = dict[UUID, ClaimedRun | Exception]
 """By run: the run as it is to be executed, or why it cannot be; one that is missing is gone."""
-
-
-def may_be_one(run_id: UUID) -> bool:
-    """Whether the run of this id may be an occurrence."""
-    return run_id.bytes[6] >> 4 == VERSION
 
 
 class Occurrences:
@@ -75,7 +69,7 @@ class Occurrences:
 
     async def after(self, occurrence: Occurrence, outcome: Outcome) -> None:
         """An execution of an occurrence is over: if so is its run, let begin what waits for it."""
-        if not occurrence.serial or not isinstance(outcome, Completed | Failed):
+        if not occurrence.serial or not isinstance(outcome, Completed | Failed | Canceled):
             return
         self._ended.add(occurrence.schedule_name)
         if self._releasing:

@@ -4,6 +4,7 @@ import logging
 
 from openworkflow.backend.records import ClaimedRun
 from openworkflow.engine.outcome import (
+    Canceled,
     Completed,
     Continued,
     Failed,
@@ -11,6 +12,7 @@ from openworkflow.engine.outcome import (
     Outcome,
     Parked,
     Rescheduled,
+    Undoing,
 )
 from openworkflow.telemetry.logs import log_context
 from openworkflow.telemetry.metrics import Metrics
@@ -50,8 +52,15 @@ class Reports:
             case Rescheduled(failure, delay):
                 self._poller.resume_in(delay)
                 logger.info("run failed, next attempt in %.1f s: %s", delay, failure.summary)
-            case Failed(failure):
+            case Failed(failure, undo=undo):
+                if undo is not None and undo["not_undone"]:
+                    self._metrics.undo_failed(run.workflow_name)
                 logger.warning("run failed: %s", failure.summary)
+            case Undoing(failure):
+                self._poller.wake()
+                logger.warning("run failed, its steps are undone first: %s", failure.summary)
+            case Canceled():
+                logger.info("run canceled, its steps are undone")
             case Lost():
                 self._metrics.claim_lost(run.workflow_name)
                 logger.info("run canceled, or claimed by another worker: nothing more is recorded")

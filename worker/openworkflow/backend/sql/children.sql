@@ -43,37 +43,11 @@ select id
  limit $2;
 
 
--- name: lock_orphans
--- The first statement of their cancellation, as of any.
-select from {schema}.workflow_runs
- where id = any ($2::uuid[]) and namespace_id || '' = $1
- order by id
-   for update;
-
-
--- name: cancel_orphans
--- Whoever runs one hears at once, and so does whoever waits for it.
-with canceled as (
-    update {schema}.workflow_runs
-       set status = 'canceled', worker_id = null, completed_at = now()
-     where id = any ($2::uuid[]) and namespace_id || '' = $1 and status in ('pending', 'running')
-    returning id
-), interrupted as (
-    {end_canceled_attempts}
-)
-select id, pg_notify($3, 'canceled ' || id::text) as workers, pg_notify($4, id::text) as waiting
-  from canceled;
-
-
 -- name: forget_orphans
--- Of these those whose run had ended before, or is gone, as this table was not told.
-update {schema}.workflow_children child
+-- These were canceled.
+update {schema}.workflow_children
    set orphaned = false
- where id = any ($2::uuid[]) and namespace_id = $1
-   and orphaned and status is null
-   and not exists (select from {schema}.workflow_runs run
-                    where run.id = child.id and run.completed_at is null)
-returning id;
+ where id = any ($2::uuid[]) and namespace_id = $1 and orphaned;
 
 
 -- name: read_map

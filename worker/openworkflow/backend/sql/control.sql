@@ -23,7 +23,7 @@ with it as (
            coalesce(case when kind = 'child' then context ->> 'child' end, latest.id::text) as what,
            count(*) over () as in_all
       from latest, it
-     where latest.status = 'running' and (it.status = 'running' or kind <> 'run')
+     where latest.status = 'running' and (it.status = 'running' or kind not in ('run', 'undo'))
         or latest.status = 'failed' and resume_at is not null
            and not {mark final} and not {mark canceled}
      order by resume_at nulls last, created_at, latest.id
@@ -49,6 +49,12 @@ with it as (
                and other.available_at < it.available_at
              where it.status = 'pending' and it.available_at <= now()
              limit $4) counted
+), decided as (
+    select max(output::text) as decision
+      from it
+      join {schema}.step_attempts attempt
+        on attempt.workflow_run_id = it.id and attempt.claim_no >= it.history_from
+     where kind = 'undo' and step_name = 'undo'
 ), takers as (
     select array(select build_id
                    from {schema}.workflow_builds, it
@@ -65,8 +71,9 @@ with it as (
     select array_agg(workflow_name) as served_names, array_agg(version) as served_versions
       from ({served_now}) served
 )
-select {run_columns}, now() as now, waits.*, ahead.ahead, takers.takers, held.*, said.*
-  from {schema}.workflow_runs run, waits, ahead, takers, held, said
+select {run_columns}, now() as now, waits.*, ahead.ahead, takers.takers, held.*, said.*,
+       decided.decision
+  from {schema}.workflow_runs run, waits, ahead, takers, held, said, decided
  where run.id = (select it.id from it);
 
 
@@ -115,18 +122,34 @@ select workflow_name, version, runs,
 -- $4 is the claim that ended, so that to repeat this is to do it once.
 -- With $5 only those rows count from now on: the others get a claim below zero, where no replay
 -- looks, and stay for people to see.
+-- Steps that were undone are reopened too, and what undid them counts no more: if the run fails
+-- again, they are undone again. That it happened stays, since the key of their effects is another
+-- then.
 with stopped as (
     select id, claim_no, error -> 'steps' as steps
       from {schema}.workflow_runs
      where id = $2 and namespace_id = $1 and status in ('failed', 'canceled') and claim_no = $4
        for update
+), undone as (
+    {undone_steps}
+), over as (
+    update {schema}.step_attempts attempt
+       set step_name = 'undone@' || stopped.claim_no,
+           context = jsonb_build_object(
+               'over', (select coalesce(jsonb_agg(step_name), '[]') from undone))
+      from stopped
+     where attempt.workflow_run_id = stopped.id and attempt.kind = 'undo'
+       and attempt.step_name = 'undo' and attempt.claim_no >= 0
 ), discarded as (
     update {schema}.step_attempts attempt
        set claim_no = -1 - attempt.claim_no,
            context = coalesce(attempt.context, '{}') || '{"discarded": true}'
       from stopped
-     where $5::uuid[] is not null and attempt.workflow_run_id = stopped.id
-       and attempt.claim_no >= 0 and attempt.id <> all ($5)
+     where attempt.workflow_run_id = stopped.id and attempt.claim_no >= 0
+       and case when attempt.kind = 'undo' then attempt.context ? 'undoes'
+                else attempt.id <> all ($5)
+                     or attempt.completion_no is null
+                        and attempt.step_name in (select step_name from undone) end
 ), retried as (
     update {schema}.workflow_runs run
        set status = 'pending', worker_id = null,
@@ -141,8 +164,12 @@ with stopped as (
        set context = (attempt.context - 'final')
                      || jsonb_build_object('reopened', true, 'reopened_at', stopped.claim_no)
       from stopped
-     where $5 is null and attempt.workflow_run_id = stopped.id
+     where attempt.workflow_run_id = stopped.id and attempt.claim_no >= 0
+       and attempt.completion_no is not null and (attempt.id <> all ($5::uuid[])) is not true
+       and attempt.kind <> 'undo' and attempt.step_name in (select step_name from undone)
+        or $5 is null and attempt.workflow_run_id = stopped.id
        and attempt.status = 'failed' and attempt.context @> '{"final": true}'
+       and attempt.kind <> 'undo'
        and case when jsonb_typeof(stopped.steps) = 'array'
                 then stopped.steps ? attempt.step_name
                 else not exists (select from {schema}.step_attempts later
@@ -153,20 +180,32 @@ with stopped as (
 select {run_columns}, pg_notify($3, '') as workers from retried;
 
 
+-- name: undone_steps
+-- The keys of the steps of the run $2 that were undone.
+select distinct context ->> 'undoes' as step_name
+      from {schema}.step_attempts
+     where workflow_run_id = $2 and kind = 'undo' and status = 'succeeded' and claim_no >= 0
+       and context ? 'undoes'
+
+
 -- name: fork_workflow_run
 -- A new run $3 of the kind of $2, with these rows of its history: $9 become $10, and where $11 says
 -- so, with the result of $12 in place of theirs. Claims and the numbers of events stay as they are,
 -- so that they mean the same. $4 is the history that was looked at: a run that has continued as new
 -- since has another. With $5 the version is $6, with $13 the input $7; $8 is the build to bind it to.
+-- What the other run has done is not for this one to undo; and what was undone is done anew.
 -- A statement that is sent again finds the run, and does nothing.
-with forked as (
+with undone as (
+    {undone_steps}
+), forked as (
     insert into {schema}.workflow_runs
         (id, namespace_id, workflow_name, version, status, config, context, input, tags,
-         available_at, deadline_at, claim_no, history_from, build_id, pinned, forked_from)
+         available_at, deadline_at, claim_no, history_from, build_id, pinned, forked_from,
+         schedule_name, scheduled_for)
     select $3, namespace_id, workflow_name, case when $5::bool then $6 else version end,
            'pending', config, context, case when $13::bool then $7::text::jsonb else input end, tags,
            now(), now() + (deadline_at - created_at), claim_no, history_from,
-           $8, $8::text is not null, id
+           $8, $8::text is not null, id, schedule_name, scheduled_for
       from {schema}.workflow_runs
      where id = $2 and namespace_id = $1 and history_from = $4::int
     on conflict (id) do nothing
@@ -177,8 +216,12 @@ with forked as (
          context, output, error, created_at, completed_at, resume_at, completion_no)
     select copy.id, forked.id, attempt.claim_no, step_name, kind,
            case when is_given then 'succeeded' else attempt.status end, attempt, attempt.config,
-           case when is_given then coalesce(attempt.context, '{}') - 'final' || '{"overridden": true}'
-                else attempt.context end,
+           case when is_given
+                then coalesce(attempt.context, '{}') - 'final' - 'undo' || '{"overridden": true}'
+                when attempt.step_name in (select step_name from undone)
+                then attempt.context - 'final' - 'undo'
+                     || jsonb_build_object('reopened', true, 'reopened_at', forked.claim_no)
+                else attempt.context - 'undo' end,
            case when is_given then copy.output::jsonb else attempt.output end,
            case when not is_given then attempt.error end,
            attempt.created_at, attempt.completed_at, resume_at, completion_no

@@ -179,11 +179,12 @@ select *
 
 -- name: ends_due
 case when run.wake_no > ending.wake_no then now()
-                else least(case when ending.forever then 'infinity'
+                else least(case when ending.forever then coalesce(ending.available_at, 'infinity')
                                 else coalesce(ending.available_at,
                                               now() + make_interval(secs => ending.delay),
                                               now()) end,
-                           run.deadline_at) end
+                           case when not ending.forever or ending.available_at is null
+                                then run.deadline_at end) end
 
 
 -- name: flush_continuations

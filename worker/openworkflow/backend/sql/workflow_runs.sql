@@ -141,18 +141,58 @@ select from {schema}.workflow_runs where id = $2 and namespace_id = $1 for updat
 
 -- name: cancel_workflow_run
 -- Whoever runs it hears at once, and so does whoever waits for it.
-with canceled as (
+-- One that has begun steps with an undo is not over yet, unless $5 says so: that it is to be undone
+-- is recorded, as the engine does, the claim on it ends, and it is due for whoever takes it next. A
+-- second cancellation finds the record.
+with it as (
+    select id, claim_no, history_from
+      from {schema}.workflow_runs
+     where id = $2 and namespace_id = $1 and status in ('pending', 'running')
+), owing as (
+    select it.*,
+           exists (select from {schema}.step_attempts attempt
+                    where attempt.workflow_run_id = it.id and attempt.kind = 'undo'
+                      and attempt.step_name = 'undo'
+                      and attempt.claim_no >= it.history_from) as is_decided
+      from it
+     where not $5::bool
+       and exists (select from {schema}.step_attempts attempt
+                    where attempt.workflow_run_id = it.id and attempt.kind <> 'undo'
+                      and attempt.claim_no >= it.history_from and attempt.context ? 'undo')
+), decided as (
+    insert into {schema}.step_attempts
+        (id, workflow_run_id, claim_no, step_name, kind, status, attempt, output, created_at,
+         completed_at)
+    select $6, id, claim_no, 'undo', 'undo', 'succeeded', 1, '{"end": "canceled"}', now(), now()
+      from owing
+     where not is_decided
+), undoing as (
+    update {schema}.workflow_runs
+       set status = 'pending', worker_id = null,
+           available_at = case when paused then 'infinity' else now() end,
+           due_at = case when paused then now() end
+     where id = (select id from owing where not is_decided)
+    returning *, pg_notify($3, '')::text as waiting
+), canceled as (
     update {schema}.workflow_runs
        set status = 'canceled', worker_id = null, completed_at = now()
-     where id = $2 and namespace_id = $1 and status in ('pending', 'running')
-    returning *
+     where id = (select id from it) and not exists (select from owing)
+    returning *, pg_notify($4, id::text)::text as waiting
 ), interrupted as (
     {end_canceled_attempts}
+), answer as (
+    select * from canceled
+    union all
+    select * from undoing
+    union all
+    select *, null
+      from {schema}.workflow_runs
+     where id = (select id from owing where is_decided)
 )
 select {run_columns}, is_parent,
-       pg_notify($3, 'canceled ' || id::text) as workers,
-       pg_notify($4, id::text) as waiting
-  from canceled;
+       case when status <> 'running' then pg_notify($3, 'canceled ' || id::text) end as workers,
+       waiting
+  from answer;
 
 
 -- name: get_workflow_run

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from openworkflow.core.callee import Callee, callee, check_call, fingerprint
 from openworkflow.core.duration import Duration, parse_duration
@@ -24,6 +24,8 @@ from openworkflow.engine.step_call import StepCall
 
 logger = logging.getLogger(__name__)
 
+_SUCCEEDED = StepStatus.SUCCEEDED
+
 
 class CallOperation(Operation):
     """A function, its arguments, and how often it may be tried."""
@@ -31,6 +33,10 @@ class CallOperation(Operation):
     __slots__ = ("about", "args", "attempt", "fn", "kwargs", "retry", "seconds", "timeout")
 
     kind = StepKind.RUN
+    announces: ClassVar[bool] = False
+    """Whether it is recorded that an attempt begins, before it does."""
+    undo: Any = None
+    """See UndoableCall."""
     about: Callee
 
     def __init__(
@@ -94,6 +100,8 @@ class CallOperation(Operation):
             if not execution.is_clear:
                 await execution.gate(self)
             step = self.attempt = StepCall(self.key, failures + 1, self.context)
+            if self.announces:
+                await self.announce(step)
             recorder.begin(step)
             try:
                 value = await call(self, services.step_threads)
@@ -112,9 +120,7 @@ class CallOperation(Operation):
                 if step.announced is not None:
                     await execution.announced(step)
                 recorder.succeeded(step, output)
-                services.metrics.step_finished(
-                    execution.workflow.name, StepStatus.SUCCEEDED, step.seconds
-                )
+                services.metrics.step_finished(execution.workflow.name, _SUCCEEDED, step.seconds)
                 return value, None
             failures += 1
             await execution.agenda.wait(self, retry_at)
@@ -123,6 +129,12 @@ class CallOperation(Operation):
         """See Operation.withdraw: its row, if it has one, says that the workflow cancelled it."""
         if self.attempt is not None:
             self.execution.recorder.cancel(self.attempt)
+
+    async def announce(self, step: StepCall) -> None:
+        """Record that an attempt begins, and see that durable."""
+        recorder = self.execution.recorder
+        await recorder.durable(recorder.announce_call(step))
+        self.execution.check_stopped()
 
     async def _failed(
         self, step: StepCall, error: Exception
@@ -156,7 +168,7 @@ class CallOperation(Operation):
 
     def _check_options(self, options: frozenset[str]) -> None:
         """Refuse an option that the function takes too: whose it is would be a guess."""
-        given = {"retry": self.retry, "timeout": self.timeout}
+        given = {"retry": self.retry, "timeout": self.timeout, "undo": self.undo}
         for option in sorted(options):
             if given[option] is not None:
                 raise ConfigurationError(
