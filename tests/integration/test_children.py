@@ -603,3 +603,49 @@ async def test_odd_programs_with_children_come_to_one_result(
 
     await eventually(left, 30)
     assert [] == await sql.fetch(queries.load("public")["check_invariants"])
+
+
+UNDONE: list[str] = []
+
+
+async def reserve(what: str) -> str:
+    return what
+
+
+async def release(what: str) -> None:
+    UNDONE.append(what)
+
+
+@workflow
+async def reserved(step: Step) -> Any:
+    await step.run("reserve", reserve, "of the child", undo=release)
+    return await step.wait_for_signal("go")
+
+
+@workflow
+async def trip(how: str, step: Step) -> Any:
+    await step.run("book", reserve, "of the parent", undo=release)
+    if how == "fails":
+        return await step.run_workflow("child", fails)
+    return await step.run_workflow("child", reserved)
+
+
+@pytest.mark.parametrize("how", ["fails", "is canceled"])
+async def test_what_children_and_parents_did_is_undone(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any], how: str
+) -> None:
+    UNDONE.clear()
+    await start_worker(trip, reserved, fails)
+    run = await ow.run_workflow(trip, how)
+    if how == "is canceled":
+        await child_of(ow, sql, run)
+        await run.cancel()
+
+    async def ended() -> bool:
+        left = "select count(*) from workflow_runs where completed_at is null"
+        return bool(0 == await sql.fetchval(left))
+
+    await eventually(ended, 30)
+    assert {"of the parent"} | ({"of the child"} if how == "is canceled" else set()) == set(UNDONE)
+    assert len(UNDONE) == len(set(UNDONE))
+    assert [] == await sql.fetch(queries.load("public")["check_invariants"])
