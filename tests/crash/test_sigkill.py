@@ -97,6 +97,32 @@ async def test_a_killed_worker_loses_no_signal_and_takes_none_twice(
     assert 3 == len(taken) == len({row["message"] for row in taken})
 
 
+@pytest.mark.parametrize("flow", ["three-children", "mapped-children"])
+@pytest.mark.parametrize(
+    "boundary", ["claimed", "before", "during", "after", "before-commit", "after-commit", "ended"]
+)
+async def test_a_killed_worker_starts_no_child_twice_and_loses_none(
+    ow: OpenWorkflow, database_url: str, ledger: asyncpg.Connection, boundary: str, flow: str
+) -> None:
+    run = await ow.run_workflow(flow)
+    async with victim(database_url, boundary) as process:
+        assert -signal.SIGKILL == await asyncio.wait_for(process.wait(), 60)
+    async with victim(database_url, "never"):
+        result = await run.result(timeout=60)
+
+    names = ["first", "second", "third"] if flow == "three-children" else MAPPED
+    assert [f"{name} done" for name in names] == result
+    children = await ledger.fetch(
+        "SELECT input #>> '{}' AS name, status FROM workflow_runs WHERE parent_run_id = $1", run.id
+    )
+    assert {(name, "succeeded"): 1 for name in names} == Counter(
+        (child["name"], child["status"]) for child in children
+    )
+
+
+MAPPED = ["first", "middle", "second", "last"]
+
+
 @pytest.mark.parametrize(
     ("boundary", "calls_of_the_undo"),
     [

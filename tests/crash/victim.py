@@ -67,6 +67,28 @@ async def three_signals(step: Step) -> list[int]:
 
 
 @workflow
+async def noted(name: str, step: Step) -> str:
+    """A child, whose step dies as that of any run."""
+    return await step.run("note", note, name)
+
+
+@workflow
+async def three_children(step: Step) -> list[str]:
+    """A run that waits for others, of which the second is where it dies."""
+    die_at("claimed")
+    names = ("first", TARGET, "third")
+    return [await step.run_workflow(name, noted, name) for name in names]
+
+
+@workflow
+async def mapped_children(step: Step) -> list[str]:
+    """A run with one row, called as the step at which it dies."""
+    die_at("claimed")
+    names = ["first", "middle", TARGET, "last"]
+    return await step.map(TARGET, noted, names, concurrency=2)
+
+
+@workflow
 async def three_undone(step: Step) -> None:
     """A run that fails, and what it did is undone."""
     die_at("claimed")
@@ -122,7 +144,14 @@ async def main() -> None:
     _arm()
     backend = await BackendPostgres.connect(URL)
     worker = OpenWorkflow(backend).new_worker(
-        workflows=[three_steps, three_signals, three_undone],
+        workflows=[
+            three_steps,
+            three_signals,
+            three_children,
+            mapped_children,
+            noted,
+            three_undone,
+        ],
         concurrency=5,
         lease=timedelta(seconds=1),
     )

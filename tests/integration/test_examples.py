@@ -77,3 +77,10 @@ def test_a_run_tells_what_it_does(database_url: str) -> None:
     assert " 6 answers: why 0 is a good question\n" in out
     assert "13 answers: why 1 is a good question\nstatus: done\n" in out
     assert "found by its tag: True\n" in out
+
+
+def test_an_order_runs_its_children(database_url: str) -> None:
+    out = run_example("children.py", DATABASE_URL=database_url)
+
+    assert "receipt of ann\nlabel of book, label of lamp\n" in out
+    assert "5 children, of which 1 failed\nann was asked\n" in out

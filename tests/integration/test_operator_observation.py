@@ -6,6 +6,7 @@ import asyncio
 import json
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -74,6 +75,27 @@ async def test_due_waking_and_sleeping_runs_are_told_apart(
     assert 60 <= seen.demand.oldest_due_age < 70
     assert seen.next_wake_seconds is not None
     assert 5 < seen.next_wake_seconds <= 10
+
+
+async def test_a_parent_that_waits_is_no_demand_and_its_child_is(
+    database: Database, sql: asyncpg.Connection[Any]
+) -> None:
+    parent, child = f"'{UUID(int=1)}'", f"'{UUID(int=2)}'"
+    await insert(sql, id=parent, available_at="'infinity'", claim_no="1")
+    await insert(sql, id=child, parent_run_id=parent)
+    await sql.execute(
+        "INSERT INTO workflow_children"
+        " (id, namespace_id, parent_run_id, step_id, on_close, wake_at)"
+        f" VALUES ({child}, 'orders', {parent}, {child}, 'cancel', 0)"
+    )
+    before = (await look(database)).demand.due
+
+    ended = "SET status = 'succeeded', completed_at = now()"
+    await sql.execute(f"UPDATE workflow_runs {ended} WHERE id = {child}")
+
+    assert (1, 1) == (before, (await look(database)).demand.due)
+    due = "SELECT id FROM workflow_runs WHERE status = 'pending' AND available_at <= now()"
+    assert UUID(int=1) == await sql.fetchval(due)
 
 
 async def test_running_runs_are_counted_by_pod_those_of_dead_workers_too(

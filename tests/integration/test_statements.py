@@ -17,6 +17,7 @@ from openworkflow.backend.flush import PARTS, Shape
 from openworkflow.backend.records import RecordedStep, StepWrite
 from openworkflow.backend.url import parse as parse_url
 
+MODIFIES = re.compile(r"\b(Update|Insert) on")
 PACKAGE = Path(openworkflow.backend.__file__).parent
 STATEMENTS = queries.load("public")
 PARTIAL = [name for name in STATEMENTS if name.startswith(("flush_", "claim_", "where_"))]
@@ -57,7 +58,7 @@ async def test_a_flush_finds_the_runs_it_writes_by_their_primary_key(database_ur
 
     plan = [row[0] for row in await connection.fetch(f"explain {statement}", *values)]
 
-    scans = [line for line in plan if " on workflow_runs " in line and "Update" not in line]
+    scans = [line for line in plan if " on workflow_runs " in line and not MODIFIES.search(line)]
     assert len(scans) >= 4
     assert [] == [line for line in scans if "using workflow_runs_pkey" not in line]
     await connection.close()

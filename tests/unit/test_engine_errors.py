@@ -32,7 +32,7 @@ from tests.executions import (
 async def test_a_history_that_a_newer_program_wrote_is_left_to_others_for_a_while() -> None:
     run = prepared(one_step)
     await run.execute()
-    odd: list[RecordedStep] = [row._replace(kind="child") for row in run.steps]
+    odd: list[RecordedStep] = [row._replace(kind="fable") for row in run.steps]
 
     outcome = await run.start(run.execution(odd))
 

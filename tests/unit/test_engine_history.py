@@ -288,7 +288,7 @@ def test_a_sleep_goes_on_until_the_time_that_was_recorded() -> None:
 # -- what cannot be ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "status"), [("child", "succeeded"), ("run", "waiting")])
+@pytest.mark.parametrize(("kind", "status"), [("fable", "succeeded"), ("run", "waiting")])
 def test_a_kind_or_status_of_a_newer_version_makes_the_history_unreadable_and_says_which(
     kind: str, status: str
 ) -> None:

@@ -13,10 +13,10 @@ import pytest
 from openworkflow import SignalTimeout, Step
 from openworkflow.backend.records import Delivery, Waiting
 from openworkflow.core.errors import BackendError, ConfigurationError, ConnectionLost, Fault
-from openworkflow.core.recorded import Message
+from openworkflow.core.recorded import Awaited, Message
 from openworkflow.engine import inbox as inboxes
 from openworkflow.engine.execution import Execution
-from openworkflow.engine.inbox import Inbox, Mail
+from openworkflow.engine.inbox import Family, Inbox, Mail
 from openworkflow.engine.outcome import Completed, Parked, Released
 from tests.executions import failed, in_virtual_time, moments, prepared, quick, slow, statuses
 from tests.memory import Run
@@ -65,6 +65,12 @@ class Letters:
         pairs = list(pairs)
         self.subscribed += [pair for pair in pairs if pair[1] not in self.busy]
         return {topic for _, topic in pairs if topic in self.busy}
+
+    async def read_children(self, pairs: Sequence[tuple[UUID, Awaited]]) -> Family:
+        raise AssertionError("no children here")
+
+    async def await_children(self, pairs: Iterable[tuple[UUID, UUID]]) -> set[UUID]:
+        raise AssertionError("no children here")
 
     async def read_wakes(self, run_ids: Sequence[UUID]) -> dict[UUID, int]:
         if self.errors:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from openworkflow.core.explanation import Held, Reason, Served, Situation, Wait, explain
+from openworkflow.core.explanation import Held, Reason, Situation, Wait, explain
 from openworkflow.core.ids import uuid7
+from openworkflow.core.served import Served
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -81,7 +82,13 @@ CASES = [
         "it waits for signal 'approval' since 2026-11-26 11:59:00 UTC.",
     ),
     (PARKED, (wait_of("signal", until=SOON),), Reason.WAITING, ", until 2026-11-26 12:01:00 UTC."),
-    (PARKED, (wait_of("child"),), Reason.WAITING, "it waits for child 0"),
+    (PARKED, (wait_of("child", child=uuid7()),), Reason.WAITING, "it waits for child 0"),
+    (
+        PARKED,
+        (wait_of("map"),),
+        Reason.WAITING,
+        "for the children of map 'approval' since",
+    ),
     (
         PARKED,
         (wait_of("run", until=SOON, error=ERROR, attempt=2),),

@@ -9,8 +9,8 @@ import pytest
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.backend.namespace import Namespace
 from openworkflow.client import ManyRunsOptions, OpenWorkflow, RunOptions
-from openworkflow.client.request import Request
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.engine.request import Request
 
 LIMIT = 1_000
 

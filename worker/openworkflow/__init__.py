@@ -9,6 +9,9 @@ from openworkflow.backend.backend import BackendPostgres
 from openworkflow.client import OpenWorkflow, RunHandle
 from openworkflow.core.cron import Cron
 from openworkflow.core.errors import (
+    ChildFailed,
+    ChildTimeout,
+    MapFailed,
     NonRetryableError,
     OpenWorkflowError,
     ResultTimeout,
@@ -24,6 +27,7 @@ from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.undo import Undo
 from openworkflow.core.workflow import Workflow, step, workflow
 from openworkflow.core.workflow_run import RunStatus
+from openworkflow.engine.child_handle import ChildHandle
 from openworkflow.engine.current import current_step
 from openworkflow.engine.step import Step, SyncStep
 from openworkflow.worker.worker import Worker
@@ -35,7 +39,11 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 
 __all__ = [
     "BackendPostgres",
+    "ChildFailed",
+    "ChildHandle",
+    "ChildTimeout",
     "Cron",
+    "MapFailed",
     "NonRetryableError",
     "OpenWorkflow",
     "OpenWorkflowError",

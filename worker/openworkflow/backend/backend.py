@@ -9,6 +9,7 @@ from uuid import UUID
 
 from openworkflow.backend import flush, migrations, queries
 from openworkflow.backend.builds import Builds
+from openworkflow.backend.children import Families
 from openworkflow.backend.connection import Connection, Link, connect, connected, open_pool, probe
 from openworkflow.backend.connection import close_pool as closed
 from openworkflow.backend.control import Control
@@ -41,7 +42,6 @@ from openworkflow.backend.schedules import Schedules
 from openworkflow.backend.session import HeartbeatSession, WorkerSession
 from openworkflow.backend.url import Dsn, parse
 from openworkflow.core.errors import ConfigurationError, InvalidRunState, RunNotFound
-from openworkflow.core.ids import uuid7
 from openworkflow.core.step_attempt import StepAttempt
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
@@ -90,6 +90,7 @@ class BackendPostgres:
         self.filtering = Filtering(self._requests, self._sql, namespace)
         self.pauses = Pauses(self._requests, self._sql, namespace)
         self.control = Control(self._requests, self._sql, namespace, self._existing)
+        self.families = Families(self._requests, self._sql, namespace, self.control.cancel)
         self._enqueuing = Enqueuing(self._requests, dsn, self._sql, namespace)
         self._closers: list[Callable[[], Awaitable[object]]] = []
 
@@ -197,6 +198,7 @@ class BackendPostgres:
                 self._sql["list_workflow_runs"],
                 *(self.namespace_id, *times, *page, wanted.status, wanted.workflow_name),
                 *(wanted.version, wanted.worker_id, wanted.build_id, wanted.schedule_name),
+                wanted.parent_run_id,
                 seconds=SCAN_SECONDS,
             )
         runs = [as_run(row) for row in rows[:limit]]
@@ -209,20 +211,14 @@ class BackendPostgres:
         return counts | {as_member(RunStatus, row["status"]): row["runs"] for row in rows}
 
     async def cancel_workflow_run(self, run_id: UUID, *, force: bool = False) -> WorkflowRun:
-        """Cancel a run that has not finished; a canceled one is answered as it is.
+        """Cancel a run that has not finished, and its children; one that was canceled is left so.
 
         Steps that can be undone are undone before, unless `force` is True: then it is answered as
         pending. Raises RunNotFound, or InvalidRunState for a run that has succeeded or failed.
         """
-        which, decision = (self.namespace_id, run_id), uuid7()
-
-        async def cancel() -> list[Any]:
-            async with self._requests.borrow() as connection, connection.transaction():
-                await connection.fetch(self._sql["lock_workflow_run"], *which)
-                sql = self._sql["cancel_workflow_run"]
-                return list(await connection.fetch(sql, *which, *self._channels, force, decision))
-
-        if rows := await self._requests.repeat(cancel, safe=True):
+        if rows := await self.control.cancel(run_id, force=force):
+            if rows[0]["is_parent"]:
+                await self.families.after_cancel()
             run = as_run(rows[0])
             return await self.schedules.go_on_without(run) if run.status.finished else run
         run = await self._existing(run_id)

@@ -28,7 +28,9 @@ _BODY = re.compile(r"\$(\w*)\$.*?\$\1\$", re.DOTALL)
 _COMMENT = re.compile(r"--.*")
 _CREATE_TABLE = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?(\w+) \((.*)\)", re.DOTALL)
 _ALTER_TABLE = re.compile(r"ALTER TABLE (\w+)\b")
-_CREATE_TRIGGER = re.compile(r"CREATE (?:CONSTRAINT )?TRIGGER \w+\s+AFTER \w+ ON (\w+)")
+_CREATE_TRIGGER = re.compile(
+    r"CREATE (?:CONSTRAINT )?TRIGGER \w+\s+(?:AFTER|BEFORE) \w+(?: OF \w+)? ON (\w+)"
+)
 _ADD_COLUMN = re.compile(r"ADD COLUMN (\w+) ([^,]+)")
 _CREATE_INDEX = re.compile(
     r"CREATE (?P<unique>UNIQUE )?INDEX (?:CONCURRENTLY )?(?P<name>\w+)\s+"

@@ -12,8 +12,10 @@ from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.requests import Requests
 from openworkflow.backend.rows import as_json, as_run
 from openworkflow.core.errors import InvalidRunState, RunNotFound
-from openworkflow.core.explanation import MOST_AHEAD, MOST_WAITS, Held, Served, Situation, Wait
+from openworkflow.core.explanation import MOST_AHEAD, MOST_WAITS, Held, Situation, Wait
 from openworkflow.core.ids import uuid7
+from openworkflow.core.served import Served
+from openworkflow.core.step_attempt import StepKind
 from openworkflow.core.undo import why_undone
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
@@ -89,6 +91,19 @@ class Control:
             raise InvalidRunState(run_id, run.status, _NO_RETRY)
         return run
 
+    async def cancel(self, run_id: UUID, *, force: bool = False) -> list[Any]:
+        """Cancel this run alone; the row that it is then, none if it had ended."""
+        which, channels = (self._namespace.id, run_id), self._namespace
+        more = channels.work_channel, channels.done_channel, force, uuid7()
+
+        async def cancel() -> list[Any]:
+            async with self._requests.borrow() as connection, connection.transaction():
+                await connection.fetch(self._sql["lock_workflow_run"], *which)
+                sql = self._sql["cancel_workflow_run"]
+                return list(await connection.fetch(sql, *which, *more))
+
+        return await self._requests.repeat(cancel, safe=True)
+
     async def retry(self, run_id: UUID, rows: Collection[UUID] | None = None) -> WorkflowRun:
         """Make a failed or canceled run pending again; what its steps recorded stays.
 
@@ -135,7 +150,7 @@ class Control:
 def _waits(row: asyncpg.Record) -> tuple[Wait, ...]:
     if row["wait_ids"] is None:
         return ()
-    names = ("ids", "kinds", "names", "since", "until", "attempts", "errors")
+    names = ("ids", "kinds", "names", "since", "until", "attempts", "errors", "whats")
     columns: list[list[Any]] = [row[f"wait_{name}"] for name in names]
     return tuple(
         Wait(
@@ -146,9 +161,17 @@ def _waits(row: asyncpg.Record) -> tuple[Wait, ...]:
             until=until,
             attempt=attempt,
             error=None if error is None else as_json(error),
+            child=_child(what) if kind == StepKind.CHILD else None,
         )
-        for step_id, kind, name, since, until, attempt, error in zip(*columns, strict=True)
+        for step_id, kind, name, since, until, attempt, error, what in zip(*columns, strict=True)
     )
+
+
+def _child(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
 
 
 def _pauses(row: asyncpg.Record) -> Iterator[Held]:

@@ -22,6 +22,7 @@ _NEEDED = (
     "workflow_pauses SELECT",
     *(f"workflow_progress {word}" for word in ("SELECT", "INSERT", "UPDATE")),
     *(f"workflow_events {word}" for word in ("SELECT", "INSERT", "UPDATE", "DELETE")),
+    *(f"workflow_children {word}" for word in ("SELECT", "INSERT", "UPDATE")),
 )
 """What a worker's role may do; the same as in `sql/security/grants.sql`."""
 

@@ -36,6 +36,7 @@ COLUMNS = {
     "error": "coalesce(error ->> 'type', '')",
     "id": "id",
     "forked": "forked_from",
+    "parent": "parent_run_id",
     "created": "created_at",
     "started": "started_at",
     "ended": "completed_at",

@@ -5,6 +5,7 @@ written by the block of its group. The engine and the session loop over the tabl
 write is a record, a block, and a line here.
 """
 
+import operator
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,9 +15,11 @@ from openworkflow.backend.records import (
     KEY_SEPARATOR,
     Completion,
     Continuation,
+    Disowned,
     EventWrite,
     Flush,
     Leftover,
+    NewChild,
     ProgressWrite,
     RunEnd,
     StepSuccess,
@@ -68,6 +71,8 @@ PARTS: Mapping[type[Write], Part] = {
     Continuation: Part("continuations", "flush_continuation_rows", "continuation"),
     Wake: Part("wakes", "flush_wake_rows", "wake"),
     Leftover: Part("leftovers", "flush_leftover_rows", "leftover"),
+    NewChild: Part("children", "flush_child_rows", "child"),
+    Disowned: Part("disowned", "flush_disowned_rows", "disowned"),
 }
 GROUPS = {
     "steps": Group("flush_steps", ("steps_count",), fenced=True),
@@ -77,6 +82,10 @@ GROUPS = {
     "continuations": Group("flush_continuations", ("continuations_count",), fenced=True),
     "wakes": Group("flush_wakes", ("namespace_id", "work_channel"), fenced=False),
     "leftovers": Group("flush_leftovers", (), fenced=False),
+    "children": Group(
+        "flush_children", ("children_count", "namespace_id", "work_channel"), fenced=True
+    ),
+    "disowned": Group("flush_disowned", ("work_channel",), fenced=False),
 }
 FENCES = {"steps": "flush_steps_first", "events": "flush_events_first"}
 """The groups whose fence is a lock that comes before whatever writes runs."""
@@ -107,6 +116,7 @@ CLAIM_PARAMETERS = (
     "deadline_keys",
     "deadline_seconds",
 )
+_run_id = operator.attrgetter("run_id")
 LONGEST_DEADLINE = 1e11
 """Seconds, three thousand years: a longer one could be no timestamp of PostgreSQL's."""
 
@@ -168,6 +178,9 @@ def values(flush: Flush, shape: Shape) -> dict[str, Any]:
     named: dict[str, Any] = {"worker_id": flush.worker_id, "lease": flush.lease}
     for kind in shape.kinds:
         rows = flush.rows[kind]
+        if kind is RunEnd:
+            # In the order of their ids, as the ends of children lock the parents that they wake.
+            rows = sorted(rows, key=_run_id)
         for name, column in zip(COLUMNS[kind], zip(*rows, strict=True), strict=True):
             # unnest() fills a missing array with NULLs, which costs nothing to send.
             is_empty = column[0] is None and column.count(None) == len(column)

@@ -26,6 +26,8 @@ RECONNECT_FIRST_SECONDS = 0.1
 RECONNECT_MAX_SECONDS = 10.0
 CANCELED = "canceled "
 """Begins the payload that tells workers of a canceled run."""
+ORPHANS = "orphans"
+"""The payload that tells workers of children to cancel; those of older versions look for work."""
 WOKEN = "wake "
 """Begins the payload that tells workers of runs, among theirs, whose wait has ended."""
 
@@ -45,6 +47,7 @@ class Listener:
         self._on_work: list[Callable[[], object]] = []
         self._on_canceled: list[Callable[[UUID], object]] = []
         self._on_woken: list[Callable[[UUID], object]] = []
+        self._on_orphans: list[Callable[[], object]] = []
         self._on_finished: list[Callable[[UUID], object]] = []
         self._on_events: list[Callable[[UUID], object]] = []
         self._on_missed: list[Callable[[], object]] = []
@@ -85,6 +88,10 @@ class Listener:
     def on_woken(self, callback: Callable[[UUID], object]) -> None:
         """Call back with the id of each running run that is woken, whoever executes it."""
         self._on_woken.append(callback)
+
+    def on_orphans(self, callback: Callable[[], object]) -> None:
+        """Call back whenever there may be children to cancel."""
+        self._on_orphans.append(callback)
 
     def on_finished(self, callback: Callable[[UUID], object], missed: Callable[[], object]) -> None:
         """Call back with the id of each run that may have finished; look at its row then.
@@ -158,7 +165,7 @@ class Listener:
         elif text.startswith(WOKEN):
             _call_with_ids(self._on_woken, text.removeprefix(WOKEN))
         else:
-            for wake in self._on_work:
+            for wake in self._on_orphans if text == ORPHANS else self._on_work:
                 wake()
 
     def _hear_done(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from openworkflow.backend.family import ChildEnd, Disowned, NewChild
 from openworkflow.backend.told import EventWrite, ProgressWrite
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.recorded import ClaimedRun, Message, RecordedStep
@@ -20,6 +21,7 @@ from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 __all__ = [
     "KEY_SEPARATOR",
     "Begun",
+    "ChildEnd",
     "ClaimRequest",
     "ClaimedOccurrence",
     "ClaimedRun",
@@ -27,10 +29,12 @@ __all__ = [
     "Continuation",
     "CreatedRun",
     "Delivery",
+    "Disowned",
     "EventWrite",
     "Flush",
     "Flushed",
     "Leftover",
+    "NewChild",
     "NewRun",
     "Outgoing",
     "Page",
@@ -210,6 +214,9 @@ Write = (
     | Leftover
     | EventWrite
     | ProgressWrite
+    | NewChild
+    | Disowned
+    | ChildEnd
 )
 """One row of a flush; its first column is the id that an answer names it by."""
 
@@ -301,6 +308,7 @@ class RunFilter:
     worker_id: str | None = None
     build_id: str | None = None
     schedule_name: str | None = None
+    parent_run_id: UUID | None = None
 
     @property
     def takes_all(self) -> bool:

@@ -25,6 +25,7 @@ GUARDED = (
     "workflow_events",
     "workflow_schedules",
     "workflow_pauses",
+    "workflow_children",
     "step_attempts",
     REGISTER,
 )
@@ -36,6 +37,10 @@ FUNCTIONS = (
     "openworkflow_message_sent",
     "openworkflow_runs_deleted",
     "openworkflow_progress_deleted",
+    "openworkflow_child_added",
+    "openworkflow_family_changed",
+    "openworkflow_children_deleted",
+    "openworkflow_child_kept",
 )
 """The triggers that act with the rights of their owner, who is that of the tables."""
 

@@ -10,8 +10,8 @@ from uuid import UUID
 
 import asyncpg
 
+from openworkflow.backend import children, messages, progress
 from openworkflow.backend import flush as flushes
-from openworkflow.backend import messages, progress
 from openworkflow.backend.connection import Link
 from openworkflow.backend.failures import UnreadableAnswer
 from openworkflow.backend.flush import Shape
@@ -26,7 +26,7 @@ from openworkflow.backend.records import (
 )
 from openworkflow.core.errors import BackendError, Fault
 from openworkflow.core.progress import Told
-from openworkflow.core.recorded import UNREADABLE
+from openworkflow.core.recorded import UNREADABLE, Awaited, ChildState
 from openworkflow.core.step_attempt import StepStatus
 
 logger = logging.getLogger(__name__)
@@ -113,6 +113,16 @@ class WorkerSession:
         """See messages.subscribe. Raises as `flush` does."""
         place = self._place["namespace_id"], self._place["schema"]
         return await messages.subscribe(self._fetch, self._sql, place, pairs)
+
+    async def read_children(
+        self, pairs: Sequence[tuple[UUID, Awaited]]
+    ) -> dict[UUID, tuple[int, dict[Awaited, ChildState]]]:
+        """See children.read_children. Raises as `flush` does."""
+        return await children.read_children(self._fetch, self._sql, pairs)
+
+    async def await_children(self, pairs: Iterable[tuple[UUID, UUID]]) -> set[UUID]:
+        """See children.await_children. Raises as `flush` does."""
+        return await children.await_children(self._fetch, self._sql, pairs)
 
     async def read_wakes(self, run_ids: Sequence[UUID]) -> dict[UUID, int]:
         """See messages.read_wakes. Raises as `flush` does."""

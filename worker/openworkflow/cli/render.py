@@ -21,7 +21,6 @@ from openworkflow.backend.pausing import Pause
 from openworkflow.client import RunDetails
 from openworkflow.core.failure import Failure
 from openworkflow.core.printable import printable, printable_json
-from openworkflow.core.schedule import Schedule
 from openworkflow.core.step_attempt import StepAttempt, StepKind, StepStatus
 from openworkflow.core.workflow_run import WorkflowRun
 
@@ -121,59 +120,6 @@ def builds_table(builds: Iterable[Build]) -> Table:
     return table
 
 
-def schedules_table(found: Iterable[Schedule]) -> Table:
-    """A line for each schedule."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("SCHEDULE", "WORKFLOW", "WHEN", "NEXT", "LAST", "BEGUN", "SKIPPED", "MISSED"):
-        table.add_column(heading, overflow="fold")
-    for each in found:
-        table.add_row(
-            each.name,
-            each.workflow_name + (f" ({each.version})" if each.version else ""),
-            each.words,
-            _next(each),
-            when(each.last_at),
-            *(str(count) for count in (each.begun, each.skipped, each.missed)),
-        )
-    return table
-
-
-def schedule_details(found: Schedule, count: int) -> Table:
-    """A schedule, and when it runs the next times, in its own zone."""
-    facts = Table(box=None, pad_edge=False, show_header=False)
-    reason = f": {found.pause_reason}" if found.pause_reason else ""
-    rows = [
-        ("schedule", found.name),
-        ("workflow", found.workflow_name + (f" ({found.version})" if found.version else "")),
-        ("when", found.words),
-        ("cron", found.cron),
-        ("declared by", found.source),
-        ("overlap", found.overlap),
-        (
-            "catch up",
-            found.catch_up if found.catch_up in ("none", "all") else _length(found.catch_up),
-        ),
-        ("jitter", f"{found.jitter_seconds:g} s" if found.jitter_seconds else ""),
-        ("input", "" if found.input is None else found.input),
-        ("paused", f"since {when(found.paused_at)}{reason}" if found.paused_at else ""),
-        ("not declared", f"since {when(found.retired_at)}" if found.retired_at else ""),
-        ("next", "" if found.stopped else "\n".join(found.upcoming(count))),
-        ("last", f"{when(found.last_at)}  run {found.last_run_id}" if found.last_at else ""),
-        ("waiting", str(len(found.queued_run_ids)) if found.queued_run_ids else ""),
-        ("begun, skipped, missed", f"{found.begun}, {found.skipped}, {found.missed}"),
-    ]
-    for name, value in rows:
-        if value:
-            facts.add_row(styled(name, "bold"), value)
-    return facts
-
-
-def _next(schedule: Schedule) -> str:
-    if schedule.paused_at is not None:
-        return "paused"
-    return "not declared" if schedule.retired_at is not None else when(schedule.next_at)
-
-
 def pauses_table(pauses: Iterable[Pause]) -> Table:
     """A line for each pause."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -203,6 +149,7 @@ def details(found: RunDetails) -> Iterable[Any]:
         ("deadline", when(run.deadline_at)),
         ("paused", _pause(run)),
         ("tags", _json(run.tags)),
+        ("parent", "" if run.parent_run_id is None else str(run.parent_run_id)),
         ("forked from", "" if run.forked_from is None else str(run.forked_from)),
         ("worker", run.worker_id or ""),
         (
@@ -272,7 +219,7 @@ def duration(start: datetime | None, end: datetime | None) -> str:
     return f"{seconds:.1f} s" if seconds < 120 else str(timedelta(seconds=round(seconds)))
 
 
-def _length(seconds: str) -> str:
+def length(seconds: str) -> str:
     """A stored length of time, which anybody may have written, as one reads it."""
     try:
         return str(timedelta(seconds=float(seconds)))
@@ -303,16 +250,27 @@ def _json(value: Any) -> str:
 
 
 def _waits(found: RunDetails) -> str:
-    """The signals that the run waits for, and since when."""
+    """The signals and children that the run waits for, and since when."""
     if found.run.status.finished:
         return ""
     waits = [
-        f"signal {each.step_name!r} since {when(each.created_at)}"
+        f"{_awaited(each)} since {when(each.created_at)}"
         + (f", until {when(each.resume_at)}" if each.resume_at else "")
         for each in found.steps
-        if each.kind == StepKind.SIGNAL and each.status == StepStatus.RUNNING
+        if each.kind in _AWAITED and each.status == StepStatus.RUNNING
     ]
     return "\n".join(waits)
+
+
+_AWAITED = {StepKind.SIGNAL: "signal", StepKind.CHILD: "child", StepKind.MAP: "children of"}
+
+
+def _awaited(step: StepAttempt) -> str:
+    told = f"{_AWAITED[step.kind]} {step.step_name!r}"
+    if step.kind != StepKind.CHILD:
+        return told
+    context = step.context if isinstance(step.context, dict) else {}
+    return f"{told}, run {context.get('child', step.id)},"
 
 
 def _error(error: Any) -> str:

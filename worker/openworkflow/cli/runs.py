@@ -36,6 +36,7 @@ def runs() -> None:
 @click.option("--worker", "worker_id", help="Only runs that this worker holds.")
 @click.option("--build", "build_id", help="Only runs that this build began.")
 @click.option("--schedule", "schedule_name", help="Only runs that this schedule started.")
+@click.option("--parent", "parent_run_id", type=RunId(), help="Only children of this run.")
 @click.option("--where", help='A filter, such as "status:failed tag.customer:acme started>2h".')
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
 @click.option("--after", "cursor", help="Go on where the page before ended.")
@@ -48,6 +49,7 @@ def list_runs(
     worker_id: str | None,
     build_id: str | None,
     schedule_name: str | None,
+    parent_run_id: UUID | None,
     where: str | None,
     limit: int,
     cursor: str | None,
@@ -64,6 +66,7 @@ def list_runs(
         worker_id=worker_id,
         build_id=build_id,
         schedule_name=schedule_name,
+        parent_run_id=parent_run_id,
     )
     if where is not None and wanted != RunFilter():
         raise click.UsageError("say in --where what the other options say")

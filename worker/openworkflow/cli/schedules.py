@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from openworkflow.cli import render
+from openworkflow.cli import render, render_schedules
 from openworkflow.cli.options import (
     database,
     database_options,
@@ -49,7 +49,7 @@ def list_schedules(
     if as_json:
         render.as_json({"schedules": found})
     elif found:
-        render.console().print(render.schedules_table(found))
+        render.console().print(render_schedules.schedules_table(found))
     else:
         render.say('no schedules: declare one with @workflow(schedule=Cron("0 9 * * *"))')
 
@@ -66,7 +66,7 @@ def show(
     if as_json:
         render.as_json(found)
     else:
-        render.console().print(render.schedule_details(found, NEXT))
+        render.console().print(render_schedules.schedule_details(found, NEXT))
 
 
 @schedules.command()

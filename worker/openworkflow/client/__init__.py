@@ -2,6 +2,6 @@
 
 from openworkflow.client.client import OpenWorkflow
 from openworkflow.client.handle import RunDetails, RunHandle
-from openworkflow.client.request import ManyRunsOptions, RunOptions
+from openworkflow.engine.request import ManyRunsOptions, RunOptions
 
 __all__ = ["ManyRunsOptions", "OpenWorkflow", "RunDetails", "RunHandle", "RunOptions"]

@@ -12,7 +12,22 @@ from openworkflow.client.following import RunFollowing
 from openworkflow.client.handle import RunDetails, RunHandle
 from openworkflow.client.looks import looks_of
 from openworkflow.client.repairs import UNCHANGED
-from openworkflow.client.request import (
+from openworkflow.client.schedules import ScheduleClient
+from openworkflow.client.streams import streams_of
+from openworkflow.core.duration import Duration, parse_duration
+from openworkflow.core.errors import (
+    ConfigurationError,
+    ResultTimeout,
+    RunNotFound,
+)
+from openworkflow.core.explanation import Explanation, explain, with_child
+from openworkflow.core.filters import parse_filter
+from openworkflow.core.progress import NOTHING_TOLD
+from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, codec_for
+from openworkflow.core.workflow import Workflow
+from openworkflow.core.workflow_run import WorkflowRun
+from openworkflow.engine.outgoing import outgoing
+from openworkflow.engine.request import (
     ManyRunsOptions,
     Request,
     RunOptions,
@@ -21,20 +36,6 @@ from openworkflow.client.request import (
     TopicSending,
     check_options,
 )
-from openworkflow.client.schedules import ScheduleClient
-from openworkflow.client.streams import streams_of
-from openworkflow.core.duration import Duration, parse_duration
-from openworkflow.core.errors import (
-    ConfigurationError,
-    ResultTimeout,
-)
-from openworkflow.core.explanation import Explanation, explain
-from openworkflow.core.filters import parse_filter
-from openworkflow.core.progress import NOTHING_TOLD
-from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, codec_for
-from openworkflow.core.workflow import Workflow
-from openworkflow.core.workflow_run import WorkflowRun
-from openworkflow.engine.outgoing import outgoing
 from openworkflow.worker.worker import Worker
 
 I = TypeVar("I")  # noqa: E741
@@ -132,8 +133,18 @@ class OpenWorkflow(RunControl, RunFollowing):
         return RunDetails(run, steps, told.get(run_id, NOTHING_TOLD))
 
     async def explain(self, run_id: UUID) -> Explanation:
-        """Why a run is not done: in one sentence, and as data. Raises RunNotFound."""
-        return explain(await self._backend.control.situation(run_id))
+        """Why a run is not done: in one sentence, and as data. Raises RunNotFound.
+
+        Of one that waits for a child, why that one is not done too, down to the last.
+        """
+        told = explain(await self._backend.control.situation(run_id))
+        child = next((wait.child for wait in told.waits if wait.child is not None), None)
+        if child is None or child == run_id:
+            return told
+        try:
+            return with_child(told, await self.explain(child))
+        except RunNotFound:
+            return told
 
     async def list_runs(
         self,

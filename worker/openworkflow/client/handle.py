@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 from uuid import UUID
 
-from openworkflow.client.request import Sending
 from openworkflow.core.duration import Duration
 from openworkflow.core.errors import WorkflowCanceled, WorkflowFailed
 from openworkflow.core.explanation import Explanation
@@ -14,6 +13,7 @@ from openworkflow.core.progress import NOTHING_TOLD, RunEvent, RunProgress
 from openworkflow.core.serialization import Codec
 from openworkflow.core.step_attempt import StepAttempt
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
+from openworkflow.engine.request import Sending
 
 if TYPE_CHECKING:
     from openworkflow.client.client import OpenWorkflow

@@ -7,11 +7,11 @@ from uuid import UUID
 
 from openworkflow.backend.schedules import Schedules
 from openworkflow.client.handle import RunHandle
-from openworkflow.client.request import Request
 from openworkflow.core.cron import Cron
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.schedule import NewSchedule, Schedule, Source
 from openworkflow.core.workflow import Workflow
+from openworkflow.engine.request import Request
 
 
 class ScheduleClient:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from openworkflow.core.failure import Failure
 
 
@@ -129,6 +131,45 @@ class WorkflowCanceled(OpenWorkflowError):
     def __init__(self, run_id: UUID | str) -> None:
         super().__init__(f"workflow run {run_id} was canceled")
         self.run_id = str(run_id)
+
+
+class ChildFailed(WorkflowFailed):
+    """A child came to no result; `failure` and `__cause__` are its own error.
+
+    `status` is failed or canceled, or "gone" where somebody has deleted the run.
+    """
+
+    def __init__(self, step_name: str, run_id: UUID | str, status: str, failure: "Failure") -> None:
+        what = {"failed": f"failed: {failure.summary}", "canceled": "was canceled"}
+        OpenWorkflowError.__init__(
+            self, f"child {step_name!r}, run {run_id}, {what.get(status, 'is not there any more')}"
+        )
+        self.step_name, self.run_id, self.status = step_name, str(run_id), status
+        self.failure = failure
+        self.__cause__ = failure.rebuild()
+
+
+class ChildTimeout(OpenWorkflowError, TimeoutError):
+    """A child did not end within the time that its parent waits for it."""
+
+    def __init__(self, step_name: str, run_id: UUID | str, *, goes_on: bool = False) -> None:
+        then = "it goes on" if goes_on else "it is canceled"
+        super().__init__(f"child {step_name!r}, run {run_id}, did not end in time; {then}")
+        self.step_name, self.run_id = step_name, str(run_id)
+
+
+class MapFailed(OpenWorkflowError):
+    """More items of a map failed than it tolerates; `__cause__` is the error of the first.
+
+    `failed` are the first of their places, up to a hundred.
+    """
+
+    def __init__(self, step_name: str, failed: "Sequence[int]", in_all: int, items: int) -> None:
+        super().__init__(
+            f"map {step_name!r}: {in_all} of {items} items failed, more than it tolerates; the "
+            f"first is item {failed[0] if failed else '?'}"
+        )
+        self.step_name, self.failed, self.items = step_name, list(failed[:100]), items
 
 
 class ResultTimeout(OpenWorkflowError, TimeoutError):

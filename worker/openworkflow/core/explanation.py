@@ -3,20 +3,18 @@
 What is not known is not said: where no worker has told what it serves, no run is called unserved.
 """
 
-import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import MAXYEAR, datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from openworkflow.core.failure import Failure
+from openworkflow.core.served import NOBODY, Served
 from openworkflow.core.step_attempt import StepKind
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
-NEAREST = 3
-"""Names that are offered for one that nobody serves."""
 SHOWN_ERROR = 200
 """Characters of an error in a sentence."""
 MOST_WAITS = 50
@@ -57,7 +55,7 @@ class Wait:
     """Something of a run that has begun and not ended, or is to be tried again."""
 
     id: UUID
-    """Of the step attempt; of the run as well, where a step waits for a child."""
+    """Of the step attempt."""
     kind: str
     """The kind of the step: run, sleep, signal and so on."""
     name: str
@@ -68,6 +66,8 @@ class Wait:
     attempt: int = 1
     error: Any = None
     """Of the attempt that failed, as Failure.from_object reads it, if it is to be tried again."""
+    child: UUID | None = None
+    """The run that it waits for, if it does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,50 +82,6 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """What workers say that they serve."""
-
-    versions: tuple[tuple[str, str], ...] = ()
-    """Name and version ("" for none) of each."""
-
-    @property
-    def known(self) -> bool:
-        """Whether any worker has told; older ones do not."""
-        return bool(self.versions)
-
-    def serves(self, name: str, version: str | None) -> bool:
-        """Whether some worker takes runs of this."""
-        return (name, version or "") in self.versions
-
-    def complaint(self, name: str, version: str | None) -> str | None:
-        """What is to be said of a workflow that nobody serves; None if somebody may."""
-        if not self.known or self.serves(name, version):
-            return None
-        if others := self.versions_of(name):
-            wanted = f"version {version!r}" if version else "no version"
-            known = ", ".join(repr(v) if v else "none" for v in others)
-            return f"no worker serves workflow {name!r} with {wanted}; there is {known}"
-        return self.stranger(name)
-
-    def stranger(self, name: str) -> str | None:
-        """What is to be said of a name that nobody serves in any version; None if somebody may."""
-        if not self.known or self.versions_of(name):
-            return None
-        near = self.nearest(name)
-        hint = f"; those that are served include {', '.join(map(repr, near))}" if near else ""
-        return f"no worker serves workflow {name!r}{hint}"
-
-    def versions_of(self, name: str) -> list[str]:
-        """The versions of this workflow that are served."""
-        return sorted(version for served, version in self.versions if served == name)
-
-    def nearest(self, name: str) -> tuple[str, ...]:
-        """Names that are served and look like this one."""
-        names = sorted({served for served, _ in self.versions} - {name})
-        return tuple(difflib.get_close_matches(name, names, NEAREST))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
     """What there is to know of a run, all at one moment."""
 
@@ -134,7 +90,7 @@ class Situation:
     waits: tuple[Wait, ...] = ()
     """No more than MOST_WAITS, those that end first."""
     waits_in_all: int = 0
-    served: Served = Served()
+    served: Served = NOBODY
     ahead: int = 0
     """Runs of its workflow that are due before it, counted up to MOST_AHEAD."""
     pauses: tuple[Held, ...] = ()
@@ -165,6 +121,14 @@ class Explanation:
     waits: tuple[Wait, ...] = ()
     waits_in_all: int = 0
     pauses: tuple[Held, ...] = ()
+    child: "Explanation | None" = None
+    """Of a run that waits for a child: why that one is not done."""
+
+
+def with_child(told: Explanation, child: Explanation) -> Explanation:
+    """The explanation of a run that waits for a child, with why that one is not done."""
+    sentence = f"{told.sentence.removesuffix('.')}; of the child: {child.sentence}"
+    return replace(told, sentence=sentence, child=child)
 
 
 def explain(found: Situation) -> Explanation:
@@ -320,7 +284,8 @@ def _wait(wait: Wait) -> str:
     if wait.kind in (StepKind.RUN, StepKind.UNDO):
         return f"executes step {name} since {when(wait.since)}"
     until = f", until {when(wait.until)}" if wait.until is not None else ""
-    what = f"child {wait.id} of step" if wait.kind in ("child", "workflow") else wait.kind
+    what = wait.kind if wait.child is None else f"child {wait.child} of step"
+    what = "the children of map" if wait.kind == StepKind.MAP else what
     return f"waits for {what} {name} since {when(wait.since)}{until}"
 
 

@@ -52,6 +52,7 @@ FIELDS = {
     "error": Kind.LIKE,
     "id": Kind.ID,
     "forked": Kind.ID,
+    "parent": Kind.ID,
     "created": Kind.TIME,
     "started": Kind.TIME,
     "ended": Kind.TIME,

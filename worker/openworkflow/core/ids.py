@@ -11,8 +11,12 @@ from uuid import UUID
 
 _NANOSECONDS = 1_000_000
 _VERSION = 0x7 << 12
+_CHILD_VERSION = 0x8 << 12
 _VARIANT = 0x2 << 62
 _octets = Struct(">QQ").pack
+
+DEEPEST = 0x3F
+"""The bits of a depth."""
 
 _last = 0
 
@@ -40,3 +44,20 @@ def uuid7() -> UUID:
     _last = tick
     noise = getrandbits(62)  # ids are names, not secrets: the fast generator will do
     return make(_octets((tick >> 12) << 16 | _VERSION | tick & 0xFFF, _VARIANT | noise))
+
+
+def child_id(depth: int) -> UUID:
+    """A new id for a child, and for the step attempt that starts it: it tells how deep that is.
+
+    Like one of version 7, but of version 8, which is for what is one's own: six of the random bits
+    are the depth. So whoever holds a run knows that it has a parent without asking for it.
+    """
+    first, last = divmod(uuid7().int, 1 << 64)
+    low = last & ~(DEEPEST << 56) | depth << 56
+    return make(_octets(first & ~0xF000 | _CHILD_VERSION, low))
+
+
+def depth_of(run_id: UUID) -> int:
+    """How many runs are above it; 0 for one that is no child."""
+    number = run_id.int
+    return number >> 56 & DEEPEST if number >> 76 & 0xF == 8 else 0

@@ -60,6 +60,37 @@ class Message(NamedTuple):
     of_topic: bool = False
 
 
+class Awaited(NamedTuple):
+    """What of its children a run waits for: one, or all that a map has started."""
+
+    id: UUID
+    """Of the child, or of the map's step attempt."""
+    is_map: bool = False
+
+
+class ChildState(NamedTuple):
+    """How a child stands, or all those of a map."""
+
+    status: str | None = None
+    """None for a run that is not there, and for a map."""
+    output: str | None = None
+    """JSON text, as is `error`."""
+    error: str | None = None
+    started: int = 0
+    """Of a map: how many were started, of those how many go on, and how many did not succeed."""
+    open: int = 0
+    failed: int = 0
+
+
+class MapItem(NamedTuple):
+    """A child of a map."""
+
+    number: int
+    """Which item it is for."""
+    id: UUID
+    state: ChildState
+
+
 class RecordedStep(NamedTuple):
     """A row of a run's history, as a replay needs it."""
 

@@ -19,6 +19,12 @@ class StepKind(StrEnum):
     """Waits until `resume_at`."""
     SIGNAL = "signal"
     """Waits for a signal, until `resume_at` if that is set."""
+    CHILD = "child"
+    """Waits for a run that has its id, or that its context names, until `resume_at` if set."""
+    CHILD_START = "child-start"
+    """Starts a run that has its id."""
+    MAP = "map"
+    """Waits for the runs that it starts, one for each item."""
     UNDO = "undo"
     """Undoes a step; or says that the run's steps are to be undone, and how it ends then."""
 

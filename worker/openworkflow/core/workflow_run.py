@@ -83,3 +83,5 @@ class WorkflowRun:
     """Of a run that was paused by itself: {"by": …, "reason": …, "at": …}."""
     tags: dict[str, str] | None = None
     """None without tags."""
+    parent_run_id: UUID | None = None
+    """The run whose step started it."""

@@ -108,7 +108,7 @@ class Execution:
         )
         self.patches: Patches | None = None
         self.inbox: Inbox | None = None
-        """Of a run that has waited for a signal."""
+        """Of a run that has waited for a signal or a child."""
         self.teller: Teller | None = None
         """Of a run that has told something in this execution."""
         self.program: Program | None = None
@@ -246,7 +246,7 @@ class Execution:
             self.check_stopped()
 
     def mailbox(self) -> Inbox:
-        """The inbox, made by the first who waits for a signal."""
+        """The inbox, made by the first who waits for a signal or a child."""
         if self.inbox is None:
             run, mail = self.claim, self.services.mail
             self.inbox = Inbox(mail, run.id, run.wake_no, self.history.messages)

@@ -30,7 +30,16 @@ from openworkflow.backend.records import (
     Write,
 )
 from openworkflow.core.errors import BackendError, Fault
-from openworkflow.engine.journal import Batch, Journal, Refused, Written, by_type, separated
+from openworkflow.engine.journal import (
+    Batch,
+    Journal,
+    Refused,
+    Written,
+    by_type,
+    divisible,
+    separated,
+)
+from openworkflow.engine.refused import refusal_of
 from openworkflow.engine.strays import Strays
 from openworkflow.engine.waiting import WaitingWrites, is_step
 from openworkflow.telemetry.metrics import Metrics
@@ -162,7 +171,7 @@ class Flusher:
         try:
             flushed = await self._deliver(batch.rows, batch.claim)
         except Exception as error:
-            refusal = _refusal(error)
+            refusal = refusal_of(error)
             if batch.claim is None:
                 await self._send_apart(batch.entries, refusal, {**self._waiting.runs})
             else:
@@ -262,7 +271,7 @@ class Flusher:
         try:
             flushed = await self._deliver(by_type(row for each in left for row in each.rows))
         except Exception as error:
-            await self._send_apart(left, _refusal(error), missing)
+            await self._send_apart(left, refusal_of(error), missing)
             return False
         for written in left:
             written.settle(flushed.lost.isdisjoint(row[0] for row in written.rows))
@@ -279,7 +288,7 @@ class Flusher:
                 self._limit = min(self._limit, size)
             for start in range(0, len(entries), size):
                 await self._send_part(entries[start : start + size], missing)
-        elif len(entries[0].rows) > 1:
+        elif divisible(entries[0]):
             await self._send_rows(entries[0], missing)
         else:
             self._refuse(entries[0], entries[0].rows[0], error, missing)
@@ -290,7 +299,7 @@ class Flusher:
             try:
                 flushed = await self._deliver(by_type([row]))
             except Exception as error:
-                self._refuse(written, row, _refusal(error), missing)
+                self._refuse(written, row, refusal_of(error), missing)
                 return
             if flushed.lost:
                 written.settle(False)
@@ -335,14 +344,3 @@ class Flusher:
                 logger.warning("%s", trouble)
         elif known is not None:
             logger.info("the database is well again: no longer so that %s", known)
-
-
-def _refusal(error: Exception) -> BackendError:
-    """What went wrong with a flush; a mistake of ours costs the row it is about, not the worker."""
-    if isinstance(error, BackendError):
-        return error
-    message = f"cannot be sent to the database: {type(error).__name__}: {error}"
-    if isinstance(error, OverflowError):  # the driver found a value that no column holds
-        return BackendError(message).of(Fault.VALUE)
-    logger.error("a flush failed in this program, not in the database", exc_info=error)
-    return BackendError(message).of(Fault.OURS)

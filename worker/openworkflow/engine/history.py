@@ -34,7 +34,13 @@ _NO_KEYS: dict[str, int] = {}
 _NO_ROWS: list[RecordedStep] = []
 _NO_SET: set[str] = set()
 _NO_MESSAGES: dict[UUID, bool] = {}
-_NOUNS: dict[str, str] = {StepKind.SLEEP: "sleep", StepKind.SIGNAL: "wait for a signal"}
+_NOUNS: dict[str, str] = {
+    StepKind.SLEEP: "sleep",
+    StepKind.SIGNAL: "wait for a signal",
+    StepKind.CHILD: "child",
+    StepKind.CHILD_START: "start of a child",
+    StepKind.MAP: "map",
+}
 _KINDS = frozenset(kind.value for kind in StepKind)
 _STATUSES = frozenset(status.value for status in StepStatus)
 

@@ -1,4 +1,4 @@
-"""Signals on their way to the runs that wait for them.
+"""Signals on their way to the runs that wait for them, and news of children on theirs.
 
 An `Inbox` is that of one execution. It is read when a wait begins, and again when somebody says
 that there is news; a park carries the `wake_no` that was read together with the messages, so that
@@ -6,7 +6,9 @@ what came since makes the run due at once. What is heard says only that it is wo
 poll beneath finds what was not heard.
 
 `Mail` is what the inboxes of a worker share: those that want to be read at one time share a
-statement. Runs that wait for no signal have no inbox.
+statement. Runs that wait for no signal and no child have no inbox.
+
+What is waited for is a name, of signals, or an `Awaited`: a child, or the children of a map.
 """
 
 import asyncio
@@ -19,7 +21,7 @@ from uuid import UUID
 
 from openworkflow.backend.records import Delivery, Waiting
 from openworkflow.core.errors import BackendError, Fault
-from openworkflow.core.recorded import Message
+from openworkflow.core.recorded import Awaited, ChildState, Message
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,10 @@ AGAIN_SECONDS = 1.0
 _PASSES = (Fault.MOMENT, Fault.SIZE)
 
 
+Family = dict[UUID, tuple[int, dict[Awaited, ChildState]]]
+"""By run: how often it was woken, and how those stand that it waits for."""
+
+
 class Post(Protocol):
     """The database, as far as mail is concerned; see backend/messages.py."""
 
@@ -43,8 +49,17 @@ class Post(Protocol):
     async def subscribe(self, pairs: Iterable[tuple[UUID, str]]) -> set[str]:
         """Have topics wake runs; answers the topics that cannot be subscribed to at this moment."""
 
+    async def read_children(self, pairs: Sequence[tuple[UUID, Awaited]]) -> Family:
+        """How the children stand that these runs wait for."""
+
+    async def await_children(self, pairs: Iterable[tuple[UUID, UUID]]) -> set[UUID]:
+        """Have the ends of these children, second, wake their parents; answers those of others."""
+
     async def read_wakes(self, run_ids: Sequence[UUID]) -> dict[UUID, int]:
         """How often these runs were woken."""
+
+
+Key = str | Awaited
 
 
 class Inbox:
@@ -58,15 +73,16 @@ class Inbox:
         """Somebody said, since the last look began, that there may be news."""
         self._mail, self._had = mail, dict(had)
         self._letters: dict[str, deque[Message]] = {}
-        self._names: dict[str, int] = {}
-        self._waiting: dict[str, list[Callable[[], None]]] = {}
+        self._states: dict[Awaited, ChildState] = {}
+        self._names: dict[Key, int] = {}
+        self._waiting: dict[Key, list[Callable[[], None]]] = {}
 
-    def open(self, name: str) -> None:
-        """From now on signals of this name are waited for."""
+    def open(self, name: Key) -> None:
+        """From now on signals of this name are waited for, or these children."""
         self._names[name] = self._names.get(name, 0) + 1
         self._mail.enter(self)
 
-    def close(self, name: str) -> None:
+    def close(self, name: Key) -> None:
         """One wait for it is over."""
         self._names[name] -= 1
         if not self._names[name]:
@@ -83,6 +99,10 @@ class Inbox:
         """Whether a signal of this name is here."""
         return bool(self._letters.get(name))
 
+    def state(self, awaited: Awaited) -> ChildState | None:
+        """How it stood when it was last read; None if it never was."""
+        return self._states.get(awaited)
+
     async def look(self, *, subscribe: bool = False) -> bool:
         """Read it; False if a topic could not be subscribed to, and has to be looked at again.
 
@@ -90,7 +110,7 @@ class Inbox:
         """
         return await self._mail.read(self, subscribe=subscribe)
 
-    def on_news(self, name: str, wake: Callable[[], None]) -> Callable[[], None]:
+    def on_news(self, name: Key, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake` once when there is news of this name; returns what takes that back."""
         waiting = self._waiting.setdefault(name, [])
         waiting.append(wake)
@@ -116,8 +136,13 @@ class Inbox:
 
     @property
     def names(self) -> list[str]:
-        """What is waited for."""
-        return list(self._names)
+        """The signals that are waited for."""
+        return [name for name in self._names if isinstance(name, str)]
+
+    @property
+    def family(self) -> list[Awaited]:
+        """The children that are waited for."""
+        return [name for name in self._names if not isinstance(name, str)]
 
     def wanted(self) -> Waiting:
         """What to read."""
@@ -125,19 +150,21 @@ class Inbox:
         of_topics = [message for message, of_topic in self._had.items() if of_topic]
         return Waiting(self.run_id, self.names, had, of_topics)
 
-    def deliver(self, delivery: Delivery) -> None:
+    def deliver(self, delivery: Delivery, states: Mapping[Awaited, ChildState]) -> None:
         """Take in what was read."""
         woken = delivery.wake_no > self.wake_no
         self.wake_no = max(self.wake_no, delivery.wake_no)
+        self._states.update(states)
         for message in delivery.messages:
             if message.id not in self._had:  # else it was read twice at the same time
                 self._had[message.id] = message.of_topic
                 self._letters.setdefault(message.name, deque()).append(message)
         # Whatever woke the run has ended subscriptions, perhaps those of others than it was for.
-        for name in list(self._waiting) if woken else {each.name for each in delivery.messages}:
+        told: set[Key] = {*(each.name for each in delivery.messages), *states}
+        for name in list(self._waiting) if woken else told:
             self._wake(name)
 
-    def _wake(self, name: str) -> None:
+    def _wake(self, name: Key) -> None:
         waiting = self._waiting.get(name)
         while waiting:
             waiting.pop(0)()
@@ -234,26 +261,42 @@ class Mail:
                 delay = min(delay * 2, LONGEST_RETRY_SECONDS)
 
     async def _read(self, batch: Sequence[_Request]) -> None:
-        busy: set[str] = set()
-        pairs = {
-            (request.inbox.run_id, name)
-            for request in batch
-            if request.subscribe
-            for name in request.inbox.names
-        }
-        if pairs:
-            busy = await self._post.subscribe(sorted(pairs))
+        """Children before signals: what woke a run since is read the next time, and not missed."""
+        busy = await self._subscribe([each.inbox for each in batch if each.subscribe])
         inboxes = {request.inbox.run_id: request.inbox for request in batch}
         for inbox in inboxes.values():
             inbox.heard = False
-        wanted = [inbox.wanted() for inbox in inboxes.values()]
-        found = await self._post.read_inboxes(wanted)
+        asked = [(run_id, each) for run_id, inbox in inboxes.items() for each in inbox.family]
+        family = await self._post.read_children(asked) if asked else {}
+        wanted = [inbox.wanted() for inbox in inboxes.values() if inbox.names]
+        found = await self._post.read_inboxes(wanted) if wanted else {}
         for run_id, inbox in inboxes.items():
-            if (delivery := found.get(run_id)) is not None:
-                inbox.deliver(delivery)
+            wake_no, states = family.get(run_id, (None, {}))
+            delivery = found.get(run_id)
+            if wake_no is not None:
+                letters = [] if delivery is None else delivery.messages
+                delivery = Delivery(wake_no, letters)
+            if delivery is not None:
+                inbox.deliver(delivery, states)
         for request in batch:
             if not request.done.done():
-                request.done.set_result(busy.isdisjoint(request.inbox.names))
+                request.done.set_result(
+                    busy.isdisjoint([*request.inbox.names, *request.inbox.family])
+                )
+
+    async def _subscribe(self, inboxes: Iterable[Inbox]) -> set[Key]:
+        """Have what comes wake these; answers what does not, and has to be looked at again."""
+        busy: set[Key] = set()
+        pairs = {(inbox.run_id, name) for inbox in inboxes for name in inbox.names}
+        if pairs:
+            busy |= await self._post.subscribe(sorted(pairs))
+        children = {
+            (inbox.run_id, each.id) for inbox in inboxes for each in inbox.family if not each.is_map
+        }
+        if children:
+            foreign = await self._post.await_children(sorted(children))
+            busy |= {Awaited(child) for child in foreign}
+        return busy
 
     async def _refuse(self, batch: Sequence[_Request], error: Exception) -> None:
         """Whatever is wrong with one run costs that one only; what may pass costs it time."""
@@ -272,6 +315,14 @@ class Mail:
 
 class NoPost:
     """For replays, which read nothing."""
+
+    async def read_children(self, pairs: Sequence[tuple[UUID, Awaited]]) -> Family:
+        """See Post."""
+        return {}
+
+    async def await_children(self, pairs: Iterable[tuple[UUID, UUID]]) -> set[UUID]:
+        """See Post."""
+        return set()
 
     async def read_inboxes(self, waiting: Sequence[Waiting]) -> dict[UUID, Delivery]:
         """See Post."""

@@ -7,37 +7,35 @@ end could overtake the step, which would then be refused.
 Entries share statements, but for those that would write one row twice in the same statement, of
 which PostgreSQL silently drops one. The law is that *a batch that wakes runs parks none*, and ends
 or tags none that it wakes; and that a run which continues as new travels without rows of its steps,
-which it is about to delete. The first entry always leaves, so none waits for more than one other
-batch.
+which it is about to delete (traits.py). The end of a child wakes its parent. The first entry always
+leaves, so none waits for more than one other batch.
 """
 
 import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from openworkflow.backend.records import (
+    ChildEnd,
     ClaimRequest,
     Completion,
     Continuation,
-    ProgressWrite,
-    RunEnd,
+    NewChild,
     StepSuccess,
-    StepWrite,
     Wake,
     Write,
 )
 from openworkflow.core.errors import BackendError
-from openworkflow.core.workflow_run import RunStatus
+from openworkflow.engine.traits import Traits
 
 MOST_CHARACTERS = 16 * 1024 * 1024
 """Of text in one statement: far below the gigabyte that a message of PostgreSQL's may have, and
 little enough for its memory and for a statement_timeout."""
-APART = frozenset({Wake, Continuation})
+APART = frozenset({Wake, Continuation, ChildEnd})
 """Rows of these types may not share a statement with everything."""
 
 
@@ -244,61 +242,6 @@ class Journal:
         batch.abandon()
 
 
-@dataclass(slots=True)
-class Traits:
-    """What decides whether rows may share a statement: the runs that they write to, and how."""
-
-    parks: bool = False
-    woken: set[UUID] = field(default_factory=set)
-    ended: set[UUID] = field(default_factory=set)
-    continued: set[UUID] = field(default_factory=set)
-    stepped: set[UUID] = field(default_factory=set)
-    tagged: set[UUID] = field(default_factory=set)
-
-    @classmethod
-    def of(cls, rows: Iterable[Write]) -> "Traits":
-        """The traits of these rows."""
-        traits = cls()
-        for row in rows:
-            match row:
-                case StepSuccess() | StepWrite():
-                    traits.stepped.add(row.run_id)
-                case Completion():
-                    traits.ended.add(row.run_id)
-                case RunEnd():
-                    traits.ended.add(row.run_id)
-                    traits.parks |= row.status is RunStatus.PENDING
-                case Continuation():
-                    traits.ended.add(row.run_id)
-                    traits.continued.add(row.run_id)
-                    traits.parks = True
-                case Wake():
-                    traits.woken.add(row.run_id)
-                case ProgressWrite() if row.tags is not None:
-                    traits.tagged.add(row.run_id)
-        return traits
-
-    def excludes(self, other: "Traits") -> bool:
-        """Whether the two may not be in one statement."""
-        return self._excludes(other) or other._excludes(self)
-
-    def add(self, other: "Traits") -> None:
-        """Take in the traits of more rows."""
-        self.parks |= other.parks
-        self.woken |= other.woken
-        self.ended |= other.ended
-        self.continued |= other.continued
-        self.stepped |= other.stepped
-        self.tagged |= other.tagged
-
-    def _excludes(self, other: "Traits") -> bool:
-        return (
-            (self.parks and bool(other.woken))
-            or not self.woken.isdisjoint(other.ended | other.tagged)
-            or not self.continued.isdisjoint(other.stepped)
-        )
-
-
 def fitting(entries: Sequence[Written], limit: int) -> int:
     """How many of the first `limit` entries fit into one statement; at least one."""
     left = MOST_CHARACTERS
@@ -329,6 +272,11 @@ def separated(entries: Iterable[Written]) -> tuple[list[Written], list[Written]]
             company.add(traits)
             together.append(written)
     return together, deferred
+
+
+def divisible(written: Written) -> bool:
+    """Whether its rows may be sent one by one: a child and its step come to be together."""
+    return len(written.rows) > 1 and not any(type(row) is NewChild for row in written.rows)
 
 
 def by_type(rows: Iterable[Write]) -> dict[type[Write], list[Any]]:

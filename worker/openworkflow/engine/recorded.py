@@ -11,7 +11,9 @@ from uuid import UUID
 from openworkflow.core.recorded import RecordedStep
 from openworkflow.core.step_attempt import StepKind, StepStatus
 
-WAITS = frozenset({StepKind.SLEEP.value, StepKind.SIGNAL.value})
+WAITS = frozenset(
+    {StepKind.SLEEP.value, StepKind.SIGNAL.value, StepKind.CHILD.value, StepKind.MAP.value}
+)
 """Kinds whose row, once it is there, is taken over by the next claim, and not begun again."""
 
 
@@ -49,7 +51,7 @@ class Recorded:
                 self.settled = attempt
         elif attempt.canceled:
             return
-        elif attempt.kind in WAITS:
+        elif attempt.kind in WAITS and not _is_failed_child(attempt):
             if self.sleeping is None or self.sleeping.status != StepStatus.RUNNING:
                 self.sleeping = attempt
             elif attempt.status == StepStatus.RUNNING:
@@ -58,6 +60,12 @@ class Recorded:
             self.unfinished.append(attempt.id)
         elif not attempt.interrupted and attempt.attempt > self.failures:
             self.failures, self.retry_at = attempt.attempt, attempt.resume_at
+
+
+def _is_failed_child(attempt: RecordedStep) -> bool:
+    """One that is to be started again; a wait that was cut short by a crash goes on."""
+    failed = attempt.kind == StepKind.CHILD and attempt.status == StepStatus.FAILED
+    return failed and not attempt.interrupted
 
 
 def messages_of(rows: Iterable[RecordedStep]) -> dict[UUID, bool]:

@@ -2,24 +2,18 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from time import perf_counter
 from typing import Any
 from uuid import UUID
 
-from openworkflow.backend.records import (
-    Completion,
-    Continuation,
-    Leftover,
-    RunEnd,
-    StepSuccess,
-    StepWrite,
-)
-from openworkflow.core.errors import BackendError, Fault, SerializationError
+from openworkflow.backend.records import Leftover, StepSuccess, StepWrite, Write
+from openworkflow.core.errors import BackendError, SerializationError
 from openworkflow.core.failure import Failure
 from openworkflow.core.recorded import ClaimedRun, RecordedStep
 from openworkflow.core.step_attempt import StepKind, StepStatus
+from openworkflow.engine.durability import Durability
 from openworkflow.engine.journal import Journal, Written
 from openworkflow.engine.step_call import StepCall, marked, row_of
 from openworkflow.engine.undone import UNDO
@@ -29,26 +23,14 @@ logger = logging.getLogger(__name__)
 _row: Any = tuple.__new__
 
 
-class Recorder:
+class Recorder(Durability):
     """Writes the rows of one claim's steps; `lost` is called when the claim turns out to be lost.
 
     A short step is one insert, at its end. A longer one is announced by a `running` row, which its
     end updates. The ends that reach the workflow are numbered from `completions` on.
     """
 
-    __slots__ = (
-        "_claim",
-        "_journal",
-        "_to_close",
-        "attempts",
-        "calls",
-        "completions",
-        "lost",
-        "open",
-        "owes",
-        "pending",
-        "progress",
-    )
+    __slots__ = ("attempts", "calls", "completions", "owes")
 
     def __init__(
         self,
@@ -58,23 +40,11 @@ class Recorder:
         completions: int = 0,
         attempts: int = 0,
     ) -> None:
-        self._claim, self._journal = claim, journal
-        self.lost = lost
-        """Called when the claim does not hold; something idle once the run is over here."""
+        super().__init__(claim, journal, lost)
         self.calls: dict[StepCall, None] = {}  # whose functions have not ended
-        self.open: dict[StepCall, None] = {}
-        """Attempts and sleeps whose rows say that they are running."""
-        self.pending: dict[Written, str] = {}
-        """What was written and is not known to be durable, with the keys of the steps.
-
-        It leaves in the order of writing: what was before one that is gone is durable too.
-        """
-        self._to_close = 0
         self.completions = completions
         self.attempts = attempts
         """Step attempts of the run so far, those of earlier claims included."""
-        self.progress = False
-        """Whether anything was recorded."""
         self.owes = False
         """Whether steps have begun that are to be undone if the run fails."""
 
@@ -156,34 +126,57 @@ class Recorder:
 
     # -- sleeps and other waits ------------------------------------------------------------------
 
-    def begin_wait(self, call: StepCall, resume_at: datetime | None) -> Written:
-        """Record that the run waits, until `resume_at` at most; None is for ever."""
+    def begin_wait(
+        self, call: StepCall, resume_at: datetime | None, *more: Write, **columns: Any
+    ) -> Written:
+        """Record that the run waits, until `resume_at` at most; None is for ever.
+
+        With `more` rows: all of them are durable, or none.
+        """
         self.attempts += 1
-        return self._announce(call, self._write(call, StepStatus.RUNNING, resume_at=resume_at))
+        row = self._write(call, StepStatus.RUNNING, resume_at=resume_at, **columns)
+        return self._announce(call, row, *more)
+
+    def start(self, children: Sequence[Write], key: str) -> Written:
+        """Record that the step of this key has started more children: all of them, or none."""
+        return self._send(children[0], key, *children[1:])
 
     def adopt(self, call: StepCall) -> None:
         """Take over a wait that an earlier claim began."""
         self.open[call] = None
 
     def end_wait(
-        self, call: StepCall, status: StepStatus = StepStatus.SUCCEEDED, **columns: Any
+        self,
+        call: StepCall,
+        status: StepStatus = StepStatus.SUCCEEDED,
+        *more: Write,
+        **columns: Any,
     ) -> None:
         """Record that a wait has ended, also one that was over before its row was written."""
         self.completions = number = self.completions + 1
+        self._end_wait(call, status, *more, completion_no=number, **columns)
+
+    def retry_wait(self, call: StepCall, error: str, retry_at: datetime, *more: Write) -> None:
+        """Record that what was waited for has failed, and is tried again then."""
+        self._end_wait(call, StepStatus.FAILED, *more, error=error, resume_at=retry_at)
+
+    def _end_wait(
+        self, call: StepCall, status: StepStatus, *more: Write, **columns: Any
+    ) -> Written:
         update = call in self.open
         self.open.pop(call, None)
         self.attempts += not update
-        write = self._write(call, status, update=update, completion_no=number, **columns)
-        self._send(write, call.key)
+        return self._send(self._write(call, status, update=update, **columns), call.key, *more)
 
     # -- what is cut short -----------------------------------------------------------------------
 
-    def cancel(self, call: StepCall) -> None:
-        """End the row of what the workflow itself cancelled, if it has one."""
+    def cancel(self, call: StepCall, *more: Write) -> None:
+        """End the row of what the workflow itself cancelled, if it has one; `more` goes with it."""
         self.calls.pop(call, None)
         if call in self.open:
             del self.open[call]
-            self._close_after(call, "Canceled", "the workflow cancelled it", "canceled")
+            how = "Canceled", "the workflow cancelled it", "canceled"
+            self._close_after(call, *how, more=more)
 
     def close(self, rows: Iterable[UUID], why: str) -> None:
         """End the rows of attempts that were cut short; they do not count as failures."""
@@ -218,91 +211,19 @@ class Recorder:
         message = f"the attempt was cut short: {why}"
         self._close_after(call, "Interrupted", message, "interrupted")
 
-    def _close_after(self, call: StepCall, *how: str) -> None:
+    def _close_after(self, call: StepCall, *how: str, more: Sequence[Write] = ()) -> None:
         """End a row, once it is there: a statement does not see the rows that it inserts itself."""
         announced = call.announced
         if announced is None or announced.done():
-            self._close(call, *how)
+            self._close(call, *how, more=more)
             return
         self._to_close += 1
 
         def close(_: object) -> None:
             self._to_close -= 1
-            self._close(call, *how)
+            self._close(call, *how, more=more)
 
         announced.add_done_callback(close)
-
-    # -- durability ------------------------------------------------------------------------------
-
-    def end(self, end: Completion | RunEnd | Continuation) -> Coroutine[Any, Any, bool]:
-        """Record the run's end after, or together with, its last step; False if it was lost.
-
-        Raises BackendError if the database refuses it, and otherwise as `durable` does.
-        """
-        written = self.end_with_step(end)
-        return self._end_apart(end) if written is None else self.settled(written)
-
-    def end_with_step(self, end: Completion | RunEnd | Continuation) -> Written | None:
-        """Have the run's end travel with its last step, to be `settled`; None if it cannot."""
-        if len(self.pending) == 1 and not self._to_close and type(end) is not Continuation:
-            (written,) = self.pending
-            if self._journal.append(written, end):
-                return written
-        return None
-
-    async def _end_apart(self, end: Completion | RunEnd | Continuation) -> bool:
-        await self.durable()
-        return await self._journal.write(end)
-
-    def durable(self, last: Written | None = None) -> Coroutine[Any, Any, bool]:
-        """Wait until everything recorded so far is durable, or everything up to `last`.
-
-        A step starts, and a run is parked or ended, after that. Answers whether the claim held.
-        Raises SerializationError for a result that the database can never store, and BackendError
-        for what is no fault of the result.
-        """
-        if last is not None and last in self.pending and len(self.pending) == 1:
-            return self.settled(last)
-        return self._durable(last)
-
-    async def _durable(self, last: Written | None) -> bool:
-        pending, all_held = self.pending, True
-        while pending if last is None else last in pending:
-            first = next(iter(pending))
-            if first is last:
-                return await self.settled(first) and all_held
-            if last is None or last.done():
-                all_held = await self.settled(first) and all_held
-            else:  # what was written before it comes back before it, nearly always
-                await last.over()
-        return all_held
-
-    async def settled(self, first: Written) -> bool:
-        """See `durable`, of a single entry."""
-        try:
-            held = await first
-        except BackendError as error:
-            if (key := self.pending.pop(first, None)) is None:
-                return True  # somebody else has told
-            self._still_open(first, refused=True)
-            if error.fault is not Fault.VALUE:
-                raise  # not the run's fault, so it does not fail
-            raise SerializationError(f"result of step {key!r}: {error}") from error
-        self.pending.pop(first, None)
-        if held:
-            self.progress = True
-        else:
-            self._still_open(first, refused=False)
-            self.lost()
-        return held
-
-    def _still_open(self, written: Written, *, refused: bool) -> None:
-        """Ends were not taken, so their rows run. That one was cut short is not refused twice."""
-        for row in written.rows:
-            if isinstance(row, StepWrite) and row.update:
-                if refused and row.completion_no is None and row.resume_at is None:
-                    continue
-                self.open[StepCall(row.step_name, row.attempt, row=row.id)] = None
 
     # -- rows ------------------------------------------------------------------------------------
 
@@ -311,7 +232,9 @@ class Recorder:
         update = call.announced is not None
         return self._send(self._write(call, status, update=update, **columns), call.key)
 
-    def _close(self, call: StepCall, type_name: str, message: str, mark: str) -> None:
+    def _close(
+        self, call: StepCall, type_name: str, message: str, mark: str, *, more: Sequence[Write]
+    ) -> None:
         """Sent, not waited for, but for the end of the run, which must not overtake it."""
         failure = Failure(type=type_name, message=message)
         write = self._write(
@@ -321,16 +244,15 @@ class Recorder:
             error=failure.to_json(),
             context=marked(mark, call.context),
         )
-        self._send(write, call.key)
+        self._send(write, call.key, *more)
 
-    def _announce(self, call: StepCall, row: StepWrite) -> Written:
-        call.announced = written = self._journal.write(row)
-        self.pending[written] = call.key
+    def _announce(self, call: StepCall, row: StepWrite, *more: Write) -> Written:
+        call.announced = written = self._send(row, call.key, *more)
         self.open[call] = None
         return written
 
-    def _send(self, row: StepSuccess | StepWrite, key: str) -> Written:
-        written = self._journal.write(row)
+    def _send(self, row: Write, key: str, *more: Write) -> Written:
+        written = self._journal.write_together([row, *more]) if more else self._journal.write(row)
         self.pending[written] = key
         return written
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from openworkflow.backend.records import Outgoing
 from openworkflow.core.progress import DEFAULT_MAX_EVENTS
+from openworkflow.core.recorded import MapItem
 from openworkflow.core.step_attempt import DEFAULT_MAX_STEP_ATTEMPTS
 from openworkflow.core.workflow_run import DEFAULT_REST_SECONDS
 from openworkflow.engine import generators
@@ -44,6 +45,10 @@ class Services:
     send: Callable[[Outgoing], Awaitable[UUID]] = no_sender
     """Sends a signal; raises RunNotFound and InvalidRunState."""
     library: Library = field(default_factory=lambda: Library(nothing_told))
+    cancel: Callable[[UUID], Awaitable[object]] = no_sender
+    """Cancels a run; raises as `send`."""
+    read_map: Callable[[UUID, int, int], Awaitable[list[MapItem]]] = no_sender
+    """What the children of a map came to, so many from an item on."""
     thread: int = field(init=False, default_factory=threading.get_ident)
     """Where the loop runs that all of them are executed on, and that these are made in."""
 

@@ -14,6 +14,7 @@ from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.undo import Undo
 from openworkflow.core.workflow import DurableFunction
 from openworkflow.engine.current import run_key
+from openworkflow.engine.family import Family, SyncFamily
 from openworkflow.engine.operations.call import CallOperation
 from openworkflow.engine.operations.operation import Operation
 from openworkflow.engine.operations.signal import MISSING, SignalOperation, send_operation
@@ -66,7 +67,7 @@ class _RunIdentity:
         return None if occurrence is None else occurrence.scheduled_for
 
 
-class Step(_RunIdentity, AsyncTells):
+class Step(_RunIdentity, AsyncTells, Family):
     """The durable operations of one run.
 
     Each is recorded before the workflow proceeds past it, and is not repeated by a replay. Await
@@ -216,7 +217,7 @@ class Step(_RunIdentity, AsyncTells):
         return coroutine
 
 
-class SyncStep(_RunIdentity, ThreadTells):
+class SyncStep(_RunIdentity, ThreadTells, SyncFamily):
     """The durable operations of a run whose workflow is a plain `def`, which runs in a thread."""
 
     __slots__ = ("_program",)

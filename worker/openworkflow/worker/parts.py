@@ -139,6 +139,8 @@ class Parts:
             self.mail,
             backend.messages.send,
             self.library,
+            backend.cancel_workflow_run,
+            backend.families.read_map,
         )
 
     def _heartbeat(self, backend: BackendPostgres, worker_id: str, lease: timedelta) -> Heartbeat:

@@ -28,6 +28,7 @@ from openworkflow.worker.collector import patient_collector
 from openworkflow.worker.declared import declared, keep_schedules
 from openworkflow.worker.executor import HAND_BACK_SECONDS
 from openworkflow.worker.options import WorkerOptions
+from openworkflow.worker.orphans import end_orphans
 from openworkflow.worker.parts import Parts
 from openworkflow.worker.served import say_what_is_served
 
@@ -228,6 +229,8 @@ class Worker:
         listener.on_work(parts.poller.hear)
         listener.on_canceled(look)
         listener.on_woken(parts.mail.hear)
+        orphans = asyncio.Event()
+        listener.on_orphans(orphans.set)
         async with asyncio.TaskGroup() as tasks:
             services = [
                 tasks.create_task(parts.flusher.run()),
@@ -239,6 +242,7 @@ class Worker:
                     say_what_is_served(self._backend.builds, [w.key for w in self._registry])
                 ),
                 tasks.create_task(self._keep_schedules()),
+                tasks.create_task(end_orphans(self._backend.families, orphans)),
             ]
             assert self._started is not None
             self._started.set_result(None)

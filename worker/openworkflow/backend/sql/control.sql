@@ -20,6 +20,7 @@ with it as (
 ), open as (
     -- What a worker that died was doing, nobody is doing.
     select latest.id, kind, step_name, created_at, resume_at, attempt, error,
+           coalesce(case when kind = 'child' then context ->> 'child' end, latest.id::text) as what,
            count(*) over () as in_all
       from latest, it
      where latest.status = 'running' and (it.status = 'running' or kind not in ('run', 'undo'))
@@ -33,6 +34,7 @@ with it as (
            array_agg({instant created_at}) as wait_since,
            array_agg({instant resume_at}) as wait_until,
            array_agg(attempt) as wait_attempts, array_agg(error::text) as wait_errors,
+           array_agg(what) as wait_whats,
            coalesce(max(in_all), 0) as waits_in_all
       from open
 ), ahead as (

@@ -293,3 +293,90 @@ closed as (
 ), leftovers as (
     select count(*) as leftovers from closed
 )
+
+
+-- name: flush_child_rows
+select *
+  from unnest(:child_id::uuid[], :child_run_id::uuid[], :child_claim_no::int[],
+              :child_step_id::uuid[], :child_number::int[], :child_workflow_name::text[],
+              :child_version::text[], :child_input::text[], :child_tags::text[],
+              :child_available_at::timestamptz[], :child_delay::float8[],
+              :child_deadline_at::timestamptz[], :child_deadline::float8[],
+              :child_on_close::text[], :child_wake_at::int[])
+       as child (id, run_id, claim_no,
+                 step_id, number, workflow_name,
+                 version, input, tags,
+                 available_at, delay,
+                 deadline_at, deadline,
+                 on_close, wake_at)
+
+
+-- name: flush_children
+-- Runs that steps start, where the claim of the parent still stands: the fence of steps, again.
+-- What a child has of its parent is read here: tags, and the latest that its deadline may be.
+child as (
+    select child.*, parent.namespace_id, parent.tags as parent_tags,
+           parent.deadline_at as parent_deadline
+      from ({rows}) as child
+      join {schema}.workflow_runs parent
+        on parent.id = child.run_id
+       and parent.claim_no = child.claim_no and parent.worker_id is not null {in_turn}
+       for key share of parent
+), child_pauses as (
+    select workflow_name
+      from {schema}.workflow_pauses
+     where namespace_id = :namespace_id
+       for share
+), child_due as (
+    select child.*, coalesce(available_at, now() + make_interval(secs => coalesce(delay, 0))) as due,
+           exists (select from child_pauses
+                    where child_pauses.workflow_name in ('', child.workflow_name)) as held
+      from child
+), born as (
+    insert into {schema}.workflow_runs
+        (id, namespace_id, workflow_name, version, status, config, input, available_at,
+         deadline_at, paused, due_at, tags, parent_run_id)
+    select id, namespace_id, workflow_name, version, 'pending', '{}', input::jsonb,
+           case when held then 'infinity' else due end,
+           least(coalesce(deadline_at, now() + make_interval(secs => deadline)), parent_deadline),
+           held, case when held then due end,
+           nullif(coalesce(parent_tags, '{}') || coalesce(tags::jsonb, '{}'), '{}'), run_id
+      from child_due
+    on conflict (id) do nothing
+    returning id
+), related as (
+    insert into {schema}.workflow_children
+        (id, namespace_id, parent_run_id, step_id, number, on_close, wake_at)
+    select id, namespace_id, run_id, step_id, number, on_close, wake_at from child
+    on conflict do nothing
+), children as (
+    select case when (select count(*) from child) < :children_count::int
+                then array(select id from child) end as children,
+           (select pg_notify(:work_channel, '') where exists (select from born)) as children_told
+)
+
+
+-- name: flush_disowned_rows
+select step_id, run_id, claim_no
+  from unnest(:disowned_step_id::uuid[], :disowned_run_id::uuid[], :disowned_claim_no::int[])
+       as disowned (step_id, run_id, claim_no)
+
+
+-- name: flush_disowned
+-- Children of steps that wait for them no more: whoever looks for orphans cancels them.
+orphaned as (
+    update {schema}.workflow_children child
+       set orphaned = true
+      from ({rows}) as disowned
+     where child.step_id = disowned.step_id and child.parent_run_id = disowned.run_id
+       and child.status is null
+       and exists (select from {schema}.workflow_runs run
+                    where run.id = disowned.run_id
+                      and run.claim_no = disowned.claim_no and run.worker_id is not null)
+    returning child.id
+), disowned as (
+    select count(*) as disowned,
+           (select pg_notify(:work_channel, 'orphans') where exists (select from orphaned))
+               as disowned_told
+      from orphaned
+)

@@ -123,6 +123,26 @@ with broken as (
      group by workflow_run_id, claim_no, context ->> 'message'
     having count(*) > 1
     union all
+    select 'a run that has a parent is known as its child', run.id
+      from {schema}.workflow_runs run
+      full join {schema}.workflow_children child on child.id = run.id
+     where (run.id is null or run.parent_run_id is not null or child.id is not null)
+       and (child.id is null or run.parent_run_id is distinct from child.parent_run_id)
+    union all
+    select 'a parent is told how its child has ended', child.id
+      from {schema}.workflow_children child
+      join {schema}.workflow_runs run on run.id = child.id
+     where child.status is distinct from case when run.completed_at is not null then run.status end
+    union all
+    select 'a parent that waits does not sleep through the end of its child', parent.id
+      from {schema}.step_attempts attempt
+      join {schema}.workflow_runs parent
+        on parent.id = attempt.workflow_run_id and parent.status = 'pending'
+      join {schema}.workflow_runs child
+        on child.id = attempt.id and child.completed_at < now() - interval '1 second'
+     where attempt.kind = 'child' and attempt.status = 'running'
+       and parent.available_at = 'infinity' and not parent.paused
+    union all
     select 'a signal is kept as long as its run', workflow_run_id
       from {schema}.workflow_messages message
      where workflow_run_id is not null

@@ -189,7 +189,7 @@ with it as (
       from {schema}.workflow_runs
      where id = (select id from owing where is_decided)
 )
-select {run_columns},
+select {run_columns}, is_parent,
        case when status <> 'running' then pg_notify($3, 'canceled ' || id::text) end as workers,
        waiting
   from answer;
@@ -222,7 +222,7 @@ id, namespace_id, workflow_name, version, status, worker_id, config, context, in
        {instant created_at} as created_at, {instant completed_at} as completed_at,
        idempotency_key, claim_no, attempts, crashes, {instant started_at} as started_at,
        build_id, pinned, schedule_name, {instant scheduled_for} as scheduled_for,
-       forked_from, paused, {instant due_at} as due_at, pause, tags
+       forked_from, paused, {instant due_at} as due_at, pause, tags, parent_run_id
 
 
 -- name: list_workflow_runs
@@ -237,6 +237,10 @@ select {run_columns}
    and ($10::text is null or worker_id = $10)
    and ($11::text is null or build_id = $11)
    and ($12::text is null or schedule_name = $12)
+   -- By their table, which has an index on it.
+   and ($13::uuid is null
+        or id = any (array(select child.id from {schema}.workflow_children child
+                            where child.parent_run_id = $13)))
    and {list_page}
 
 
@@ -287,9 +291,9 @@ select status, count(*) as runs
 -- with them. Each row of the table is looked at once in a whole prune.
 with batch as (
     select id
-      from {schema}.workflow_runs
+      from {schema}.workflow_runs run
      where namespace_id = $1 and id > $4
-       and status = any ($2::text[]) and completed_at < now() - $3::interval
+       and status = any ($2::text[]) and completed_at < now() - $3::interval and {not_needed}
      order by id
      limit $5
        for update skip locked
@@ -301,6 +305,13 @@ select id from batch order by id;
 
 -- name: count_prunable_runs
 select count(*)
-  from {schema}.workflow_runs
+  from {schema}.workflow_runs run
  where namespace_id = $1
-   and status = any ($2::text[]) and completed_at < now() - $3::interval;
+   and status = any ($2::text[]) and completed_at < now() - $3::interval and {not_needed};
+
+
+-- name: not_needed
+-- A child is kept for as long as its parent goes on; a trigger holds everybody to that.
+(parent_run_id is null
+        or not exists (select from {schema}.workflow_runs parent
+                        where parent.id = run.parent_run_id and parent.completed_at is null))

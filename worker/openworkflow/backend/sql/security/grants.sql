@@ -26,7 +26,7 @@ grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to
 grant select, insert, update, delete
    on {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
       {schema}.workflow_served, {schema}.workflow_schedules, {schema}.workflow_pauses,
-      {schema}.workflow_messages, {schema}.workflow_subscriptions,
+      {schema}.workflow_messages, {schema}.workflow_subscriptions, {schema}.workflow_children,
       {schema}.workflow_progress, {schema}.workflow_events
    to {role};
 
@@ -44,6 +44,7 @@ grant select, insert, delete on {schema}.workflow_messages to {role};
 grant select, insert, update on {schema}.workflow_subscriptions to {role};
 grant select, insert, update on {schema}.workflow_progress to {role};
 grant select, insert, update, delete on {schema}.workflow_events to {role};
+grant select, insert, update on {schema}.workflow_children to {role};
 grant select, insert, update, delete on {schema}.workflow_schedules to {role};
 grant select, update (lock_only) on {schema}.workflow_pauses to {role};
 
@@ -71,7 +72,7 @@ grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to
 grant select
    on {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
       {schema}.workflow_served, {schema}.workflow_schedules, {schema}.workflow_pauses,
-      {schema}.workflow_messages, {schema}.workflow_subscriptions,
+      {schema}.workflow_messages, {schema}.workflow_subscriptions, {schema}.workflow_children,
       {schema}.workflow_progress, {schema}.workflow_events
    to {role};
 
@@ -81,7 +82,7 @@ revoke all on {schema}.openworkflow_migrations, {schema}.openworkflow_roles,
               {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
               {schema}.workflow_served, {schema}.workflow_schedules, {schema}.workflow_pauses,
               {schema}.workflow_messages, {schema}.workflow_subscriptions,
-              {schema}.workflow_progress, {schema}.workflow_events
+              {schema}.workflow_children, {schema}.workflow_progress, {schema}.workflow_events
   from {role};
 
 
@@ -107,6 +108,9 @@ create policy openworkflow_bound on {schema}.workflow_messages
 create policy openworkflow_bound on {schema}.workflow_subscriptions
  using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
                          where bound.role_name = current_user));
+create policy openworkflow_bound on {schema}.workflow_children
+ using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
+                         where bound.role_name = current_user));
 create policy openworkflow_bound on {schema}.workflow_schedules
  using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
                          where bound.role_name = current_user));
@@ -127,6 +131,7 @@ create policy openworkflow_all on {schema}.workflow_builds to {all} using (true)
 create policy openworkflow_all on {schema}.workflow_served to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_messages to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_subscriptions to {all} using (true);
+create policy openworkflow_all on {schema}.workflow_children to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_schedules to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_pauses to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_progress to {all} using (true);
@@ -137,6 +142,7 @@ alter table {schema}.workflow_builds enable row level security;
 alter table {schema}.workflow_served enable row level security;
 alter table {schema}.workflow_messages enable row level security;
 alter table {schema}.workflow_subscriptions enable row level security;
+alter table {schema}.workflow_children enable row level security;
 alter table {schema}.workflow_schedules enable row level security;
 alter table {schema}.workflow_pauses enable row level security;
 alter table {schema}.workflow_progress enable row level security;

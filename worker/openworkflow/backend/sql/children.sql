@@ -1,0 +1,60 @@
+-- Children: what a parent reads of them, and the cancellation of those that nobody needs any more.
+-- They are started in flush.sql; what follows from their ends is in the triggers of migration 0012.
+
+
+-- name: read_children
+-- How the children $2 stand that the runs $1 wait for: one of a step of its own, or with $3 all of a
+-- map, of which the ends are counted. Who has read up to here has seen all that was woken for up to
+-- this wake_no: both are of one moment.
+select asked.run_id, asked.id, run.wake_no,
+       child.status, child.output::text as output, child.error::text as error,
+       map.started, map.open, map.failed
+  from unnest($1::uuid[], $2::uuid[], $3::bool[]) as asked (run_id, id, is_map)
+  join {schema}.workflow_runs run on run.id = asked.run_id
+  left join {schema}.workflow_runs child
+    on child.id = asked.id and child.namespace_id = run.namespace_id and not asked.is_map
+  left join lateral (select count(*) as started,
+                            count(*) filter (where status is null) as open,
+                            count(*) filter (where status <> 'succeeded') as failed
+                       from {schema}.workflow_children
+                      where step_id = asked.id) map on asked.is_map;
+
+
+-- name: await_children
+-- The runs $2 wait for their children $1 from now on. Answers those that are no child of theirs.
+-- An end that is under way is waited for: what comes after it finds the child ended.
+with asked as (
+    select * from unnest($1::uuid[], $2::uuid[]) as asked (id, run_id)
+), awaited as (
+    update {schema}.workflow_children child
+       set wake_at = 0
+      from asked
+     where child.id = asked.id and child.parent_run_id = asked.run_id
+    returning child.id
+)
+select id from asked where id not in (select id from awaited);
+
+
+-- name: find_orphans
+-- Children of the namespace $1 that are to be canceled.
+select id
+  from {schema}.workflow_children
+ where namespace_id = $1 and orphaned and status is null
+ limit $2;
+
+
+-- name: forget_orphans
+-- These were canceled.
+update {schema}.workflow_children
+   set orphaned = false
+ where id = any ($2::uuid[]) and namespace_id = $1 and orphaned;
+
+
+-- name: read_map
+-- What the children of the step $2 came to, from the item $3 on, $4 of them; of the namespace $1.
+select child.number, child.id, run.status, run.output::text as output, run.error::text as error
+  from {schema}.workflow_children child
+  join {schema}.workflow_runs run on run.id = child.id
+ where child.namespace_id = $1 and child.step_id = $2 and child.number >= $3
+ order by child.number
+ limit $4;

@@ -1,0 +1,119 @@
+"""What one claim of a run has written: whether it is durable, and the end that comes after it."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from openworkflow.backend.records import (
+    ChildEnd,
+    Completion,
+    Continuation,
+    RunEnd,
+    StepWrite,
+    Write,
+)
+from openworkflow.core.errors import BackendError, Fault, SerializationError
+from openworkflow.core.ids import depth_of
+from openworkflow.core.recorded import ClaimedRun
+from openworkflow.engine.journal import Journal, Written
+from openworkflow.engine.step_call import StepCall
+
+
+class Durability:
+    """Waits for the writes of one claim; `lost` is called when the claim turns out to be lost."""
+
+    __slots__ = ("_claim", "_journal", "_to_close", "lost", "open", "pending", "progress")
+
+    def __init__(self, claim: ClaimedRun, journal: Journal, lost: Callable[[], None]) -> None:
+        self._claim, self._journal = claim, journal
+        self.lost = lost
+        """Called when the claim does not hold; something idle once the run is over here."""
+        self.open: dict[StepCall, None] = {}
+        """Attempts and sleeps whose rows say that they are running."""
+        self.pending: dict[Written, str] = {}
+        """What was written and is not known to be durable, with the keys of the steps.
+
+        It leaves in the order of writing: what was before one that is gone is durable too.
+        """
+        self._to_close = 0
+        self.progress = False
+        """Whether anything was recorded."""
+
+    def end(self, end: Completion | RunEnd | Continuation) -> Coroutine[Any, Any, bool]:
+        """Record the run's end after, or together with, its last step; False if it was lost.
+
+        Raises BackendError if the database refuses it, and otherwise as `durable` does.
+        """
+        written = self.end_with_step(end)
+        return self._end_apart(end) if written is None else self.settled(written)
+
+    def end_with_step(self, end: Completion | RunEnd | Continuation) -> Written | None:
+        """Have the run's end travel with its last step, to be `settled`; None if it cannot."""
+        if len(self.pending) == 1 and not self._to_close and type(end) is not Continuation:
+            (written,) = self.pending
+            if self._journal.append(written, end):
+                for row in self._beside(end):
+                    self._journal.append(written, row)
+                return written
+        return None
+
+    async def _end_apart(self, end: Completion | RunEnd | Continuation) -> bool:
+        await self.durable()
+        beside = self._beside(end)
+        if not beside:
+            return await self._journal.write(end)
+        return await self._journal.write_together([end, *beside])
+
+    def _beside(self, end: Completion | RunEnd | Continuation) -> list[Write]:
+        """The end of a child wakes its parent, which the journal has to know."""
+        is_end = type(end) is Completion or (type(end) is RunEnd and end.status.finished)
+        return [ChildEnd(end.run_id)] if is_end and depth_of(end.run_id) else []
+
+    def durable(self, last: Written | None = None) -> Coroutine[Any, Any, bool]:
+        """Wait until everything recorded so far is durable, or everything up to `last`.
+
+        A step starts, and a run is parked or ended, after that. Answers whether the claim held.
+        Raises SerializationError for a result that the database can never store, and BackendError
+        for what is no fault of the result.
+        """
+        if last is not None and last in self.pending and len(self.pending) == 1:
+            return self.settled(last)
+        return self._durable(last)
+
+    async def _durable(self, last: Written | None) -> bool:
+        pending, all_held = self.pending, True
+        while pending if last is None else last in pending:
+            first = next(iter(pending))
+            if first is last:
+                return await self.settled(first) and all_held
+            if last is None or last.done():
+                all_held = await self.settled(first) and all_held
+            else:  # what was written before it comes back before it, nearly always
+                await last.over()
+        return all_held
+
+    async def settled(self, first: Written) -> bool:
+        """See `durable`, of a single entry."""
+        try:
+            held = await first
+        except BackendError as error:
+            if (key := self.pending.pop(first, None)) is None:
+                return True  # somebody else has told
+            self._still_open(first, refused=True)
+            if error.fault is not Fault.VALUE:
+                raise  # not the run's fault, so it does not fail
+            raise SerializationError(f"result of step {key!r}: {error}") from error
+        self.pending.pop(first, None)
+        if held:
+            self.progress = True
+        else:
+            self._still_open(first, refused=False)
+            self.lost()
+        return held
+
+    def _still_open(self, written: Written, *, refused: bool) -> None:
+        """Ends were not taken, so their rows run. That one was cut short is not refused twice."""
+        for row in written.rows:
+            if isinstance(row, StepWrite) and row.update:
+                if refused and row.completion_no is None and row.resume_at is None:
+                    continue
+                self.open[StepCall(row.step_name, row.attempt, row=row.id)] = None

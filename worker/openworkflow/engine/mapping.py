@@ -1,0 +1,253 @@
+"""`step.map` over a function: a step for each item, or for a few where there are many items.
+
+The rows of a run are bounded: beyond MOST_ROWS items each step takes as many as it must, and has
+their results together. Over workflows see operations/map.py.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from openworkflow.core.callee import OPTIONS, callee
+from openworkflow.core.duration import Duration, parse_duration
+from openworkflow.core.errors import ConfigurationError, MapFailed, Suspended
+from openworkflow.core.failure import Failure
+from openworkflow.core.retry import DEFAULT_STEP_RETRY, RetryPolicy
+from openworkflow.engine import calls
+from openworkflow.engine.child_request import ChildOptions
+from openworkflow.engine.operations.call import CallOperation
+
+MOST_ROWS = 400
+"""Steps of one map over a function; a run may make a thousand attempts unless told otherwise."""
+_NEVER = RetryPolicy(max_attempts=1)
+
+
+class ItemOptions(ChildOptions, total=False):
+    """Options of the items of a map."""
+
+    retry: RetryPolicy | None
+    """Of a function: as of any step."""
+    timeout: Duration | None
+    """Of a function: of each attempt."""
+
+
+class MapOptions(NamedTuple):
+    """What is said of a map over a function."""
+
+    name: str
+    fn: Callable[..., Any]
+    concurrency: int
+    tolerated: int
+    retry: RetryPolicy | None
+    timeout: Duration | None
+
+
+def map_options(
+    name: str,
+    fn: Callable[..., Any],
+    concurrency: int,
+    most: int,
+    options: Mapping[str, Any],
+) -> MapOptions:
+    """What is said of a map over a function. Raises ConfigurationError or TypeError."""
+    if type(concurrency) is not int or concurrency < 1:
+        raise ConfigurationError(
+            f"map {name!r:.80}: concurrency is a whole number from 1, not {concurrency!r:.80}"
+        )
+    if unknown := options.keys() - OPTIONS:
+        raise TypeError(f"map() over a function has no option {min(unknown)!r}")
+    return MapOptions(name, fn, concurrency, most, options.get("retry"), options.get("timeout"))
+
+
+def item_keys(name: str, items: Sequence[Any], key: Callable[[Any], object] | None) -> list[str]:
+    """What each item is called, by `key` or place. Raises ConfigurationError for two alike."""
+    if key is None:
+        return [str(place) for place in range(len(items))]
+    keys = [str(key(item)) for item in items]
+    if len(set(keys)) < len(keys):
+        seen: set[str] = set()
+        twice = next(each for each in keys if each in seen or seen.add(each))  # type: ignore[func-returns-value]
+        raise ConfigurationError(
+            f"map {name!r:.80}: two items have the key {twice!r:.80}; a key is for one item"
+        )
+    return keys
+
+
+def tolerated(
+    name: str, items: int, min_successful: int | None, tolerate_failures: int | None
+) -> int:
+    """How many items may fail. Raises ConfigurationError."""
+    for option, value in (
+        ("min_successful", min_successful),
+        ("tolerate_failures", tolerate_failures),
+    ):
+        if value is not None and (type(value) is not int or value < 0):
+            raise ConfigurationError(
+                f"map {name!r:.80}: {option} is a whole number from 0, not {value!r:.80}"
+            )
+    if min_successful is None:
+        return tolerate_failures or 0
+    if min_successful > items:
+        raise ConfigurationError(
+            f"map {name!r:.80}: min_successful is {min_successful}, and there are {items} items"
+        )
+    left = items - min_successful
+    return left if tolerate_failures is None else min(left, tolerate_failures)
+
+
+async def map_in_branches(
+    called: Callable[[CallOperation], Coroutine[Any, Any, Any]],
+    execution: Any,
+    options: MapOptions,
+    items: Sequence[Any],
+    keys: Sequence[str],
+) -> list[Any]:
+    """Run the steps in branches of the workflow, as many at once as the options say."""
+    size = max(1, -(-len(items) // MOST_ROWS))
+    at_once = max(1, options.concurrency // size)
+    parts = iter(_parts(execution, options, items, keys, size))
+    answers: dict[int, Any] = {}
+    going: dict[asyncio.Task[Any], int] = {}
+    failed: list[int] = []
+    try:
+        while True:
+            while len(going) < at_once and (part := next(parts, None)) is not None:
+                start, operation = part
+                going[asyncio.create_task(called(operation))] = start
+            if not going:
+                break
+            done, _ = await asyncio.wait(going, return_when=asyncio.FIRST_COMPLETED)
+            for task in sorted(done, key=going.__getitem__):
+                start = going.pop(task)
+                answers[start] = [_answer(task)] if size == 1 else _results(options, task.result())
+                failed += [
+                    start + place
+                    for place, each in enumerate(answers[start])
+                    if isinstance(each, _Failed)
+                ]
+            _check(options, failed, answers, len(items))
+    finally:
+        for task in going:
+            task.cancel()
+    return _in_order(answers)
+
+
+def map_in_turn(
+    ask: Callable[[CallOperation], Any],
+    execution: Any,
+    options: MapOptions,
+    items: Sequence[Any],
+    keys: Sequence[str],
+) -> list[Any]:
+    """Run the steps in turn, `concurrency` items in each: for a workflow in a thread."""
+    size = max(options.concurrency, -(-len(items) // MOST_ROWS))
+    answers: dict[int, Any] = {}
+    failed: list[int] = []
+    for start, operation in _parts(execution, options, items, keys, max(2, size)):
+        answers[start] = _results(options, ask(operation))
+        failed += [
+            start + place for place, each in enumerate(answers[start]) if isinstance(each, _Failed)
+        ]
+        _check(options, failed, answers, len(items))
+    return _in_order(answers)
+
+
+class _Failed(NamedTuple):
+    error: Exception
+
+
+def _parts(
+    execution: Any, options: MapOptions, items: Sequence[Any], keys: Sequence[str], size: int
+) -> Iterator[tuple[int, CallOperation]]:
+    """The steps, each with the place of its first item."""
+    name, fn = options.name, options.fn
+    for start in range(0, len(items), size):
+        key = f"{name}[{keys[start]}]"
+        if size == 1:
+            yield (
+                start,
+                CallOperation(
+                    execution, key, fn, (items[start],), {}, options.retry, options.timeout
+                ),
+            )
+            continue
+        part = list(zip(keys[start : start + size], items[start : start + size], strict=True))
+        run = _runner(execution, options, part)
+        yield start, CallOperation(execution, key, run, (), {}, _NEVER, None)
+
+
+def _runner(
+    execution: Any, options: MapOptions, part: Sequence[tuple[str, Any]]
+) -> Callable[[], Coroutine[Any, Any, list[Any]]]:
+    """The function of a step of several items; no failure of one is a failure of the step."""
+
+    async def run_items() -> list[Any]:
+        room = asyncio.Semaphore(options.concurrency)
+
+        async def one(key: str, item: Any) -> dict[str, Any]:
+            async with room:
+                return await _attempts(execution, options, key, item)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(key, item)) for key, item in part]
+        return [task.result() for task in tasks]
+
+    return run_items
+
+
+async def _attempts(execution: Any, options: MapOptions, key: str, item: Any) -> dict[str, Any]:
+    """Call the function for one item, as often as its policy says, without recording in between."""
+    about, policy = callee(options.fn), options.retry or DEFAULT_STEP_RETRY
+    timeout, services, attempt = options.timeout, execution.services, 0
+    while True:
+        attempt += 1
+        step = CallOperation(
+            execution, f"{options.name}[{key}]", options.fn, (item,), {}, None, timeout
+        )
+        step.about = about
+        step.seconds = None if timeout is None else parse_duration(timeout).total_seconds()
+        try:
+            call = calls.call if step.seconds is None else calls.call_within
+            value = await call(step, services.step_threads)
+            if execution.stopped is not None:
+                raise Suspended
+            text = about.codec.encode(value, "result of step", services.payload_limit, step.name)
+            return {"value": json.loads(text or "null")}
+        except Exception as error:
+            if not policy.retries(error) or policy.exhausted(attempt):
+                return {"error": json.loads(Failure.from_exception(error).to_json())}
+        await asyncio.sleep(policy.delay(attempt).total_seconds())
+
+
+def _answer(task: asyncio.Task[Any]) -> Any:
+    try:
+        return task.result()
+    except Exception as error:
+        return _Failed(error)
+
+
+def _results(options: MapOptions, rows: Sequence[Any]) -> list[Any]:
+    codec = callee(options.fn).codec
+    return [
+        _Failed(Failure.from_object(row["error"]).reraisable(options.name, 1))
+        if "error" in row
+        else codec.validate_stored(row["value"])
+        for row in rows
+    ]
+
+
+def _check(options: MapOptions, failed: Sequence[int], answers: dict[int, Any], items: int) -> None:
+    if len(failed) > options.tolerated:
+        first = next(
+            each for start in sorted(answers) for each in answers[start] if type(each) is _Failed
+        )
+        raise MapFailed(options.name, sorted(failed), len(failed), items) from first.error
+
+
+def _in_order(answers: dict[int, Any]) -> list[Any]:
+    return [
+        each.error if isinstance(each, _Failed) else each
+        for start in sorted(answers)
+        for each in answers[start]
+    ]
