@@ -38,6 +38,8 @@ TABLES = (
     "workflow_messages",
     "workflow_subscriptions",
     "workflow_pauses",
+    "workflow_limits",
+    "workflow_keys",
     "step_attempts",
 )
 
@@ -70,6 +72,9 @@ async def a(roles: Roles) -> str:
         "insert into workflow_subscriptions (workflow_run_id, topic, namespace_id, waiting)"
         f" values ('{THEIRS}', 't', 'b', true)",
         "insert into workflow_pauses (namespace_id, workflow_name) values ('b', 'w')",
+        "insert into workflow_limits (namespace_id, name, slots) values ('b', 'w', 1)",
+        "insert into workflow_keys (namespace_id, workflow_name, key, run_id)"
+        f" values ('b', 'w', 'k', '{THEIRS}')",
     )
     return await bind(roles, "a", Kind.OPERATOR)
 
@@ -126,6 +131,8 @@ async def test_rows_of_another_namespace_are_neither_seen_nor_changed_nor_delete
         "workflow_messages": "name",
         "workflow_subscriptions": "topic",
         "workflow_pauses": "workflow_name",
+        "workflow_limits": "name",
+        "workflow_keys": "key",
     }
     column = columns.get(table, "status")
     for statement in (
@@ -146,6 +153,7 @@ async def test_rows_of_another_namespace_are_neither_seen_nor_changed_nor_delete
         "insert into workflow_builds (namespace_id, build_id) values ('b', 'b2')",
         "insert into workflow_served (namespace_id, workflow_name) values ('b', 'x')",
         "insert into workflow_pauses (namespace_id, workflow_name) values ('b', 'x')",
+        "insert into workflow_limits (namespace_id, name, slots) values ('b', 'x', 1)",
         "insert into step_attempts (workflow_run_id, step_name, kind, status)"
         f" values ('{THEIRS}', 's', 'run', 'running')",
         "insert into workflow_messages (id, namespace_id, name, expires_at)"

@@ -19,6 +19,7 @@ from openworkflow.core.errors import (
     WorkflowCanceled,
     WorkflowFailed,
 )
+from openworkflow.core.limits import Limit, Rate
 from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.undo import Undo
 from openworkflow.core.workflow import Workflow, step, workflow
@@ -35,9 +36,11 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 __all__ = [
     "BackendPostgres",
     "Cron",
+    "Limit",
     "NonRetryableError",
     "OpenWorkflow",
     "OpenWorkflowError",
+    "Rate",
     "ResultTimeout",
     "RetryPolicy",
     "RunHandle",

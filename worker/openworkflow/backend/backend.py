@@ -17,6 +17,7 @@ from openworkflow.backend.enqueuing import IDEMPOTENCY_PERIOD, Enqueuing
 from openworkflow.backend.failures import DRIVER_ERRORS, ConnectionLost, as_backend_error
 from openworkflow.backend.filtering import Filtering
 from openworkflow.backend.ledger import Ledger, Loss, MigrationState, look
+from openworkflow.backend.limits import LimitTable
 from openworkflow.backend.liveness import SCAN_SECONDS
 from openworkflow.backend.messages import Messages
 from openworkflow.backend.migrations import Migration
@@ -86,6 +87,7 @@ class BackendPostgres:
         self.messages = Messages(self._requests, dsn, self._sql, namespace.id)
         self.schedules = Schedules(self._requests.borrow, self._sql, namespace)
         self.filtering = Filtering(self._requests, self._sql, namespace)
+        self.limits = LimitTable(self._requests, self._sql, namespace)
         self.pauses = Pauses(self._requests, self._sql, namespace)
         self.control = Control(self._requests, self._sql, namespace, self._existing)
         self._enqueuing = Enqueuing(self._requests, dsn, self._sql, namespace)

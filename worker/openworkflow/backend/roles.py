@@ -23,6 +23,11 @@ GUARDED = (
     "workflow_subscriptions",
     "workflow_schedules",
     "workflow_pauses",
+    "workflow_limits",
+    "workflow_keys",
+    "workflow_limit_keys",
+    "workflow_limit_runs",
+    "workflow_limit_lanes",
     "step_attempts",
     REGISTER,
 )
@@ -30,7 +35,13 @@ GUARDED = (
 ENABLED = "row level security"
 """Stands among the policies of a table for that they are heeded."""
 OWNED = (*GUARDED, "openworkflow_migrations")
-FUNCTIONS = ("openworkflow_message_sent", "openworkflow_runs_deleted")
+FUNCTIONS = (
+    "openworkflow_message_sent",
+    "openworkflow_runs_deleted",
+    "openworkflow_limits_settle",
+    "openworkflow_limits_changed",
+    "openworkflow_limits_resumed",
+)
 """The triggers that act with the rights of their owner, who is that of the tables."""
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)

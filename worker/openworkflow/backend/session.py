@@ -74,7 +74,9 @@ class WorkerSession:
         values = {**self._place, **flushes.values(flush, shape)}
         (row,) = await self._fetch(sql, [values[name] for name in parameters])
         lost = flushes.lost(flush, shape, row)
-        return Flushed(row["now"], lost, _claimed(row) if shape.claim else [])
+        return Flushed(
+            row["now"], lost, _claimed(row, limited=shape.limited) if shape.claim else []
+        )
 
     async def claimable(self, worker_id: str, lease: timedelta, claim: ClaimRequest) -> list[UUID]:
         """The runs that this claim would take now, without taking them. Raises as `flush` does."""
@@ -236,13 +238,14 @@ class HeartbeatSession:
         await self._link.close()
 
 
-def _claimed(row: asyncpg.Record) -> list[ClaimedRun]:
+def _claimed(row: asyncpg.Record, *, limited: bool) -> list[ClaimedRun]:
     """The runs that were claimed, those that waited longest first."""
     if row["id"] is None:
         return []
     due_at: dict[UUID, datetime] = dict(zip(row["taken_ids"], row["taken_at"], strict=True))
     claimed_at, recovered = row["claimed_at"], frozenset(row["recovered_ids"])
     columns = [row[name] for name in _CLAIM_COLUMNS]
+    columns.append(row["names_limits"] if limited else [True] * len(row["id"]))
     runs = [
         # A run is claimed so often that the frame of the class's own __new__ would show.
         _run(
@@ -262,9 +265,10 @@ def _claimed(row: asyncpg.Record) -> list[ClaimedRun]:
                 wake_no,
                 history_from,
                 None,  # of which schedule, is asked for apart from the claim
+                named,
             ),
         )
-        for run_id, name, version, input, claim_no, *counts, wake_no, history_from in zip(
+        for run_id, name, version, input, claim_no, *counts, wake_no, history_from, named in zip(
             *columns, strict=True
         )
     ]

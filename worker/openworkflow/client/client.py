@@ -261,6 +261,8 @@ class OpenWorkflow(RunControl):
         options: SharedOptions,
     ) -> list[RunHandle[Any]]:
         runs = Request(workflow, options, self._payload_limit).runs(inputs, keys)
+        if isinstance(workflow, Workflow) and workflow.limits:
+            await self._backend.limits.ensure(workflow.limits.rules)
         created = await self._backend.create_workflow_runs(
             runs, connection=options.get("connection")
         )

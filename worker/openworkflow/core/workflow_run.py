@@ -83,3 +83,5 @@ class WorkflowRun:
     """Of a run that was paused by itself: {"by": …, "reason": …, "at": …}."""
     tags: dict[str, str] | None = None
     """None without tags."""
+    limits: list[str] | None = None
+    """The limits that it is under, each with its key; None without limits."""

@@ -27,6 +27,7 @@ from openworkflow.telemetry.metrics import Metrics
 from openworkflow.worker.collector import patient_collector
 from openworkflow.worker.declared import declared, keep_schedules
 from openworkflow.worker.executor import HAND_BACK_SECONDS
+from openworkflow.worker.limited import declared_limits, keep_limits
 from openworkflow.worker.options import WorkerOptions
 from openworkflow.worker.parts import Parts
 from openworkflow.worker.served import say_what_is_served
@@ -75,6 +76,7 @@ class Worker:
             raise ConfigurationError("a worker needs at least one workflow: workflows=[...]")
         self._options = WorkerOptions(**options)
         self._declared = declared(self._registry, self._options.payload_limit)
+        self._limits = declared_limits(self._registry)
         self._backend = backend
         self.worker_id = worker_id or f"{socket.gethostname()}/{uuid4().hex[:8]}"
         self.metrics = metrics or Metrics(backend.namespace_id)
@@ -239,6 +241,9 @@ class Worker:
                     say_what_is_served(self._backend.builds, [w.key for w in self._registry])
                 ),
                 tasks.create_task(self._keep_schedules()),
+                tasks.create_task(
+                    keep_limits(self._backend.limits, self._limits, self._registry.keys())
+                ),
             ]
             assert self._started is not None
             self._started.set_result(None)

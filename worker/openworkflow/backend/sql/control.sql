@@ -324,7 +324,7 @@ select (select count(*) from released) as released, (select count(*) from told) 
 
 
 -- name: released
-namespace_id = $1 and paused and completed_at is null and pause is null
+namespace_id = $1 and paused and completed_at is null and pause is null and limits is null
        and ($2::uuid[] is null or id = any ($2))
        and not exists (select from {schema}.workflow_pauses held
                         where held.namespace_id = $1

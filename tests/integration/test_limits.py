@@ -1,0 +1,306 @@
+"""Limits: never more than they allow, never less than there is room for, whoever writes,
+in whatever order. What waits for a limit is not due, and nothing has to be running for it to go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from openworkflow import BackendPostgres, Limit, OpenWorkflow, RunStatus, Step, workflow
+from openworkflow.backend.backend import NewRun, WorkerSession
+from openworkflow.core.limits import LimitRule
+from openworkflow.core.workflow_run import WorkflowRun
+from tests.flushes import claim, end_of, expire_leases, flush
+from tests.helpers import StartWorker
+
+DUE = "select count(*) from workflow_runs where status = 'pending' and available_at <= now()"
+
+
+@pytest.fixture
+async def session(backend: BackendPostgres) -> Any:
+    session = await backend.open_session(1)
+    yield session
+    await session.close()
+
+
+async def run_of(backend: BackendPostgres, run_id: UUID) -> WorkflowRun:
+    run = await backend.get_workflow_run(run_id)
+    assert run is not None
+    return run
+
+
+async def sound(backend: BackendPostgres) -> None:
+    assert [] == (await backend.diagnostics()).violations
+
+
+def of(key: str, *, all: bool = False) -> str:
+    return f"a/key\x1f{key}" + ("\x1ea" if all else "")
+
+
+async def test_no_more_runs_are_due_than_there_are_slots(
+    backend: BackendPostgres, session: WorkerSession, sql: asyncpg.Connection[Any]
+) -> None:
+    await backend.limits.ensure([LimitRule(name="a/key", slots=2)])
+    created = await backend.create_workflow_runs([NewRun("a", limits=of("x"))] * 5)
+    await backend.create_workflow_runs([NewRun("a", limits=of("y"))])
+
+    assert 3 == await sql.fetchval(DUE)
+    await sound(backend)
+    runs = await claim(session, "a")
+    assert 3 == len(runs)
+    first = [run for run in runs if run.id in {each.id for each in created}]
+    assert [created[0].id, created[1].id] == [run.id for run in first]
+    await sound(backend)
+
+    await flush(session, ends=[end_of(first[0])])
+
+    assert [created[2].id] == [run.id for run in await claim(session, "a")]
+    await sound(backend)
+    await flush(session, ends=[end_of(first[1])])
+    assert 1 == await sql.fetchval(DUE)
+    for _ in range(3):
+        for run in await claim(session, "a"):
+            await flush(session, ends=[end_of(run)])
+    assert {RunStatus.RUNNING, RunStatus.SUCCEEDED} == {
+        status for status, count in (await backend.count_runs()).items() if count
+    }
+    await sound(backend)
+
+
+class Shop:
+    """Counts how many of its customers' steps go on at once."""
+
+    def __init__(self) -> None:
+        self.now: dict[str, int] = {}
+        self.most: dict[str, int] = {}
+        self.most_of_all = 0
+
+    async def serve(self, name: str) -> str:
+        self.now[name] = self.now.get(name, 0) + 1
+        self.most[name] = max(self.most.get(name, 0), self.now[name])
+        self.most_of_all = max(self.most_of_all, sum(self.now.values()))
+        await asyncio.sleep(0.01)
+        self.now[name] -= 1
+        return name
+
+
+async def test_a_worker_executes_as_many_of_a_customer_at_once_as_the_code_says(
+    ow: OpenWorkflow, backend: BackendPostgres, start_worker: StartWorker
+) -> None:
+    shop = Shop()
+
+    @workflow(limits=[Limit(2, key=lambda name: name), Limit(5)])
+    async def serve(name: str, step: Step) -> str:
+        await step.run("serve", shop.serve, name)
+        await step.sleep("nap", 0.01)
+        return await step.run("again", shop.serve, name)
+
+    handles = await ow.run_workflows(serve, [f"c{n % 5}" for n in range(40)])
+    await start_worker(serve, concurrency=40)
+    by_name = [await ow.run_workflow("serve", f"c{n % 5}") for n in range(10)]
+
+    async with asyncio.timeout(60):
+        for handle in handles:
+            await handle.result()
+        for each in by_name:
+            await each.result()
+    assert 2 >= max(shop.most.values())
+    assert 5 == shop.most_of_all
+    await sound(backend)
+    assert [("serve", 0, 0), ("serve/key", 0, 0)] == [
+        (each.name, each.used, each.waiting) for each in await backend.limits.list()
+    ]
+
+
+async def test_lanes_of_a_shared_limit_take_turns(
+    backend: BackendPostgres, session: WorkerSession
+) -> None:
+    await backend.limits.ensure([LimitRule(name="a/key", slots=5), LimitRule(name="a", slots=2)])
+    await backend.create_workflow_runs([NewRun("a", limits=of("x", all=True))] * 6)
+    await backend.create_workflow_runs([NewRun("a", limits=of("y", all=True))] * 2)
+    await backend.create_workflow_runs([NewRun("a", limits=of("z", all=True))] * 2)
+    order: list[str] = []
+
+    running = await claim(session, "a")
+    while running:
+        run = running.pop(0)
+        order.append((await run_of(backend, run.id)).limits[0][-1])  # type: ignore[index]
+        await flush(session, ends=[end_of(run)])
+        running += await claim(session, "a")
+        assert 2 >= len(running)
+        await sound(backend)
+
+    assert "xxxyzxyzxx" == "".join(order)  # the one that waited first
+
+
+@pytest.mark.parametrize("how", ["cancel", "pause", "delete", "deadline", "fail", "truncate"])
+async def test_a_slot_is_never_lost(
+    ow: OpenWorkflow,
+    backend: BackendPostgres,
+    session: WorkerSession,
+    sql: asyncpg.Connection[Any],
+    how: str,
+) -> None:
+    await backend.limits.ensure([LimitRule(name="a/key", slots=1)])
+    first, second, third = await backend.create_workflow_runs([NewRun("a", limits=of("x"))] * 3)
+    if how == "cancel":
+        await ow.cancel(second.id)
+        await ow.cancel(first.id)
+    elif how == "pause":
+        await ow.pause(second.id)
+        await ow.pause(first.id)
+    elif how == "delete":
+        await sql.execute("delete from workflow_runs where id = any ($1)", [first.id, second.id])
+    elif how == "deadline":
+        await sql.execute(
+            "update workflow_runs set deadline_at = now() where id = any ($1)",
+            [first.id, second.id],
+        )
+        assert {first.id, second.id} == {run.id for run in await claim(session, "a")}
+        ended = "update workflow_runs set status = 'failed', completed_at = now(), worker_id = null"
+        await sql.execute(f"{ended} where id = any ($1)", [first.id, second.id])
+    elif how == "fail":
+        for _ in range(2):
+            (run,) = await claim(session, "a")
+            await flush(session, ends=[end_of(run, RunStatus.FAILED)])
+    else:
+        await sql.execute("set session_replication_role = replica")
+        await sql.execute("delete from workflow_runs where id = any ($1)", [first.id, second.id])
+        assert (await backend.diagnostics()).violations
+        await sql.execute("update workflow_limits set updated_at = now() - interval '1 h'")
+        await backend.limits.declare([LimitRule(name="a/key", slots=1)], ["a"])
+
+    assert [third.id] == [run.id for run in await claim(session, "a")]
+    await sound(backend)
+    if how == "pause":
+        await ow.resume(first.id)
+        await ow.resume(second.id)
+        await ow.cancel(third.id)
+        assert [first.id] == [run.id for run in await claim(session, "a")]
+    if how == "cancel":
+        await ow.retry(first.id)
+        assert [] == await claim(session, "a")
+        await ow.cancel(third.id)
+        assert [first.id] == [run.id for run in await claim(session, "a")]
+    await sound(backend)
+
+
+async def test_a_run_that_sleeps_gives_its_slot_back_and_waits_for_one_when_it_wakes(
+    backend: BackendPostgres, session: WorkerSession, sql: asyncpg.Connection[Any]
+) -> None:
+    await backend.limits.ensure([LimitRule(name="a/key", slots=1)])
+    sleeper, forever, other = await backend.create_workflow_runs([NewRun("a", limits=of("x"))] * 3)
+    (run,) = await claim(session, "a")
+    await flush(session, ends=[end_of(run, RunStatus.PENDING, delay=3600.0)])
+    await sound(backend)
+    (run,) = await claim(session, "a")
+    await flush(session, ends=[end_of(run, RunStatus.PENDING, forever=True, wake_no=0)])
+    (run,) = await claim(session, "a")
+    assert other.id == run.id
+
+    await backend.wake_workflow_run(forever.id)
+    assert 0 == await sql.fetchval(DUE)
+    # The time of the first comes: the claim that finds it lets it wait behind.
+    await sql.execute("update workflow_runs set available_at = now() where id = $1", sleeper.id)
+    assert [] == await claim(session, "a")
+    await sound(backend)
+    await flush(session, ends=[end_of(run, RunStatus.PENDING, delay=0.0)])
+
+    # Handed back, it goes on first; it is about to be executed, and keeps its slot.
+    (run,) = await claim(session, "a")
+    assert other.id == run.id
+    await flush(session, ends=[end_of(run)])
+    (run,) = await claim(session, "a")
+    assert forever.id == run.id
+    await flush(session, ends=[end_of(run)])
+    assert [sleeper.id] == [run.id for run in await claim(session, "a")]
+    await sound(backend)
+
+
+async def test_a_dead_worker_keeps_the_slot_until_another_takes_over(
+    backend: BackendPostgres,
+    session: WorkerSession,
+    sql: asyncpg.Connection[Any],
+    database_url: str,
+) -> None:
+    await backend.limits.ensure([LimitRule(name="a/key", slots=1)])
+    await backend.create_workflow_runs([NewRun("a", limits=of("x"))] * 2)
+    (run,) = await claim(session, "a")
+    await expire_leases(database_url)
+
+    assert [run.id] == [each.id for each in await claim(session, "a", worker="host/2")]
+    assert 0 == await sql.fetchval(DUE)
+    await sound(backend)
+
+
+async def test_a_paused_workflow_takes_no_slots_and_goes_on_when_it_is_resumed(
+    ow: OpenWorkflow, backend: BackendPostgres, session: WorkerSession, sql: asyncpg.Connection[Any]
+) -> None:
+    await backend.limits.ensure([LimitRule(name="shared", slots=1)])
+    created = await backend.create_workflow_runs([NewRun("a", limits="shared")] * 2)
+    await ow.pause(workflow="a")
+    late = await backend.create_workflow_runs([NewRun("a", limits="shared")])
+    (other,) = await backend.create_workflow_runs([NewRun("b", limits="shared")])
+
+    assert [other.id] == [run.id for run in await claim(session, "a", "b")]
+    await sound(backend)
+    await ow.resume(workflow="a")
+    assert [] == await claim(session, "a", "b")
+    await ow.cancel(other.id)
+    for each in (*created, *late):
+        (run,) = await claim(session, "a", "b")
+        assert each.id == run.id
+        await flush(session, ends=[end_of(run)])
+    await sound(backend)
+
+
+async def test_a_rate_lets_runs_begin_one_after_the_other(
+    backend: BackendPostgres, session: WorkerSession, sql: asyncpg.Connection[Any]
+) -> None:
+    rule = LimitRule(name="a/rate", rate=1, rate_seconds=60.0, burst=2)
+    await backend.limits.ensure([rule])
+    created = await backend.create_workflow_runs([NewRun("a", limits="a/rate")] * 5)
+
+    first = await claim(session, "a")
+    assert [created[0].id, created[1].id] == [run.id for run in first]
+    third = await run_of(backend, created[2].id)
+    assert third.limits == ["a/rate"]
+    wait = (third.available_at - first[0].claimed_at).total_seconds()
+    assert 59 < wait < 61
+    assert 0 == await sql.fetchval(DUE)
+    await sound(backend)
+    # It counts once, when it begins: not when it goes on.
+    await flush(session, ends=[end_of(run, RunStatus.PENDING, delay=0.0) for run in first])
+    assert 2 == len(await claim(session, "a"))
+
+    await backend.limits.set(LimitRule(name="a/rate"))
+
+    assert 3 == await sql.fetchval(DUE)
+    await sound(backend)
+    assert await backend.limits.delete("a/rate")
+    await backend.create_workflow_runs([NewRun("a", limits="a/rate")])
+    assert 3 == await sql.fetchval(DUE)
+
+
+async def test_a_limit_is_changed_and_paused_without_a_deploy(
+    backend: BackendPostgres, session: WorkerSession, sql: asyncpg.Connection[Any]
+) -> None:
+    rule = LimitRule(name="a/key", slots=1, workflow_name="a")
+    await backend.limits.ensure([rule])
+    await backend.create_workflow_runs([NewRun("a", limits=of("x"))] * 6)
+
+    await backend.limits.set(LimitRule(name="a/key", slots=3))
+    await backend.limits.declare([rule], ["a"])
+    assert 3 == await sql.fetchval(DUE)
+    await backend.limits.set(LimitRule(name="a/key", slots=0))
+    assert 3 == len(await claim(session, "a"))
+    assert await backend.limits.delete("a/key")
+    assert 0 == await sql.fetchval(DUE)
+    await backend.limits.declare([], ["a"])  # the code has it no more
+    assert 3 == await sql.fetchval(DUE)
+    assert [] == await backend.limits.list()
