@@ -85,7 +85,7 @@ class Creation:
         limits = [run.limits for run in runs]
         limited = limits.count(None) < len(limits)
         rows = await connection.fetch(
-            self._sql["create_limited_runs" if limited else "create_workflow_runs"],
+            self._sql["create_limited_runs"] if limited else self._sql["create_workflow_runs"],
             self._namespace_id,
             *kind_of(runs[0])[:-1],
             ids,

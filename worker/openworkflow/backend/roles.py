@@ -40,7 +40,6 @@ FUNCTIONS = (
     "openworkflow_runs_deleted",
     "openworkflow_limits_settle",
     "openworkflow_limits_changed",
-    "openworkflow_limits_resumed",
 )
 """The triggers that act with the rights of their owner, who is that of the tables."""
 

@@ -300,6 +300,17 @@ delete from {schema}.workflow_pauses
 returning workflow_name;
 
 
+-- name: admit_resumed
+-- Runs with limits wait for those when nothing else holds them: every update of a limit has it looked
+-- at afresh.
+update {schema}.workflow_limits
+   set updated_at = now()
+ where namespace_id = $1
+   and name in (select split_part(limit_key, chr(31), 1)
+                  from {schema}.workflow_limit_lanes
+                 where namespace_id = $1 and $2 in ('', workflow_name));
+
+
 -- name: release_runs
 -- One batch of runs that nothing holds any more, of all or of $2: due when they would have been, and
 -- those whose time has passed, now. A deadline goes on while a run is paused. What has a time of

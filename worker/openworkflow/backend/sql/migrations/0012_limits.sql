@@ -9,13 +9,13 @@
 -- and waits for no row: rows that others hold are passed over, and looked at when those commit.
 
 -- They may have outlived the runs, if somebody dropped those.
-DROP TABLE IF EXISTS workflow_limit_runs, workflow_limit_lanes, workflow_limit_keys;
+DROP TABLE IF EXISTS workflow_limit_runs, workflow_limit_lanes, workflow_limit_keys, workflow_limits, workflow_keys;
 
 ALTER TABLE workflow_runs
   -- Each is the name of a limit, or its name and a key, joined by U+001F. NULL for other runs.
   ADD COLUMN limits TEXT[];
 
-CREATE TABLE IF NOT EXISTS workflow_limits (
+CREATE TABLE workflow_limits (
   namespace_id TEXT NOT NULL,
   name TEXT NOT NULL CHECK (length(name) BETWEEN 1 AND 200),
   -- How many at once for each key; NULL: any number.
@@ -89,7 +89,7 @@ CREATE INDEX idx_workflow_limit_lanes_turn
   ON workflow_limit_lanes (namespace_id, limit_key, turn);
 
 -- Which run has a key of a workflow: one that has not ended, or not begun.
-CREATE TABLE IF NOT EXISTS workflow_keys (
+CREATE TABLE workflow_keys (
   namespace_id TEXT NOT NULL,
   workflow_name TEXT NOT NULL,
   key TEXT NOT NULL CHECK (length(key) BETWEEN 1 AND 500),
@@ -327,9 +327,10 @@ END
 $function$;
 
 -- What becomes of the limits of a run that was written. At the end of the transaction: until then
--- that holds no lock that others wait for.
+-- that holds no lock that others wait for. Whoever may write a run may move those that it makes way
+-- for: hence the rights of the owner, who finds no table of a caller's own before these.
 CREATE OR REPLACE FUNCTION openworkflow_limits_settle() RETURNS trigger
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
   SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $function$
 DECLARE
   place TEXT := coalesce(NEW.namespace_id, OLD.namespace_id);
@@ -341,6 +342,7 @@ DECLARE
   due BOOLEAN;
   freed TEXT[];
 BEGIN
+  PERFORM set_config('search_path', format('%I, pg_temp', TG_TABLE_SCHEMA), true);
   SELECT * INTO had FROM workflow_limit_runs WHERE run_id = which;
   IF TG_OP = 'INSERT' AND had.run_id IS NOT NULL THEN
     RETURN NULL; -- with the first that the transaction inserted
@@ -444,7 +446,7 @@ $function$;
 
 -- A limit was set, or is looked after: what is in use is counted afresh, and who may begin begins.
 CREATE OR REPLACE FUNCTION openworkflow_limits_changed() RETURNS trigger
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
   SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $function$
 DECLARE
   place TEXT := coalesce(NEW.namespace_id, OLD.namespace_id);
@@ -452,6 +454,7 @@ DECLARE
   keys TEXT[];
   next RECORD;
 BEGIN
+  PERFORM set_config('search_path', format('%I, pg_temp', TG_TABLE_SCHEMA), true);
   PERFORM openworkflow_limits_lock(place);
   -- Slots of runs that are gone behind the back of the trigger.
   FOR next IN
@@ -503,35 +506,6 @@ BEGIN
 END
 $function$;
 
--- What a pause has held may begin.
-CREATE OR REPLACE FUNCTION openworkflow_limits_resumed() RETURNS trigger
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
-  SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $function$
-DECLARE
-  keys TEXT[];
-BEGIN
-  PERFORM openworkflow_limits_lock(OLD.namespace_id);
-  SELECT array_agg(DISTINCT limit_key ORDER BY limit_key) INTO keys
-    FROM workflow_limit_lanes
-   WHERE namespace_id = OLD.namespace_id AND OLD.workflow_name IN ('', workflow_name);
-  PERFORM openworkflow_limits_go_on(OLD.namespace_id, keys);
-  RETURN NULL;
-END
-$function$;
-
--- Whoever may write a run may move those that it makes way for: hence the rights of the owner. No
--- table of a caller's own may come before these.
-DO $do$
-DECLARE
-  name TEXT;
-BEGIN
-  FOREACH name IN ARRAY ARRAY['settle', 'changed', 'resumed'] LOOP
-    EXECUTE format('ALTER FUNCTION %I.openworkflow_limits_%s() SET search_path = %I, pg_temp',
-                   current_schema(), name, current_schema());
-  END LOOP;
-END
-$do$;
-
 CREATE CONSTRAINT TRIGGER openworkflow_limits_insert
   AFTER INSERT ON workflow_runs
   DEFERRABLE INITIALLY DEFERRED
@@ -551,14 +525,7 @@ CREATE CONSTRAINT TRIGGER openworkflow_limits_delete
   FOR EACH ROW WHEN (OLD.limits IS NOT NULL AND OLD.completed_at IS NULL)
   EXECUTE FUNCTION openworkflow_limits_settle();
 
-DROP TRIGGER IF EXISTS openworkflow_limits_changed ON workflow_limits;
 CREATE CONSTRAINT TRIGGER openworkflow_limits_changed
   AFTER INSERT OR UPDATE OR DELETE ON workflow_limits
   DEFERRABLE INITIALLY DEFERRED
   FOR EACH ROW EXECUTE FUNCTION openworkflow_limits_changed();
-
-DROP TRIGGER IF EXISTS openworkflow_limits_resumed ON workflow_pauses;
-CREATE CONSTRAINT TRIGGER openworkflow_limits_resumed
-  AFTER DELETE ON workflow_pauses
-  DEFERRABLE INITIALLY DEFERRED
-  FOR EACH ROW EXECUTE FUNCTION openworkflow_limits_resumed();
