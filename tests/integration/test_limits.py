@@ -13,8 +13,10 @@ import pytest
 
 from openworkflow import BackendPostgres, Limit, OpenWorkflow, RunStatus, Step, workflow
 from openworkflow.backend.backend import NewRun, WorkerSession
+from openworkflow.core.explanation import Reason
 from openworkflow.core.limits import LimitRule
 from openworkflow.core.workflow_run import WorkflowRun
+from tests.database_roles import command
 from tests.flushes import claim, end_of, expire_leases, flush
 from tests.helpers import StartWorker
 
@@ -304,3 +306,58 @@ async def test_a_limit_is_changed_and_paused_without_a_deploy(
     await backend.limits.declare([], ["a"])  # the code has it no more
     assert 3 == await sql.fetchval(DUE)
     assert [] == await backend.limits.list()
+
+
+async def test_what_a_run_waits_for_is_explained(
+    ow: OpenWorkflow, backend: BackendPostgres, session: WorkerSession
+) -> None:
+    rate = LimitRule(name="a/rate", rate=1, rate_seconds=3600.0, burst=1)
+    await backend.limits.ensure([LimitRule(name="a/key", slots=1), rate])
+    keyed = await backend.create_workflow_runs([NewRun("a", limits=of("x"))] * 3)
+    rated = await backend.create_workflow_runs([NewRun("a", limits="a/rate")] * 3)
+    assert {keyed[0].id, rated[0].id} == {run.id for run in await claim(session, "a")}
+
+    last, next, third = [await ow.explain(run.id) for run in (keyed[2], rated[1], rated[2])]
+
+    assert Reason.LIMITED == last.reason
+    assert (
+        "it waits for limit 'a/key' of 'x', which has 1 of 1 slots in use, behind 1 with the "
+        "same." == last.sentence
+    )
+    assert (1, "a/key", "x") == (last.ahead, last.limits[0].name, last.limits[0].key)
+    assert "it waits for limit 'a/rate', and may begin " in next.sentence
+    assert next.until is not None
+    assert "it waits for limit 'a/rate'." == third.sentence
+    assert not (await run_of(backend, keyed[1].id)).paused
+    await ow.pause(keyed[2].id)
+    assert Reason.PAUSED == (await ow.explain(keyed[2].id)).reason
+    assert (await run_of(backend, keyed[2].id)).paused
+
+
+async def test_limits_are_listed_set_and_paused_from_the_command_line(
+    backend: BackendPostgres, database_url: str, sql: asyncpg.Connection[Any]
+) -> None:
+    await backend.limits.ensure([LimitRule(name="a/key", slots=1, workflow_name="a")])
+    await backend.create_workflow_runs([NewRun("a", limits=of("x"))] * 4)
+
+    async def cli(*arguments: str) -> str:
+        code, said = await command(database_url, "limits", *arguments)
+        assert code == 0, said
+        return said
+
+    assert "a/key  1" in await cli("list")
+    assert '"waiting": 3' in await cli("list", "--json")
+    await cli("set", "a/key", "2")
+    assert 2 == await sql.fetchval(DUE)
+    await cli("set", "a/key", "3", "--rate", "5", "--per", "1m", "--burst", "2")
+    assert "5 in 60 s, 2 at once" in await cli("list")
+    await cli("pause", "a/key", "--for", "1h")
+    await cli("set", "a/key", "5")
+    assert 3 == await sql.fetchval(DUE)
+    assert "until 20" in await cli("list")
+    await cli("resume", "a/key")
+    assert 4 == await sql.fetchval(DUE)
+    await cli("delete", "a/key")
+    assert 1 == (await backend.limits.list())[0].slots
+    code, said = await command(database_url, "limits", "pause", "b", "--for", "1h")
+    assert (1, True) == (code, "there is no limit 'b'" in said)

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from openworkflow.core.explanation import Held, Reason, Served, Situation, Wait, explain
+from openworkflow.core.explanation import Held, Reason, Situation, Wait, explain
 from openworkflow.core.ids import uuid7
+from openworkflow.core.served import Served
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)

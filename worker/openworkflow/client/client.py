@@ -9,6 +9,7 @@ from openworkflow.backend.backend import BackendPostgres, CreatedRun, Page, RunF
 from openworkflow.client import repairs
 from openworkflow.client.control import RunControl
 from openworkflow.client.handle import RunDetails, RunHandle
+from openworkflow.client.limits import LimitClient
 from openworkflow.client.looks import looks_of
 from openworkflow.client.repairs import UNCHANGED
 from openworkflow.client.request import (
@@ -153,6 +154,11 @@ class OpenWorkflow(RunControl):
     def schedules(self) -> ScheduleClient:
         """Workflows that run again and again."""
         return ScheduleClient(self._backend.schedules, self._payload_limit, self.handle)
+
+    @property
+    def limits(self) -> LimitClient:
+        """How many runs at once, and how many in some time."""
+        return LimitClient(self._backend.limits)
 
     async def fork(
         self,

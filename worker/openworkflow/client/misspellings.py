@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from openworkflow.core.errors import BackendError
-from openworkflow.core.explanation import Served
+from openworkflow.core.served import Served
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,6 @@
 What is not known is not said: where no worker has told what it serves, no run is called unserved.
 """
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import MAXYEAR, datetime
@@ -12,11 +11,11 @@ from typing import Any
 from uuid import UUID
 
 from openworkflow.core.failure import Failure
+from openworkflow.core.limits import LimitWait
+from openworkflow.core.served import NOTHING_SERVED, Served
 from openworkflow.core.step_attempt import StepKind
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
-NEAREST = 3
-"""Names that are offered for one that nobody serves."""
 SHOWN_ERROR = 200
 """Characters of an error in a sentence."""
 MOST_WAITS = 50
@@ -37,6 +36,8 @@ class Reason(StrEnum):
     """Its worker is gone, and nobody has taken it over yet."""
     PAUSED = "paused"
     """Somebody holds it back, its workflow or the namespace."""
+    LIMITED = "limited"
+    """It is due, and others have the slots of its limits, or begin before it."""
     SCHEDULED = "scheduled"
     """It has not begun, and begins later."""
     RETRYING = "retrying"
@@ -82,50 +83,6 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """What workers say that they serve."""
-
-    versions: tuple[tuple[str, str], ...] = ()
-    """Name and version ("" for none) of each."""
-
-    @property
-    def known(self) -> bool:
-        """Whether any worker has told; older ones do not."""
-        return bool(self.versions)
-
-    def serves(self, name: str, version: str | None) -> bool:
-        """Whether some worker takes runs of this."""
-        return (name, version or "") in self.versions
-
-    def complaint(self, name: str, version: str | None) -> str | None:
-        """What is to be said of a workflow that nobody serves; None if somebody may."""
-        if not self.known or self.serves(name, version):
-            return None
-        if others := self.versions_of(name):
-            wanted = f"version {version!r}" if version else "no version"
-            known = ", ".join(repr(v) if v else "none" for v in others)
-            return f"no worker serves workflow {name!r} with {wanted}; there is {known}"
-        return self.stranger(name)
-
-    def stranger(self, name: str) -> str | None:
-        """What is to be said of a name that nobody serves in any version; None if somebody may."""
-        if not self.known or self.versions_of(name):
-            return None
-        near = self.nearest(name)
-        hint = f"; those that are served include {', '.join(map(repr, near))}" if near else ""
-        return f"no worker serves workflow {name!r}{hint}"
-
-    def versions_of(self, name: str) -> list[str]:
-        """The versions of this workflow that are served."""
-        return sorted(version for served, version in self.versions if served == name)
-
-    def nearest(self, name: str) -> tuple[str, ...]:
-        """Names that are served and look like this one."""
-        names = sorted({served for served, _ in self.versions} - {name})
-        return tuple(difflib.get_close_matches(name, names, NEAREST))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
     """What there is to know of a run, all at one moment."""
 
@@ -134,9 +91,13 @@ class Situation:
     waits: tuple[Wait, ...] = ()
     """No more than MOST_WAITS, those that end first."""
     waits_in_all: int = 0
-    served: Served = Served()
+    served: Served = NOTHING_SERVED
     ahead: int = 0
-    """Runs of its workflow that are due before it, counted up to MOST_AHEAD."""
+    """Runs of its workflow that are due before it, or that wait before it for its limits, counted
+    up to MOST_AHEAD.
+    """
+    limits: tuple[LimitWait, ...] = ()
+    """Those that it waits for."""
     pauses: tuple[Held, ...] = ()
     takers: tuple[str, ...] = ()
     """Builds that take runs of its bucket, if it is not pinned; empty if every build does."""
@@ -165,6 +126,7 @@ class Explanation:
     waits: tuple[Wait, ...] = ()
     waits_in_all: int = 0
     pauses: tuple[Held, ...] = ()
+    limits: tuple[LimitWait, ...] = ()
 
 
 def explain(found: Situation) -> Explanation:
@@ -176,6 +138,8 @@ def explain(found: Situation) -> Explanation:
         told = _executed(found)
     elif found.pauses:
         told = _paused(found)
+    elif found.limits:
+        told = _limited(found)
     elif run.available_at > found.now:
         told = _waiting(found)
     else:
@@ -191,6 +155,7 @@ def explain(found: Situation) -> Explanation:
         waits=() if run.status.finished else found.waits,
         waits_in_all=0 if run.status.finished else found.waits_in_all,
         pauses=() if run.status.finished else found.pauses,
+        limits=found.limits,
         **more,
     )
 
@@ -256,6 +221,21 @@ def _pauses(found: Situation) -> str:
         reason = f" ({' '.join(held.reason.split())!r})" if held.reason else ""
         told.append(f"{what} was paused{by}{since}{reason}")
     return " and ".join(told)
+
+
+def _limited(found: Situation) -> Told:
+    """Those in the way are told; where none is, it is about to begin, or waits for its turn."""
+    full = [each for each in found.limits if each.is_full] or list(found.limits)
+    behind = f", behind {_count(found.ahead)} with the same" if found.ahead else ""
+    sentence = f"it waits for {' and '.join(each.told for each in full)}{behind}"
+    opens = [each.opens_at for each in found.limits if each.opens_at is not None]
+    if opens:
+        sentence += f", and may begin {_at(max(opens))}"
+    return (
+        Reason.LIMITED,
+        sentence,
+        {"since": found.run.due_at, "until": max(opens, default=None), "ahead": found.ahead},
+    )
 
 
 def _waiting(found: Situation) -> Told:

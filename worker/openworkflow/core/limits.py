@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from openworkflow.core.duration import Duration, parse_duration
@@ -79,6 +80,30 @@ class LimitRule:
             )
         if not self.rate_seconds:
             raise ConfigurationError(f"limit {self.name!r}: a rate is per some time, not 0 s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitWait:
+    """A limit that a run waits for."""
+
+    name: str
+    key: str | None
+    """None if the limit has one for all."""
+    slots: int | None
+    """How many at once; None: any number."""
+    used: int
+    is_full: bool
+    """Whether it is this one that lets nobody begin now."""
+    opens_at: datetime | None = None
+    """When time alone lets the next begin."""
+
+    @property
+    def told(self) -> str:
+        """As part of a sentence."""
+        of = "" if self.key is None else f" of {self.key!r}"
+        if self.slots is not None and self.used >= self.slots:
+            return f"limit {self.name!r}{of}, which has {self.used} of {self.slots} slots in use"
+        return f"limit {self.name!r}{of}"
 
 
 class Limits:

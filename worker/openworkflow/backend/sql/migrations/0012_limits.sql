@@ -193,7 +193,7 @@ BEGIN
      AND (waits.due_at, waits.run_id) < (first.due_at, chosen)
      AND NOT EXISTS (SELECT FROM workflow_runs run
                       WHERE run.id = waits.run_id AND run.completed_at IS NULL);
-  rated := NOT begun AND EXISTS (
+  rated := opens > clock_timestamp() OR NOT begun AND EXISTS (
     SELECT FROM workflow_limits said
      WHERE said.namespace_id = place AND said.rate IS NOT NULL
        AND said.name IN (SELECT split_part(limit_key, chr(31), 1)
