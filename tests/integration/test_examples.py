@@ -68,3 +68,10 @@ def test_an_approval_comes_from_outside(database_url: str) -> None:
     out = run_example("approval.py", DATABASE_URL=database_url)
 
     assert "order 1 is on its way\norder 2 was refused by bob\n" in out
+
+
+def test_limits_hold_for_each_customer(database_url: str) -> None:
+    out = run_example("limits.py", DATABASE_URL=database_url)
+
+    assert "2 of 2 slots in use, behind 17 with the same" in out
+    assert "at once at most: {'acme': 2, 'globex': 2}\n" in out

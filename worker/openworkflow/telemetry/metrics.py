@@ -39,6 +39,8 @@ RUN_OUTCOMES = (
     "continued",
     "lost",
 )
+MOST_LIMITS = 100
+"""Limits that are reported; a workflow's code may name any number."""
 STEP_OUTCOMES = ("succeeded", "failed")
 ERROR_KINDS = (
     "connection",
@@ -153,6 +155,18 @@ CATALOGUE = (
         "Writes that the database refuses for now, and that are sent again until it takes them.",
     ),
     Described("openworkflow_schedules_late", "gauge", "Schedules whose next run is overdue."),
+    Described(
+        "openworkflow_limit_slots_used",
+        "gauge",
+        "Runs of the namespace that have a slot of a limit, whatever their keys.",
+        ("limit",),
+    ),
+    Described(
+        "openworkflow_limit_runs_waiting",
+        "gauge",
+        "Runs of the namespace that are due and wait for their limits.",
+        ("limit",),
+    ),
     Described(
         "openworkflow_event_loop_lag_seconds",
         "gauge",
@@ -285,6 +299,14 @@ class Metrics(Collector):
     def schedules_late(self, count: int) -> None:
         """Schedules of the namespace whose next run has been due for more than a minute."""
         self._gauge("openworkflow_schedules_late", count)
+
+    def limits(self, counted: Mapping[str, tuple[int, int]]) -> None:
+        """By limit: runs that have a slot, and runs that wait. Those of most runs are reported."""
+        first = sorted(counted.items(), key=lambda each: (-sum(each[1]), each[0]))[:MOST_LIMITS]
+        for place, name in enumerate(("slots_used", "runs_waiting")):
+            gauge = self._counters[f"openworkflow_limit_{name}"]
+            gauge.clear()
+            gauge.update({(limit,): float(counts[place]) for limit, counts in first})
 
     def event_loop_lag(self, seconds: float) -> None:
         """The event loop came back so late.

@@ -15,6 +15,7 @@ from openworkflow.core.errors import BackendError, ConfigurationError, OpenWorkf
 from openworkflow.core.limits import LimitRule
 from openworkflow.core.recorded import ClaimedRun
 from openworkflow.core.workflow import Workflow
+from openworkflow.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from openworkflow.backend.limits import LimitTable
@@ -39,7 +40,10 @@ def declared_limits(workflows: Iterable[Workflow[Any, Any]]) -> list[LimitRule]:
 
 
 async def keep_limits(
-    table: "LimitTable", rules: Sequence[LimitRule], served: Iterable[tuple[str, str]]
+    table: "LimitTable",
+    rules: Sequence[LimitRule],
+    served: Iterable[tuple[str, str]],
+    metrics: Metrics,
 ) -> None:
     """Have the limits be as the code says, and go on, until canceled. Nothing else waits."""
     names = sorted({name for name, _ in served})
@@ -47,6 +51,8 @@ async def keep_limits(
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await table.declare(rules, names)
+                states = await table.list() if rules else []
+                metrics.limits({each.name: (each.used, each.waiting) for each in states})
         except (BackendError, TimeoutError) as error:
             logger.warning("could not look after the limits: %s", error)
         except Exception:

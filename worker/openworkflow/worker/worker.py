@@ -242,7 +242,9 @@ class Worker:
                 ),
                 tasks.create_task(self._keep_schedules()),
                 tasks.create_task(
-                    keep_limits(self._backend.limits, self._limits, self._registry.keys())
+                    keep_limits(
+                        self._backend.limits, self._limits, self._registry.keys(), self.metrics
+                    )
                 ),
             ]
             assert self._started is not None

@@ -113,10 +113,13 @@ BEGIN
                                     (used.tokens - said.burst + 1) * said.rate_seconds / said.rate)
                                   END)) END
       FROM unnest(wanted) AS each (limit_key)
-      LEFT JOIN workflow_limits said
-        ON said.namespace_id = place AND said.name = split_part(each.limit_key, chr(31), 1)
-      LEFT JOIN workflow_limit_keys used
-        ON used.namespace_id = place AND used.limit_key = each.limit_key);
+      LEFT JOIN LATERAL (SELECT * FROM workflow_limits
+                          WHERE namespace_id = place
+                            AND name = split_part(each.limit_key, chr(31), 1) OFFSET 0) said ON true
+      LEFT JOIN LATERAL (SELECT * FROM workflow_limit_keys
+                          WHERE namespace_id = place
+                            AND workflow_limit_keys.limit_key = each.limit_key OFFSET 0) used
+        ON true);
 END
 $function$;
 
@@ -161,6 +164,7 @@ CREATE OR REPLACE FUNCTION openworkflow_limits_admit(
 ) RETURNS BOOLEAN LANGUAGE plpgsql AS $function$
 DECLARE
   opens TIMESTAMPTZ := openworkflow_limits_room(place, wanted, begun);
+  next UUID;
   chosen UUID;
   rated BOOLEAN;
 BEGIN
@@ -169,30 +173,24 @@ BEGIN
                                  AND held.workflow_name IN ('', workflow)) THEN
     RETURN false;
   END IF;
-  SELECT waits.run_id INTO chosen
-    FROM workflow_limit_runs waits
-    JOIN workflow_runs run ON run.id = waits.run_id
-   WHERE waits.lane = which AND NOT waits.has_slot
-     AND run.status = 'pending' AND run.pause IS NULL
-   ORDER BY waits.due_at, waits.run_id
-   LIMIT 1
-     FOR NO KEY UPDATE OF run SKIP LOCKED;
+  -- One by one, by the keys of both tables: a plan that is made before there are statistics would
+  -- walk the whole of one. What somebody deleted behind the back of the trigger waits no more.
+  FOR next IN
+    SELECT run_id FROM workflow_limit_runs
+     WHERE lane = which AND NOT has_slot ORDER BY due_at, run_id
+  LOOP
+    SELECT id INTO chosen FROM workflow_runs
+     WHERE id = next AND status || '' = 'pending' AND pause IS NULL
+       FOR NO KEY UPDATE SKIP LOCKED;
+    EXIT WHEN FOUND;
+    DELETE FROM workflow_limit_runs
+     WHERE run_id = next
+       AND NOT EXISTS (SELECT FROM workflow_runs WHERE id = next AND completed_at IS NULL);
+  END LOOP;
   IF chosen IS NULL THEN
-    -- What somebody deleted behind the back of the trigger waits no more.
-    DELETE FROM workflow_limit_runs waits
-     WHERE waits.lane = which AND NOT waits.has_slot
-       AND NOT EXISTS (SELECT FROM workflow_runs run
-                        WHERE run.id = waits.run_id AND run.completed_at IS NULL);
     PERFORM openworkflow_limits_close(which);
     RETURN false;
   END IF;
-  DELETE FROM workflow_limit_runs waits
-   USING workflow_limit_runs first
-   WHERE first.run_id = chosen
-     AND waits.lane = which AND NOT waits.has_slot
-     AND (waits.due_at, waits.run_id) < (first.due_at, chosen)
-     AND NOT EXISTS (SELECT FROM workflow_runs run
-                      WHERE run.id = waits.run_id AND run.completed_at IS NULL);
   rated := opens > clock_timestamp() OR NOT begun AND EXISTS (
     SELECT FROM workflow_limits said
      WHERE said.namespace_id = place AND said.rate IS NOT NULL
