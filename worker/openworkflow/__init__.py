@@ -12,6 +12,7 @@ from openworkflow.core.errors import (
     NonRetryableError,
     OpenWorkflowError,
     ResultTimeout,
+    RunExists,
     SignalTimeout,
     StepFailed,
     StepTimeout,
@@ -22,6 +23,7 @@ from openworkflow.core.errors import (
 from openworkflow.core.limits import Limit, Rate
 from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.undo import Undo
+from openworkflow.core.unique import Debounce, Unique
 from openworkflow.core.workflow import Workflow, step, workflow
 from openworkflow.core.workflow_run import RunStatus
 from openworkflow.engine.current import current_step
@@ -36,6 +38,7 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 __all__ = [
     "BackendPostgres",
     "Cron",
+    "Debounce",
     "Limit",
     "NonRetryableError",
     "OpenWorkflow",
@@ -43,6 +46,7 @@ __all__ = [
     "Rate",
     "ResultTimeout",
     "RetryPolicy",
+    "RunExists",
     "RunHandle",
     "RunStatus",
     "SignalTimeout",
@@ -52,6 +56,7 @@ __all__ = [
     "SyncStep",
     "Undo",
     "UndoFailed",
+    "Unique",
     "Worker",
     "Workflow",
     "WorkflowCanceled",

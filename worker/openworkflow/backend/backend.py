@@ -43,6 +43,7 @@ from openworkflow.backend.url import Dsn, parse
 from openworkflow.core.errors import ConfigurationError, InvalidRunState, RunNotFound
 from openworkflow.core.ids import uuid7
 from openworkflow.core.step_attempt import StepAttempt
+from openworkflow.core.unique import UniqueRule
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
 __all__ = [
@@ -147,14 +148,16 @@ class BackendPostgres:
         *,
         connection: Connection | None = None,
         idempotency_period: timedelta = IDEMPOTENCY_PERIOD,
+        unique: UniqueRule | None = None,
     ) -> list[CreatedRun]:
         """Create runs, all or none, and wake the workers; answers in the order of `runs`.
 
         An idempotency key that made a run of that workflow within the period answers that run.
         With a `connection` of yours the runs are part of your transaction: they exist, and workers
-        hear of them, if and only if it commits.
+        hear of them, if and only if it commits. A single run may have a key for itself: `unique`
+        says what becomes of the one that has it, or raises RunExists.
         """
-        return await self._enqueuing.create(runs, connection, idempotency_period)
+        return await self._enqueuing.create(runs, connection, idempotency_period, unique)
 
     async def get_workflow_run(self, run_id: UUID) -> WorkflowRun | None:
         """The run, or None if this namespace has none of that id."""

@@ -21,7 +21,7 @@ _NEEDED = (
     *(f"workflow_schedules {word}" for word in ("SELECT", "INSERT", "UPDATE", "DELETE")),
     "workflow_pauses SELECT",
     *(f"workflow_limits {word}" for word in ("SELECT", "INSERT", "UPDATE", "DELETE")),
-    *(f"workflow_keys {word}" for word in ("SELECT", "INSERT", "UPDATE")),
+    *(f"workflow_keys {word}" for word in ("SELECT", "INSERT", "UPDATE", "DELETE")),
     *(f"workflow_limit_{table} SELECT" for table in ("keys", "runs", "lanes")),
 )
 """What a worker's role may do; the same as in `sql/security/grants.sql`."""

@@ -66,6 +66,7 @@ class LimitTable:
             await self._fetch(self._sql["declare_limits"], place, *_columns(rules))
         names = [rule.name for rule in rules]
         await self._fetch(self._sql["retire_limits"], place, list(workflows), names)
+        await self._fetch(self._sql["forget_keys"], place)
 
     async def adopt(self, run_id: UUID, claim_no: int, limits: str) -> None:
         """Hand back a run that did not name its limits, so that it waits for them."""

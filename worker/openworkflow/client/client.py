@@ -30,6 +30,7 @@ from openworkflow.core.errors import (
 from openworkflow.core.explanation import Explanation, explain
 from openworkflow.core.filters import parse_filter
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, codec_for
+from openworkflow.core.unique import UniqueRule
 from openworkflow.core.workflow import Workflow
 from openworkflow.core.workflow_run import WorkflowRun
 from openworkflow.engine.outgoing import outgoing
@@ -86,7 +87,10 @@ class OpenWorkflow(RunControl):
         """
         check_options("run_workflow", options, RunOptions)
         keys = [options.get("idempotency_key")]
-        return (await self._start(workflow, [input], keys, options))[0]
+        unique = UniqueRule.of(options.get("unique"), options.get("debounce"))
+        if unique is not None and keys != [None]:
+            raise ConfigurationError("give an idempotency_key, or unique=, or debounce=: one")
+        return (await self._start(workflow, [input], keys, options, unique))[0]
 
     @overload
     async def run_workflows(
@@ -265,12 +269,13 @@ class OpenWorkflow(RunControl):
         inputs: Sequence[Any],
         keys: Sequence[str | None],
         options: SharedOptions,
+        unique: UniqueRule | None = None,
     ) -> list[RunHandle[Any]]:
         runs = Request(workflow, options, self._payload_limit).runs(inputs, keys)
         if isinstance(workflow, Workflow) and workflow.limits:
             await self._backend.limits.ensure(workflow.limits.rules)
         created = await self._backend.create_workflow_runs(
-            runs, connection=options.get("connection")
+            runs, connection=options.get("connection"), unique=unique
         )
         if isinstance(workflow, str):
             await self._misspellings.warn(workflow, options.get("version"))

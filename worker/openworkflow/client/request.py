@@ -11,6 +11,7 @@ from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import KEY_LIMIT, NAME_LIMIT, storable_text
 from openworkflow.core.serialization import codec_for
 from openworkflow.core.tags import encode_tags
+from openworkflow.core.unique import Debounce, Unique
 from openworkflow.core.workflow import Workflow
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ class RunOptions(SharedOptions, total=False):
 
     idempotency_key: str | None
     """A second call for the workflow with this key within 24 h returns the first run."""
+    unique: Unique | str | None
+    """A key that one unfinished run of the workflow has at a time."""
+    debounce: Debounce | None
+    """One run, later, for calls that come shortly one after the other."""
 
 
 class ManyRunsOptions(SharedOptions, total=False):

@@ -1,5 +1,6 @@
 -- openworkflow: additive
--- Limits: how many runs are executed at once, and how many begin in some time, for each key.
+-- Limits: how many runs are executed at once, and how many begin in some time, for each key. And keys
+-- that one run of a workflow has at a time.
 --
 -- A run of a limited workflow names its limits. One that is due and over a limit is set aside as a
 -- paused one is, due at no time, and has a row in workflow_limit_runs; whoever frees a slot lets the
@@ -98,6 +99,9 @@ CREATE TABLE workflow_keys (
   since TIMESTAMPTZ NOT NULL DEFAULT NOW(),
   PRIMARY KEY (namespace_id, workflow_name, key)
 );
+
+-- Finds those of runs that have ended.
+CREATE INDEX idx_workflow_keys_since ON workflow_keys (namespace_id, since);
 
 -- Since when a run of these limits may begin, where it may: the moment, or later where only time is
 -- in the way. NULL: something has to end first. What nothing is said of limits nothing.

@@ -48,7 +48,7 @@ grant select, insert, update on {schema}.workflow_subscriptions to {role};
 grant select, insert, update, delete on {schema}.workflow_schedules to {role};
 grant select, update (lock_only) on {schema}.workflow_pauses to {role};
 grant select, insert, update, delete on {schema}.workflow_limits to {role};
-grant select, insert, update on {schema}.workflow_keys to {role};
+grant select, insert, update, delete on {schema}.workflow_keys to {role};
 grant select
    on {schema}.workflow_limit_keys, {schema}.workflow_limit_runs, {schema}.workflow_limit_lanes
    to {role};
