@@ -5,14 +5,26 @@ in whatever order. What waits for a limit is not due, and nothing has to be runn
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
 
-from openworkflow import BackendPostgres, Limit, OpenWorkflow, RunStatus, Step, workflow
+from openworkflow import (
+    BackendPostgres,
+    Limit,
+    OpenWorkflow,
+    Rate,
+    RetryPolicy,
+    RunStatus,
+    Step,
+    WorkflowFailed,
+    workflow,
+)
 from openworkflow.backend.backend import NewRun, WorkerSession
+from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.explanation import Reason
 from openworkflow.core.limits import LimitRule
 from openworkflow.core.workflow_run import WorkflowRun
@@ -361,3 +373,126 @@ async def test_limits_are_listed_set_and_paused_from_the_command_line(
     assert 1 == (await backend.limits.list())[0].slots
     code, said = await command(database_url, "limits", "pause", "b", "--for", "1h")
     assert (1, True) == (code, "there is no limit 'b'" in said)
+
+
+async def test_runs_that_wake_without_a_slot_keep_no_others_waiting(
+    ow: OpenWorkflow,
+    backend: BackendPostgres,
+    start_worker: StartWorker,
+    sql: asyncpg.Connection[Any],
+) -> None:
+    @workflow(limits=[Limit(1)])
+    async def narrow(step: Step) -> None: ...
+
+    @workflow
+    async def free(step: Step) -> None: ...
+
+    await backend.limits.ensure(narrow.limits.rules)
+    await ow.run_workflows(narrow, [None] * 60, available_at="1h")
+    await sql.execute(
+        "update workflow_runs set available_at = now() - interval '1 m', due_at = now()"
+    )
+    others = await ow.run_workflows(free, [None] * 3)
+
+    await start_worker(narrow, free, concurrency=4)
+
+    async with asyncio.timeout(20):
+        for other in others:
+            await other.result()
+        while (await backend.count_runs())[RunStatus.PENDING]:
+            await asyncio.sleep(0.05)
+    await sound(backend)
+
+
+async def test_a_deadline_ends_a_run_that_waits(
+    ow: OpenWorkflow, backend: BackendPostgres, start_worker: StartWorker
+) -> None:
+    held = asyncio.Event()
+
+    async def hold() -> None:
+        await held.wait()
+
+    @workflow(limits=[Limit(1)])
+    async def slow(step: Step) -> None:
+        await step.run("hold", hold)
+
+    first = await ow.run_workflow(slow)
+    await start_worker(slow)
+    second = await ow.run_workflow(slow, deadline="1s")
+    third = await ow.run_workflow(slow)
+
+    with pytest.raises(WorkflowFailed, match="DeadlineExceeded"):
+        await second.result(timeout=20)
+    assert RunStatus.RUNNING == await first.status()
+    held.set()
+    await third.result(timeout=20)
+    await sound(backend)
+
+
+async def test_a_key_that_cannot_be_made_fails_the_run_and_no_other(
+    ow: OpenWorkflow, backend: BackendPostgres, start_worker: StartWorker
+) -> None:
+    @workflow(limits=[Limit(1, key=lambda order: order["customer"])])
+    async def ship(order: dict[str, str], step: Step) -> str:
+        return order["customer"]
+
+    with pytest.raises(KeyError):
+        await ow.run_workflow(ship, {})
+    bad = await ow.run_workflow("ship", {})
+    good = await ow.run_workflow("ship", {"customer": "ann"})
+    await start_worker(ship)
+
+    with pytest.raises(WorkflowFailed, match="KeyError"):
+        await bad.result(timeout=20)
+    assert "ann" == await good.result(timeout=20)
+    assert ["ship/key\x1fann"] == (await run_of(backend, good.id)).limits
+    fork = await ow.fork(good.id, input={"customer": "bob"})
+    assert "bob" == await fork.result(timeout=20)
+    assert ["ship/key\x1fbob"] == (await run_of(backend, fork.id)).limits
+
+
+async def test_a_drain_hands_its_slots_on(
+    ow: OpenWorkflow, backend: BackendPostgres, start_worker: StartWorker
+) -> None:
+    held = asyncio.Event()
+
+    async def hold() -> None:
+        await held.wait()
+
+    @workflow(limits=[Limit(2)], retry=RetryPolicy(max_attempts=2))
+    async def slow(step: Step) -> None:
+        await step.run("hold", hold)
+
+    runs = await ow.run_workflows(slow, [None] * 6)
+    first = await start_worker(slow, drain=timedelta(0))
+    async with asyncio.timeout(20):
+        while (await backend.count_runs())[RunStatus.RUNNING] < 2:
+            await asyncio.sleep(0.02)
+    await first.stop()
+    await sound(backend)
+    held.set()
+    await start_worker(slow)
+    for run in runs:
+        await run.result(timeout=20)
+    await sound(backend)
+
+
+def test_limits_that_mean_nothing_are_refused() -> None:
+    wrong: list[dict[str, Any]] = [
+        {"limits": [Limit(-1)]},
+        {"limits": [Limit(True)]},
+        {"limits": [5]},
+        {"limits": [Limit(1), Limit(2)]},
+        {"limits": [Limit(1, key="customer")]},
+        {"limits": [Limit(1, name="")]},
+        {"limits": [Limit(1, name=f"n{n}") for n in range(9)]},
+        {"rate": Rate(0)},
+        {"rate": Rate(1, per=0)},
+        {"rate": Rate(1, burst=0)},
+        {"rate": Rate(1, per="soon")},
+    ]
+    for options in wrong:
+        with pytest.raises(ConfigurationError):
+
+            @workflow(name="w", **options)
+            async def refused(step: Step) -> None: ...

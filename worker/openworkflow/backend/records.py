@@ -246,6 +246,8 @@ class Flushed:
     lost: Set[UUID]
     """The steps, by their own ids, and the ends of runs whose claim no longer stood."""
     claimed: list[ClaimedRun]
+    set_aside: int = 0
+    """Due runs that the claim came upon and set aside, as far as it counts them."""
 
 
 class Outgoing(NamedTuple):

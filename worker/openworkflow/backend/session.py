@@ -74,9 +74,10 @@ class WorkerSession:
         values = {**self._place, **flushes.values(flush, shape)}
         (row,) = await self._fetch(sql, [values[name] for name in parameters])
         lost = flushes.lost(flush, shape, row)
-        return Flushed(
-            row["now"], lost, _claimed(row, limited=shape.limited) if shape.claim else []
-        )
+        if not shape.claim:
+            return Flushed(row["now"], lost, [])
+        claimed = _claimed(row, limited=shape.limited)
+        return Flushed(row["now"], lost, claimed, row["held"] if shape.limited else 0)
 
     async def claimable(self, worker_id: str, lease: timedelta, claim: ClaimRequest) -> list[UUID]:
         """The runs that this claim would take now, without taking them. Raises as `flush` does."""

@@ -138,7 +138,8 @@ cardinality(:pinned_keys::text[]) > 0
 
 
 -- name: claim_named_all
-, array_agg(names_limits) as names_limits
+, array_agg(names_limits) as names_limits,
+           (select count(*) from taken where held) as held
 
 
 -- name: claim_taken
