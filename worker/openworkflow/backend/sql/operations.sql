@@ -110,7 +110,7 @@ with broken as (
     union all
     select 'a limited run that is executed has a slot', run.id
       from {schema}.workflow_runs run
-     where run.status = 'running' and run.limits is not null
+     where run.status = 'running' and cardinality(run.limits) > 0
        and coalesce(run.deadline_at > run.available_at, true)
        and not exists (select from {schema}.workflow_limit_runs used
                         where used.run_id = run.id and has_slot)

@@ -352,7 +352,7 @@ BEGIN
   SELECT id, namespace_id, workflow_name, status, claim_no, available_at, due_at, deadline_at,
          paused, pause, limits, created_at, completed_at
     INTO run FROM workflow_runs WHERE id = which;
-  IF run.id IS NULL OR run.completed_at IS NOT NULL OR run.limits IS NULL THEN
+  IF run.id IS NULL OR run.completed_at IS NOT NULL OR coalesce(cardinality(run.limits), 0) = 0 THEN
     IF had.run_id IS NOT NULL THEN
       PERFORM openworkflow_limits_lock(place);
       PERFORM openworkflow_limits_go_on(place, openworkflow_limits_release(place, which));
@@ -387,8 +387,7 @@ BEGIN
     RETURN NULL;
   END IF;
 
-  due := run.pause IS NULL
-         AND least(run.available_at, run.due_at) <= moment;
+  due := coalesce(run.pause IS NULL AND least(run.available_at, run.due_at) <= moment, false);
   IF had.has_slot AND NOT run.paused AND (due OR had.has_token) AND had.limits = run.limits THEN
     RETURN NULL; -- it is about to begin, or was handed back
   END IF;
