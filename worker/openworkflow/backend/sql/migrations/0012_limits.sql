@@ -222,6 +222,7 @@ CREATE OR REPLACE FUNCTION openworkflow_limits_go_on(place TEXT, freed TEXT[])
 RETURNS VOID LANGUAGE plpgsql AS $function$
 DECLARE
   wanted TEXT;
+  has_room BOOLEAN;
   fresh BOOLEAN;
   next RECORD;
   admitted BOOLEAN;
@@ -229,8 +230,17 @@ BEGIN
   FOREACH wanted IN ARRAY coalesce(freed, '{}') LOOP
     LOOP
       admitted := false;
-      EXIT WHEN openworkflow_limits_room(place, ARRAY[wanted], true) IS NULL;
-      fresh := openworkflow_limits_room(place, ARRAY[wanted], false) IS NOT NULL;
+      -- Whether there is room, and whether for runs too that have not begun. No row: no limit.
+      SELECT said.slots IS NULL OR coalesce(used.taken, 0) < said.slots,
+             said.rate IS NULL OR coalesce(used.tokens, 0) < said.burst
+        INTO has_room, fresh
+        FROM workflow_limits said
+        LEFT JOIN LATERAL (SELECT * FROM workflow_limit_keys
+                            WHERE namespace_id = place AND limit_key = wanted OFFSET 0) used
+          ON true
+       WHERE said.namespace_id = place AND said.name = split_part(wanted, chr(31), 1);
+      EXIT WHEN NOT has_room;
+      fresh := coalesce(fresh, true);
       FOR next IN
         SELECT * FROM workflow_limit_lanes lane
          WHERE lane.namespace_id = place AND lane.limit_key = wanted AND (lane.begun OR fresh)
