@@ -41,11 +41,12 @@ returning id;
 
 
 -- name: lock_key_run
-{lock_workflow_run};
+-- See lock_workflow_run.
+select from {schema}.workflow_runs where id = $2 and namespace_id = $1 for update;
 
 
 -- name: cancel_key_run
-{cancel_workflow_run};
+{canceled_run};
 
 
 -- name: forget_keys

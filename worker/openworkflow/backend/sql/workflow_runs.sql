@@ -171,6 +171,10 @@ select from {schema}.workflow_runs where id = $2 and namespace_id = $1 for updat
 
 
 -- name: cancel_workflow_run
+{canceled_run};
+
+
+-- name: canceled_run
 -- Whoever runs it hears at once, and so does whoever waits for it.
 -- One that has begun steps with an undo is not over yet, unless $5 says so: that it is to be undone
 -- is recorded, as the engine does, the claim on it ends, and it is due for whoever takes it next. A

@@ -526,7 +526,7 @@ CREATE CONSTRAINT TRIGGER openworkflow_limits_insert
 CREATE CONSTRAINT TRIGGER openworkflow_limits_update
   AFTER UPDATE ON workflow_runs
   DEFERRABLE INITIALLY DEFERRED
-  FOR EACH ROW WHEN ((NEW.limits IS NOT NULL OR OLD.limits IS NOT NULL)
+  FOR EACH ROW WHEN (NEW.limits IS NOT NULL
                      AND (NEW.status = 'pending' OR NEW.status <> OLD.status))
   EXECUTE FUNCTION openworkflow_limits_settle();
 
