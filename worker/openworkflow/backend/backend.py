@@ -154,8 +154,7 @@ class BackendPostgres:
 
         An idempotency key that made a run of that workflow within the period answers that run.
         With a `connection` of yours the runs are part of your transaction: they exist, and workers
-        hear of them, if and only if it commits. A single run may have a key for itself: `unique`
-        says what becomes of the one that has it, or raises RunExists.
+        hear of them, if and only if it commits. `unique` gives a single run a key for itself.
         """
         return await self._enqueuing.create(runs, connection, idempotency_period, unique)
 

@@ -14,6 +14,7 @@ from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.records import CreatedRun, NewRun
 from openworkflow.backend.rows import as_member
 from openworkflow.core.errors import RunExists
+from openworkflow.core.ids import uuid7
 from openworkflow.core.unique import UniqueRule
 from openworkflow.core.workflow_run import RunStatus
 
@@ -77,7 +78,7 @@ class UniqueStart:
         which = self._namespace.id, run_id
         await connection.fetch(self._sql["lock_key_run"], *which)
         channels = self._namespace.work_channel, self._namespace.done_channel
-        await connection.fetch(self._sql["cancel_key_run"], *which, *channels)
+        await connection.fetch(self._sql["cancel_key_run"], *which, *channels, False, uuid7())
 
     async def _status(self, connection: Connection, run_id: UUID) -> RunStatus | None:
         rows = await connection.fetch(self._sql["find_key_run"], self._namespace.id, run_id)

@@ -155,18 +155,8 @@ CATALOGUE = (
         "Writes that the database refuses for now, and that are sent again until it takes them.",
     ),
     Described("openworkflow_schedules_late", "gauge", "Schedules whose next run is overdue."),
-    Described(
-        "openworkflow_limit_slots_used",
-        "gauge",
-        "Runs of the namespace that have a slot of a limit, whatever their keys.",
-        ("limit",),
-    ),
-    Described(
-        "openworkflow_limit_runs_waiting",
-        "gauge",
-        "Runs of the namespace that are due and wait for their limits.",
-        ("limit",),
-    ),
+    Described("openworkflow_limit_slots_used", "gauge", "Runs that have a slot.", ("limit",)),
+    Described("openworkflow_limit_runs_waiting", "gauge", "Due runs that wait.", ("limit",)),
     Described(
         "openworkflow_event_loop_lag_seconds",
         "gauge",
