@@ -14,7 +14,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 
-from openworkflow.telemetry.metrics import catalogue
+from openworkflow.telemetry.catalogue import catalogue
 from openworkflow_operator.report.metrics import Metrics
 
 ROOT: Final = Path(__file__).parents[1]

@@ -40,6 +40,8 @@ TABLES = (
     "workflow_subscriptions",
     "workflow_pauses",
     "workflow_children",
+    "workflow_limits",
+    "workflow_keys",
     "step_attempts",
     "workflow_progress",
     "workflow_events",
@@ -81,6 +83,9 @@ async def a(roles: Roles) -> str:
         "insert into workflow_children"
         " (id, namespace_id, parent_run_id, step_id, on_close, wake_at)"
         f" values ('{CHILD}', 'b', '{THEIRS}', '{CHILD}', 'cancel', 0)",
+        "insert into workflow_limits (namespace_id, name, slots) values ('b', 'w', 1)",
+        "insert into workflow_keys (namespace_id, workflow_name, key, run_id)"
+        f" values ('b', 'w', 'k', '{THEIRS}')",
     )
     return await bind(roles, "a", Kind.OPERATOR)
 
@@ -198,6 +203,8 @@ async def test_rows_of_another_namespace_are_neither_seen_nor_changed_nor_delete
         "workflow_subscriptions": "topic",
         "workflow_pauses": "workflow_name",
         "workflow_events": "topic",
+        "workflow_limits": "name",
+        "workflow_keys": "key",
     }
     column = columns.get(table, "status")
     for statement in (
@@ -220,6 +227,7 @@ async def test_rows_of_another_namespace_are_neither_seen_nor_changed_nor_delete
         "insert into workflow_pauses (namespace_id, workflow_name) values ('b', 'x')",
         "insert into workflow_children (id, namespace_id, parent_run_id, step_id, on_close)"
         f" values (gen_random_uuid(), 'b', '{THEIRS}', gen_random_uuid(), 'cancel')",
+        "insert into workflow_limits (namespace_id, name, slots) values ('b', 'x', 1)",
         "insert into step_attempts (workflow_run_id, step_name, kind, status)"
         f" values ('{THEIRS}', 's', 'run', 'running')",
         "insert into workflow_messages (id, namespace_id, name, expires_at)"

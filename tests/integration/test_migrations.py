@@ -172,7 +172,8 @@ async def test_a_role_that_may_not_write_is_told_so(database_url: str) -> None:
             await backend.create_workflow_runs([NewRun("a")])
 
         found = (await backend.diagnostics()).missing_privileges
-        written = [table for table in made_by(known()).tables if table != "workflow_pauses"]
+        read_only = ("workflow_pauses", "workflow_limit_")
+        written = [t for t in made_by(known()).tables if not t.startswith(read_only)]
         assert [f"{table} INSERT" for table in written] == [
             missing for missing in found if missing.endswith("INSERT")
         ]
@@ -231,14 +232,15 @@ async def test_a_standby_is_taken_as_it_is(program: Program) -> None:
 async def test_a_migration_that_fails_leaves_those_before_it_applied(
     empty_database_url: str, program: Program
 ) -> None:
-    half = migration(len(known()) + 1, "half", "CREATE TABLE half (id INT); SELECT nothing;")
+    half = migration(known()[-1].version + 1, "half", "CREATE TABLE half (id INT); SELECT nothing;")
     program.knows(*known(), half)
 
     with pytest.raises(BackendError, match='column "nothing" does not exist'):
         await BackendPostgres.connect(empty_database_url)
 
     assert {migration.number for migration in known()} == set(await _ledger(empty_database_url))
-    program.knows(*known(), migration(len(known()) + 1, "half", "CREATE TABLE half (id INT);"))
+    whole = migration(known()[-1].version + 1, "half", "CREATE TABLE half (id INT);")
+    program.knows(*known(), whole)
     backend = await BackendPostgres.connect(empty_database_url)
     assert all(state.applied_at for state in await backend.migration_states())
     await backend.stop()

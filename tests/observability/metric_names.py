@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from openworkflow.telemetry.metrics import catalogue
+from openworkflow.telemetry.catalogue import catalogue
 from openworkflow_operator.report.metrics import Metrics
 
 _NAME = re.compile(r"\b(?:openworkflow_\w+|ALERTS)\b")

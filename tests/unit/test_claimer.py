@@ -195,3 +195,14 @@ async def test_waiting_for_an_empty_worker_has_an_end() -> None:
     desk.bring(claimed_run())
 
     assert not await desk.claimer.emptied(0.01)
+
+
+async def test_a_claim_that_set_aside_all_it_found_is_followed_by_another() -> None:
+    desk = Desk()
+    desk.claimer.wake()
+    request = desk.claimer.take()
+    assert request is not None
+
+    desk.claimer.settled(request, [], request.limit)
+
+    assert desk.claimer.take() is not None

@@ -8,7 +8,7 @@ import pytest
 
 from openworkflow.engine.flusher import KINDS
 from openworkflow.settings import PREFIX, Settings
-from openworkflow.telemetry.metrics import catalogue
+from openworkflow.telemetry.catalogue import catalogue
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

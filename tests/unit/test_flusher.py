@@ -108,7 +108,7 @@ class Slots:
         request, self.request = self.request, None
         return request
 
-    def settled(self, request: ClaimRequest, claimed: list[ClaimedRun]) -> None:
+    def settled(self, request: ClaimRequest, claimed: list[ClaimedRun], set_aside: int = 0) -> None:
         self.got.append(claimed)
 
     def refused(self, run_id: UUID | None) -> None:

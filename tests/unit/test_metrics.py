@@ -14,13 +14,8 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
 from openworkflow.telemetry.buckets import Buckets, RecentMaximum
-from openworkflow.telemetry.metrics import (
-    CATALOGUE,
-    ERROR_KINDS,
-    RUN_OUTCOMES,
-    Metrics,
-    catalogue,
-)
+from openworkflow.telemetry.catalogue import CATALOGUE, ERROR_KINDS, RUN_OUTCOMES, catalogue
+from openworkflow.telemetry.metrics import Metrics
 
 
 @pytest.fixture
@@ -55,11 +50,16 @@ def test_what_is_served_counts_zero_from_the_start(metrics: Metrics) -> None:
 def test_every_metric_of_the_catalogue_exists_once_there_is_a_worker(metrics: Metrics) -> None:
     metrics.serve(["bill"])
     metrics.build_info("1.0", "abc")
+    metrics.limits({"bill/key": (2, 3)})
 
     families = {family.name: family for family in metrics.registry.collect()}
 
     assert {d.name.removesuffix("_total") for d in CATALOGUE} == set(families)
     assert [] == [name for name, family in families.items() if not family.samples]
+    assert 2 == value(metrics, "openworkflow_limit_slots_used", limit="bill/key")
+    assert 3 == value(metrics, "openworkflow_limit_runs_waiting", limit="bill/key")
+    metrics.limits({})
+    assert None is value(metrics, "openworkflow_limit_slots_used", limit="bill/key")
 
 
 def test_serving_again_keeps_the_counts(metrics: Metrics) -> None:

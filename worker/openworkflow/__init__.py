@@ -15,6 +15,7 @@ from openworkflow.core.errors import (
     NonRetryableError,
     OpenWorkflowError,
     ResultTimeout,
+    RunExists,
     SignalTimeout,
     StepFailed,
     StepTimeout,
@@ -22,9 +23,11 @@ from openworkflow.core.errors import (
     WorkflowCanceled,
     WorkflowFailed,
 )
+from openworkflow.core.limits import Limit, Rate
 from openworkflow.core.progress import RunEvent, RunProgress
 from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.undo import Undo
+from openworkflow.core.unique import Debounce, Unique
 from openworkflow.core.workflow import Workflow, step, workflow
 from openworkflow.core.workflow_run import RunStatus
 from openworkflow.engine.child_handle import ChildHandle
@@ -43,13 +46,17 @@ __all__ = [
     "ChildHandle",
     "ChildTimeout",
     "Cron",
+    "Debounce",
+    "Limit",
     "MapFailed",
     "NonRetryableError",
     "OpenWorkflow",
     "OpenWorkflowError",
+    "Rate",
     "ResultTimeout",
     "RetryPolicy",
     "RunEvent",
+    "RunExists",
     "RunHandle",
     "RunProgress",
     "RunStatus",
@@ -60,6 +67,7 @@ __all__ = [
     "SyncStep",
     "Undo",
     "UndoFailed",
+    "Unique",
     "Worker",
     "Workflow",
     "WorkflowCanceled",

@@ -17,7 +17,9 @@ from openworkflow.backend.diagnostics import Diagnostics, diagnose
 from openworkflow.backend.enqueuing import IDEMPOTENCY_PERIOD, Enqueuing
 from openworkflow.backend.failures import DRIVER_ERRORS, ConnectionLost, as_backend_error
 from openworkflow.backend.filtering import Filtering
+from openworkflow.backend.heartbeat import HeartbeatSession
 from openworkflow.backend.ledger import Ledger, Loss, MigrationState, look
+from openworkflow.backend.limits import LimitTable
 from openworkflow.backend.liveness import SCAN_SECONDS
 from openworkflow.backend.messages import Messages
 from openworkflow.backend.migrations import Migration
@@ -39,10 +41,11 @@ from openworkflow.backend.records import (
 from openworkflow.backend.requests import Requests
 from openworkflow.backend.rows import as_member, as_run, as_step, cursor_after, read_cursor
 from openworkflow.backend.schedules import Schedules
-from openworkflow.backend.session import HeartbeatSession, WorkerSession
+from openworkflow.backend.session import WorkerSession
 from openworkflow.backend.url import Dsn, parse
 from openworkflow.core.errors import ConfigurationError, InvalidRunState, RunNotFound
 from openworkflow.core.step_attempt import StepAttempt
+from openworkflow.core.unique import UniqueRule
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
 __all__ = [
@@ -88,6 +91,7 @@ class BackendPostgres:
         self.progress = Progress(self._requests, self._sql, namespace.id)
         self.schedules = Schedules(self._requests.borrow, self._sql, namespace)
         self.filtering = Filtering(self._requests, self._sql, namespace)
+        self.limits = LimitTable(self._requests, self._sql, namespace)
         self.pauses = Pauses(self._requests, self._sql, namespace)
         self.control = Control(self._requests, self._sql, namespace, self._existing)
         self.families = Families(self._requests, self._sql, namespace, self.control.cancel)
@@ -148,14 +152,15 @@ class BackendPostgres:
         *,
         connection: Connection | None = None,
         idempotency_period: timedelta = IDEMPOTENCY_PERIOD,
+        unique: UniqueRule | None = None,
     ) -> list[CreatedRun]:
         """Create runs, all or none, and wake the workers; answers in the order of `runs`.
 
         An idempotency key that made a run of that workflow within the period answers that run.
         With a `connection` of yours the runs are part of your transaction: they exist, and workers
-        hear of them, if and only if it commits.
+        hear of them, if and only if it commits. `unique` gives a single run a key for itself.
         """
-        return await self._enqueuing.create(runs, connection, idempotency_period)
+        return await self._enqueuing.create(runs, connection, idempotency_period, unique)
 
     async def get_workflow_run(self, run_id: UUID) -> WorkflowRun | None:
         """The run, or None if this namespace has none of that id."""

@@ -14,6 +14,7 @@ from openworkflow.backend.rows import as_json, as_run
 from openworkflow.core.errors import InvalidRunState, RunNotFound
 from openworkflow.core.explanation import MOST_AHEAD, MOST_WAITS, Held, Situation, Wait
 from openworkflow.core.ids import uuid7
+from openworkflow.core.limits import SEPARATOR, LimitWait
 from openworkflow.core.served import Served
 from openworkflow.core.step_attempt import StepKind
 from openworkflow.core.undo import why_undone
@@ -73,7 +74,8 @@ class Control:
             waits=_waits(row),
             waits_in_all=row["waits_in_all"],
             served=_served(row["served_names"], row["served_versions"]),
-            ahead=row["ahead"],
+            ahead=row["limit_ahead"] or row["ahead"],
+            limits=tuple(_limits(row)),
             takers=tuple(row["takers"]),
             undoing=None if row["decision"] is None else why_undone(as_json(row["decision"])),
             pauses=tuple(_pauses(row)),
@@ -188,6 +190,20 @@ def _pauses(row: asyncpg.Record) -> Iterator[Held]:
     columns = [row[f"held_{name}"] or () for name in ("names", "by", "reasons", "since")]
     for name, by, reason, since in zip(*columns, strict=True):
         yield Held(subject="workflow" if name else "namespace", by=by, reason=reason, since=since)
+
+
+def _limits(row: asyncpg.Record) -> Iterator[LimitWait]:
+    columns = [row[f"limit_{name}"] or () for name in ("keys", "slots", "used", "full", "opens")]
+    for named, slots, used, is_full, opens in zip(*columns, strict=True):
+        name, has_key, key = named.partition(SEPARATOR)
+        yield LimitWait(
+            name=name,
+            key=key if has_key else None,
+            slots=slots,
+            used=used,
+            is_full=is_full,
+            opens_at=opens,
+        )
 
 
 def _served(names: list[str] | None, versions: list[str] | None) -> Served:

@@ -82,8 +82,10 @@ class Creation:
         channel: str | None,
     ) -> set[UUID]:
         """Runs of one kind; returns those that were created."""
+        limits = [run.limits for run in runs]
+        limited = limits.count(None) < len(limits)
         rows = await connection.fetch(
-            self._sql["create_workflow_runs"],
+            self._sql["create_limited_runs"] if limited else self._sql["create_workflow_runs"],
             self._namespace_id,
             *kind_of(runs[0])[:-1],
             ids,
@@ -91,6 +93,7 @@ class Creation:
             [run.idempotency_key for run in runs],
             channel,
             runs[0].tags,
+            *([limits] if limited else ()),
         )
         return {row["id"] for row in rows}
 

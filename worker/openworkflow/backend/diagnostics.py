@@ -23,6 +23,9 @@ _NEEDED = (
     *(f"workflow_progress {word}" for word in ("SELECT", "INSERT", "UPDATE")),
     *(f"workflow_events {word}" for word in ("SELECT", "INSERT", "UPDATE", "DELETE")),
     *(f"workflow_children {word}" for word in ("SELECT", "INSERT", "UPDATE")),
+    *(f"workflow_limits {word}" for word in ("SELECT", "INSERT", "UPDATE", "DELETE")),
+    *(f"workflow_keys {word}" for word in ("SELECT", "INSERT", "UPDATE", "DELETE")),
+    *(f"workflow_limit_{table} SELECT" for table in ("keys", "runs", "lanes")),
 )
 """What a worker's role may do; the same as in `sql/security/grants.sql`."""
 

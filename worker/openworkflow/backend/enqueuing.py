@@ -12,9 +12,11 @@ from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.notifications import Waker
 from openworkflow.backend.records import CreatedRun, NewRun
 from openworkflow.backend.requests import MAY_PASS, Requests
+from openworkflow.backend.unique import UniqueStart
 from openworkflow.backend.url import Dsn
 from openworkflow.core.errors import Fault
 from openworkflow.core.ids import uuid7
+from openworkflow.core.unique import UniqueRule
 
 IDEMPOTENCY_PERIOD = timedelta(hours=24)
 RELIABLE_PERIOD = timedelta(minutes=5)
@@ -36,10 +38,17 @@ class Enqueuing:
         self._gathering = Gathering(self._create_gathered)
 
     async def create(
-        self, runs: Sequence[NewRun], connection: Connection | None, period: timedelta
+        self,
+        runs: Sequence[NewRun],
+        connection: Connection | None,
+        period: timedelta,
+        unique: UniqueRule | None = None,
     ) -> list[CreatedRun]:
         """See BackendPostgres.create_workflow_runs."""
         self._requests.check_usable()
+        if unique is not None:
+            (run,) = runs
+            return [await self._create_unique(run, unique, connection)]
         if not runs:
             return []
         if connection is not None:
@@ -53,6 +62,28 @@ class Enqueuing:
     async def stop(self) -> None:
         """Let the last wake-up leave."""
         await self._waker.stop()
+
+    async def _create_unique(
+        self, run: NewRun, rule: UniqueRule, connection: Connection | None
+    ) -> CreatedRun:
+        run, start = run._replace(id=run.id or uuid7()), UniqueStart(self._sql, self._namespace)
+        if connection is not None:
+            try:
+                async with connection.transaction():
+                    created = await start.start(connection, run, rule)
+            except DRIVER_ERRORS as error:
+                raise as_backend_error(error, self._dsn) from error
+            self._tell(connection)
+            return created
+
+        async def attempt() -> CreatedRun:
+            async with self._requests.borrow() as own, own.transaction():
+                return await start.start(own, run, rule)
+
+        # A try whose answer was lost has left its id with the key.
+        created = await self._requests.repeat(attempt, safe=True)
+        self._waker.wake()
+        return created
 
     async def _create_surely(self, runs: Sequence[NewRun], period: timedelta) -> list[CreatedRun]:
         """Ask again also where an answer was lost: a run that was stored is found by its key."""
@@ -102,11 +133,14 @@ class Enqueuing:
             created = await self._creation(period).create(connection, runs, None)
         except DRIVER_ERRORS as error:
             raise as_backend_error(error, self._dsn) from error
+        self._tell(connection)
+        return created
+
+    def _tell(self, connection: Connection) -> None:
         if connection.is_in_transaction():
             self._waker.wake_after_commit(connection)
         else:
             self._waker.wake()
-        return created
 
     def _creation(self, period: timedelta) -> Creation:
         return Creation(self._sql, self._namespace.id, period)

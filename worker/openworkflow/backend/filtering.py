@@ -43,8 +43,8 @@ COLUMNS = {
     "due": "available_at",
     "attempts": "attempts",
     "crashes": "crashes",
-    "paused": "paused",
     "undo_failed": "coalesce(error -> 'undo' -> 'not_undone' <> '{}', false)",
+    "paused": "(paused and (limits is null or pause is not null))",
 }
 _IN_ERROR = "coalesce((error ->> 'type') || ': ' || (error ->> 'message'), error::text, '')"
 _NO_ID = UUID(int=0)

@@ -131,6 +131,8 @@ class Shape(NamedTuple):
     claim: bool
     spares: bool = False
     """The claim passes over runs that refuse to be claimed."""
+    limited: bool = False
+    """The claim says which runs name limits."""
 
     @property
     def groups(self) -> list[str]:
@@ -151,7 +153,9 @@ def shape_of(flush: Flush) -> Shape:
     rows = flush.rows
     updates = any(step.update for step in rows.get(StepWrite, ()))
     kinds, claim = tuple(kind for kind in PARTS if rows.get(kind)), flush.claim
-    return Shape(kinds, updates, claim is not None, claim is not None and bool(claim.spared))
+    if claim is None:
+        return Shape(kinds, updates, claim=False)
+    return Shape(kinds, updates, True, bool(claim.spared), claim.limited)
 
 
 def statement(queries: Mapping[str, str], shape: Shape) -> str:
@@ -258,7 +262,10 @@ def _blocks(queries: Mapping[str, str], shape: Shape) -> Iterator[str]:
             yield queries["flush_updates"]
     if shape.claim:
         yield from _arms(queries, shape)
-        yield queries["claim_taken"].replace("{arms}", _ARMS_JOINED)
+        taken = queries["claim_taken"].replace("{arms}", _ARMS_JOINED)
+        for place in ("claim_named", "claim_named_all"):
+            taken = taken.replace(f"{{{place}_}}", queries[place] if shape.limited else "")
+        yield taken
 
 
 def _arms(queries: Mapping[str, str], shape: Shape) -> Iterator[str]:

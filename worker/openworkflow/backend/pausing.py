@@ -71,6 +71,7 @@ class Pauses:
         ended = await self._fetch(self._sql["resume_workflow"], *place)
         # Also if there was none: an earlier call may have been cut short.
         await self._release(None)
+        await self._fetch(self._sql["admit_resumed"], *place)
         return bool(ended)
 
     async def pause_runs(

@@ -72,6 +72,8 @@ class NewRun(NamedTuple):
     """A new UUIDv7 if None."""
     tags: str | None = None
     """JSON text of an object of texts."""
+    limits: str | None = None
+    """What it names of the limits of its workflow, as Limits.of gives it."""
 
 
 def claim_key(name: str, version: str) -> str:
@@ -241,6 +243,8 @@ class ClaimRequest:
     """By key: seconds from a run's creation to its deadline, where it was given none."""
     spared: Sequence[UUID] = ()
     """Runs that are left alone, because the database refuses to let them be claimed."""
+    limited: bool = False
+    """Whether some of these workflows have limits, so that it counts which runs name theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +266,8 @@ class Flushed:
     lost: Set[UUID]
     """The steps, by their own ids, and the ends of runs whose claim no longer stood."""
     claimed: list[ClaimedRun]
+    set_aside: int = 0
+    """Due runs that the claim came upon and set aside, as far as it counts them."""
 
 
 class Outgoing(NamedTuple):

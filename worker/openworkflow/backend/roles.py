@@ -26,6 +26,11 @@ GUARDED = (
     "workflow_schedules",
     "workflow_pauses",
     "workflow_children",
+    "workflow_limits",
+    "workflow_keys",
+    "workflow_limit_keys",
+    "workflow_limit_runs",
+    "workflow_limit_lanes",
     "step_attempts",
     REGISTER,
 )
@@ -41,6 +46,8 @@ FUNCTIONS = (
     "openworkflow_family_changed",
     "openworkflow_children_deleted",
     "openworkflow_child_kept",
+    "openworkflow_limits_settle",
+    "openworkflow_limits_changed",
 )
 """The triggers that act with the rights of their owner, who is that of the tables."""
 

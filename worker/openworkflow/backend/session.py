@@ -75,7 +75,10 @@ class WorkerSession:
         values = {**self._place, **flushes.values(flush, shape)}
         (row,) = await self._fetch(sql, [values[name] for name in parameters])
         lost = flushes.lost(flush, shape, row)
-        return Flushed(row["now"], lost, _claimed(row) if shape.claim else [])
+        if not shape.claim:
+            return Flushed(row["now"], lost, [])
+        claimed = _claimed(row, limited=shape.limited)
+        return Flushed(row["now"], lost, claimed, row["held"] if shape.limited else 0)
 
     async def claimable(self, worker_id: str, lease: timedelta, claim: ClaimRequest) -> list[UUID]:
         """The runs that this claim would take now, without taking them. Raises as `flush` does."""
@@ -190,74 +193,14 @@ class WorkerSession:
             self._idle.put_nowait(link)
 
 
-class HeartbeatSession:
-    """A connection for the heartbeat alone; use it in the event loop that opened it."""
-
-    def __init__(self, link: Link, queries: Mapping[str, str]) -> None:
-        self._link, self._sql = link, queries
-
-    async def beat(
-        self, worker_id: str, lease: timedelta, claims: Sequence[tuple[UUID, int]]
-    ) -> set[tuple[UUID, int]]:
-        """Extend the leases of these claims; returns those that are not known to be lost.
-
-        A lease that the database does not let be extended costs only its own run.
-        """
-        standing, refused, refusal = await self._extend_apart(worker_id, lease, claims)
-        if refusal is not None:
-            if not standing:
-                if len(claims) > 1:
-                    raise refusal
-                await self._extend(worker_id, lease, ())  # else it is more than this one row
-            logger.warning("the leases of %d runs cannot be extended: %s", len(refused), refusal)
-        return standing.union(refused)
-
-    async def take_back_crashes(self, claims: Sequence[tuple[UUID, int]]) -> None:
-        """Others took these claims over as those of a dead worker, which is alive."""
-        ids, numbers = zip(*claims, strict=True)
-        await self._link.fetch(self._sql["take_back_crashes"], (ids, numbers))
-
-    async def _extend_apart(
-        self, worker_id: str, lease: timedelta, claims: Sequence[tuple[UUID, int]]
-    ) -> tuple[set[tuple[UUID, int]], list[tuple[UUID, int]], BackendError | None]:
-        """What stands, what cannot be extended, and why: found in halves."""
-        try:
-            return await self._extend(worker_id, lease, claims), [], None
-        except BackendError as error:
-            # Locked rows are passed over: a lock that is waited for is one of the whole table.
-            if error.fault in (Fault.SERVER, Fault.OURS, Fault.MOMENT) or not claims:
-                raise
-            if len(claims) == 1:
-                return set(), list(claims), error
-            refusal = error
-        middle = len(claims) // 2
-        standing: set[tuple[UUID, int]] = set()
-        refused: list[tuple[UUID, int]] = []
-        for half in (claims[:middle], claims[middle:]):
-            stand, refuse, _ = await self._extend_apart(worker_id, lease, half)
-            standing |= stand
-            refused += refuse
-        return standing, refused, refusal if refused else None
-
-    async def _extend(
-        self, worker_id: str, lease: timedelta, claims: Sequence[tuple[UUID, int]]
-    ) -> set[tuple[UUID, int]]:
-        ids, numbers = zip(*claims, strict=True) if claims else ((), ())
-        rows = await self._link.fetch(self._sql["extend_leases"], (ids, numbers, lease, worker_id))
-        return {(row["run_id"], row["claim_no"]) for row in rows}
-
-    async def close(self) -> None:
-        """Disconnect."""
-        await self._link.close()
-
-
-def _claimed(row: asyncpg.Record) -> list[ClaimedRun]:
+def _claimed(row: asyncpg.Record, *, limited: bool) -> list[ClaimedRun]:
     """The runs that were claimed, those that waited longest first."""
     if row["id"] is None:
         return []
     due_at: dict[UUID, datetime] = dict(zip(row["taken_ids"], row["taken_at"], strict=True))
     claimed_at, recovered = row["claimed_at"], frozenset(row["recovered_ids"])
     columns = [row[name] for name in _CLAIM_COLUMNS]
+    columns.append(row["names_limits"] if limited else [True] * len(row["id"]))
     runs = [
         # A run is claimed so often that the frame of the class's own __new__ would show.
         _run(
@@ -277,9 +220,10 @@ def _claimed(row: asyncpg.Record) -> list[ClaimedRun]:
                 wake_no,
                 history_from,
                 None,  # of which schedule, is asked for apart from the claim
+                named,
             ),
         )
-        for run_id, name, version, input, claim_no, *counts, wake_no, history_from in zip(
+        for run_id, name, version, input, claim_no, *counts, wake_no, history_from, named in zip(
             *columns, strict=True
         )
     ]

@@ -12,6 +12,7 @@ from openworkflow.cli.builds import builds
 from openworkflow.cli.dev import dev
 from openworkflow.cli.doctor import doctor
 from openworkflow.cli.init import init
+from openworkflow.cli.limits import limits
 from openworkflow.cli.migrate import migrate
 from openworkflow.cli.pauses import pause, pauses, resume
 from openworkflow.cli.prune import prune
@@ -48,6 +49,7 @@ for _command in (
     dev,
     doctor,
     init,
+    limits,
     migrate,
     pause,
     pauses,

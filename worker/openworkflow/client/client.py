@@ -10,6 +10,7 @@ from openworkflow.client import repairs
 from openworkflow.client.control import RunControl
 from openworkflow.client.following import RunFollowing
 from openworkflow.client.handle import RunDetails, RunHandle
+from openworkflow.client.limits import LimitClient
 from openworkflow.client.looks import looks_of
 from openworkflow.client.repairs import UNCHANGED
 from openworkflow.client.schedules import ScheduleClient
@@ -24,6 +25,7 @@ from openworkflow.core.explanation import Explanation, explain, with_child
 from openworkflow.core.filters import parse_filter
 from openworkflow.core.progress import NOTHING_TOLD
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, codec_for
+from openworkflow.core.unique import UniqueRule
 from openworkflow.core.workflow import Workflow
 from openworkflow.core.workflow_run import WorkflowRun
 from openworkflow.engine.outgoing import outgoing
@@ -89,7 +91,10 @@ class OpenWorkflow(RunControl, RunFollowing):
         """
         check_options("run_workflow", options, RunOptions)
         keys = [options.get("idempotency_key")]
-        return (await self._start(workflow, [input], keys, options))[0]
+        unique = UniqueRule.of(options.get("unique"), options.get("debounce"))
+        if unique is not None and keys != [None]:
+            raise ConfigurationError("give an idempotency_key, or unique=, or debounce=: one")
+        return (await self._start(workflow, [input], keys, options, unique))[0]
 
     @overload
     async def run_workflows(
@@ -169,6 +174,11 @@ class OpenWorkflow(RunControl, RunFollowing):
     def schedules(self) -> ScheduleClient:
         """Workflows that run again and again."""
         return ScheduleClient(self._backend.schedules, self._payload_limit, self.handle)
+
+    @property
+    def limits(self) -> LimitClient:
+        """How many runs at once, and how many in some time."""
+        return LimitClient(self._backend.limits)
 
     async def fork(
         self,
@@ -277,10 +287,13 @@ class OpenWorkflow(RunControl, RunFollowing):
         inputs: Sequence[Any],
         keys: Sequence[str | None],
         options: SharedOptions,
+        unique: UniqueRule | None = None,
     ) -> list[RunHandle[Any]]:
         runs = Request(workflow, options, self._payload_limit).runs(inputs, keys)
+        if isinstance(workflow, Workflow) and workflow.limits:
+            await self._backend.limits.ensure(workflow.limits.rules)
         created = await self._backend.create_workflow_runs(
-            runs, connection=options.get("connection")
+            runs, connection=options.get("connection"), unique=unique
         )
         if isinstance(workflow, str):
             await self._misspellings.warn(workflow, options.get("version"))

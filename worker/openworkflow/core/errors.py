@@ -99,6 +99,17 @@ class InvalidRunState(OpenWorkflowError):
         self.run_id, self.status = str(run_id), str(status)
 
 
+class RunExists(OpenWorkflowError):
+    """Another run has the key of this one, and was to be left alone; nothing was stored."""
+
+    def __init__(self, run_id: UUID | str, key: str) -> None:
+        super().__init__(
+            f"workflow run {run_id} has the key {key!r:.80} and has not ended; wait for it, or let "
+            "the call return, replace or cancel it: Unique(key, on_conflict=...)"
+        )
+        self.run_id, self.key = str(run_id), key
+
+
 class ScheduleNotFound(OpenWorkflowError):
     """The namespace has no schedule of that name."""
 

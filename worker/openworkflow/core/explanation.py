@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from openworkflow.core.failure import Failure
+from openworkflow.core.limits import LimitWait
 from openworkflow.core.served import NOBODY, Served
 from openworkflow.core.step_attempt import StepKind
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
@@ -35,6 +36,8 @@ class Reason(StrEnum):
     """Its worker is gone, and nobody has taken it over yet."""
     PAUSED = "paused"
     """Somebody holds it back, its workflow or the namespace."""
+    LIMITED = "limited"
+    """It is due, and others have the slots of its limits, or begin before it."""
     SCHEDULED = "scheduled"
     """It has not begun, and begins later."""
     RETRYING = "retrying"
@@ -92,7 +95,11 @@ class Situation:
     waits_in_all: int = 0
     served: Served = NOBODY
     ahead: int = 0
-    """Runs of its workflow that are due before it, counted up to MOST_AHEAD."""
+    """Runs of its workflow that are due before it, or that wait before it for its limits, counted
+    up to MOST_AHEAD.
+    """
+    limits: tuple[LimitWait, ...] = ()
+    """Those that it waits for."""
     pauses: tuple[Held, ...] = ()
     takers: tuple[str, ...] = ()
     """Builds that take runs of its bucket, if it is not pinned; empty if every build does."""
@@ -121,6 +128,7 @@ class Explanation:
     waits: tuple[Wait, ...] = ()
     waits_in_all: int = 0
     pauses: tuple[Held, ...] = ()
+    limits: tuple[LimitWait, ...] = ()
     child: "Explanation | None" = None
     """Of a run that waits for a child: why that one is not done."""
 
@@ -140,6 +148,8 @@ def explain(found: Situation) -> Explanation:
         told = _executed(found)
     elif found.pauses:
         told = _paused(found)
+    elif found.limits:
+        told = _limited(found)
     elif run.available_at > found.now:
         told = _waiting(found)
     else:
@@ -155,6 +165,7 @@ def explain(found: Situation) -> Explanation:
         waits=() if run.status.finished else found.waits,
         waits_in_all=0 if run.status.finished else found.waits_in_all,
         pauses=() if run.status.finished else found.pauses,
+        limits=found.limits,
         **more,
     )
 
@@ -220,6 +231,21 @@ def _pauses(found: Situation) -> str:
         reason = f" ({' '.join(held.reason.split())!r})" if held.reason else ""
         told.append(f"{what} was paused{by}{since}{reason}")
     return " and ".join(told)
+
+
+def _limited(found: Situation) -> Told:
+    """Those in the way are told; where none is, it is about to begin, or waits for its turn."""
+    full = [each for each in found.limits if each.is_full] or list(found.limits)
+    behind = f", behind {_count(found.ahead)} with the same" if found.ahead else ""
+    sentence = f"it waits for {' and '.join(each.told for each in full)}{behind}"
+    opens = [each.opens_at for each in found.limits if each.opens_at is not None]
+    if opens:
+        sentence += f", and may begin {_at(max(opens))}"
+    return (
+        Reason.LIMITED,
+        sentence,
+        {"since": found.run.due_at, "until": max(opens, default=None), "ahead": found.ahead},
+    )
 
 
 def _waiting(found: Situation) -> Told:

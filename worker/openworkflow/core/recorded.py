@@ -48,6 +48,8 @@ class ClaimedRun(NamedTuple):
     """The first claim whose steps count: later than 0 once the run was continued as new."""
     occurrence: Occurrence | None = None
     """None for a run that no schedule has started."""
+    names_limits: bool = True
+    """False if its workflow may have limits, and it names none."""
 
 
 class Message(NamedTuple):

@@ -15,6 +15,7 @@ from openworkflow.core.annotations import resolve
 from openworkflow.core.cron import Cron
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.limits import Limit, Limits, Rate
 from openworkflow.core.names import NAME_LIMIT, storable_text
 from openworkflow.core.parameters import names_used, parameters_of, takes_in_order
 from openworkflow.core.retry import DEFAULT_WORKFLOW_RETRY, RetryPolicy, check_policy
@@ -66,6 +67,8 @@ class Workflow(Generic[I, O]):
         deadline: Duration | None = None,
         build_policy: BuildPolicy | None = None,
         schedule: Cron | Sequence[Cron] = (),
+        limits: Sequence[Limit] = (),
+        rate: Rate | Sequence[Rate] = (),
         names: Mapping[str, Any] | None = None,
     ) -> None:
         _check_function(fn)
@@ -85,6 +88,7 @@ class Workflow(Generic[I, O]):
         self._input, self._step = parameters_of(fn, self.name)
         self.takes_input = self._input is not None
         self.schedules = _schedules(schedule, self.name)
+        self.limits = Limits(self.name, limits, rate)
         self._in_order = takes_in_order(fn, (self._input, self._step))
         update_wrapper(self, fn)
 
@@ -214,6 +218,8 @@ def workflow(
     deadline: Duration | None = None,
     build_policy: BuildPolicy | None = None,
     schedule: Cron | Sequence[Cron] = (),
+    limits: Sequence[Limit] = (),
+    rate: Rate | Sequence[Rate] = (),
 ) -> _WorkflowDecorator: ...
 
 
@@ -227,6 +233,8 @@ def workflow(
     deadline: Duration | None = None,
     build_policy: BuildPolicy | None = None,
     schedule: Cron | Sequence[Cron] = (),
+    limits: Sequence[Limit] = (),
+    rate: Rate | Sequence[Rate] = (),
 ) -> Any:
     """Make a function a workflow; bare, or with options.
 
@@ -235,7 +243,8 @@ def workflow(
     `retry` is for errors outside the steps; `deadline` counts from a run's creation.
     `build_policy` overrides the worker's: "pinned" runs are finished by the build that began them,
     "moving" ones by any that takes new runs. `schedule` starts it again and again, from the moment
-    a worker serves it; several schedules need names.
+    a worker serves it; several schedules need names. `limits` say how many runs are executed at
+    once, `rate` how many begin in some time, for each key.
     """
 
     def decorate(fn: Callable[..., Any]) -> Workflow[Any, Any]:
@@ -247,6 +256,8 @@ def workflow(
             deadline=deadline,
             build_policy=build_policy,
             schedule=schedule,
+            limits=limits,
+            rate=rate,
             names=sys._getframe(1 if bare is None else 2).f_locals,
         )
 

@@ -85,3 +85,5 @@ class WorkflowRun:
     """None without tags."""
     parent_run_id: UUID | None = None
     """The run whose step started it."""
+    limits: list[str] | None = None
+    """The limits that it is under, each with its key; None without limits."""

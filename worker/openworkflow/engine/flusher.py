@@ -84,8 +84,8 @@ class Claims(Protocol):
     def take(self) -> ClaimRequest | None:
         """What the flush about to leave should claim, if anything."""
 
-    def settled(self, request: ClaimRequest, claimed: list[ClaimedRun]) -> None:
-        """Runs claimed for `request`; none if the flush failed."""
+    def settled(self, request: ClaimRequest, claimed: list[ClaimedRun], set_aside: int = 0) -> None:
+        """Runs claimed for `request`; none if the flush failed. Others were due and set aside."""
 
     def refused(self, run_id: UUID | None) -> None:
         """The claim about to be settled was refused, because of this run if that is known."""
@@ -165,7 +165,7 @@ class Flusher:
             self._note("writes", self._waiting.sort_out())
 
     async def _send(self, batch: Batch) -> None:
-        claimed: list[ClaimedRun] = []
+        claimed, set_aside = list[ClaimedRun](), 0
         if self._waiting:
             batch.keep(self._complete(batch.entries, {**self._waiting.runs}))
         try:
@@ -180,11 +180,11 @@ class Flusher:
                     self.strays.doubt()  # what PostgreSQL refused took no run; this may have
         else:
             batch.settle(flushed.lost)
-            claimed = flushed.claimed
+            claimed, set_aside = flushed.claimed, flushed.set_aside
             if batch.claim is not None and self._troubles:
                 self._note("claims", None)
         if batch.claim is not None:
-            self._claims.settled(batch.claim, claimed)
+            self._claims.settled(batch.claim, claimed, set_aside)
 
     # -- until the database answers --------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import KEY_LIMIT, NAME_LIMIT, storable_text
 from openworkflow.core.serialization import codec_for
 from openworkflow.core.tags import encode_tags
+from openworkflow.core.unique import Debounce, Unique
 from openworkflow.core.workflow import Workflow
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ class RunOptions(SharedOptions, total=False):
 
     idempotency_key: str | None
     """A second call for the workflow with this key within 24 h returns the first run."""
+    unique: Unique | str | None
+    """A key that one unfinished run of the workflow has at a time."""
+    debounce: Debounce | None
+    """One run, later, for calls that come shortly one after the other."""
 
 
 class ManyRunsOptions(SharedOptions, total=False):
@@ -95,9 +100,9 @@ class Request:
         for value, key in zip(inputs, keys, strict=True):
             if key is not None:
                 storable_text("idempotency_key", key, KEY_LIMIT)
-            text = self._encode(value)
-            new = NewRun(name, version, text, key, at, delay, deadline_at, deadline_in, tags=tags)
-            rows.append(new)
+            text, limits = self._encode(value)
+            new = NewRun(name, version, text, key, at, delay, deadline_at, deadline_in)
+            rows.append(new._replace(tags=tags, limits=limits))
         return rows
 
     def _identity(self) -> tuple[str, str | None, Moment | None]:
@@ -115,15 +120,19 @@ class Request:
             self.workflow.deadline if deadline is None else deadline,
         )
 
-    def _encode(self, value: Any) -> str | None:
+    def _encode(self, value: Any) -> tuple[str | None, str | None]:
+        """The input as JSON text, and the limits that it is under."""
         if isinstance(self.workflow, str):
-            return codec_for(Any).encode(value, "input", self.payload_limit)
+            return codec_for(Any).encode(value, "input", self.payload_limit), None
+        limits = self.workflow.limits
         if not self.workflow.takes_input:
             if value is not None:
                 raise ConfigurationError(f"workflow {self.workflow.name!r} takes no input")
-            return None
+            return None, limits.of(None) if limits else None
         codec = self.workflow.input_codec
-        return codec.encode(codec.validate(value, "input"), "input", self.payload_limit)
+        valid = codec.validate(value, "input")
+        text = codec.encode(valid, "input", self.payload_limit)
+        return text, limits.of(valid) if limits else None
 
 
 def _moment(what: str, value: Moment | None) -> tuple[datetime | None, timedelta | None]:

@@ -97,12 +97,12 @@ class Claimer:
             spared=self._spared.ids(),
         )
 
-    def settled(self, request: ClaimRequest, claimed: list[ClaimedRun]) -> None:
-        """Take the runs of a claim that has come back."""
+    def settled(self, request: ClaimRequest, claimed: list[ClaimedRun], set_aside: int = 0) -> None:
+        """Take the runs of a claim that has come back; behind those set aside may be others."""
         slots = self.slots.fill(request.limit, len(claimed))
         if request.suspects:
             self._suspect_asked = False
-        self._full = len(claimed) == request.limit
+        self._full = len(claimed) + set_aside == request.limit
         if not self._refused:
             self._spared.taken(full=self._full)
         self._refused = False

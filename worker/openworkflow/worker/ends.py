@@ -7,7 +7,8 @@ worker busy, or end it.
 """
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from uuid import UUID
 
 from openworkflow.backend.records import ClaimedRun, Completion
 from openworkflow.core.errors import BackendError, Fault, PoisonPill, SerializationError
@@ -55,6 +56,10 @@ OUTCOMES = {
 """What the metrics call them."""
 
 
+Adopt = Callable[[UUID, int, str], Awaitable[None]]
+"""Hands back a run by its claim, so that it waits for the limits that it is told to name."""
+
+
 class Unrecorded(Exception):
     """Nothing at all could be written about a run; its claim stands as before."""
 
@@ -62,8 +67,8 @@ class Unrecorded(Exception):
 class Ends:
     """Writes the ends of runs by way of the journal."""
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+    def __init__(self, journal: Journal, adopt: Adopt | None = None) -> None:
+        self._journal, self._adopt = journal, adopt
 
     @staticmethod
     def send(run: ClaimedRun, outcome: Outcome, recorder: Recorder) -> Written | None:
@@ -107,10 +112,15 @@ class Ends:
                 refused = await _cause(error, recorder)
         return await self.hand_back(run, AGAIN_SECONDS)
 
-    async def hand_back(self, run: ClaimedRun, delay: float) -> Outcome:
-        """Give up the claim without an attempt spent. Raises Unrecorded."""
+    async def hand_back(self, run: ClaimedRun, delay: float, limits: str | None = None) -> Outcome:
+        """Give up the claim without an attempt spent; the run names `limits` then. Raises
+        Unrecorded.
+        """
         outcome = Released(delay)
         try:
+            if limits is not None and self._adopt is not None:
+                await self._adopt(run.id, run.claim_no, limits)
+                return outcome
             end = run_end(run, outcome, progress=False)
             return outcome if end is not None and await self._journal.write(end) else Lost()
         except Exception as error:

@@ -11,30 +11,31 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextvars import copy_context
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from openworkflow.backend.records import ClaimedRun, RecordedStep
 from openworkflow.core.errors import BackendError
+from openworkflow.core.failure import Failure
 from openworkflow.core.registry import Registry
 from openworkflow.engine.calls import is_cancelled
 from openworkflow.engine.execution import Execution
 from openworkflow.engine.history import History
 from openworkflow.engine.journal import Written
-from openworkflow.engine.outcome import Lost, Outcome, Released
+from openworkflow.engine.outcome import Failed, Lost, Outcome, Released
 from openworkflow.engine.services import Services
 from openworkflow.worker.claimer import Arrival, Claim, Claimer
-from openworkflow.worker.ends import AGAIN_SECONDS, Ends, Unrecorded, poisoned
+from openworkflow.worker.ends import AGAIN_SECONDS, Adopt, Ends, Unrecorded, poisoned
 from openworkflow.worker.histories import Histories
+from openworkflow.worker.limited import limits_to_name
 from openworkflow.worker.occurrences import Occurrences
 from openworkflow.worker.poller import Poller
 from openworkflow.worker.reports import Reports
 from openworkflow.worker.turns import Turns
+from openworkflow.worker.unless import unless
 from openworkflow_contract.recurrence import may_be_occurrence
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 ANNOUNCE_SECONDS = 0.5
 """A step function still running after this long gets its `running` row."""
@@ -60,11 +61,13 @@ class Executor:
         max_crashes: int,
         doubt: Callable[[], None],
         occurrences: Occurrences | None = None,
+        adopt: Adopt | None = None,
     ) -> None:
         self._registry, self._histories, self._services = registry, histories, services
         self._claimer, self._metrics = claimer, services.metrics
         self._reports = Reports(services.metrics, poller, namespace_id)
-        self._ends, self._doubt, self._occurrences = Ends(services.journal), doubt, occurrences
+        self._ends, self._doubt = Ends(services.journal, adopt), doubt
+        self._occurrences = occurrences
         self._max_crashes = max_crashes
         self._executions: dict[Claim, Execution] = {}
         self._loading: dict[Claim, Arrival] = {}
@@ -173,7 +176,7 @@ class Executor:
 
     async def _start_scheduled(self, arrivals: Sequence[Arrival], occurrences: Occurrences) -> None:
         """Runs of schedules begin if their schedules let them."""
-        decided = await self._unless_draining(occurrences.begin([each.run for each in arrivals]))
+        decided = await unless(self._draining, occurrences.begin([each.run for each in arrivals]))
         for arrival in arrivals:
             if arrival.claim not in self._loading:
                 continue  # lost meanwhile
@@ -197,7 +200,7 @@ class Executor:
     async def _start_known(self, arrivals: Sequence[Arrival]) -> None:
         """Runs that were claimed before may have steps to replay."""
         ids = [arrival.run.id for arrival in arrivals]
-        loaded = await self._unless_draining(self._histories.load(ids)) or {}
+        loaded = await unless(self._draining, self._histories.load(ids)) or {}
         for arrival in arrivals:
             if self._loading.pop(arrival.claim, None) is None:
                 continue  # lost meanwhile
@@ -209,22 +212,18 @@ class Executor:
             else:
                 self._begin(arrival, steps)
 
-    async def _unless_draining(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """What it returns; a drain ends the wait for it, and the runs go back unread."""
-        loading = asyncio.ensure_future(work)
-        draining = asyncio.ensure_future(self._draining.wait())
-        try:
-            await asyncio.wait({loading, draining}, return_when=asyncio.FIRST_COMPLETED)
-            return loading.result() if loading.done() else None
-        finally:
-            loading.cancel()
-            draining.cancel()
-
     def _begin(self, arrival: Arrival, steps: Iterable[RecordedStep]) -> None:
         """Execute it; while draining, only to hand it back."""
         run = arrival.run
         try:
             workflow = self._registry.get(run.workflow_name, run.version)
+            try:
+                limits, failed = limits_to_name(workflow, run), None
+            except Exception as error:  # of the function that makes its key
+                limits, failed = None, Failed(Failure.from_exception(error))
+            if limits is not None:
+                self._spawn(self._hand_back(arrival, 0.0, limits))
+                return
             context = copy_context()
             history = History(steps)
             execution = Execution(run, workflow, history, self._services, arrival.slot, context)
@@ -232,6 +231,8 @@ class Executor:
             self._refuse(arrival, error)
             return
         self._executions[arrival.claim] = execution
+        if failed is not None:
+            execution.interrupt(failed)
         if self._draining.is_set():
             execution.drain()
         self._turns.add(execution, self._execute(arrival, execution), context)
@@ -315,13 +316,13 @@ class Executor:
         logger.error(text, arrival.run.id, AGAIN_SECONDS, advice, error, exc_info=traceback)
         self._spawn(self._hand_back(arrival, AGAIN_SECONDS))
 
-    async def _hand_back(self, arrival: Arrival, delay: float) -> None:
-        """Give up a claim that was never executed."""
+    async def _hand_back(self, arrival: Arrival, delay: float, limits: str | None = None) -> None:
+        """Give up a claim that was never executed; with `limits` the run waits for them now."""
         run = arrival.run
         self._reports.begin(run)
         try:
             arrival.slot.close()
-            self._report(run, await self._ends.hand_back(run, delay), 0.0)
+            self._report(run, await self._ends.hand_back(run, delay, limits), 0.0)
         except Unrecorded:
             self._give_up(arrival)
         finally:

@@ -75,4 +75,5 @@ class WorkerOptions:
                 for workflow, key in keys.items()
                 if workflow.deadline is not None
             },
+            limited=any(workflow.limits for workflow in keys),
         )

@@ -106,6 +106,7 @@ class Parts:
             max_crashes=options.max_crashes,
             doubt=self.flusher.strays.doubt,
             occurrences=occurrences,
+            adopt=backend.limits.adopt,
         )
         self.heartbeat = self._heartbeat(backend, worker_id, lease)
 

@@ -27,6 +27,7 @@ from openworkflow.telemetry.metrics import Metrics
 from openworkflow.worker.collector import patient_collector
 from openworkflow.worker.declared import declared, keep_schedules
 from openworkflow.worker.executor import HAND_BACK_SECONDS
+from openworkflow.worker.limited import declared_limits, keep_limits
 from openworkflow.worker.options import WorkerOptions
 from openworkflow.worker.orphans import end_orphans
 from openworkflow.worker.parts import Parts
@@ -76,6 +77,7 @@ class Worker:
             raise ConfigurationError("a worker needs at least one workflow: workflows=[...]")
         self._options = WorkerOptions(**options)
         self._declared = declared(self._registry, self._options.payload_limit)
+        self._limits = declared_limits(self._registry)
         self._backend = backend
         self.worker_id = worker_id or f"{socket.gethostname()}/{uuid4().hex[:8]}"
         self.metrics = metrics or Metrics(backend.namespace_id)
@@ -243,6 +245,11 @@ class Worker:
                 ),
                 tasks.create_task(self._keep_schedules()),
                 tasks.create_task(end_orphans(self._backend.families, orphans)),
+                tasks.create_task(
+                    keep_limits(
+                        self._backend.limits, self._limits, self._registry.keys(), self.metrics
+                    )
+                ),
             ]
             assert self._started is not None
             self._started.set_result(None)

@@ -132,6 +132,16 @@ cardinality(:pinned_keys::text[]) > 0
        and workflow_name || chr(31) || coalesce(version, '') = any (:pinned_keys::text[])
 
 
+-- name: claim_named
+-- Only for a worker whose workflows have limits.
+, limits is not null as names_limits
+
+
+-- name: claim_named_all
+, array_agg(names_limits) as names_limits,
+           (select count(*) from taken where held) as held
+
+
 -- name: claim_taken
 -- The lease counts from when the row is written: one that was given by the beginning of a statement
 -- that had to wait would have run out already. A run that was started by its workflow's name is
@@ -173,7 +183,7 @@ taken as (
     -- The input as bytes: one that is no text would fail the statement for all.
     returning id, workflow_name, version, {bytes input} as input,
               claim_no, attempts, crashes, {instant deadline_at} as deadline_at,
-              wake_no, history_from
+              wake_no, history_from{claim_named_}
 ), shelved as (
     -- What is paused and came to be due all the same: that of others than flushes, or what was
     -- begun before the pause. What its worker died of is not known, so that is no crash.
@@ -190,6 +200,6 @@ taken as (
            array_agg(version) as version, array_agg(input) as input,
            array_agg(claim_no) as claim_no, array_agg(attempts) as attempts,
            array_agg(crashes) as crashes, array_agg(deadline_at) as deadline_at,
-           array_agg(wake_no) as wake_no, array_agg(history_from) as history_from
+           array_agg(wake_no) as wake_no, array_agg(history_from) as history_from{claim_named_all_}
       from claimed
 )

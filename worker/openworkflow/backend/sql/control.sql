@@ -55,6 +55,32 @@ with it as (
       join {schema}.step_attempts attempt
         on attempt.workflow_run_id = it.id and attempt.claim_no >= it.history_from
      where kind = 'undo' and step_name = 'undo'
+), limited as (
+    -- What it waits for; or for the time that a rate has given it.
+    select array_agg(each.limit_key order by place) as limit_keys,
+           array_agg(said.slots order by place) as limit_slots,
+           array_agg(coalesce(used.taken, 0) order by place) as limit_used,
+           array_agg(has_slot and said.rate is not null
+                     or coalesce(used.taken >= said.slots, false)
+                     or coalesce(said.rate is not null and used.tokens >= said.burst, false)
+                     or coalesce(said.paused_until > now(), false)
+                     order by place) as limit_full,
+           array_agg(case when has_slot and said.rate is not null then it.available_at
+                          when said.paused_until > now() then said.paused_until end
+                     order by place) as limit_opens,
+           coalesce(max((select count(*)
+                           from (select from {schema}.workflow_limit_runs other
+                                  where other.lane = waits.lane and not other.has_slot
+                                    and (other.due_at, other.run_id) < (waits.due_at, waits.run_id)
+                                  limit $4) counted)), 0) as limit_ahead
+      from it
+      join {schema}.workflow_limit_runs waits on waits.run_id = it.id
+     cross join unnest(waits.limits) with ordinality as each (limit_key, place)
+      left join {schema}.workflow_limits said
+        on said.namespace_id = $1 and said.name = split_part(each.limit_key, chr(31), 1)
+      left join {schema}.workflow_limit_keys used
+        on used.namespace_id = $1 and used.limit_key = each.limit_key
+     where it.status = 'pending' and (not has_slot or it.available_at > now())
 ), takers as (
     select array(select build_id
                    from {schema}.workflow_builds, it
@@ -72,8 +98,8 @@ with it as (
       from ({served_now}) served
 )
 select {run_columns}, now() as now, waits.*, ahead.ahead, takers.takers, held.*, said.*,
-       decided.decision
-  from {schema}.workflow_runs run, waits, ahead, takers, held, said, decided
+       decided.decision, limited.*
+  from {schema}.workflow_runs run, waits, ahead, takers, held, said, decided, limited
  where run.id = (select it.id from it);
 
 
@@ -306,6 +332,17 @@ delete from {schema}.workflow_pauses
 returning workflow_name;
 
 
+-- name: admit_resumed
+-- Runs with limits wait for those when nothing else holds them: every update of a limit has it looked
+-- at afresh.
+update {schema}.workflow_limits
+   set updated_at = now()
+ where namespace_id = $1
+   and name in (select split_part(limit_key, chr(31), 1)
+                  from {schema}.workflow_limit_lanes
+                 where namespace_id = $1 and $2 in ('', workflow_name));
+
+
 -- name: release_runs
 -- One batch of runs that nothing holds any more, of all or of $2: due when they would have been, and
 -- those whose time has passed, now. A deadline goes on while a run is paused. What has a time of
@@ -330,7 +367,7 @@ select (select count(*) from released) as released, (select count(*) from told) 
 
 
 -- name: released
-namespace_id = $1 and paused and completed_at is null and pause is null
+namespace_id = $1 and paused and completed_at is null and pause is null and limits is null
        and ($2::uuid[] is null or id = any ($2))
        and not exists (select from {schema}.workflow_pauses held
                         where held.namespace_id = $1

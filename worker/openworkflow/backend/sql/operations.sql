@@ -92,10 +92,34 @@ with broken as (
     union all
     select 'a paused run is held by a pause', id
       from {schema}.workflow_runs run
-     where paused and pause is null and completed_at is null
+     where paused and pause is null and completed_at is null and limits is null
        and not exists (select from {schema}.workflow_pauses held
                         where held.namespace_id = run.namespace_id
                           and held.workflow_name in ('', run.workflow_name))
+    union all
+    select 'a slot of a limit is that of a run that is due or running', used.run_id
+      from {schema}.workflow_limit_runs used
+      left join {schema}.workflow_runs run on run.id = used.run_id
+     where has_slot
+       and (run.status = 'running' or run.status = 'pending' and not run.paused) is not true
+    union all
+    select 'what waits for a limit is a run that is set aside', waits.run_id
+      from {schema}.workflow_limit_runs waits
+      left join {schema}.workflow_runs run on run.id = waits.run_id
+     where not has_slot and (run.status = 'pending' and run.paused) is not true
+    union all
+    select 'a limited run that is executed has a slot', run.id
+      from {schema}.workflow_runs run
+     where run.status = 'running' and cardinality(run.limits) > 0
+       and coalesce(run.deadline_at > run.available_at, true)
+       and not exists (select from {schema}.workflow_limit_runs used
+                        where used.run_id = run.id and has_slot)
+    union all
+    select 'what is in use of a limit is counted', null
+      from {schema}.workflow_limit_keys used
+     where taken <> (select count(*) from {schema}.workflow_limit_runs had
+                      where had.namespace_id = used.namespace_id and has_slot
+                        and used.limit_key = any (had.limits))
     union all
     select 'a step attempt has completed_at if and only if it has ended', workflow_run_id
       from {schema}.step_attempts

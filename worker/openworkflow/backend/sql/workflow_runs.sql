@@ -12,32 +12,63 @@
 -- Many runs of a kind in one statement. A run whose idempotency key is taken is left out of the
 -- answer. $12 is the channel of the workers, NULL where they are to be told later.
 -- Where their workflow is paused they are set aside; a resume waits until they are there to be seen.
-with pauses as (
+with {create_due}, created as (
+    insert into {schema}.workflow_runs ({create_columns})
+    select {create_values}
+      from unnest($9::uuid[], $10::text[], $11::text[]) as run (id, input, idempotency_key)
+    {create_once}
+), {create_told}
+select id, (select count(*) from notified) from created;
+
+
+-- name: create_limited_runs
+-- The same for runs that name limits, those of each joined by U+001E.
+with {create_due}, created as (
+    insert into {schema}.workflow_runs ({create_columns}, limits)
+    select {create_values}, string_to_array(run.limits, chr(30))
+      from unnest($9::uuid[], $10::text[], $11::text[], $14::text[])
+           as run (id, input, idempotency_key, limits)
+    {create_once}
+), {create_told}
+select id, (select count(*) from notified) from created;
+
+
+-- name: create_due
+pauses as (
     select from {schema}.workflow_pauses
      where namespace_id = $1 and workflow_name in ('', $2)
        for share
 ), due as (
     select coalesce($5::timestamptz, now() + coalesce($6::interval, interval '0')) as due,
            exists (select from pauses) as held
-), created as (
-    insert into {schema}.workflow_runs
-        (id, namespace_id, workflow_name, version, status, config, input,
-         available_at, deadline_at, idempotency_key, paused, due_at, tags)
-    select id, $1, $2, $3, 'pending', $4::text::jsonb, input::jsonb,
+)
+
+
+-- name: create_columns
+id, namespace_id, workflow_name, version, status, config, input,
+         available_at, deadline_at, idempotency_key, paused, due_at, tags
+
+
+-- name: create_values
+id, $1, $2, $3, 'pending', $4::text::jsonb, input::jsonb,
            case when (select held from due) then 'infinity' else (select due from due) end,
            coalesce($7::timestamptz, now() + $8::interval),
            idempotency_key,
            (select held from due),
            case when (select held from due) then (select due from due) end,
            $13::text::jsonb
-      from unnest($9::uuid[], $10::text[], $11::text[]) as run (id, input, idempotency_key)
-    on conflict (namespace_id, workflow_name, idempotency_key) where idempotency_key is not null
+
+
+-- name: create_once
+on conflict (namespace_id, workflow_name, idempotency_key) where idempotency_key is not null
        do nothing
     returning id
-), notified as (
+
+
+-- name: create_told
+notified as (
     select pg_notify($12, '') where $12::text is not null and exists (select from created)
 )
-select id, (select count(*) from notified) from created;
 
 
 -- name: release_idempotency_keys
@@ -140,6 +171,10 @@ select from {schema}.workflow_runs where id = $2 and namespace_id = $1 for updat
 
 
 -- name: cancel_workflow_run
+{canceled_run};
+
+
+-- name: canceled_run
 -- Whoever runs it hears at once, and so does whoever waits for it.
 -- One that has begun steps with an undo is not over yet, unless $5 says so: that it is to be undone
 -- is recorded, as the engine does, the claim on it ends, and it is due for whoever takes it next. A
@@ -222,7 +257,9 @@ id, namespace_id, workflow_name, version, status, worker_id, config, context, in
        {instant created_at} as created_at, {instant completed_at} as completed_at,
        idempotency_key, claim_no, attempts, crashes, {instant started_at} as started_at,
        build_id, pinned, schedule_name, {instant scheduled_for} as scheduled_for,
-       forked_from, paused, {instant due_at} as due_at, pause, tags, parent_run_id
+       forked_from, paused and (limits is null or pause is not null) as paused,
+       {instant due_at} as due_at, pause, tags,
+       limits, parent_run_id
 
 
 -- name: list_workflow_runs

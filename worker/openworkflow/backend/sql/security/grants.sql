@@ -27,7 +27,11 @@ grant select, insert, update, delete
    on {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
       {schema}.workflow_served, {schema}.workflow_schedules, {schema}.workflow_pauses,
       {schema}.workflow_messages, {schema}.workflow_subscriptions, {schema}.workflow_children,
-      {schema}.workflow_progress, {schema}.workflow_events
+      {schema}.workflow_progress, {schema}.workflow_events,
+      {schema}.workflow_limits, {schema}.workflow_keys
+   to {role};
+grant select
+   on {schema}.workflow_limit_keys, {schema}.workflow_limit_runs, {schema}.workflow_limit_lanes
    to {role};
 
 
@@ -47,6 +51,11 @@ grant select, insert, update, delete on {schema}.workflow_events to {role};
 grant select, insert, update on {schema}.workflow_children to {role};
 grant select, insert, update, delete on {schema}.workflow_schedules to {role};
 grant select, update (lock_only) on {schema}.workflow_pauses to {role};
+grant select, insert, update, delete on {schema}.workflow_limits to {role};
+grant select, insert, update, delete on {schema}.workflow_keys to {role};
+grant select
+   on {schema}.workflow_limit_keys, {schema}.workflow_limit_runs, {schema}.workflow_limit_lanes
+   to {role};
 
 
 -- name: enqueuer
@@ -57,13 +66,16 @@ grant usage on schema {schema} to {role};
 grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to {role};
 grant select (id, namespace_id, workflow_name, status, created_at, idempotency_key),
       insert (id, namespace_id, workflow_name, version, status, config, input,
-              available_at, deadline_at, idempotency_key, paused, due_at, tags),
+              available_at, deadline_at, idempotency_key, paused, due_at, tags, limits),
       update (idempotency_key)
    on {schema}.workflow_runs to {role};
 grant select (id, namespace_id, workflow_run_id, name, idempotency_key),
       insert (id, namespace_id, workflow_run_id, name, payload, idempotency_key, expires_at)
    on {schema}.workflow_messages to {role};
 grant select (namespace_id, workflow_name), update (lock_only) on {schema}.workflow_pauses to {role};
+grant insert (namespace_id, name, slots, rate, rate_seconds, burst, workflow_name, declared)
+   on {schema}.workflow_limits to {role};
+grant select, insert, update on {schema}.workflow_keys to {role};
 
 
 -- name: reader
@@ -73,7 +85,9 @@ grant select
    on {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
       {schema}.workflow_served, {schema}.workflow_schedules, {schema}.workflow_pauses,
       {schema}.workflow_messages, {schema}.workflow_subscriptions, {schema}.workflow_children,
-      {schema}.workflow_progress, {schema}.workflow_events
+      {schema}.workflow_progress, {schema}.workflow_events,
+      {schema}.workflow_limits, {schema}.workflow_keys,
+      {schema}.workflow_limit_keys, {schema}.workflow_limit_runs, {schema}.workflow_limit_lanes
    to {role};
 
 
@@ -82,7 +96,10 @@ revoke all on {schema}.openworkflow_migrations, {schema}.openworkflow_roles,
               {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
               {schema}.workflow_served, {schema}.workflow_schedules, {schema}.workflow_pauses,
               {schema}.workflow_messages, {schema}.workflow_subscriptions,
-              {schema}.workflow_children, {schema}.workflow_progress, {schema}.workflow_events
+              {schema}.workflow_children, {schema}.workflow_progress, {schema}.workflow_events,
+              {schema}.workflow_limits, {schema}.workflow_keys,
+              {schema}.workflow_limit_keys, {schema}.workflow_limit_runs,
+              {schema}.workflow_limit_lanes
   from {role};
 
 
@@ -117,6 +134,21 @@ create policy openworkflow_bound on {schema}.workflow_schedules
 create policy openworkflow_bound on {schema}.workflow_pauses
  using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
                          where bound.role_name = current_user));
+create policy openworkflow_bound on {schema}.workflow_limits
+ using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
+                         where bound.role_name = current_user));
+create policy openworkflow_bound on {schema}.workflow_keys
+ using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
+                         where bound.role_name = current_user));
+create policy openworkflow_bound on {schema}.workflow_limit_keys
+ using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
+                         where bound.role_name = current_user));
+create policy openworkflow_bound on {schema}.workflow_limit_runs
+ using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
+                         where bound.role_name = current_user));
+create policy openworkflow_bound on {schema}.workflow_limit_lanes
+ using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
+                         where bound.role_name = current_user));
 create policy openworkflow_bound on {schema}.step_attempts
 -- Not `exists`: of that the planner may make a hash of the whole namespace.
  using ((select true from {schema}.workflow_runs run where run.id = workflow_run_id));
@@ -136,6 +168,11 @@ create policy openworkflow_all on {schema}.workflow_schedules to {all} using (tr
 create policy openworkflow_all on {schema}.workflow_pauses to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_progress to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_events to {all} using (true);
+create policy openworkflow_all on {schema}.workflow_limits to {all} using (true);
+create policy openworkflow_all on {schema}.workflow_keys to {all} using (true);
+create policy openworkflow_all on {schema}.workflow_limit_keys to {all} using (true);
+create policy openworkflow_all on {schema}.workflow_limit_runs to {all} using (true);
+create policy openworkflow_all on {schema}.workflow_limit_lanes to {all} using (true);
 create policy openworkflow_all on {schema}.step_attempts to {all} using (true);
 alter table {schema}.workflow_runs enable row level security;
 alter table {schema}.workflow_builds enable row level security;
@@ -147,5 +184,10 @@ alter table {schema}.workflow_schedules enable row level security;
 alter table {schema}.workflow_pauses enable row level security;
 alter table {schema}.workflow_progress enable row level security;
 alter table {schema}.workflow_events enable row level security;
+alter table {schema}.workflow_limits enable row level security;
+alter table {schema}.workflow_keys enable row level security;
+alter table {schema}.workflow_limit_keys enable row level security;
+alter table {schema}.workflow_limit_runs enable row level security;
+alter table {schema}.workflow_limit_lanes enable row level security;
 alter table {schema}.step_attempts enable row level security;
 alter table {schema}.openworkflow_roles enable row level security;

@@ -1,0 +1,132 @@
+"""`openworkflow limits`: what there is, what is in use, and other values without a deploy."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import timedelta
+from typing import TypeVar
+
+import click
+from rich.table import Table
+
+from openworkflow.backend.limits import LimitState
+from openworkflow.cli import render
+from openworkflow.cli.options import (
+    Database,
+    DurationText,
+    database,
+    database_options,
+    json_option,
+    run_async,
+)
+from openworkflow.client import OpenWorkflow
+from openworkflow.client.limits import LimitClient
+from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.limits import Rate
+
+T = TypeVar("T")
+
+
+@click.group()
+def limits() -> None:
+    """How many runs at once, and how many in some time: look at it, and change it."""
+
+
+@limits.command("list")
+@database_options
+@json_option
+def list_limits(url: str | None, namespace: str | None, schema: str | None, as_json: bool) -> None:
+    """List limits, with the runs that have a slot, and those that wait."""
+    found = run_async(_call(database(url, namespace, schema), lambda limits: limits.list()))
+    if as_json:
+        render.as_json({"limits": found})
+    elif found:
+        render.console().print(_table(found))
+    else:
+        render.say("no limits: declare one with @workflow(limits=[Limit(5)])")
+
+
+@limits.command("set")
+@click.argument("name")
+@click.argument("slots", type=click.IntRange(0), required=False)
+@click.option("--rate", type=click.IntRange(1), help="How many may begin in --per.")
+@click.option("--per", type=DurationText(), help="Such as 1m. [default: 1s]")
+@click.option("--burst", type=click.IntRange(1), default=1, help="How many of them at once.")
+@database_options
+def set_limit(
+    name: str,
+    slots: int | None,
+    rate: int | None,
+    per: timedelta | None,
+    burst: int,
+    url: str | None,
+    namespace: str | None,
+    schema: str | None,
+) -> None:
+    """Allow SLOTS runs at once for each key of NAME, or a rate, whatever the code says."""
+    wanted = None if rate is None else Rate(rate, per or timedelta(seconds=1), burst=burst)
+    if slots is None and wanted is None:
+        raise click.UsageError("how many? give SLOTS or --rate; to go back, limits delete")
+    where = database(url, namespace, schema)
+    run_async(_call(where, lambda limits: limits.set(name, slots, wanted)))
+    render.say(f"limit {name} is set")
+
+
+@limits.command()
+@click.argument("name")
+@database_options
+def delete(name: str, url: str | None, namespace: str | None, schema: str | None) -> None:
+    """Have NAME be as the code says, or be no more."""
+    where = database(url, namespace, schema)
+    if not run_async(_call(where, lambda limits: limits.delete(name))):
+        raise ConfigurationError(f"limit {name!r} is not set: it is as the code says, if there")
+    render.say(f"limit {name} is as the code says")
+
+
+@limits.command()
+@click.argument("name")
+@click.option("--for", "length", type=DurationText(), required=True, help="How long.")
+@database_options
+def pause(
+    name: str, length: timedelta, url: str | None, namespace: str | None, schema: str | None
+) -> None:
+    """Let no run of limit NAME begin for a time; those that have begun go on."""
+    where = database(url, namespace, schema)
+    _there(name, run_async(_call(where, lambda limits: limits.pause(name, length))))
+    render.say(f"limit {name} is paused for {length}")
+
+
+@limits.command()
+@click.argument("name")
+@database_options
+def resume(name: str, url: str | None, namespace: str | None, schema: str | None) -> None:
+    """End the pause of limit NAME."""
+    where = database(url, namespace, schema)
+    _there(name, run_async(_call(where, lambda limits: limits.resume(name))))
+    render.say(f"limit {name} goes on")
+
+
+async def _call(where: Database, call: Callable[[LimitClient], Awaitable[T]]) -> T:
+    async with where.connect(migrate=False) as backend:
+        return await call(OpenWorkflow(backend).limits)
+
+
+def _there(name: str, found: bool) -> None:
+    if not found:
+        raise ConfigurationError(f"there is no limit {name!r}; openworkflow limits list has them")
+
+
+def _table(found: Iterable[LimitState]) -> Table:
+    """A line for each limit."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("LIMIT", "AT ONCE", "RATE", "IN USE", "WAITING", "KEYS", "SET BY", "PAUSED"):
+        table.add_column(heading, overflow="fold")
+    for each in found:
+        rate = "" if each.rate is None else f"{each.rate} in {each.rate_seconds:g} s"
+        table.add_row(
+            each.name,
+            "" if each.slots is None else str(each.slots),
+            rate + (f", {each.burst} at once" if each.burst and each.burst > 1 else ""),
+            *(str(each.used), str(each.waiting), str(each.keys)),
+            "hand" if each.is_set else "code",
+            "" if each.paused_until is None else f"until {render.when(each.paused_until)}",
+        )
+    return table

@@ -1,0 +1,185 @@
+"""Limits of workflows: how many runs at once, and how many in some time, for each key. Pure."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from openworkflow.core.duration import Duration, parse_duration
+from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.names import storable_text
+
+KEY_OF_LIMIT_LIMIT = 200
+"""Characters of a limit's name, and of a key."""
+MOST_LIMITS = 8
+"""Limits of one workflow."""
+MOST_SLOTS = 1_000_000
+SEPARATOR = "\x1f"
+"""Between the name of a limit and a key."""
+JOINT = "\x1e"
+"""Between the limits of a run, on their way to the database."""
+
+Key = Callable[[Any], object]
+"""What a limit counts for each of: given the input, text or what becomes text; None: no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """No more than `slots` runs are executed at once, for each key.
+
+    A run that sleeps, or waits for a signal or its next attempt, has given its slot back. Workflows
+    that name the same limit share it.
+    """
+
+    slots: int
+    key: Key | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """No more than `count` runs begin in `per`, for each key; what is more waits.
+
+    They begin evenly, up to `burst` of them at once. A run counts once, when it begins.
+    """
+
+    count: int
+    per: Duration = 1
+    key: Key | None = None
+    burst: int = 1
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitRule:
+    """A limit as it is stored."""
+
+    name: str
+    slots: int | None = None
+    """How many at once; None: any number."""
+    rate: int | None = None
+    rate_seconds: float | None = None
+    """`rate` of them in so many seconds; None: any number."""
+    burst: int | None = None
+    """How many of these at once."""
+    workflow_name: str | None = None
+    """The workflow that has it for itself."""
+
+    def __post_init__(self) -> None:
+        limit_name(self.name)
+        if self.slots is not None and not _is_count(self.slots, 0):
+            raise ConfigurationError(
+                f"limit {self.name!r}: slots are 0 to {MOST_SLOTS}, not {self.slots!r:.80}"
+            )
+        if self.rate is None:
+            return
+        if not _is_count(self.rate, 1) or not _is_count(self.burst, 1):
+            raise ConfigurationError(
+                f"limit {self.name!r}: the count of a rate, and its burst, are 1 to {MOST_SLOTS}, "
+                f"not {self.rate!r:.80} and {self.burst!r:.80}"
+            )
+        if not self.rate_seconds:
+            raise ConfigurationError(f"limit {self.name!r}: a rate is per some time, not 0 s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitWait:
+    """A limit that a run waits for."""
+
+    name: str
+    key: str | None
+    """None if the limit has one for all."""
+    slots: int | None
+    """How many at once; None: any number."""
+    used: int
+    is_full: bool
+    """Whether it is this one that lets nobody begin now."""
+    opens_at: datetime | None = None
+    """When time alone lets the next begin."""
+
+    @property
+    def told(self) -> str:
+        """As part of a sentence."""
+        of = "" if self.key is None else f" of {self.key!r}"
+        if self.slots is not None and self.used >= self.slots:
+            return f"limit {self.name!r}{of}, which has {self.used} of {self.slots} slots in use"
+        return f"limit {self.name!r}{of}"
+
+
+class Limits:
+    """The limits of one workflow; false if there are none."""
+
+    def __init__(
+        self, workflow: str, limits: Sequence[Limit] = (), rates: Rate | Sequence[Rate] = ()
+    ) -> None:
+        given: list[Limit | Rate] = [*limits, *((rates,) if isinstance(rates, Rate) else rates)]
+        if len(given) > MOST_LIMITS:
+            raise ConfigurationError(f"workflow {workflow!r} has more than {MOST_LIMITS} limits")
+        self._keys: dict[str, Key | None] = {}
+        self.rules: list[LimitRule] = []
+        """What is stored of them."""
+        for each in given:
+            rule = _rule(workflow, each)
+            if rule.name in self._keys:
+                raise ConfigurationError(
+                    f"workflow {workflow!r}: two of its limits are called {rule.name!r}; give one "
+                    "another name: Limit(..., name=...)"
+                )
+            self._keys[rule.name] = each.key
+            self.rules.append(rule)
+
+    def __bool__(self) -> bool:
+        return bool(self.rules)
+
+    def of(self, value: Any) -> str | None:
+        """What a run with this input names, joined; None if none of the limits is for it.
+
+        Raises ConfigurationError for a key that cannot be stored, and what the functions raise.
+        """
+        named = []
+        for name, function in self._keys.items():
+            key = "" if function is None else function(value)
+            if key is not None:
+                named.append(name if function is None else f"{name}{SEPARATOR}{_key(name, key)}")
+        return JOINT.join(named) or None
+
+
+def limit_name(name: object) -> str:
+    """Return `name` if a limit can be called so. Raises ConfigurationError."""
+    return storable_text("a limit's name", name, KEY_OF_LIMIT_LIMIT, printable=True)
+
+
+def _rule(workflow: str, given: object) -> LimitRule:
+    if not isinstance(given, Limit | Rate):
+        raise ConfigurationError(
+            f'workflow {workflow!r}: a limit is a Limit(5) or a Rate(20, per="1m"), '
+            f"not {given!r:.80}"
+        )
+    if given.key is not None and not callable(given.key):
+        raise ConfigurationError(
+            f"workflow {workflow!r}: the key of a limit is a function of the input, such as "
+            f"lambda order: order.customer, not {given.key!r:.80}"
+        )
+    suffix = ("/rate" if isinstance(given, Rate) else "") + ("/key" if given.key else "")
+    name = f"{workflow}{suffix}" if given.name is None else given.name
+    owner = workflow if given.name is None else None
+    if isinstance(given, Limit):
+        return LimitRule(name=name, slots=given.slots, workflow_name=owner)
+    return LimitRule(
+        name=name,
+        rate=given.count,
+        rate_seconds=parse_duration(given.per).total_seconds(),
+        burst=given.burst,
+        workflow_name=owner,
+    )
+
+
+def _key(name: str, key: object) -> str:
+    text = str(key)
+    if SEPARATOR in text or JOINT in text:
+        raise ConfigurationError(f"limit {name!r}: a key has no U+001E or U+001F: {text!r:.80}")
+    return storable_text(f"the key of limit {name!r}", text, KEY_OF_LIMIT_LIMIT)
+
+
+def _is_count(value: object, least: int) -> bool:
+    return type(value) is int and least <= value <= MOST_SLOTS
