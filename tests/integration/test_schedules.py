@@ -341,6 +341,10 @@ async def test_all_that_are_queued_run_one_after_the_other_in_order(
     assert 1 == running[1]
     ends = [run.completed_at for run in done]
     assert ends == sorted(ends, key=lambda at: at or datetime.max)
+    # Those that had to wait count too: they did not, and the last was the first.
+    after = await ow.schedules.get("s")
+    assert (5, done[-1].id) == (after.begun, after.last_run_id)
+    assert after.last_at == max(run.scheduled_for for run in done if run.scheduled_for)
 
 
 async def test_an_earlier_occurrence_is_canceled_where_the_schedule_says_so(
