@@ -1,4 +1,4 @@
-"""What people do with a run, and its waits, stepped through every order with all else that meets it.
+"""What people do with a run, and its waits, stepped through every order with all that they meet.
 
 See test_races.py.
 """

@@ -362,7 +362,7 @@ async def test_a_run_that_ended_while_paused_and_is_retried_after_the_resume_is_
     """It kept the mark of a pause that was gone, and was due at no time."""
     (created,) = await backend.create_workflow_runs([NewRun("a")])
     (run,) = await claim(session, "a")
-    target: dict[str, Any] = {"run": {"run_id": run.id}, "workflow": {"workflow": "a"}}[by]
+    target: dict[str, Any] = {"run_id": run.id} if by == "run" else {"workflow": "a"}
     await ow.pause(**target)
     if end == "failed":
         await flush(session, ends=[end_of(run, RunStatus.FAILED, error="{}")])
