@@ -94,6 +94,8 @@ class Scene:
     """What people and workers were told that has become of the run."""
     context: str | None = None
     """Of the steps that are recorded in the race."""
+    control: Any = None
+    """What those were told who do with it what is in racing_control.py."""
 
     @property
     def name(self) -> str:
@@ -158,6 +160,8 @@ class Scene:
         request = wanted(5, self.name, build_id=self.build, pinned_keys=[])
         worker = f"other/{mover.number}"
         for run in (await flush(mover.session, claim=request, worker=worker)).claimed:
+            if run.id != self.run.id:  # its fork
+                continue
             history = (await mover.session.load_histories([run.id]))[run.id]
             self.claims.append((run, {row.id: row for row in history}))
 
@@ -357,10 +361,11 @@ async def raced(
     order: Sequence[int],
     stepper: Stepper,
     movers: Sequence[Mover],
+    known: Mapping[str, Do] = MOVES,
 ) -> list[str]:
     """Let the moves of these names race; which errors they ended with."""
     moves = [
-        Move(functools.partial(MOVES[name], scene, mover), gate)
+        Move(functools.partial(known[name], scene, mover), gate)
         for name, gate, mover in zip(names, gates, movers, strict=False)
     ]
     told = await stepper.step(moves, order)

@@ -8,9 +8,11 @@ from typing import Any
 import asyncpg
 import pytest
 
+from openworkflow import OpenWorkflow, Step, workflow
 from openworkflow.backend.backend import BackendPostgres, NewRun, RunFilter, WorkerSession
 from openworkflow.core.workflow_run import RunStatus
 from tests.flushes import claim, claim_one, expire_leases, flush, session_of, success_of
+from tests.helpers import StartWorker, eventually
 
 TIMES = ["'-infinity'", "'infinity'", "'20000-01-01'", "'4000-01-01 BC'"]
 
@@ -130,3 +132,29 @@ async def test_the_doctor_looks_at_a_database_with_odd_rows(
 
     assert (diagnostics.oldest_expired_lease or 0) > 1e9
     assert (diagnostics.oldest_due_run or 0) > 1e9
+
+
+async def test_a_history_that_begins_after_every_claim_is_read_from_its_beginning(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
+) -> None:
+    """Its run was executed again and again without a pause, each time from the beginning."""
+    calls: list[int] = []
+
+    @workflow
+    async def naps(step: Step) -> None:
+        for number in range(2):
+            await step.run(f"call-{number}", calls.append, number)
+            await step.sleep(f"nap-{number}", 0.5)
+
+    await start_worker(naps)
+    run = await ow.run_workflow(naps)
+    await eventually(lambda: calls)
+
+    async def parked() -> bool:
+        return (await run.status()) is RunStatus.PENDING
+
+    await eventually(parked)
+    await odd(sql, f"id = '{run.id}'", history_from="2147483647")
+    await run.result(timeout=10)
+
+    assert [0, 1] == calls

@@ -352,3 +352,25 @@ async def test_the_commands_pause_and_resume(database_url: str, ow: OpenWorkflow
     assert (0, f"{handle.id} goes on\n") == gone_on
     assert 2 == (await command("pause"))[0]
     assert (0, "no workflow is paused\n") == await command("pauses")
+
+
+@pytest.mark.parametrize("by", ["run", "workflow"])
+@pytest.mark.parametrize("end", ["canceled", "failed"])
+async def test_a_run_that_ended_while_paused_and_is_retried_after_the_resume_is_due(
+    ow: OpenWorkflow, backend: BackendPostgres, session: WorkerSession, by: str, end: str
+) -> None:
+    """It kept the mark of a pause that was gone, and was due at no time."""
+    (created,) = await backend.create_workflow_runs([NewRun("a")])
+    (run,) = await claim(session, "a")
+    target: dict[str, Any] = {"run_id": run.id} if by == "run" else {"workflow": "a"}
+    await ow.pause(**target)
+    if end == "failed":
+        await flush(session, ends=[end_of(run, RunStatus.FAILED, error="{}")])
+    else:
+        await ow.cancel(created.id)
+    await ow.resume(**target)
+
+    await ow.retry(run.id)
+
+    assert [created.id] == [each.id for each in await claim(session, "a")]
+    assert [] == (await backend.diagnostics()).violations

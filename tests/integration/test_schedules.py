@@ -29,6 +29,7 @@ from openworkflow.core.errors import (
 )
 from openworkflow.core.workflow_run import WorkflowRun
 from openworkflow.worker import declared
+from tests.chaos.proxy import Proxy
 from tests.helpers import StartWorker, eventually
 
 YEARLY = "0 0 1 1 *"
@@ -341,6 +342,10 @@ async def test_all_that_are_queued_run_one_after_the_other_in_order(
     assert 1 == running[1]
     ends = [run.completed_at for run in done]
     assert ends == sorted(ends, key=lambda at: at or datetime.max)
+    # Those that had to wait count too: they did not, and the last was the first.
+    after = await ow.schedules.get("s")
+    assert (5, done[-1].id) == (after.begun, after.last_run_id)
+    assert after.last_at == max(run.scheduled_for for run in done if run.scheduled_for)
 
 
 async def test_an_earlier_occurrence_is_canceled_where_the_schedule_says_so(
@@ -729,6 +734,35 @@ async def test_what_waits_for_an_occurrence_begins_though_the_database_was_away_
 
     await eventually(lambda: has_begun(ow, second))
     assert not failures
+
+
+async def test_what_waits_for_an_occurrence_begins_though_the_answer_to_its_end_was_lost(
+    database_url: str, ow: OpenWorkflow, sql: Sql
+) -> None:
+    """The end that was sent again was taken for one of a lost claim, after which nobody begins."""
+    release = asyncio.Event()
+
+    @workflow
+    async def waits(step: Step) -> None:
+        await step.run("wait", release.wait)
+
+    head, name = database_url.rsplit("/", 1)
+    proxy = Proxy(int(head.rsplit(":", 1)[1]))
+    await proxy.start()
+    far = await BackendPostgres.connect(f"{head.rsplit(':', 1)[0]}:{proxy.port}/{name}")
+    await ow.schedules.create("s", waits, Cron(YEARLY, overlap="queue_one"))
+    worker = OpenWorkflow(far).new_worker(workflows=[waits])
+    await worker.start()
+    _, second = await one_behind_another(ow, sql)
+    proxy.about, proxy.lose = b"wait", 1
+
+    release.set()
+
+    await eventually(lambda: has_begun(ow, second))
+    assert 1 == proxy.lost
+    await worker.stop()
+    await far.stop()
+    await proxy.stop()
 
 
 async def test_a_cancellation_that_is_repeated_since_its_answer_was_lost_lets_the_next_one_begin(

@@ -50,7 +50,7 @@ class _Batch:
     """What one transaction is to write."""
 
     schedules: dict[str, Schedule]
-    unfinished: frozenset[UUID]
+    unfinished: Mapping[UUID, datetime | None]
     wishes: list[Wish] = field(default_factory=list)
     queued: list[UUID] = field(default_factory=list)
     deadlines: dict[UUID, datetime] = field(default_factory=dict)
@@ -118,10 +118,13 @@ class Occurrences:
         for schedule in schedules:
             left = [each for each in schedule.open_run_ids if each in unfinished]
             queued = [each for each in schedule.queued_run_ids if each in unfinished]
+            schedule = replace(schedule, open_run_ids=left, queued_run_ids=queued)
             if not left and queued:
-                released.append(queued[0])
-                left, queued = queued[:1], queued[1:]
-            after.append(replace(schedule, open_run_ids=left, queued_run_ids=queued))
+                released.append(first := queued[0])
+                schedule = replace(schedule, open_run_ids=[first], queued_run_ids=queued[1:])
+                if (instant := unfinished[first]) is not None:
+                    schedule = schedule.count_begun(first, instant)
+            after.append(schedule)
         await self.save(connection, after)
         if released:
             await self._fetch(connection, self._sql["release_occurrences"], released, self._channel)
@@ -162,8 +165,8 @@ class Occurrences:
 
     async def unfinished(
         self, connection: Connection, schedules: Iterable[Schedule]
-    ) -> frozenset[UUID]:
-        """Those of their runs that have not ended."""
+    ) -> dict[UUID, datetime | None]:
+        """Those of their runs that have not ended; the instant of one whose time has come."""
         known = {
             run_id
             for schedule in schedules
@@ -171,9 +174,9 @@ class Occurrences:
             if run_id is not None
         }
         if not known:
-            return frozenset()
+            return {}
         rows = await self._fetch(connection, self._sql["find_unfinished_runs"], list(known))
-        return frozenset(row["id"] for row in rows)
+        return {row["id"]: row["scheduled_for"] for row in rows}
 
     async def place(self, connection: Connection, wishes: Sequence[Wish]) -> list[Wish]:
         """Make these runs, or move them; a place that is taken gives way to the next instant."""
@@ -320,13 +323,8 @@ def _let_begin(batch: _Batch, schedule: Schedule, run_id: UUID, now: datetime) -
             batch.queued.append(run_id)
         case Begin(next_at):
             wish = Wish.next(schedule, next_at)
-            current = replace(
-                current,
-                open_run_ids=[*left, run_id] if schedule.serial else [],
-                last_at=instant,
-                last_run_id=run_id,
-                begun=schedule.begun + 1,
-            )
+            opened = [*left, run_id] if schedule.serial else []
+            current = replace(current, open_run_ids=opened).count_begun(run_id, instant)
     batch.wishes.append(wish)
     batch.schedules[schedule.name] = current
     batch.changed.add(schedule.name)

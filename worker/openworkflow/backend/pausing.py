@@ -84,7 +84,7 @@ class Pauses:
         return [row["id"] for row in rows]
 
     async def resume_runs(self, run_ids: Sequence[UUID]) -> list[UUID]:
-        """End the pauses of these runs themselves; returns which have not ended."""
+        """End the pauses of these runs themselves; returns those that may have had one."""
         rows = await self._fetch(self._sql["resume_runs"], self._namespace.id, list(run_ids))
         resumed = [row["id"] for row in rows]
         await self._release(resumed)

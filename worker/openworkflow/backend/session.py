@@ -216,7 +216,7 @@ def _claimed(row: asyncpg.Record, *, limited: bool) -> list[ClaimedRun]:
                 due_at[run_id],
                 claimed_at,
                 run_id in recovered,
-                claim_no > 1 and claim_no > history_from,
+                claim_no > 1 and claim_no != history_from,
                 wake_no,
                 history_from,
                 None,  # of which schedule, is asked for apart from the claim

@@ -5,7 +5,7 @@ under a lock of the schedule, and puts the run of the following instant in its p
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -164,6 +164,10 @@ class Schedule:
     def run_id(self, instant: datetime) -> UUID:
         """The id of the run of an instant, for ever the same."""
         return run_id(self.id, instant)
+
+    def count_begun(self, run_id: UUID, instant: datetime) -> "Schedule":
+        """After one more occurrence was let begin, at its time or when its turn had come."""
+        return replace(self, last_at=instant, last_run_id=run_id, begun=self.begun + 1)
 
     def due_at(self, instant: datetime) -> datetime:
         """When the run of an instant is to begin: its jitter follows from its id."""

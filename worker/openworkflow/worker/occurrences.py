@@ -14,7 +14,7 @@ from openworkflow.backend.records import Begun, ClaimedOccurrence
 from openworkflow.core.errors import BackendError, Fault, OpenWorkflowError
 from openworkflow.core.recorded import ClaimedRun, Occurrence
 from openworkflow.core.registry import Registry
-from openworkflow.engine.outcome import Canceled, Completed, Failed, Outcome
+from openworkflow.engine.outcome import Canceled, Completed, Failed, Lost, Outcome
 from openworkflow.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -68,8 +68,12 @@ class Occurrences:
                 return {run_id: each for one in apart for run_id, each in one.items()}
 
     async def after(self, occurrence: Occurrence, outcome: Outcome) -> None:
-        """An execution of an occurrence is over: if so is its run, let begin what waits for it."""
-        if not occurrence.serial or not isinstance(outcome, Completed | Failed | Canceled):
+        """An execution of an occurrence is over: if so is its run, let begin what waits for it.
+
+        One whose claim was lost may have ended it: an end that is sent again since its answer was
+        lost does not find its claim any more.
+        """
+        if not (occurrence.serial and isinstance(outcome, Completed | Failed | Canceled | Lost)):
             return
         self._ended.add(occurrence.schedule_name)
         if self._releasing:

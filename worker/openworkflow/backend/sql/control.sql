@@ -151,8 +151,9 @@ select workflow_name, version, runs,
 -- Steps that were undone are reopened too, and what undid them counts no more: if the run fails
 -- again, they are undone again. That it happened stays, since the key of their effects is another
 -- then.
+-- Whether it is held back is found out anew: a resume passes over runs that have ended.
 with stopped as (
-    select id, claim_no, error -> 'steps' as steps
+    select id, workflow_name, claim_no, error -> 'steps' as steps
       from {schema}.workflow_runs
      where id = $2 and namespace_id = $1 and status in ('failed', 'canceled') and claim_no = $4
        for update
@@ -166,6 +167,11 @@ with stopped as (
       from stopped
      where attempt.workflow_run_id = stopped.id and attempt.kind = 'undo'
        and attempt.step_name = 'undo' and attempt.claim_no >= 0
+), pauses as (
+    select from {schema}.workflow_pauses held
+     where namespace_id = $1
+       and workflow_name = any (array(select unnest(array['', workflow_name]) from stopped))
+       for share
 ), discarded as (
     update {schema}.step_attempts attempt
        set claim_no = -1 - attempt.claim_no,
@@ -179,8 +185,9 @@ with stopped as (
 ), retried as (
     update {schema}.workflow_runs run
        set status = 'pending', worker_id = null,
-           available_at = case when paused then 'infinity' else now() end,
-           due_at = case when paused then now() end,
+           paused = {retried_held},
+           available_at = case when {retried_held} then 'infinity' else now() end,
+           due_at = case when {retried_held} then now() end,
            attempts = 0, crashes = 0, error = null, completed_at = null, deadline_at = null
       from stopped
      where run.id = stopped.id
@@ -216,6 +223,10 @@ select distinct context ->> 'undoes' as step_name
       from {schema}.step_attempts
      where workflow_run_id = $2 and kind = 'undo' and status = 'succeeded' and claim_no >= 0
        and context ? 'undoes'
+
+
+-- name: retried_held
+(run.pause is not null or exists (select from pauses))
 
 
 -- name: fork_workflow_run
@@ -316,11 +327,13 @@ returning id;
 
 
 -- name: resume_runs
--- These runs lose their own pause; release_runs is to follow.
+-- These runs lose their own pause; release_runs is to follow. Those that have ended too, or a retry
+-- would find it.
 update {schema}.workflow_runs
    set pause = null
  where id = any (array(select id from {schema}.workflow_runs
-                        where id = any ($2::uuid[]) and namespace_id = $1 and completed_at is null
+                        where id = any ($2::uuid[]) and namespace_id = $1
+                          and (completed_at is null or pause is not null)
                         order by id
                           for no key update))
 returning id;

@@ -195,7 +195,8 @@ continued as (
     update {schema}.workflow_runs run
        set status = 'pending',
            worker_id = null,
-           available_at = now(),
+           available_at = case when run.paused then 'infinity' else now() end,
+           due_at = case when run.paused then now() end,
            input = continuation.input::jsonb,
            output = null,
            error = null,

@@ -117,7 +117,8 @@ select run.id, run.schedule_name, {instant run.scheduled_for} as scheduled_for,
 
 
 -- name: find_unfinished_runs
-select id
+-- One that is queued was claimed when its time came, unless a backfill made it.
+select id, case when claim_no > 0 then {instant scheduled_for} end as scheduled_for
   from {schema}.workflow_runs
  where id = any ($2::uuid[]) and namespace_id || '' = $1 and completed_at is null;
 

@@ -8,8 +8,11 @@
 -- It is as long as the run has steps, not attempts: of those that failed and were to be repeated
 -- only the last of each step is read, without its error.
 -- What is odd in a row (a kind, a context, a time) is passed on, and fails no more than its run.
+-- A history does not begin after the next claim; a row that says so has all that there is.
 with run as (
-    select id, history_from from {schema}.workflow_runs where id = any ($1::uuid[])
+    select id, case when history_from > claim_no + 1 then 0 else history_from end as history_from
+      from {schema}.workflow_runs
+     where id = any ($1::uuid[])
 ), step as (
     select workflow_run_id, attempt.id, step_name, kind, status, attempt, claim_no,
            output::text as output, error::text as error, context,

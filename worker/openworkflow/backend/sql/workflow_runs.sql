@@ -122,9 +122,11 @@ select claim.run_id, claim.claim_no
 
 -- name: release_workflow_runs
 -- Hands back runs that this worker was given by a statement whose answer never arrived; with $4
--- only those whose lease has run out.
+-- only those whose lease has run out. What is paused is set aside.
 update {schema}.workflow_runs
-   set status = 'pending', worker_id = null, available_at = now()
+   set status = 'pending', worker_id = null,
+       available_at = case when paused then 'infinity' else now() end,
+       due_at = case when paused then now() end
  where id = any (array(select id
                          from {schema}.workflow_runs
                         where status = 'running' and namespace_id = $1 and worker_id = $2
