@@ -11,9 +11,9 @@ from uuid import UUID
 import asyncpg
 
 from openworkflow.backend import flush as flushes
-from openworkflow.backend import messages, progress
+from openworkflow.backend import messages, progress, reading
 from openworkflow.backend.connection import Link
-from openworkflow.backend.failures import UnreadableAnswer
+from openworkflow.backend.failures import UnreadableAnswer, is_of_messages
 from openworkflow.backend.flush import Shape
 from openworkflow.backend.records import (
     ClaimedRun,
@@ -23,6 +23,7 @@ from openworkflow.backend.records import (
     Flushed,
     RecordedStep,
     Waiting,
+    Write,
 )
 from openworkflow.core.errors import BackendError, Fault
 from openworkflow.core.progress import Told
@@ -73,9 +74,20 @@ class WorkerSession:
         shape = flushes.shape_of(flush)
         sql, parameters = self._statement(shape)
         values = {**self._place, **flushes.values(flush, shape)}
-        (row,) = await self._fetch(sql, [values[name] for name in parameters])
+        arguments = [values[name] for name in parameters]
+        try:
+            (row,) = await self._fetch(sql, arguments)
+        except BackendError as error:
+            if not is_of_messages(error):
+                raise
+            # What is told only saves time: whoever would have heard of it polls.
+            (row,) = await self._fetch(flushes.untold(sql), arguments)
         lost = flushes.lost(flush, shape, row)
         return Flushed(row["now"], lost, _claimed(row) if shape.claim else [])
+
+    async def reads(self, row: Write) -> bool:
+        """See reading.reads. Raises as `flush` does where that cannot be known."""
+        return await reading.reads(self._fetch, self._sql, row)
 
     async def claimable(self, worker_id: str, lease: timedelta, claim: ClaimRequest) -> list[UUID]:
         """The runs that this claim would take now, without taking them. Raises as `flush` does."""
