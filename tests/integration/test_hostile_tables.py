@@ -15,6 +15,7 @@ import pytest
 from openworkflow import BackendPostgres, OpenWorkflow, Step, workflow
 from openworkflow.backend import liveness
 from openworkflow.backend.records import StepSuccess
+from openworkflow.cli.doctor import judge
 from openworkflow.core.ids import uuid7
 from openworkflow.worker.worker import Worker
 from tests.flushes import session_of
@@ -186,6 +187,51 @@ async def test_runs_that_are_too_much_for_one_claim_are_claimed_one_by_one(
         numbers: list[object] = [await ow.handle(run_id).result(timeout=30) for run_id in ids]
 
     assert list(range(1, 13)) == numbers
+
+
+ODD = {
+    "unlogged": ("alter table step_attempts set unlogged", "step_attempts is unlogged"),
+    "replica": (
+        "alter database {database} set session_replication_role = replica",
+        "session_replication_role is replica",
+    ),
+    "disabled": (
+        "alter table workflow_messages disable trigger all",
+        "openworkflow_message_sent is disabled",
+    ),
+    "before": (
+        "create function odd() returns trigger language plpgsql as 'begin return null; end';"
+        "create trigger odd before insert on step_attempts for each row execute function odd()",
+        "trigger odd of step_attempts may drop rows",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+async def test_what_breaks_a_promise_without_a_word_is_told_by_worker_and_doctor(
+    database_url: str, sql: asyncpg.Connection[Any], caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """Signals woke nobody, or recorded steps were not there, and nobody was told why."""
+    change, words = ODD[kind]
+    await sql.execute(change.format(database=name_of(database_url)))
+
+    async with _worker_of(database_url, two_calls):
+        assert words in caplog.text
+    backend = await BackendPostgres.connect(database_url)
+    findings = {each.found: each for each in judge(await backend.diagnostics())}
+    await backend.stop()
+    (told,) = [each for found, each in findings.items() if words in found]
+
+    assert told.level == ("warning" if kind == "before" else "problem")
+    assert told.advice
+
+
+async def test_nothing_is_told_of_a_database_as_it_is_made(
+    backend: BackendPostgres, sql: asyncpg.Connection[Any]
+) -> None:
+    kinds = {each.kind for each in (await backend.diagnostics()).distortions}
+
+    assert kinds <= {"asynchronous"}
 
 
 @pytest.fixture

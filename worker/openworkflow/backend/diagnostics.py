@@ -1,12 +1,14 @@
 """What `openworkflow doctor` asks the database."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from openworkflow.backend import distortions
 from openworkflow.backend.blueprint import known, made_by
+from openworkflow.backend.distortions import Distortion
 from openworkflow.core.cron import recurrence
 from openworkflow.core.errors import ConfigurationError
 from openworkflow_contract.statements import quoted
@@ -81,6 +83,8 @@ class Diagnostics:
     """Schedules that cannot be computed here, each with why."""
     unserved: list[Unserved]
     """Due runs that no worker says it serves; none where no worker says anything."""
+    distortions: list[Distortion] = field(default_factory=list)
+    """What breaks a promise although nothing is refused."""
 
 
 async def diagnose(
@@ -123,6 +127,7 @@ async def diagnose(
         late_schedules=[row["name"] for row in schedules if row["is_late"]],
         bad_schedules=[bad for row in schedules if (bad := _cannot_be_computed(row))],
         unserved=[Unserved(**row) for row in unserved],
+        distortions=await distortions.find(fetch, queries, schema),
     )
 
 

@@ -10,8 +10,8 @@ from uuid import UUID
 
 import asyncpg
 
+from openworkflow.backend import distortions, messages, progress, reading
 from openworkflow.backend import flush as flushes
-from openworkflow.backend import messages, progress, reading
 from openworkflow.backend.connection import Link
 from openworkflow.backend.failures import UnreadableAnswer, is_of_messages
 from openworkflow.backend.flush import Shape
@@ -134,10 +134,10 @@ class WorkerSession:
         """See progress.read_told. Raises as `flush` does."""
         return await progress.read_told(self._fetch, self._sql, run_ids)
 
-    async def commits_are_durable(self) -> bool:
-        """Whether a flush that has returned survives the server's death. Raises as `flush` does."""
-        (row,) = await self._fetch(self._sql["commits_are_durable"], ())
-        return bool(row["durable"])
+    async def distortions(self) -> list[distortions.Distortion]:
+        """See distortions.find. Raises as `flush` does."""
+        schema = self._place["schema"]
+        return await distortions.find(lambda s, *a: self._fetch(s, a), self._sql, schema)
 
     async def release_unknown(
         self, worker_id: str, held: Iterable[UUID], *, expired: bool = False
