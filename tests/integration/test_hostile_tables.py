@@ -16,6 +16,7 @@ from openworkflow import BackendPostgres, OpenWorkflow, Step, workflow
 from openworkflow.backend import liveness
 from openworkflow.backend.records import StepSuccess
 from openworkflow.cli.doctor import judge
+from openworkflow.core.errors import BackendError
 from openworkflow.core.ids import uuid7
 from openworkflow.worker.worker import Worker
 from tests.flushes import session_of
@@ -232,6 +233,20 @@ async def test_nothing_is_told_of_a_database_as_it_is_made(
     kinds = {each.kind for each in (await backend.diagnostics()).distortions}
 
     assert kinds <= {"asynchronous"}
+
+
+@pytest.mark.parametrize("keys", [None, ["a key", "another"]])
+async def test_a_run_that_was_not_stored_is_not_taken_for_started(
+    ow: OpenWorkflow, sql: asyncpg.Connection[Any], keys: list[str] | None
+) -> None:
+    """The client had a handle of it."""
+    await sql.execute(ODD["before"][0].replace("step_attempts", "workflow_runs"))
+
+    with pytest.raises(BackendError, match="trigger"):
+        await ow.run_workflows(two_calls, ["a", "b"], idempotency_keys=keys)
+    with pytest.raises(BackendError, match="trigger"):
+        await ow.run_workflow(two_calls, "a")
+    assert 0 == await sql.fetchval("select count(*) from workflow_runs")
 
 
 @pytest.fixture
