@@ -202,6 +202,8 @@ def _advice(error: asyncpg.PostgresError, state: str, text: str, dsn: Dsn) -> st
         )
     if "startup parameter" in text:
         return "; a pooler refuses it: leave it out of the database URL"
+    if "transaction blocks not allowed" in text:
+        return "; set pool_mode of PgBouncer to transaction or session"
     return ""
 
 
