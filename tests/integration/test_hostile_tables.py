@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import shutil
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
@@ -36,6 +39,14 @@ def call(name: str) -> str:
 async def two_calls(name: str, step: Step) -> str:
     for number in range(2):
         await step.run(f"s{number}", call, f"{name} {number}")
+    return name
+
+
+@workflow
+async def pausing(name: str, step: Step) -> str:
+    for number in range(15):
+        await step.run(f"s{number}", call, f"{name} {number}")
+        await asyncio.sleep(0.5)
     return name
 
 
@@ -268,6 +279,44 @@ async def test_a_server_without_room_for_messages_costs_time_only(full_queue: st
         assert {1} == set(calls.values())
 
 
+@pytest.fixture
+def spent() -> Iterator[str]:
+    """The URL of a server that has a few transaction ids left before it assigns no more."""
+    server = LocalPostgres(embedded_programs(), settings=FAST_AND_UNSAFE).start()
+    server.crash(signal.SIGINT)
+    # Two thousand million after the first one, less the three that PostgreSQL keeps back.
+    number = 2**31 - 3_000_000
+    data = server.root / "data"
+    log = data / "pg_xact" / f"{number // 2**20:04X}"
+    log.write_bytes(bytes(2**18))
+    shutil.chown(log, data.owner(), data.group())
+    server.run("pg_resetwal", "-f", "-x", str(number), "-D", str(data))
+    server._launch()
+    yield server.url()
+    server.stop()
+
+
+async def test_a_server_that_assigns_no_more_transaction_ids_costs_time_only(spent: str) -> None:
+    """It says so in the words of a value that is too large: every run in flight failed for good."""
+    sql = await asyncpg.connect(spent)
+    await sql.execute("alter database template0 allow_connections true")
+    async with _worker_of(spent, pausing) as (ow, worker):
+        runs = await ow.run_workflows(pausing, ["a", "b", "c"])
+        await eventually(lambda: len(calls) >= 3)
+        with pytest.raises(asyncpg.ProgramLimitExceededError, match="transaction IDs"):
+            await _spend_transaction_ids(sql)
+        await eventually(lambda: refused_of(worker) > 0)
+        assert worker.live()[0]
+        for database in ("postgres", "template1", "template0"):
+            other = await asyncpg.connect(_named(database, spent))
+            await other.execute("vacuum (freeze)")
+            await other.close()
+
+        assert ["a", "b", "c"] == [await run.result(timeout=60) for run in runs]
+        assert {1} == set(calls.values())
+    await sql.close()
+
+
 @contextlib.asynccontextmanager
 async def _no_room(url: str) -> AsyncIterator[None]:
     """A session listens and does not come to hear: what others send fills the queue."""
@@ -299,6 +348,16 @@ async def _worker_of(
     finally:
         await worker.stop()
         await backend.stop()
+
+
+async def _spend_transaction_ids(sql: asyncpg.Connection[Any]) -> None:
+    while True:
+        await sql.execute("select pg_current_xact_id()")
+
+
+def _named(database: str, url: str) -> str:
+    """The URL, for this database."""
+    return urlsplit(url)._replace(path=f"/{database}").geturl()
 
 
 def _of(role: str, url: str) -> str:

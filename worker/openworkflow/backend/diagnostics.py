@@ -100,6 +100,7 @@ async def diagnose(
     made = made_by(known())
     names = [index.name for index in made.indexes]
     (server,) = await fetch(queries["diagnose_server"], quoted(schema), list(_NEEDED), names)
+    gone = server["missing_indexes"]
     middle = before + (datetime.now(UTC) - before) / 2
     (runs,) = await fetch(queries["diagnose_runs"], namespace_id)
     unserved = await fetch(queries["diagnose_unserved"], namespace_id)
@@ -117,7 +118,7 @@ async def diagnose(
         missing_indexes=[
             index.statement(schema, concurrently=True)
             for index in made.indexes
-            if index.name in server["missing_indexes"]
+            if index.name in gone
         ],
         oldest_transaction=server["oldest_transaction"],
         expired_leases=runs["expired_leases"],
