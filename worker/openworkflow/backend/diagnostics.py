@@ -1,13 +1,13 @@
 """What `openworkflow doctor` asks the database."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from openworkflow.backend import distortions
-from openworkflow.backend.blueprint import known, made_by
+from openworkflow.backend.blueprint import Index, known, made_by
 from openworkflow.backend.distortions import Distortion
 from openworkflow.core.cron import recurrence
 from openworkflow.core.errors import ConfigurationError
@@ -100,7 +100,6 @@ async def diagnose(
     made = made_by(known())
     names = [index.name for index in made.indexes]
     (server,) = await fetch(queries["diagnose_server"], quoted(schema), list(_NEEDED), names)
-    gone = server["missing_indexes"]
     middle = before + (datetime.now(UTC) - before) / 2
     (runs,) = await fetch(queries["diagnose_runs"], namespace_id)
     unserved = await fetch(queries["diagnose_unserved"], namespace_id)
@@ -115,11 +114,7 @@ async def diagnose(
         used_connections=server["used_connections"],
         may_create=server["may_create"],
         missing_privileges=server["missing_privileges"],
-        missing_indexes=[
-            index.statement(schema, concurrently=True)
-            for index in made.indexes
-            if index.name in gone
-        ],
+        missing_indexes=_statements(made.indexes, server["missing_indexes"], schema),
         oldest_transaction=server["oldest_transaction"],
         expired_leases=runs["expired_leases"],
         oldest_expired_lease=runs["oldest_expired_lease"],
@@ -130,6 +125,13 @@ async def diagnose(
         unserved=[Unserved(**row) for row in unserved],
         distortions=await distortions.find(fetch, queries, schema),
     )
+
+
+def _statements(indexes: Iterable[Index], missing: list[str], schema: str) -> list[str]:
+    """The SQL that makes those of the indexes that are missing."""
+    return [
+        index.statement(schema, concurrently=True) for index in indexes if index.name in missing
+    ]
 
 
 def _cannot_be_computed(row: Any) -> str | None:
