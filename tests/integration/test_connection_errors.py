@@ -154,6 +154,7 @@ async def test_no_server_of_the_wanted_kind_is_told(empty_database_url: str) -> 
         ("53300", "sorry, too many clients already", "lower pool_size"),
         ("3D000", 'database "shop" does not exist', "createdb -h 127.0.0.1 -p"),
         ("08P01", "no such database: shop", "createdb -h 127.0.0.1 -p"),
+        ("08P01", "transaction blocks not allowed in statement pooling mode", "set pool_mode"),
         ("57P03", "the database system is starting up", "starting up"),
     ],
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from openworkflow.engine.flusher import KINDS
+from openworkflow.engine.verdict import KINDS
 from openworkflow.settings import PREFIX, Settings
 from openworkflow.telemetry.catalogue import catalogue
 

@@ -44,8 +44,10 @@ class Database:
         self.released: list[tuple[str, list[UUID]]] = []
         self.refuses: Callable[[Write], bool] = lambda _: False
         self.fault = Fault.VALUE
+        self.reads_all = False
         self.bears = 1000
         self.lets_claim = True
+        self.refuses_claims_for = Fault.TABLE
         self.breaks: Exception | None = None
         self.loses: set[UUID] = set()
         self.outages = 0
@@ -70,13 +72,16 @@ class Database:
             raise BackendError("statement timeout").of(Fault.SIZE)
         self.claims.append(flush.claim)
         if flush.claim is not None and not self.lets_claim:
-            raise BackendError("permission denied").of(Fault.TABLE)
+            raise BackendError("permission denied").of(self.refuses_claims_for)
         if self.breaks is not None and any(self.refuses(row) for row in rows):
             raise self.breaks
         if bad := [row for row in rows if self.refuses(row)]:
             raise BackendError(f"cannot store {bad[0]}").of(self.fault)
         self.statements.append(rows)
         return Flushed(NOW, self.loses & {row[0] for row in rows}, self.claimed)
+
+    async def reads(self, row: Write) -> bool:
+        return not self.refuses(row) or self.reads_all
 
     async def release_unknown(
         self, worker_id: str, held: list[UUID], *, expired: bool = False
@@ -102,6 +107,7 @@ class Slots:
     def __init__(self, request: ClaimRequest | None = None) -> None:
         self.request = request
         self.got: list[list[ClaimedRun]] = []
+        self.refusals = 0
         self.brought: list[UUID] = []
 
     def take(self) -> ClaimRequest | None:
@@ -112,7 +118,7 @@ class Slots:
         self.got.append(claimed)
 
     def refused(self, run_id: UUID | None) -> None:
-        pass
+        self.refusals += 1
 
     def held(self) -> list[UUID]:
         return [A, *(self.brought if self.got else [])]
@@ -567,3 +573,41 @@ async def test_what_waits_when_the_flusher_stops_counts_as_lost(
     running.cancel()
 
     assert not await waits
+
+
+async def test_a_value_that_the_database_can_read_waits_and_fails_no_run(
+    journal: Journal, database: Database, running: object
+) -> None:
+    """A trigger, or a server without transaction ids, says what is said of a wrong value."""
+    database.refuses, database.reads_all = is_bad, True
+    bad, good = journal.write(step(A, "bad")), journal.write(step(B))
+    assert await good
+    await eventually(lambda: len(database.claims) > 5)
+    assert not bad.done()
+    database.refuses = lambda _: False
+
+    assert await bad
+
+
+async def test_a_claim_that_takes_too_long_is_made_smaller(
+    journal: Journal, database: Database, slots: Slots, running: object
+) -> None:
+    database.lets_claim, database.refuses_claims_for = False, Fault.SIZE
+    slots.request = ClaimRequest(5, [])
+    journal.kick()
+
+    await eventually(lambda: slots.refusals == 1)
+
+
+async def test_claims_whose_answers_are_lost_again_and_again_are_made_smaller(
+    journal: Journal, database: Database, slots: Slots, running: object
+) -> None:
+    """Their runs may be more than the connection carries in time."""
+    for round in range(2):
+        assert 0 == slots.refusals
+        database.outages, slots.request = 1, ClaimRequest(5, [])
+        journal.kick()
+        await eventually(lambda: len(slots.got) > round)  # noqa: B023
+        await eventually(lambda: len(database.released) > round)  # noqa: B023
+
+    assert 1 == slots.refusals

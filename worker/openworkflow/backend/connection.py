@@ -8,6 +8,7 @@ transaction, settings are local to it, and nothing is prepared under a name.
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -61,6 +62,9 @@ ATTEMPTS = 3
 """How often a statement is sent where another one was in the way."""
 _LEAVES_CONNECTION = {Fault.VALUE, Fault.MOMENT, Fault.SIZE, Fault.TABLE}
 """After these the connection is as good as before, unless the server ended it."""
+MAY_BE_OF_SESSION = {Fault.SIZE, Fault.TABLE}
+"""What a session may be refused that a new one is not: it keeps the settings of its role as they
+were when it began, and a role that was dropped and made again is another one."""
 
 _LOCK_TIMEOUT = "55P03"
 
@@ -158,6 +162,7 @@ class Link:
         "_application_name",
         "_connection",
         "_dsn",
+        "_opened",
         "_patience",
         "_pooled",
         "_silences",
@@ -171,6 +176,7 @@ class Link:
         self._connection: Connection | None = None
         self._silences, self._silences_before = silences or Silences(), 0
         self._patience = liveness.ANSWER_SECONDS
+        self._opened = 0.0
 
     async def open(self) -> None:
         """Connect, unless connected; raises BackendError."""
@@ -178,6 +184,7 @@ class Link:
             return
         self.drop()
         self._silences_before = self._silences.count
+        self._opened = time.monotonic()
         self._connection = await connect(
             self._dsn,
             application_name=self._application_name,
@@ -249,11 +256,16 @@ class Link:
     def _failure(self, failure: BackendError) -> BackendError:
         """What a statement's failure means for the connection."""
         if failure.fault in _LEAVES_CONNECTION and not self._is_closed():
+            if failure.fault in MAY_BE_OF_SESSION and self._is_old():
+                self.drop()
             return failure
         self.drop()
         if failure.fault in (Fault.SIZE, Fault.OURS):
             return failure
         return ConnectionLost(str(failure)).of(Fault.SERVER, in_doubt=True)
+
+    def _is_old(self) -> bool:
+        return time.monotonic() - self._opened > liveness.REFUSED_SECONDS
 
     async def _send(self, sql: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
         connection = self._connection

@@ -34,7 +34,8 @@ class Creation:
         keyed = [run for run in runs if run.idempotency_key is not None]
         kinds = {kind_of(run) for run in runs}
         if not keyed and len(kinds) == 1 and len(runs) <= CHUNK:
-            await self._insert(connection, ids, runs, channel)
+            if len(await self._insert(connection, ids, runs, channel)) < len(runs):
+                raise _dropped()
             return [CreatedRun(run_id, True, RunStatus.PENDING) for run_id in ids]
         # In the order of their keys, so that two batches cannot each wait for a key of the other.
         ordered = sorted(zip(ids, runs, strict=True), key=lambda new: _order(new[1]))
@@ -72,7 +73,12 @@ class Creation:
                 done.update((i, found[_key(run)]) for i, run in taken if _key(run) in found)
             if len(done) == len(new):
                 return done
-        raise BackendError("an idempotency key was taken and freed again and again; try later")
+            if any(run.idempotency_key is None for _, run in taken):
+                raise _dropped()
+        raise BackendError(
+            "an idempotency key was taken and freed again and again; try later, and look for a "
+            "trigger of workflow_runs that returns NULL"
+        )
 
     async def _insert(
         self,
@@ -109,6 +115,13 @@ class Creation:
             )
             for row in rows
         }
+
+
+def _dropped() -> BackendError:
+    return BackendError(
+        "PostgreSQL took a run and did not store it: a trigger or a rule of workflow_runs drops "
+        "rows; have it RETURN NEW (`openworkflow doctor` names it)"
+    )
 
 
 def _keys(runs: Sequence[NewRun]) -> tuple[list[str], list[str | None]]:

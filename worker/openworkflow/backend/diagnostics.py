@@ -1,12 +1,14 @@
 """What `openworkflow doctor` asks the database."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from openworkflow.backend.blueprint import known, made_by
+from openworkflow.backend import distortions
+from openworkflow.backend.blueprint import Index, known, made_by
+from openworkflow.backend.distortions import Distortion
 from openworkflow.core.cron import recurrence
 from openworkflow.core.errors import ConfigurationError
 from openworkflow_contract.statements import quoted
@@ -85,6 +87,8 @@ class Diagnostics:
     """Schedules that cannot be computed here, each with why."""
     unserved: list[Unserved]
     """Due runs that no worker says it serves; none where no worker says anything."""
+    distortions: list[Distortion] = field(default_factory=list)
+    """What breaks a promise although nothing is refused."""
 
 
 async def diagnose(
@@ -114,11 +118,7 @@ async def diagnose(
         used_connections=server["used_connections"],
         may_create=server["may_create"],
         missing_privileges=server["missing_privileges"],
-        missing_indexes=[
-            index.statement(schema, concurrently=True)
-            for index in made.indexes
-            if index.name in server["missing_indexes"]
-        ],
+        missing_indexes=_statements(made.indexes, server["missing_indexes"], schema),
         oldest_transaction=server["oldest_transaction"],
         expired_leases=runs["expired_leases"],
         oldest_expired_lease=runs["oldest_expired_lease"],
@@ -127,7 +127,15 @@ async def diagnose(
         late_schedules=[row["name"] for row in schedules if row["is_late"]],
         bad_schedules=[bad for row in schedules if (bad := _cannot_be_computed(row))],
         unserved=[Unserved(**row) for row in unserved],
+        distortions=await distortions.find(fetch, queries, schema),
     )
+
+
+def _statements(indexes: Iterable[Index], missing: list[str], schema: str) -> list[str]:
+    """The SQL that makes those of the indexes that are missing."""
+    return [
+        index.statement(schema, concurrently=True) for index in indexes if index.name in missing
+    ]
 
 
 def _cannot_be_computed(row: Any) -> str | None:

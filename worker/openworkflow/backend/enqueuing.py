@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from openworkflow.backend.connection import Connection
 from openworkflow.backend.creation import CHUNK, Creation
-from openworkflow.backend.failures import DRIVER_ERRORS, as_backend_error
+from openworkflow.backend.failures import DRIVER_ERRORS, as_backend_error, is_of_messages
 from openworkflow.backend.gathering import Gathering, can_gather
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.notifications import Waker
@@ -14,7 +14,7 @@ from openworkflow.backend.records import CreatedRun, NewRun
 from openworkflow.backend.requests import MAY_PASS, Requests
 from openworkflow.backend.unique import UniqueStart
 from openworkflow.backend.url import Dsn
-from openworkflow.core.errors import Fault
+from openworkflow.core.errors import BackendError, Fault
 from openworkflow.core.ids import uuid7
 from openworkflow.core.unique import UniqueRule
 
@@ -115,15 +115,30 @@ class Enqueuing:
         more = characters / CHARACTERS_PER_SECOND
         self._creating += 1
         try:
-            async with self._requests.borrow(more=more) as connection:
-                created = await self._creation(period).create(
-                    connection, runs, self._namespace.work_channel if alone else None
-                )
+            channel = self._namespace.work_channel if alone else None
+            created = await self._create_or_untold(runs, period, more, channel)
         finally:
             self._creating -= 1
         if not alone:
             self._waker.wake()
         return created
+
+    async def _create_or_untold(
+        self, runs: Sequence[NewRun], period: timedelta, more: float, channel: str | None
+    ) -> list[CreatedRun]:
+        """A server that has no room for messages takes runs: the workers poll."""
+        try:
+            return await self._create_over(channel, runs, period, more)
+        except BackendError as error:
+            if channel is None or not is_of_messages(error):
+                raise
+            return await self._create_over(None, runs, period, more)
+
+    async def _create_over(
+        self, channel: str | None, runs: Sequence[NewRun], period: timedelta, more: float
+    ) -> list[CreatedRun]:
+        async with self._requests.borrow(more=more) as connection:
+            return await self._creation(period).create(connection, runs, channel)
 
     async def _create_for_caller(
         self, connection: Connection, runs: Sequence[NewRun], period: timedelta

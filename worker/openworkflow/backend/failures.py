@@ -22,6 +22,7 @@ __all__ = [
     "ConnectionLost",
     "UnreadableAnswer",
     "as_backend_error",
+    "is_of_messages",
     "one_line",
     "silent",
 ]
@@ -37,6 +38,10 @@ idle, among other things that only a new connection mends."""
 
 READ_ONLY = "25006"
 """A primary that became a standby."""
+_END_THE_LISTENER = (
+    "; a session that listens has had a transaction open for long: end it (the server's log names "
+    "its process, pg_notification_queue_usage() shows how full the queue is)"
+)
 _ABOUT_ROWS = ("23", "44")
 """Constraints and check options: the detail of such an error has all values of the row."""
 _ONLY_AT_LOGIN = ("28", "3D")
@@ -75,6 +80,18 @@ def as_backend_error(error: BaseException, dsn: Dsn) -> BackendError:
         return ConnectionLost(f"the connection to PostgreSQL at {dsn} was lost: {one_line(error)}")
     message = f"PostgreSQL at {dsn}: {type(error).__name__}: {one_line(error)}"
     return BackendError(message).of(Fault.OURS)
+
+
+def is_of_messages(error: BaseException) -> bool:
+    """Whether no NOTIFY can be sent: the queue of messages, one for the whole server, is full.
+
+    By where it says so: the SQLSTATE is that of values which are too large.
+    """
+    cause = error.__cause__ if isinstance(error, BackendError) else error
+    return (
+        isinstance(cause, asyncpg.ProgramLimitExceededError)
+        and getattr(cause, "server_source_filename", None) == "async.c"
+    )
 
 
 def silent(dsn: Dsn, seconds: float) -> ConnectionLost:
@@ -140,6 +157,10 @@ def _from_server(error: asyncpg.PostgresError, dsn: Dsn) -> BackendError:
         text = " ".join(str(error.args[0]).split())  # its detail is the row, with what users sent
     at = f"PostgreSQL at {dsn.address} (database {dsn.database!r})"
     message, fault = f"{at}: {text}{_advice(error, state, text, dsn)}", fault_of(state)
+    if is_of_messages(error):
+        message, fault = f"{message}{_END_THE_LISTENER}", Fault.TABLE
+    if fault is Fault.OURS and error.context:  # said within a function, and so not of our SQL
+        message, fault = f"{message}; look at the triggers: {_flat(error.context)}", Fault.TABLE
     if fault is Fault.SERVER and not state.startswith(_ONLY_AT_LOGIN):
         return ConnectionLost(message)
     return BackendError(message).of(fault)
@@ -181,6 +202,8 @@ def _advice(error: asyncpg.PostgresError, state: str, text: str, dsn: Dsn) -> st
         )
     if "startup parameter" in text:
         return "; a pooler refuses it: leave it out of the database URL"
+    if "transaction blocks not allowed" in text:
+        return "; set pool_mode of PgBouncer to transaction or session"
     return ""
 
 
@@ -191,4 +214,8 @@ def _flags(dsn: Dsn) -> str:
 
 def one_line(error: BaseException) -> str:
     """The message of an error, with PostgreSQL's detail and hint, without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return _flat(error) or type(error).__name__
+
+
+def _flat(text: object) -> str:
+    return " ".join(str(text).split())

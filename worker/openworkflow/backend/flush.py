@@ -48,6 +48,8 @@ class Group(NamedTuple):
     parameters: tuple[str, ...]
     fenced: bool
     """Whether it answers which rows it took, in a column of the group's name, if not all."""
+    read: str | None = None
+    """The block that reads the values of such rows and stores nothing, where they have some."""
 
 
 class Arm(NamedTuple):
@@ -75,15 +77,32 @@ PARTS: Mapping[type[Write], Part] = {
     Disowned: Part("disowned", "flush_disowned_rows", "disowned"),
 }
 GROUPS = {
-    "steps": Group("flush_steps", ("steps_count",), fenced=True),
-    "events": Group("flush_events", ("events_count", "events_channel"), fenced=True),
-    "progress": Group("flush_progress", ("progress_count",), fenced=True),
-    "ends": Group("flush_ends", ("ends_count", "done_channel", "work_channel"), fenced=True),
-    "continuations": Group("flush_continuations", ("continuations_count",), fenced=True),
+    "steps": Group("flush_steps", ("steps_count",), fenced=True, read="flush_steps_read"),
+    "events": Group(
+        "flush_events", ("events_count", "events_channel"), fenced=True, read="flush_events_read"
+    ),
+    "progress": Group(
+        "flush_progress", ("progress_count",), fenced=True, read="flush_progress_read"
+    ),
+    "ends": Group(
+        "flush_ends",
+        ("ends_count", "done_channel", "work_channel"),
+        fenced=True,
+        read="flush_ends_read",
+    ),
+    "continuations": Group(
+        "flush_continuations",
+        ("continuations_count",),
+        fenced=True,
+        read="flush_continuations_read",
+    ),
     "wakes": Group("flush_wakes", ("namespace_id", "work_channel"), fenced=False),
     "leftovers": Group("flush_leftovers", (), fenced=False),
     "children": Group(
-        "flush_children", ("children_count", "namespace_id", "work_channel"), fenced=True
+        "flush_children",
+        ("children_count", "namespace_id", "work_channel"),
+        fenced=True,
+        read="flush_children_read",
     ),
     "disowned": Group("flush_disowned", ("work_channel",), fenced=False),
 }
@@ -167,6 +186,11 @@ def statement(queries: Mapping[str, str], shape: Shape) -> str:
     columns = ", ".join(f"{answer}.*" for answer in answers)
     select = f"select clock_timestamp() as now, {columns} from {', '.join(answers)}"  # noqa: S608
     return numbered(f"with {', '.join(blocks)} {select}", shape.parameters)
+
+
+def untold(sql: str) -> str:
+    """The same statement without its messages, for a server that has no room for any."""
+    return sql.replace("pg_notify(", "textcat(")
 
 
 def candidates(queries: Mapping[str, str], shape: Shape) -> tuple[str, tuple[str, ...]]:

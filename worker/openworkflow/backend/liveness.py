@@ -43,6 +43,9 @@ writes of its batch need not wait."""
 OPEN_TRANSACTION_SECONDS = 10.0
 """Behind a pooler each statement has a transaction. One whose commit never arrives keeps its locks
 until the server ends it: after as long as its client takes to find out."""
+REFUSED_SECONDS = 5.0
+"""How old a connection is at least that is replaced since something was refused there: a role's new
+settings and rights hold for new sessions. So rarely that what is refused for long costs nothing."""
 
 KEEPALIVE_IDLE_SECONDS = 5
 KEEPALIVE_INTERVAL_SECONDS = 2

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from openworkflow.backend.connection import POOLED_LIMITS, Connection, set_local
+from openworkflow.backend import liveness
+from openworkflow.backend.connection import MAY_BE_OF_SESSION, POOLED_LIMITS, Connection, set_local
 from openworkflow.backend.failures import (
     DRIVER_ERRORS,
     READ_ONLY,
@@ -53,6 +54,8 @@ class Requests:
         self._pool, self._dsn, self._pooled = pool, dsn, pooled
         self._loop, self._process = asyncio.get_running_loop(), os.getpid()
         self.silences, self._silences_before = Silences(), 0
+        self._renew_after = 0.0
+        """By `monotonic`: until then connections that something was refused on are kept."""
 
     def check_usable(self) -> None:
         """Raise ConfigurationError where the connections are not there for the caller to use."""
@@ -195,6 +198,9 @@ class Requests:
             self.silences.heard_nothing()  # the others may be as dead
             return silent_error(self._dsn, seconds)
         failure = as_backend_error(error, self._dsn)
+        if failure.fault in MAY_BE_OF_SESSION and time.monotonic() > self._renew_after:
+            self._renew_after = time.monotonic() + liveness.REFUSED_SECONDS
+            await self._pool.expire_connections()
         if failure.fault is not Fault.SERVER:
             return failure
         state = getattr(error, "sqlstate", None) or ""

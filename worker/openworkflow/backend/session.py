@@ -10,10 +10,10 @@ from uuid import UUID
 
 import asyncpg
 
-from openworkflow.backend import children, messages, progress
+from openworkflow.backend import children, distortions, messages, progress, reading
 from openworkflow.backend import flush as flushes
 from openworkflow.backend.connection import Link
-from openworkflow.backend.failures import UnreadableAnswer
+from openworkflow.backend.failures import UnreadableAnswer, is_of_messages
 from openworkflow.backend.flush import Shape
 from openworkflow.backend.records import (
     ClaimedRun,
@@ -23,6 +23,7 @@ from openworkflow.backend.records import (
     Flushed,
     RecordedStep,
     Waiting,
+    Write,
 )
 from openworkflow.core.errors import BackendError, Fault
 from openworkflow.core.progress import Told
@@ -73,12 +74,23 @@ class WorkerSession:
         shape = flushes.shape_of(flush)
         sql, parameters = self._statement(shape)
         values = {**self._place, **flushes.values(flush, shape)}
-        (row,) = await self._fetch(sql, [values[name] for name in parameters])
+        arguments = [values[name] for name in parameters]
+        try:
+            (row,) = await self._fetch(sql, arguments)
+        except BackendError as error:
+            if not is_of_messages(error):
+                raise
+            # What is told only saves time: whoever would have heard of it polls.
+            (row,) = await self._fetch(flushes.untold(sql), arguments)
         lost = flushes.lost(flush, shape, row)
         if not shape.claim:
             return Flushed(row["now"], lost, [])
         claimed = _claimed(row, limited=shape.limited)
         return Flushed(row["now"], lost, claimed, row["held"] if shape.limited else 0)
+
+    async def reads(self, row: Write) -> bool:
+        """See reading.reads. Raises as `flush` does where that cannot be known."""
+        return await reading.reads(self._fetch, self._sql, row)
 
     async def claimable(self, worker_id: str, lease: timedelta, claim: ClaimRequest) -> list[UUID]:
         """The runs that this claim would take now, without taking them. Raises as `flush` does."""
@@ -135,10 +147,10 @@ class WorkerSession:
         """See progress.read_told. Raises as `flush` does."""
         return await progress.read_told(self._fetch, self._sql, run_ids)
 
-    async def commits_are_durable(self) -> bool:
-        """Whether a flush that has returned survives the server's death. Raises as `flush` does."""
-        (row,) = await self._fetch(self._sql["commits_are_durable"], ())
-        return bool(row["durable"])
+    async def distortions(self) -> list[distortions.Distortion]:
+        """See distortions.find. Raises as `flush` does."""
+        schema = self._place["schema"]
+        return await distortions.find(lambda s, *a: self._fetch(s, a), self._sql, schema)
 
     async def release_unknown(
         self, worker_id: str, held: Iterable[UUID], *, expired: bool = False

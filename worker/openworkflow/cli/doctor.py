@@ -82,6 +82,7 @@ def judge(facts: Diagnostics) -> Iterator[Finding]:
     """What the facts mean."""
     yield Finding("version", "ok", f"PostgreSQL {facts.server_version}")
     yield _durability(facts)
+    yield from _distortions(facts)
     yield _pooler(facts)
     yield _permissions(facts)
     yield _indexes(facts)
@@ -112,6 +113,14 @@ def _durability(facts: Diagnostics) -> Finding:
         "synchronous_commit is off: a server that dies forgets steps that were recorded",
         f"ALTER ROLE {facts.role} SET synchronous_commit = on; and see ALTER DATABASE",
     )
+
+
+def _distortions(facts: Diagnostics) -> Iterator[Finding]:
+    for each in facts.distortions:
+        if each.kind != "asynchronous":  # which the durability tells
+            yield Finding(
+                "set-up", "warning" if each.may_be_meant else "problem", each.found, each.advice
+            )
 
 
 def _pooler(facts: Diagnostics) -> Finding:

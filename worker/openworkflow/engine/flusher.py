@@ -39,8 +39,8 @@ from openworkflow.engine.journal import (
     divisible,
     separated,
 )
-from openworkflow.engine.refused import refusal_of
 from openworkflow.engine.strays import Strays
+from openworkflow.engine.verdict import HOPELESS, KINDS, proven, refusal
 from openworkflow.engine.waiting import WaitingWrites, is_step
 from openworkflow.telemetry.metrics import Metrics
 
@@ -59,20 +59,8 @@ MOST_LOSSES_ALONE = 4
 LOCKED_PARTS = 32
 """Into how many parts a statement is cut that waited for a lock in vain: each part that meets the
 lock again takes seconds, each other one milliseconds."""
-HOPELESS = {Fault.VALUE, Fault.OURS}
-"""A row that is refused for these would be refused again."""
-
 Missing = dict[UUID, Refused | None]
 """Runs that lack a step, and so must not end: why it was refused, or None where it waits."""
-KINDS = {
-    Fault.VALUE: "refused",
-    Fault.MOMENT: "collision",
-    Fault.SIZE: "size",
-    Fault.SERVER: "connection",
-    Fault.TABLE: "tables",
-    Fault.OURS: "defect",
-}
-"""What a fault is called in the metrics."""
 CLAIM_LEASES = 1 / 2
 """The part of a lease after which a claim's answer is too old: no heartbeat knows of its runs yet,
 and the next one comes within a third of a lease. What was asked for may be others' by now."""
@@ -119,6 +107,8 @@ class Flusher:
         )
         self._waiting = WaitingWrites(metrics)
         self._troubles: dict[str, str] = {}
+        self._claims_lost = 0
+        """In a row, with the connection: their runs may be more than it bears."""
 
     @property
     def trouble(self) -> str | None:
@@ -171,16 +161,19 @@ class Flusher:
         try:
             flushed = await self._deliver(batch.rows, batch.claim)
         except Exception as error:
-            refusal = refusal_of(error)
+            refused = refusal(error)
             if batch.claim is None:
-                await self._send_apart(batch.entries, refusal, {**self._waiting.runs})
+                await self._send_apart(batch.entries, refused, {**self._waiting.runs})
             else:
-                await self._send_without_claim(batch, refusal)
+                await self._send_without_claim(batch, refused)
                 if not isinstance(error, BackendError):
                     self.strays.doubt()  # what PostgreSQL refused took no run; this may have
         else:
             batch.settle(flushed.lost)
             claimed, set_aside = flushed.claimed, flushed.set_aside
+            if self._claims_lost >= MOST_LOSSES and batch.claim is not None:
+                self._claims_lost = 0
+                self._claims.refused(await self._refusing_run(batch.claim))
             if batch.claim is not None and self._troubles:
                 self._note("claims", None)
         if batch.claim is not None:
@@ -206,6 +199,7 @@ class Flusher:
                     raise
                 losses += error.in_doubt
                 if claim is not None and error.in_doubt:
+                    self._claims_lost += 1
                     self.strays.doubt()
                 self._metrics.database_error("connection")
                 self._note("connection", f"the database does not answer: {error}")
@@ -228,6 +222,8 @@ class Flusher:
             self.strays.claiming(-(claim is not None))
         size, seconds = sum(map(len, rows.values())), time.perf_counter() - started
         self._metrics.flushed(size, seconds)
+        if claim is not None:
+            self._claims_lost = 0
         if flushed.claimed and seconds > self._stale:
             logger.warning("handing back runs of a claim that took %.1f s", seconds)
             flushed.claimed.clear()
@@ -249,7 +245,7 @@ class Flusher:
             return
         self._metrics.database_error(KINDS[error.fault])
         self._note("claims", f"the database does not let runs be claimed: {error}")
-        if batch.claim is not None and error.fault in (Fault.TABLE, Fault.VALUE):
+        if batch.claim is not None and error.fault in (Fault.TABLE, Fault.VALUE, Fault.SIZE):
             self._claims.refused(await self._refusing_run(batch.claim))
 
     async def _refusing_run(self, claim: ClaimRequest) -> UUID | None:
@@ -271,7 +267,7 @@ class Flusher:
         try:
             flushed = await self._deliver(by_type(row for each in left for row in each.rows))
         except Exception as error:
-            await self._send_apart(left, refusal_of(error), missing)
+            await self._send_apart(left, refusal(error), missing)
             return False
         for written in left:
             written.settle(flushed.lost.isdisjoint(row[0] for row in written.rows))
@@ -291,7 +287,7 @@ class Flusher:
         elif divisible(entries[0]):
             await self._send_rows(entries[0], missing)
         else:
-            self._refuse(entries[0], entries[0].rows[0], error, missing)
+            await self._refuse(entries[0], entries[0].rows[0], error, missing)
 
     async def _send_rows(self, written: Written, missing: Missing) -> None:
         """The rows before the one at fault are then durable, those after it were not sent."""
@@ -299,15 +295,21 @@ class Flusher:
             try:
                 flushed = await self._deliver(by_type([row]))
             except Exception as error:
-                self._refuse(written, row, refusal_of(error), missing)
+                await self._refuse(written, row, refusal(error), missing)
                 return
             if flushed.lost:
                 written.settle(False)
                 return
         written.settle(True)
 
-    def _refuse(self, written: Written, row: Write, error: BackendError, missing: Missing) -> None:
+    async def _refuse(
+        self, written: Written, row: Write, error: BackendError, missing: Missing
+    ) -> None:
         """This row is at fault; it fails, or waits."""
+        if error.fault is Fault.VALUE:
+            # What travels together is refused together: any of it may be at fault.
+            rows = [row] if divisible(written) else written.rows
+            error = await proven(self._session, rows, error)
         self._metrics.database_error(KINDS[error.fault])
         if error.fault in HOPELESS or self._waiting.gives_up(written, row):
             written.refuse(error, row)

@@ -30,6 +30,10 @@ LONGEST_PAUSE_SECONDS = 5.0
 END_REFUSALS = 5
 """An end is given back once it was refused so often while ends of other runs were taken."""
 
+MOST_SAID = 20
+"""Different refusals that the log tells until all is taken: that of each run may have words of its
+own."""
+
 
 class _Refusal:
     """What is known of an entry that waits."""
@@ -50,7 +54,7 @@ class WaitingWrites:
         self._taken = {True: 0, False: 0}
         """Statements that the database has taken since, with steps and with ends."""
         self._some, self._pause = asyncio.Event(), FIRST_PAUSE_SECONDS
-        self._said = ""
+        self._said: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._refusals)
@@ -77,8 +81,8 @@ class WaitingWrites:
         refusal.seen, refusal.error = taken, error
         self._some.set()
         self._metrics.writes_refused(len(self))
-        if error != self._said:
-            self._said = error
+        if error not in self._said and len(self._said) < MOST_SAID:
+            self._said.add(error)
             logger.error(
                 "the database refuses what is written of run %s; it is sent again until the "
                 "database takes it, and no step is called again: %s",
@@ -107,7 +111,7 @@ class WaitingWrites:
         self._metrics.writes_refused(len(self))
         if not left:
             self._some.clear()
-            self._said = ""
+            self._said.clear()
             logger.info("the database has taken all that it had refused")
         return next((f"writes are refused: {r.error}" for r in left.values() if not r.alone), None)
 

@@ -196,12 +196,9 @@ class Worker:
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(patient_collector())
             session = await stack.enter_async_context(self._session())
-            if not await session.commits_are_durable():
-                logger.error(
-                    "synchronous_commit is off for this role or database: if PostgreSQL dies, "
-                    "steps that were recorded are called again, and runs that were accepted may be "
-                    "gone; ALTER ROLE ... SET synchronous_commit = on"
-                )
+            for each in await session.distortions():
+                level = logging.WARNING if each.may_be_meant else logging.ERROR
+                logger.log(level, "%s; %s", each.found, each.advice)
             if self._options.build_id:
                 await self._backend.builds.register(self._options.build_id)
             listener = await stack.enter_async_context(self._backend.listen())

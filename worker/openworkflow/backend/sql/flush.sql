@@ -381,3 +381,36 @@ orphaned as (
                as disowned_told
       from orphaned
 )
+
+
+-- name: flush_steps_read
+-- Whether PostgreSQL can read what a row of a step says, if nothing is stored. What it refuses here is
+-- the value's fault; what it takes here and refuses there is that of the table.
+select count(output::jsonb), count(error::jsonb), count(context::jsonb),
+       count(now() - make_interval(secs => duration)), count(resume_at), count(step_name)
+  from ({rows}) as step
+
+
+-- name: flush_ends_read
+select count(output::jsonb), count(error::jsonb), count(available_at),
+       count(now() + make_interval(secs => delay))
+  from ({rows}) as ending
+
+
+-- name: flush_continuations_read
+select count(input::jsonb) from ({rows}) as continuation
+
+
+-- name: flush_children_read
+select count(input::jsonb), count(tags::jsonb), count(available_at), count(deadline_at),
+       count(now() + make_interval(secs => delay)), count(now() + make_interval(secs => deadline)),
+       count(workflow_name), count(version)
+  from ({rows}) as child
+
+
+-- name: flush_events_read
+select count(value::jsonb), count(topic), count(step_name) from ({rows}) as event
+
+
+-- name: flush_progress_read
+select count(status::jsonb), count(counts::jsonb), count(tags::jsonb) from ({rows}) as progress

@@ -39,6 +39,33 @@ select current_setting('server_version') as server_version,
                                    and indisvalid)) as missing_indexes;
 
 
+-- name: find_distortions
+-- What breaks a promise although nothing is refused, of the tables $2 and our triggers $3 in the
+-- schema $1. A trigger before each row, of a statement that writes one, may drop it.
+with ours as (
+    select oid, relname, relpersistence
+      from pg_class
+     where relnamespace = to_regnamespace($1) and relname = any ($2::text[]::name[])
+), fires as (
+    select tgname, relname, tgtype
+      from ours
+      join pg_trigger on tgrelid = ours.oid and tgenabled in ('O', 'A') and not tgisinternal
+)
+select 'asynchronous' as kind, '' as name where current_setting('synchronous_commit') = 'off'
+union all
+select 'unlogged', relname::text from ours where relpersistence = 'u'
+union all
+select 'replica', setting
+  from current_setting('session_replication_role') as setting where setting <> 'origin'
+union all
+select 'disabled', wanted
+  from unnest($3::text[]) as wanted
+ where not exists (select from fires where tgname = wanted)
+union all
+select 'before', tgname || ' of ' || relname
+  from fires where tgtype & 3 = 3 and tgtype & 20 > 0;
+
+
 -- name: diagnose_runs
 -- How far behind a namespace is. Both look at one end of an index.
 with oldest as (

@@ -92,11 +92,6 @@ select run.workflow_name, run.idempotency_key, run.id, run.status
    and run.idempotency_key = used.idempotency_key;
 
 
--- name: commits_are_durable
--- Whether what was committed is on disk, as this role and this database are set up.
-select current_setting('synchronous_commit') <> 'off' as durable;
-
-
 -- name: extend_leases
 -- The heartbeat: one statement for all runs of a worker. Answers which claims still stand.
 -- A row that is locked is being ended or canceled; waiting for it could deadlock.
