@@ -161,6 +161,7 @@ def details(found: RunDetails) -> Iterable[Any]:
         ("input", printable_json(run.input)),
         ("output", _json(run.output)),
         ("error", _error(run.error)),
+        ("about it", Failure.from_object(run.error).page or ""),
     ]
     for name, value in rows:
         if value:
