@@ -130,7 +130,7 @@ async def test_a_task_that_nobody_waits_for_is_told_by_the_name_of_its_step() ->
 @in_virtual_time
 async def test_a_call_that_cannot_work_fails_at_once() -> None:
     async def function(step: Step) -> None:
-        await step.run("a", quick, 1, 2, 3)
+        await step.run("a", quick, 1, 2, 3)  # type: ignore[call-overload]
 
     run = prepared(function)
 

@@ -46,7 +46,7 @@ async def test_an_option_that_does_not_exist_is_refused_with_those_that_do() -> 
     nowhere: Any = None  # it is not asked for anything
     ow: Any = OpenWorkflow(nowhere)
 
-    with pytest.raises(TypeError, match=r"run_workflow\(\) has no option 'deadlin'; .* deadline,"):
+    with pytest.raises(TypeError, match=r"run_workflow\(\) has no option 'deadlin'; did you mean"):
         await ow.run_workflow("orders", deadlin="1h")
     with pytest.raises(TypeError, match=r"run_workflows\(\) has no option 'idempotency_key'; "):
         await ow.run_workflows("orders", [1], idempotency_key="a")
@@ -69,3 +69,11 @@ def test_one_run_and_many_take_the_same_options_but_for_their_keys() -> None:
     assert {"idempotency_key"} == one - many
     assert {"idempotency_keys"} == many - one
     assert {"version", "available_at", "deadline", "connection", "tags"} == one & many
+
+
+def test_a_misspelt_option_of_a_worker_is_answered_with_the_one_that_was_meant() -> None:
+    nowhere: Any = None
+    worker: Any = OpenWorkflow(nowhere).new_worker
+    for wrong, meant in {"concurency": "concurrency", "leese": "lease"}.items():
+        with pytest.raises(TypeError, match=rf"no option {wrong!r}; did you mean {meant!r}"):
+            worker(**{"workflows": [], wrong: 1})

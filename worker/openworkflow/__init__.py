@@ -47,7 +47,7 @@ from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.schedule import Schedule
 from openworkflow.core.step_attempt import StepAttempt, StepKind, StepStatus
 from openworkflow.core.undo import Undo
-from openworkflow.core.workflow import Workflow, step, workflow
+from openworkflow.core.workflow import DurableFunction, Workflow, step, workflow
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 from openworkflow.engine.child_handle import ChildHandle
 from openworkflow.engine.current import CurrentStep, current_step
@@ -71,6 +71,7 @@ __all__ = [
     "Cron",
     "CurrentStep",
     "DeadlineExceeded",
+    "DurableFunction",
     "Explanation",
     "Failure",
     "InputValidationError",

@@ -36,6 +36,8 @@ from openworkflow.engine.request import (
     TopicSending,
     check_options,
 )
+from openworkflow.engine.step import Step
+from openworkflow.worker.options import WorkerSettings
 from openworkflow.worker.worker import Worker
 
 I = TypeVar("I")  # noqa: E741
@@ -59,9 +61,20 @@ class OpenWorkflow(RunControl, RunFollowing):
         super().__init__(backend)
         self._payload_limit = payload_limit
 
+    def __repr__(self) -> str:
+        return f"<OpenWorkflow of namespace {self._backend.namespace_id!r}>"
+
     @overload
     async def run_workflow(
-        self, workflow: Workflow[Any, O], input: Any = None, **options: Unpack[RunOptions]
+        self,
+        workflow: Workflow[None, O] | Workflow[Step, O],
+        input: None = None,
+        **options: Unpack[RunOptions],
+    ) -> RunHandle[O]: ...
+
+    @overload
+    async def run_workflow(
+        self, workflow: Workflow[I, O], input: I, **options: Unpack[RunOptions]
     ) -> RunHandle[O]: ...
 
     @overload
@@ -94,8 +107,8 @@ class OpenWorkflow(RunControl, RunFollowing):
     @overload
     async def run_workflows(
         self,
-        workflow: Workflow[Any, O],
-        inputs: Sequence[Any],
+        workflow: Workflow[I, O],
+        inputs: Sequence[I],
         **options: Unpack[ManyRunsOptions],
     ) -> list[RunHandle[O]]: ...
 
@@ -240,9 +253,14 @@ class OpenWorkflow(RunControl, RunFollowing):
         return await self._backend.messages.send(made, options.get("connection"))
 
     def new_worker(
-        self, *, workflows: Sequence[Workflow[Any, Any]], concurrency: int = 100, **options: Any
+        self,
+        *,
+        workflows: Sequence[Workflow[Any, Any]],
+        concurrency: int = 100,
+        **options: Unpack[WorkerSettings],
     ) -> Worker:
         """A worker for these workflows, not yet started; see Worker for the options."""
+        check_options("new_worker", options, WorkerSettings, "workflows", "concurrency")
         options.setdefault("payload_limit", self._payload_limit)
         return Worker(self._backend, workflows, concurrency=concurrency, **options)
 

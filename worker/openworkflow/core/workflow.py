@@ -5,11 +5,21 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import cached_property, update_wrapper
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    get_args,
+    overload,
+)
 
 from openworkflow.core.annotations import resolve
 from openworkflow.core.cron import Cron
@@ -20,7 +30,16 @@ from openworkflow.core.parameters import names_used, parameters_of, takes_in_ord
 from openworkflow.core.retry import DEFAULT_WORKFLOW_RETRY, RetryPolicy, check_policy
 from openworkflow.core.serialization import Codec, codec_for
 
-I = TypeVar("I")  # noqa: E741
+if TYPE_CHECKING:
+    from openworkflow.core.signatures import (
+        StepDecorator,
+        TakesStep,
+        TakesSyncStep,
+        WorkflowDecorator,
+    )
+    from openworkflow.engine.step import Step, SyncStep
+
+I = TypeVar("I", contravariant=True)  # noqa: E741, PLC0105
 O = TypeVar("O")  # noqa: E741
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,14 +50,14 @@ BuildPolicy = Literal["pinned", "moving"]
 class StepRunner(Protocol):
     """What a call of a `@step` function is handed to while a workflow runs."""
 
-    def call(self, fn: DurableFunction[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+    def _call(self, fn: DurableFunction[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         """Run it as a step of the current run."""
 
 
 class _InsideStep:
     """Runs functions decorated with `@step` as the plain functions that they are inside a step."""
 
-    def call(self, fn: DurableFunction[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+    def _call(self, fn: DurableFunction[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         """See StepRunner."""
         return fn.fn(*args, **kwargs)
 
@@ -103,7 +122,7 @@ class Workflow(Generic[I, O]):
         """The codec of the return annotation."""
         return codec_for(self._hints.get("return", Any))
 
-    def invoke(self, arguments: tuple[Any, ...], step: Any) -> Any:
+    def _invoke(self, arguments: tuple[Any, ...], step: Any) -> Any:
         """Call the function with its input and the step, so far as it takes them."""
         if self._in_order and arguments:
             return self.fn(arguments[0], step)
@@ -165,8 +184,11 @@ class DurableFunction(Generic[P, R]):
         run = current_run.get()
         if run is None:
             return self.fn(*args, **kwargs)
-        result: R = run.call(self, args, kwargs)
+        result: R = run._call(self, args, kwargs)
         return result
+
+    def __repr__(self) -> str:
+        return f"<step {self.name!r}>"
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         if instance is None:
@@ -180,29 +202,26 @@ class DurableFunction(Generic[P, R]):
         )
 
 
-class _WorkflowDecorator(Protocol):
-    @overload
-    def __call__(self, fn: Callable[[], Awaitable[O]], /) -> Workflow[None, O]: ...
-    @overload
-    def __call__(self, fn: Callable[[I, Any], Awaitable[O]], /) -> Workflow[I, O]: ...
-    @overload
-    def __call__(self, fn: Callable[[Any], Awaitable[O]], /) -> Workflow[Any, O]: ...
-    @overload
-    def __call__(self, fn: Callable[[I, Any], O], /) -> Workflow[I, O]: ...
-    @overload
-    def __call__(self, fn: Callable[..., O], /) -> Workflow[Any, O]: ...
-
-
 @overload
 def workflow(fn: Callable[[], Coroutine[Any, Any, O]], /) -> Workflow[None, O]: ...
 @overload
-def workflow(fn: Callable[[I, Any], Coroutine[Any, Any, O]], /) -> Workflow[I, O]: ...
+def workflow(fn: TakesStep[O], /) -> Workflow[None, O]: ...  # type: ignore[overload-overlap]
 @overload
-def workflow(fn: Callable[[Any], Coroutine[Any, Any, O]], /) -> Workflow[Any, O]: ...
+def workflow(fn: Callable[[I, Step], Coroutine[Any, Any, O]], /) -> Workflow[I, O]: ...
 @overload
-def workflow(fn: Callable[[I, Any], O], /) -> Workflow[I, O]: ...
+def workflow(fn: Callable[[Step, I], Coroutine[Any, Any, O]], /) -> Workflow[I, O]: ...
 @overload
-def workflow(fn: Callable[..., O], /) -> Workflow[Any, O]: ...
+def workflow(fn: Callable[[I], Coroutine[Any, Any, O]], /) -> Workflow[I, O]: ...
+@overload
+def workflow(fn: Callable[[], O], /) -> Workflow[None, O]: ...
+@overload
+def workflow(fn: TakesSyncStep[O], /) -> Workflow[None, O]: ...  # type: ignore[overload-overlap]
+@overload
+def workflow(fn: Callable[[I, SyncStep], O], /) -> Workflow[I, O]: ...
+@overload
+def workflow(fn: Callable[[SyncStep, I], O], /) -> Workflow[I, O]: ...
+@overload
+def workflow(fn: Callable[[I], O], /) -> Workflow[I, O]: ...
 @overload
 def workflow(
     fn: None = None,
@@ -214,7 +233,7 @@ def workflow(
     deadline: Duration | None = None,
     build_policy: BuildPolicy | None = None,
     schedule: Cron | Sequence[Cron] = (),
-) -> _WorkflowDecorator: ...
+) -> WorkflowDecorator: ...
 
 
 def workflow(
@@ -255,7 +274,11 @@ def workflow(
 
 
 @overload
-def step(fn: Callable[P, R], /) -> DurableFunction[P, R]: ...
+def step(
+    fn: Callable[P, Coroutine[Any, Any, R]], /
+) -> DurableFunction[P, Coroutine[Any, Any, R]]: ...
+@overload
+def step(fn: Callable[P, Any], /) -> DurableFunction[P, Any]: ...
 @overload
 def step(
     fn: None = None,
@@ -265,7 +288,7 @@ def step(
     retry: RetryPolicy | None = None,
     timeout: Duration | None = None,
     undo: Any = None,
-) -> Callable[[Callable[P, R]], DurableFunction[P, R]]: ...
+) -> StepDecorator: ...
 
 
 def step(
