@@ -274,6 +274,11 @@ async def test_who_waits_in_vain_is_told_why(
         (["worker", "more/json.py"], 1, "another module is called 'json'"),
         (["worker", "shop:nope"], 1, "the workflows of shop: ship"),
         (["run", "shop:ship", "--input", '{"id": "x"}'], 1, "input.id"),
+        (
+            ["run", "good.shop"],
+            1,
+            "good.shop is a module; say which of its workflows: good.shop:ship",
+        ),
         (["run", "ship", "--input", "{"], 2, "--input is not JSON"),
         (["run", "ship", "--delay", "-5"], 2, "duration"),
         (["run", "ship", "--timeout", "5s"], 2, "add --wait"),
@@ -287,6 +292,8 @@ async def test_a_mistake_gets_one_clear_line(
 ) -> None:
     (project / "broken.py").write_text("def oops(:\n")
     (project / "empty.py").write_text("")
+    (project / "good").mkdir()
+    (project / "good" / "shop.py").write_text(WORKFLOWS)
     (project / "more").mkdir()
     (project / "more" / "json.py").write_text(WORKFLOWS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -77,3 +78,31 @@ def test_a_misspelt_option_of_a_worker_is_answered_with_the_one_that_was_meant()
     for wrong, meant in {"concurency": "concurrency", "leese": "lease"}.items():
         with pytest.raises(TypeError, match=rf"no option {wrong!r}; did you mean {meant!r}"):
             worker(**{"workflows": [], wrong: 1})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("abc", "a run's id is a UUID, .* not 'abc'"),
+        ("0197a5be-7b3c-7c1e-9d59-6d5e8b1c2f3a", r"write UUID\('0197a5be-"),
+        (5, "not 5"),
+        (None, "not None"),
+    ],
+)
+async def test_what_is_no_id_of_a_run_is_refused_by_every_call_that_takes_one(
+    wrong: Any, meant: str
+) -> None:
+    """It was an error of the database driver, or of a look in the background."""
+    nowhere: Any = None
+    ow: Any = OpenWorkflow(nowhere)
+
+    with pytest.raises(ConfigurationError, match=meant):
+        ow.handle(wrong)
+    for call in (ow.get_run, ow.explain, ow.cancel, ow.retry, ow.fork, ow.wait):
+        with pytest.raises(ConfigurationError, match=meant):
+            await call(wrong)
+    if wrong is not None:
+        with pytest.raises(ConfigurationError, match=meant):
+            await ow.pause(wrong)
+    with pytest.raises(ConfigurationError, match=r"its \.id"):
+        ow.handle(ow.handle(UUID(int=1)))

@@ -154,6 +154,49 @@ def test_a_workflow_takes_at_most_one_input_and_the_step(fn: Any) -> None:
         workflow(fn)
 
 
+class _Shop:
+    async def ship(self, input: int, step: Step) -> None: ...
+    async def ping(self, step: Step) -> None: ...
+    @staticmethod
+    async def close(step: Step) -> None: ...
+
+
+async def _ctx(ctx, order): ...  # type: ignore[no-untyped-def]
+async def _ctx_alone(ctx): ...  # type: ignore[no-untyped-def]
+
+
+@pytest.mark.parametrize(
+    ("fn", "meant"),
+    [
+        ("ship", r"a workflow's name is an option: @workflow\(name='ship'\)"),
+        (_Shop.ship, "'ship' is a method: .* make it a function of its module"),
+        (_Shop.ping, "'ping' is a method: "),
+        (vars(_Shop)["close"], "'close' is a method; make it a function"),
+        (_ctx, "write `step: Step` instead"),
+        (_ctx_alone, "write `step: Step` instead"),
+    ],
+)
+def test_what_is_mistaken_for_a_workflow_is_told_what_was_meant(fn: Any, meant: str) -> None:
+    """A method of the step alone was accepted, and got nothing for its `self` when it ran."""
+    with pytest.raises(ConfigurationError, match=meant):
+        workflow(fn)
+
+
+@pytest.mark.parametrize("name", ["ctx", "context"])
+def test_an_input_may_be_called_like_the_step_of_others_where_it_says_what_it_is(name: str) -> None:
+    made: dict[str, Any] = {}
+    exec(f"async def a({name}: int): ...\nasync def b({name}, step): ...", made)  # as a user's
+
+    assert [True, True] == [workflow(made[each]).takes_input for each in "ab"]
+
+
+@pytest.mark.parametrize(("fn", "meant"), [("charge", r"@step\(name='charge'\)"), (5, "not 5")])
+def test_what_is_mistaken_for_a_step_is_told_what_was_meant(fn: Any, meant: str) -> None:
+    """A text was taken for a function called `str`, which failed when it was called."""
+    with pytest.raises(ConfigurationError, match=meant):
+        step(fn)
+
+
 async def _async_generator() -> AsyncIterator[int]:
     yield 1
 

@@ -12,7 +12,7 @@ from openworkflow.cli.target import load_workflows
 from openworkflow.client import OpenWorkflow
 from openworkflow.settings import Settings
 from openworkflow.telemetry import logs
-from openworkflow.worker.http import HealthServer
+from openworkflow.worker.http import DEFAULT_PORT, HealthServer
 from openworkflow.worker.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -64,11 +64,13 @@ async def serve(
         _describe(made, backend, settings)
         # Of the process, which here is the worker's own: CPU, memory, open files.
         ProcessCollector(registry=made.metrics.registry)
+        wanted = settings.port if port is None else port
         http = HealthServer(
-            settings.port if port is None else port,
+            DEFAULT_PORT if wanted is None else wanted,
             made.metrics.registry,
             live=made.live,
             ready=made.ready,
+            elsewhere=wanted is None,
         )
         logger.info("metrics and health on port %d", http.start())
         try:

@@ -14,6 +14,7 @@ from openworkflow.client.looks import looks_of
 from openworkflow.client.repairs import UNCHANGED
 from openworkflow.client.schedules import ScheduleClient
 from openworkflow.client.streams import streams_of
+from openworkflow.client.subject import checked_id
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import (
     ConfigurationError,
@@ -135,7 +136,7 @@ class OpenWorkflow(RunControl, RunFollowing):
     def handle(self, run_id: UUID, workflow: Workflow[I, O] | None = None) -> RunHandle[O]:
         """A handle of a run started elsewhere; `workflow` types its result."""
         return RunHandle(
-            self, run_id, codec_for(Any) if workflow is None else workflow.output_codec
+            self, checked_id(run_id), codec_for(Any) if workflow is None else workflow.output_codec
         )
 
     async def get_run(self, run_id: UUID) -> RunDetails:
@@ -150,6 +151,7 @@ class OpenWorkflow(RunControl, RunFollowing):
 
         Of one that waits for a child, why that one is not done too, down to the last.
         """
+        checked_id(run_id)
         told = explain(await self._backend.control.situation(run_id))
         child = next((wait.child for wait in told.waits if wait.child is not None), None)
         if child is None or child == run_id:
@@ -205,7 +207,7 @@ class OpenWorkflow(RunControl, RunFollowing):
         """
         forked = await repairs.fork(
             self._backend,
-            run_id,
+            checked_id(run_id),
             from_step,
             input=input,
             results=results,
@@ -278,6 +280,7 @@ class OpenWorkflow(RunControl, RunFollowing):
         Raises RunNotFound, ResultTimeout at most two seconds after `timeout`, and BackendError
         where a database that answers refuses the look, for half a minute, or was stopped.
         """
+        checked_id(run_id)
         limit = None if timeout is None else parse_duration(timeout).total_seconds()
         looks = looks_of(self._backend)
         run = await looks.run(run_id, limit)

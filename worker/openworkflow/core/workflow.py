@@ -26,7 +26,14 @@ from openworkflow.core.cron import Cron
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import NAME_LIMIT, storable_text
-from openworkflow.core.parameters import names_used, parameters_of, takes_in_order
+from openworkflow.core.parameters import (
+    check_function,
+    check_step,
+    default_name,
+    names_used,
+    parameters_of,
+    takes_in_order,
+)
 from openworkflow.core.retry import DEFAULT_WORKFLOW_RETRY, RetryPolicy, check_policy
 from openworkflow.core.serialization import Codec, codec_for
 
@@ -87,11 +94,11 @@ class Workflow(Generic[I, O]):
         schedule: Cron | Sequence[Cron] = (),
         names: Mapping[str, Any] | None = None,
     ) -> None:
-        _check_function(fn)
+        check_function(fn)
         self.fn = fn
         self._names = names_used(fn, names or {})
         self.name = storable_text(
-            "a workflow's name", _default_name(fn) if name is None else name, NAME_LIMIT
+            "a workflow's name", default_name(fn) if name is None else name, NAME_LIMIT
         )
         self.version = (
             None if version is None else storable_text("a workflow's version", version, NAME_LIMIT)
@@ -170,9 +177,10 @@ class DurableFunction(Generic[P, R]):
         timeout: Duration | None = None,
         undo: Any = None,
     ) -> None:
+        check_step(fn)
         self.fn, self.undo = fn, undo
         self.name = storable_text(
-            "a step's name", _default_name(fn) if name is None else name, NAME_LIMIT
+            "a step's name", default_name(fn) if name is None else name, NAME_LIMIT
         )
         if retry is not None:
             check_policy(f"step {self.name!r}", retry)
@@ -309,22 +317,6 @@ def step(
         return DurableFunction(fn, name=name, retry=retry, timeout=timeout, undo=undo)
 
     return decorate if fn is None else decorate(fn)
-
-
-def _check_function(fn: object) -> None:
-    if not inspect.isroutine(fn):
-        raise ConfigurationError(f"a workflow must be a function, not {fn!r:.80}")
-    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-        raise ConfigurationError(
-            f"workflow {fn.__name__!r} yields; a workflow returns its result and awaits its steps"
-        )
-
-
-def _default_name(fn: Callable[..., Any]) -> str:
-    name: str = getattr(fn, "__name__", type(fn).__name__)
-    if name == "<lambda>":
-        raise ConfigurationError("a lambda has no name to be recorded by; give one: name=...")
-    return name.replace("_", "-")
 
 
 def _valid_build_policy(policy: BuildPolicy | None, name: str) -> BuildPolicy | None:

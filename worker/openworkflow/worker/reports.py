@@ -3,6 +3,7 @@
 import logging
 
 from openworkflow.backend.records import ClaimedRun
+from openworkflow.core.failure import Failure
 from openworkflow.engine.outcome import (
     Canceled,
     Completed,
@@ -14,7 +15,7 @@ from openworkflow.engine.outcome import (
     Rescheduled,
     Undoing,
 )
-from openworkflow.telemetry.logs import log_context
+from openworkflow.telemetry.logs import log_context, told
 from openworkflow.telemetry.metrics import Metrics
 from openworkflow.worker.ends import OUTCOMES
 from openworkflow.worker.poller import Poller
@@ -51,16 +52,25 @@ class Reports:
                 self._poller.wake()
             case Rescheduled(failure, delay):
                 self._poller.resume_in(delay)
-                logger.info("run failed, next attempt in %.1f s: %s", delay, failure.summary)
+                text = "run %s of workflow %r failed, attempt %d, next in %.1f s: %s"
+                rest = run.id, run.workflow_name, run.attempts + 1, delay, failure.summary
+                told(logger, logging.INFO, text, *rest, traceback=failure.traceback)
             case Failed(failure, undo=undo):
                 if undo is not None and undo["not_undone"]:
                     self._metrics.undo_failed(run.workflow_name)
-                logger.warning("run failed: %s", failure.summary)
+                _failed(run, "failed", failure)
             case Undoing(failure):
                 self._poller.wake()
-                logger.warning("run failed, its steps are undone first: %s", failure.summary)
+                _failed(run, "failed, its steps are undone first", failure)
             case Canceled():
                 logger.info("run canceled, its steps are undone")
             case Lost():
                 self._metrics.claim_lost(run.workflow_name)
                 logger.info("run canceled, or claimed by another worker: nothing more is recorded")
+
+
+def _failed(run: ClaimedRun, what: str, failure: Failure) -> None:
+    """Named by the line itself, since an application's own format knows no run in progress."""
+    names = run.id, run.workflow_name, what, failure.summary
+    trace = failure.traceback
+    told(logger, logging.WARNING, "run %s of workflow %r %s: %s", *names, traceback=trace)
