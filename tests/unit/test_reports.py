@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from openworkflow.core.failure import Failure
-from openworkflow.engine.outcome import Failed, Outcome, Rescheduled
+from openworkflow.engine.outcome import Completed, Failed, Outcome, Rescheduled
 from openworkflow.telemetry.metrics import Metrics
 from openworkflow.worker.reports import Reports
 
@@ -19,6 +19,7 @@ class Claimed:
     id = UUID(int=7)
     workflow_name = "ship"
     attempts = 1
+    claim_no = 1
 
 
 class Poller:
@@ -57,3 +58,19 @@ def test_a_run_that_failed_is_named_with_its_traceback_in_any_format(
     (record,) = caplog.records
     assert said == record.getMessage()
     assert 'raise ValueError("no stock")' in caplog.text
+
+
+def test_the_ends_of_runs_are_told_where_that_is_asked_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    poller, run = Poller(), Claimed()
+    for level in ("INFO", "DEBUG"):
+        caplog.set_level(level, logger="openworkflow.runs")
+        reporting: Any = Reports(Metrics("default"), poller, "default")  # type: ignore[arg-type]
+        reporting.begin(run)
+        reporting.end(run, Completed(None), 0.25)
+
+    assert [
+        f"run {Claimed.id} of workflow 'ship' begins",
+        f"run {Claimed.id} of workflow 'ship' succeeded after 0.2 s",
+    ] == caplog.messages

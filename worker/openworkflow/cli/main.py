@@ -9,6 +9,7 @@ import sys
 import click
 
 from openworkflow.cli.builds import builds
+from openworkflow.cli.completion import completion
 from openworkflow.cli.dev import dev
 from openworkflow.cli.doctor import doctor
 from openworkflow.cli.init import init
@@ -47,6 +48,7 @@ def cli() -> None:
 
 for _command in (
     builds,
+    completion,
     dev,
     doctor,
     init,

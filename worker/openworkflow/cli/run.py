@@ -54,7 +54,10 @@ def run(
     schema: str | None,
     as_json: bool,
 ) -> None:
-    """Start a run of TARGET: a workflow's name, or module:workflow, which checks the input."""
+    """Start a run of TARGET, and wait for it if asked.
+
+    A workflow's name, or module:workflow, which checks the input.
+    """
     if timeout is not None and not wait:
         raise click.UsageError("--timeout is how long --wait waits; add --wait")
     where = database(url, namespace, schema)

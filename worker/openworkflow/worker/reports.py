@@ -21,6 +21,8 @@ from openworkflow.worker.ends import OUTCOMES
 from openworkflow.worker.poller import Poller
 
 logger = logging.getLogger(__name__)
+RUNS_LOGGER = logging.getLogger("openworkflow.runs")
+"""Where each run begins and ends, at level DEBUG: a line for each, which development wants."""
 
 
 class Reports:
@@ -28,6 +30,7 @@ class Reports:
 
     def __init__(self, metrics: Metrics, poller: Poller, namespace_id: str) -> None:
         self._metrics, self._poller, self._namespace_id = metrics, poller, namespace_id
+        self._tells = RUNS_LOGGER.isEnabledFor(logging.DEBUG)
 
     def begin(self, run: ClaimedRun) -> None:
         """Log lines of this context, from now on, are about this run."""
@@ -40,9 +43,16 @@ class Reports:
             }
         )
 
+        if self._tells:
+            word = "begins" if run.claim_no == 1 else "goes on"
+            RUNS_LOGGER.debug("run %s of workflow %r %s", run.id, run.workflow_name, word)
+
     def end(self, run: ClaimedRun, outcome: Outcome, seconds: float) -> None:
         """The execution came to `outcome` after `seconds`."""
         self._metrics.run_finished(run.workflow_name, OUTCOMES[type(outcome)], seconds)
+        if self._tells:
+            word, name = OUTCOMES[type(outcome)], run.workflow_name
+            RUNS_LOGGER.debug("run %s of workflow %r %s after %.1f s", run.id, name, word, seconds)
         match outcome:
             case Completed():  # what nearly all come to
                 pass
