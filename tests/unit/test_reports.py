@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from typing import Any
 from uuid import UUID
 
@@ -67,7 +68,7 @@ def test_the_ends_of_runs_are_told_where_that_is_asked_for(
     for level in ("INFO", "DEBUG"):
         caplog.set_level(level, logger="openworkflow.runs")
         reporting: Any = Reports(Metrics("default"), poller, "default")  # type: ignore[arg-type]
-        reporting.begin(run)
+        contextvars.copy_context().run(reporting.begin, run)
         reporting.end(run, Completed(None), 0.25)
 
     assert [
