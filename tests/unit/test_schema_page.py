@@ -25,7 +25,7 @@ def section(table: str) -> str:
 
 
 def named(text: str) -> set[str]:
-    return set(re.findall(r"`(\w+)`", text))
+    return set(re.findall(r"`([\w-]+)`", text))
 
 
 @pytest.mark.parametrize("table", sorted(MADE.tables))

@@ -170,8 +170,7 @@ def details(found: RunDetails) -> Iterable[Any]:
         ("attempts, crashes", f"{run.attempts}, {run.crashes}"),
         ("input", printable_json(run.input)),
         ("output", _json(run.output)),
-        ("error", _error(run.error)),
-        ("about it", Failure.from_object(run.error).page or ""),
+        ("error", _error_and_page(run.error)),
     ]
     for name, value in rows:
         if value:
@@ -288,6 +287,12 @@ def _error(error: Any) -> str:
     if not isinstance(error, dict):
         return "" if error is None else str(error)
     return f"{str(error.get('type', '')).rpartition(':')[2]}: {error.get('message', '')}"
+
+
+def _error_and_page(error: Any) -> str:
+    """With where more is said, if it is an error of this package."""
+    page = None if error is None else Failure.from_object(error).page
+    return f"{_error(error)}\nsee {page}" if page else _error(error)
 
 
 def _traceback(error: Any) -> str:

@@ -80,10 +80,8 @@ def list_runs(
     run_filter = wanted if where is None else None
     page, told, states = run_async(_page(database(url, namespace, schema), run_filter, options))
     if as_json:
-        said = {str(run_id): status for run_id, status in told.items()}
-        where_they = {str(run_id): state for run_id, state in states.items()}
-        found = {"runs": page.runs, "states": where_they, "progress": said}
-        render.as_json({**found, "next": page.next_cursor})
+        found = {"states": _by_text(states), "progress": _by_text(told)}
+        render.as_json({"runs": page.runs, **found, "next": page.next_cursor})
         return
     if not page.runs:
         render.say("no runs")
@@ -91,6 +89,11 @@ def list_runs(
     render.console().print(render.runs_table(page.runs, told, states))
     if page.next_cursor:
         render.say(f"\nmore: --after {page.next_cursor}")
+
+
+def _by_text(found: dict[UUID, Any]) -> dict[str, Any]:
+    """As JSON has keys."""
+    return {str(run_id): value for run_id, value in found.items()}
 
 
 async def _page(
