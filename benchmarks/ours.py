@@ -11,6 +11,7 @@ import asyncpg
 
 from benchmarks.workloads import Workload, trivial
 from openworkflow import BackendPostgres, OpenWorkflow, Step, Workflow, workflow
+from openworkflow.worker.options import WorkerSettings
 
 CONCURRENCY = 1000
 
@@ -63,7 +64,7 @@ async def serving(
     client: OpenWorkflow, served: list[Workflow[Any, Any]], *, pinned: bool = False
 ) -> AsyncIterator[None]:
     """A started worker, drained afterwards."""
-    build = {"build_id": "benchmark", "build_policy": "pinned"} if pinned else {}
+    build: WorkerSettings = {"build_id": "benchmark", "build_policy": "pinned"} if pinned else {}
     worker = client.new_worker(workflows=served, concurrency=CONCURRENCY, **build)
     await worker.start()
     try:

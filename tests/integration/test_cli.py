@@ -274,6 +274,11 @@ async def test_who_waits_in_vain_is_told_why(
         (["worker", "more/json.py"], 1, "another module is called 'json'"),
         (["worker", "shop:nope"], 1, "the workflows of shop: ship"),
         (["run", "shop:ship", "--input", '{"id": "x"}'], 1, "input.id"),
+        (
+            ["run", "good.shop"],
+            1,
+            "good.shop is a module; say which of its workflows: good.shop:ship",
+        ),
         (["run", "ship", "--input", "{"], 2, "--input is not JSON"),
         (["run", "ship", "--delay", "-5"], 2, "duration"),
         (["run", "ship", "--timeout", "5s"], 2, "add --wait"),
@@ -287,6 +292,8 @@ async def test_a_mistake_gets_one_clear_line(
 ) -> None:
     (project / "broken.py").write_text("def oops(:\n")
     (project / "empty.py").write_text("")
+    (project / "good").mkdir()
+    (project / "good" / "shop.py").write_text(WORKFLOWS)
     (project / "more").mkdir()
     (project / "more" / "json.py").write_text(WORKFLOWS)
 
@@ -521,7 +528,7 @@ async def test_prune_says_first_what_it_deletes_and_asks_on_a_terminal(
     await connection.execute(
         "UPDATE workflow_runs SET status = 'succeeded', completed_at = '2020-02-01 12:00+00'"
     )
-    assert "1 runs were deleted\n" == (await prune("", "--yes")).out
+    assert "1 run was deleted\n" == (await prune("", "--yes")).out
     await connection.close()
 
 
@@ -543,6 +550,45 @@ async def test_init_writes_a_project_that_dev_serves(tmp_path: Path) -> None:
         dev.send_signal(signal.SIGINT)
         await asyncio.wait_for(dev.communicate(), 60)
     assert 0 == dev.returncode
+
+
+async def test_dev_starts_a_new_worker_when_something_kills_it(
+    project: Path, database_url: str
+) -> None:
+    """It waited for the code to change; a run that it was told to begin and to end says so."""
+    dev = await start(project, database_url, "dev", "shop")
+    assert dev.stdout is not None
+    assert dev.stderr is not None
+    try:
+        async with asyncio.timeout(60):
+            first = await _line(dev.stdout, b"worker process ")
+            await _line(dev.stderr, b" started, ")
+            os.kill(int(first.split()[-1]), signal.SIGKILL)
+            await _line(dev.stdout, b"was killed: starting a new one")
+            second = await _line(dev.stdout, b"worker process ")
+            await _line(dev.stderr, b" started, ")
+            started = await run(project, database_url, "run", "ship", "-i", '{"id": 1}', "--json")
+            for word in (b" begins", b" succeeded after "):
+                assert started.json["id"].encode() in await _line(dev.stderr, word)
+    finally:
+        dev.send_signal(signal.SIGINT)
+        await asyncio.wait_for(dev.communicate(), 60)
+
+    assert first != second
+
+
+async def _line(stream: asyncio.StreamReader, part: bytes) -> bytes:
+    while part not in (line := await stream.readline()):
+        assert line, part
+    return line
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+async def test_a_shell_is_told_how_to_complete(project: Path, shell: str) -> None:
+    done = await run(project, None, "completion", shell)
+
+    assert 0 == done.code
+    assert "_OPENWORKFLOW_COMPLETE" in done.out
 
 
 async def test_dev_on_a_database_of_yours_does_not_show_its_password(

@@ -113,7 +113,7 @@ async def test_a_call_that_cannot_work_is_made_once(
 
     @workflow
     async def wrong(step: Step) -> int:
-        return await step.run("add", takes_two, 1)
+        return await step.run("add", takes_two, 1)  # type: ignore[call-overload,no-any-return]
 
     @workflow
     async def inside(step: Step) -> int:

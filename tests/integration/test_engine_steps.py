@@ -408,7 +408,7 @@ async def test_decorated_functions_are_durable_inside_and_plain_outside(
     @workflow
     async def decorated(input: int) -> str:
         value = await fetch(input)
-        return await render(value)  # type: ignore[misc,no-any-return]
+        return await render(value)  # type: ignore[no-any-return]
 
     await start_worker(decorated)
     run = await ow.run_workflow(decorated, 4)

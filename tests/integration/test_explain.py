@@ -18,6 +18,7 @@ from openworkflow.cli.doctor import judge
 from openworkflow.core.errors import RunNotFound
 from openworkflow.core.explanation import Explanation, Reason
 from openworkflow.core.ids import uuid7
+from openworkflow.core.standing import word
 from openworkflow.core.step_attempt import StepStatus
 from openworkflow.core.workflow_run import RunStatus
 from tests.flushes import claim_one, end_of, expire_leases, flush, step_of
@@ -33,6 +34,11 @@ async def decline() -> None:
 @workflow
 async def sleeper(step: Step) -> None:
     await step.sleep("a-day", "24h")
+
+
+@workflow
+async def asker(step: Step) -> None:
+    await step.wait_for_signal("approval", timeout="1d")
 
 
 @workflow
@@ -64,6 +70,33 @@ async def test_a_run_that_sleeps_and_one_that_is_to_be_tried_again(
     assert "attempt 1 of step 'charge' failed with ValueError: no money" in again.sentence
     with pytest.raises(RunNotFound):
         await ow.explain(uuid7())
+
+
+async def test_a_list_tells_in_a_word_where_each_run_stands_as_the_explanation_does(
+    backend: BackendPostgres, ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    """All of them were "pending"."""
+    await start_worker(sleeper, retrier, asker)
+    waiting = [await ow.run_workflow(each) for each in (sleeper, retrier, asker)]
+    for each in waiting:
+        await parked(ow, each.id)
+    later = await ow.run_workflow(sleeper, available_at="1h")
+    nobodys = await ow.run_workflow("shipper")
+    paused = await ow.run_workflow("retrier", available_at="1h")
+    await ow.pause(paused.id)
+    done = (await ow.run_workflow(sleeper, available_at="1h")).id
+    await ow.cancel(done)
+    runs = (await ow.list_runs()).runs
+
+    known = await backend.control.standings([run.id for run in runs])
+    words = {run.id: word(run, known.get(run.id), await backend.control.served()) for run in runs}
+
+    assert done not in known
+    assert "canceled" == words.pop(done)
+    assert "unserved" == words[nobodys.id]
+    assert ("scheduled", "paused") == (words[later.id], words[paused.id])
+    assert ["sleeping", "retrying", "waiting"] == [words[each.id] for each in waiting]
+    assert words == {run_id: (await ow.explain(run_id)).reason for run_id in words}
 
 
 async def test_of_a_run_that_is_executed_its_worker_and_its_steps_are_told(

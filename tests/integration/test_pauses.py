@@ -341,7 +341,7 @@ async def test_the_commands_pause_and_resume(database_url: str, ow: OpenWorkflow
     shown = await command("runs", "show", str(handle.id))
     gone_on = await command("runs", "resume", str(handle.id))
 
-    assert (0, "a is paused; 1 unfinished runs are held\n") == paused
+    assert (0, "a is paused; 1 unfinished run is held\n") == paused
     assert ("a", "ann", "an incident", 1) == tuple(
         json.loads(listed[1])[0][key] for key in ("workflow_name", "paused_by", "reason", "runs")
     )

@@ -237,7 +237,7 @@ async def test_the_command_for_ci(
 
     same = await asyncio.to_thread(run, "replay-check", "same", "--status", "succeeded")
     assert (0, "") == (same.returncode, same.stderr)
-    assert "1 runs replayed, 0 would break" in same.stdout
+    assert "1 run replayed, 0 would break" in same.stdout
     assert "it may be taken out" in same.stdout
 
     changed = await asyncio.to_thread(run, "replay-check", "changed", "--json")

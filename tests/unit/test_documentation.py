@@ -48,6 +48,19 @@ def test_every_kind_of_database_error_is_in_its_runbook() -> None:
         assert 2 <= runbook.count(f"`{kind}`"), f"{kind}: what it means, and what to do"
 
 
+def test_every_message_that_troubleshooting_explains_is_one_that_we_say() -> None:
+    """A message that was reworded would be looked for in vain."""
+    source = "".join(path.read_text() for path in (ROOT / "worker").rglob("*.py"))
+    source = re.sub(r'"\s*\n\s*f?"', "", source)  # texts that are written in several parts
+    table = (ROOT / "docs" / "troubleshooting.md").read_text().partition("## What messages say")[2]
+    messages = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
+
+    assert messages
+    for message in messages:
+        for part in re.split(r"…|'x'|\*:9090", message):
+            assert part.strip() in source, message
+
+
 def anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}

@@ -11,6 +11,7 @@ from openworkflow import RetryPolicy, Step, workflow
 from openworkflow.core.recorded import RecordedStep
 from openworkflow.engine.outcome import (
     Lost,
+    Outcome,
     Parked,
     Released,
 )
@@ -130,7 +131,7 @@ async def test_a_task_that_nobody_waits_for_is_told_by_the_name_of_its_step() ->
 @in_virtual_time
 async def test_a_call_that_cannot_work_fails_at_once() -> None:
     async def function(step: Step) -> None:
-        await step.run("a", quick, 1, 2, 3)
+        await step.run("a", quick, 1, 2, 3)  # type: ignore[call-overload]
 
     run = prepared(function)
 
@@ -213,3 +214,35 @@ async def test_the_cancellation_of_the_worker_s_task_is_passed_on() -> None:
     await asyncio.wait({task}, timeout=10)
 
     assert task.cancelled() or Lost() == task.result()
+
+
+@in_virtual_time
+async def test_a_failed_step_tells_its_type_when_it_is_tried_again_and_how_often(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """In any format: that of the application knows nothing of the run in progress."""
+
+    async def declined() -> None:
+        raise ValueError("declined")
+
+    async def function(step: Step) -> None:
+        retry = RetryPolicy(max_attempts=3, initial=0.5, jitter=0)
+        await step.run("charge", declined, retry=retry)
+
+    caplog.set_level("INFO")
+    run = prepared(function)
+    outcome: Outcome = Parked(None)
+    while isinstance(outcome, Parked):
+        outcome = await run.execute()
+        await asyncio.sleep(1)
+    failed(outcome, "ValueError", "declined")
+
+    said = [record.getMessage() for record in caplog.records]
+    assert [
+        "step 'charge' failed, attempt 1 of 3, next in 0.5 s: ValueError: declined",
+        "step 'charge' failed, attempt 2 of 3, next in 1.0 s: ValueError: declined",
+        "step 'charge' failed, attempt 3 of 3, not tried again: ValueError: declined",
+    ] == [each.partition(" (run ")[0] for each in said]
+    assert all(each.endswith("of workflow 'w')") for each in said)
+    traces = [record.exc_text or "" for record in caplog.records]
+    assert ["in declined" in each for each in traces] == [True, False, True]

@@ -235,3 +235,20 @@ def test_after_stop_the_port_is_free_and_the_thread_gone() -> None:
     eventually_sync(lambda: "openworkflow http" not in {t.name for t in threading.enumerate()})
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
+
+
+def test_a_second_worker_of_a_machine_takes_another_port_and_says_which(
+    port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Unless its port was chosen: then what scrapes it would find the other worker."""
+    ready = (True, "ready")
+    server = HealthServer(
+        port, CollectorRegistry(), live=lambda: ready, ready=lambda: ready, elsewhere=True
+    )
+    other = server.start()
+    try:
+        assert other not in (0, port)
+        assert f"port {port} is taken" in caplog.text
+        assert f"on port {other}" in caplog.text
+    finally:
+        server.stop()

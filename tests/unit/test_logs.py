@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from openworkflow.telemetry.logs import LogFormat, configure, log_context, mask
+from openworkflow.telemetry.logs import LogFormat, configure, log_context, mask, told
 
 logger = logging.getLogger("tests.logs")
 
@@ -223,3 +223,25 @@ def test_auto_is_json_where_nobody_reads_along() -> None:
     logger.info("hello")
 
     assert "hello" == only(stream)["message"]
+
+
+@pytest.mark.parametrize("format", ["json", "human"])
+def test_a_traceback_that_is_text_is_below_the_message_and_masked(format: LogFormat) -> None:
+    stream = output(format)
+
+    told(logger, logging.INFO, "run %d failed", 5, traceback="Traceback:\n  password=geheim\n")
+
+    assert "run 5 failed" in stream.getvalue()
+    assert "password=***" in stream.getvalue()
+    assert "geheim" not in stream.getvalue()
+
+
+def test_a_traceback_that_is_text_is_in_an_application_s_own_format(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.INFO):
+        told(logger, logging.INFO, "run failed", traceback="Traceback:\n  line 5")
+        told(logger, logging.DEBUG, "not at this level")
+
+    assert "run failed\nTraceback:\n  line 5" in caplog.text
+    assert ["test_logs.py"] == [record.filename for record in caplog.records]

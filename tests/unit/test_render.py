@@ -9,6 +9,7 @@ import pytest
 
 from openworkflow.cli import render
 from openworkflow.client import RunDetails
+from openworkflow.core.errors import PoisonPill
 from openworkflow.core.failure import Failure
 from openworkflow.core.step_attempt import StepAttempt, StepKind, StepStatus
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
@@ -121,3 +122,13 @@ def test_a_paused_run_is_due_when_it_is_resumed(capsys: pytest.CaptureFixture[st
 
     assert "when it is resumed" in shown(RunDetails(replace(run, due_at=NOW), []), capsys)
     assert "when it is woken" in shown(RunDetails(replace(run, paused=False), []), capsys)
+
+
+def test_a_run_that_failed_by_an_error_of_ours_leads_to_what_is_said_about_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ours = json.loads(Failure.from_exception(PoisonPill("5 workers died")).to_json())
+    theirs = {"type": "builtins:ValueError", "message": "no luck"}
+
+    assert "docs/errors.md#poisonpill" in shown(RunDetails(replace(RUN, error=ours), []), capsys)
+    assert "errors.md" not in shown(RunDetails(replace(RUN, error=theirs), []), capsys)

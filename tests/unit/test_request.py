@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -46,7 +47,7 @@ async def test_an_option_that_does_not_exist_is_refused_with_those_that_do() -> 
     nowhere: Any = None  # it is not asked for anything
     ow: Any = OpenWorkflow(nowhere)
 
-    with pytest.raises(TypeError, match=r"run_workflow\(\) has no option 'deadlin'; .* deadline,"):
+    with pytest.raises(TypeError, match=r"run_workflow\(\) has no option 'deadlin'; did you mean"):
         await ow.run_workflow("orders", deadlin="1h")
     with pytest.raises(TypeError, match=r"run_workflows\(\) has no option 'idempotency_key'; "):
         await ow.run_workflows("orders", [1], idempotency_key="a")
@@ -69,3 +70,39 @@ def test_one_run_and_many_take_the_same_options_but_for_their_keys() -> None:
     assert {"idempotency_key"} == one - many
     assert {"idempotency_keys"} == many - one
     assert {"version", "available_at", "deadline", "connection", "tags"} == one & many
+
+
+def test_a_misspelt_option_of_a_worker_is_answered_with_the_one_that_was_meant() -> None:
+    nowhere: Any = None
+    worker: Any = OpenWorkflow(nowhere).new_worker
+    for wrong, meant in {"concurency": "concurrency", "leese": "lease"}.items():
+        with pytest.raises(TypeError, match=rf"no option {wrong!r}; did you mean {meant!r}"):
+            worker(**{"workflows": [], wrong: 1})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("abc", "a run's id is a UUID, .* not 'abc'"),
+        ("0197a5be-7b3c-7c1e-9d59-6d5e8b1c2f3a", r"write UUID\('0197a5be-"),
+        (5, "not 5"),
+        (None, "not None"),
+    ],
+)
+async def test_what_is_no_id_of_a_run_is_refused_by_every_call_that_takes_one(
+    wrong: Any, meant: str
+) -> None:
+    """It was an error of the database driver, or of a look in the background."""
+    nowhere: Any = None
+    ow: Any = OpenWorkflow(nowhere)
+
+    with pytest.raises(ConfigurationError, match=meant):
+        ow.handle(wrong)
+    for call in (ow.get_run, ow.explain, ow.cancel, ow.retry, ow.fork, ow.wait):
+        with pytest.raises(ConfigurationError, match=meant):
+            await call(wrong)
+    if wrong is not None:
+        with pytest.raises(ConfigurationError, match=meant):
+            await ow.pause(wrong)
+    with pytest.raises(ConfigurationError, match=r"its \.id"):
+        ow.handle(ow.handle(UUID(int=1)))

@@ -38,7 +38,7 @@ def test_an_empty_environment_gives_the_documented_defaults() -> None:
 
     assert Settings() == settings
     assert settings.database_url is None
-    assert ("default", "public", 100, 9090) == (
+    assert ("default", "public", 100, None) == (
         settings.namespace,
         settings.schema,
         settings.concurrency,

@@ -121,7 +121,7 @@ def test_the_step_is_found_by_name_or_annotation_and_the_rest_is_the_input() -> 
 
     quoted.__annotations__["s"] = "engine.step.Step"
     found = [
-        Workflow(fn).invoke((7,), "the step")
+        Workflow(fn)._invoke((7,), "the step")
         for fn in (nothing, only_step, annotated, quoted, only_input)
     ]
 
@@ -135,8 +135,8 @@ def test_invoke_hands_over_what_the_function_takes() -> None:
     def nothing() -> Any:
         return "nothing"
 
-    assert (5, "step") == Workflow(reversed_order).invoke((5,), "step")
-    assert "nothing" == Workflow(nothing).invoke((), "step")
+    assert (5, "step") == Workflow(reversed_order)._invoke((5,), "step")
+    assert "nothing" == Workflow(nothing)._invoke((), "step")
 
 
 def test_calling_a_workflow_calls_its_function() -> None:
@@ -152,6 +152,49 @@ def _takes_named(**options: int) -> None: ...
 def test_a_workflow_takes_at_most_one_input_and_the_step(fn: Any) -> None:
     with pytest.raises(ConfigurationError, match="at most one input"):
         workflow(fn)
+
+
+class _Shop:
+    async def ship(self, input: int, step: Step) -> None: ...
+    async def ping(self, step: Step) -> None: ...
+    @staticmethod
+    async def close(step: Step) -> None: ...
+
+
+async def _ctx(ctx, order): ...  # type: ignore[no-untyped-def]
+async def _ctx_alone(ctx): ...  # type: ignore[no-untyped-def]
+
+
+@pytest.mark.parametrize(
+    ("fn", "meant"),
+    [
+        ("ship", r"a workflow's name is an option: @workflow\(name='ship'\)"),
+        (_Shop.ship, "'ship' is a method: .* make it a function of its module"),
+        (_Shop.ping, "'ping' is a method: "),
+        (vars(_Shop)["close"], "'close' is a method; make it a function"),
+        (_ctx, "write `step: Step` instead"),
+        (_ctx_alone, "write `step: Step` instead"),
+    ],
+)
+def test_what_is_mistaken_for_a_workflow_is_told_what_was_meant(fn: Any, meant: str) -> None:
+    """A method of the step alone was accepted, and got nothing for its `self` when it ran."""
+    with pytest.raises(ConfigurationError, match=meant):
+        workflow(fn)
+
+
+@pytest.mark.parametrize("name", ["ctx", "context"])
+def test_an_input_may_be_called_like_the_step_of_others_where_it_says_what_it_is(name: str) -> None:
+    made: dict[str, Any] = {}
+    exec(f"async def a({name}: int): ...\nasync def b({name}, step): ...", made)  # as a user's
+
+    assert [True, True] == [workflow(made[each]).takes_input for each in "ab"]
+
+
+@pytest.mark.parametrize(("fn", "meant"), [("charge", r"@step\(name='charge'\)"), (5, "not 5")])
+def test_what_is_mistaken_for_a_step_is_told_what_was_meant(fn: Any, meant: str) -> None:
+    """A text was taken for a function called `str`, which failed when it was called."""
+    with pytest.raises(ConfigurationError, match=meant):
+        step(fn)
 
 
 async def _async_generator() -> AsyncIterator[int]:
@@ -184,7 +227,7 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any, Any]] = []
 
-    def call(self, fn: DurableFunction[..., Any], args: Any, kwargs: Any) -> Any:
+    def _call(self, fn: DurableFunction[..., Any], args: Any, kwargs: Any) -> Any:
         self.calls.append((fn.name, args, kwargs))
         return "recorded"
 
@@ -235,7 +278,7 @@ def test_the_options_of_a_step_are_kept() -> None:
 
 
 def test_type_checkers_know_a_step_functions_parameters_and_result() -> None:
-    assert_type(fetch_user(1), str)
+    assert_type(fetch_user(1), Any)  # in an async workflow it is a coroutine of its result
     if TYPE_CHECKING:
         fetch_user("1")  # type: ignore[arg-type]
 

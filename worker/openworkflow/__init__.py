@@ -5,33 +5,55 @@ from openworkflow import BackendPostgres, OpenWorkflow, Step, workflow
 
 from importlib.metadata import PackageNotFoundError, version
 
-from openworkflow.backend.backend import BackendPostgres
-from openworkflow.client import OpenWorkflow, RunHandle
+from openworkflow.backend.backend import BackendPostgres, Page, RunFilter
+from openworkflow.backend.pausing import Pause
+from openworkflow.client import OpenWorkflow, RunDetails, RunHandle
+from openworkflow.client.bulk import BulkProgress
 from openworkflow.core.cron import Cron
 from openworkflow.core.errors import (
+    BackendError,
     ChildFailed,
     ChildTimeout,
+    ConfigurationError,
+    ConnectionLost,
+    DeadlineExceeded,
+    InputValidationError,
+    InvalidBuildState,
+    InvalidRunState,
     MapFailed,
+    NonDeterminism,
     NonRetryableError,
     OpenWorkflowError,
+    PayloadTooLarge,
+    PoisonPill,
     ResultTimeout,
     RunExists,
+    RunNotFound,
+    ScheduleNotFound,
+    SerializationError,
     SignalTimeout,
+    Stalled,
     StepFailed,
     StepTimeout,
+    TooManyEvents,
+    TooManySteps,
     UndoFailed,
     WorkflowCanceled,
     WorkflowFailed,
 )
+from openworkflow.core.explanation import Explanation
+from openworkflow.core.failure import Failure
 from openworkflow.core.limits import Limit, Rate
 from openworkflow.core.progress import RunEvent, RunProgress
 from openworkflow.core.retry import RetryPolicy
+from openworkflow.core.schedule import Schedule
+from openworkflow.core.step_attempt import StepAttempt, StepKind, StepStatus
 from openworkflow.core.undo import Undo
 from openworkflow.core.unique import Debounce, Unique
-from openworkflow.core.workflow import Workflow, step, workflow
-from openworkflow.core.workflow_run import RunStatus
+from openworkflow.core.workflow import DurableFunction, Workflow, step, workflow
+from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 from openworkflow.engine.child_handle import ChildHandle
-from openworkflow.engine.current import current_step
+from openworkflow.engine.current import CurrentStep, current_step
 from openworkflow.engine.step import Step, SyncStep
 from openworkflow.worker.worker import Worker
 
@@ -41,30 +63,59 @@ except PackageNotFoundError:  # run from a source tree that was never installed
     __version__ = "0.0.0"
 
 __all__ = [
+    "BackendError",
     "BackendPostgres",
+    "BulkProgress",
     "ChildFailed",
     "ChildHandle",
     "ChildTimeout",
+    "ConfigurationError",
+    "ConnectionLost",
     "Cron",
+    "CurrentStep",
+    "DeadlineExceeded",
     "Debounce",
+    "DurableFunction",
+    "Explanation",
+    "Failure",
+    "InputValidationError",
+    "InvalidBuildState",
+    "InvalidRunState",
     "Limit",
     "MapFailed",
+    "NonDeterminism",
     "NonRetryableError",
     "OpenWorkflow",
     "OpenWorkflowError",
+    "Page",
+    "Pause",
+    "PayloadTooLarge",
+    "PoisonPill",
     "Rate",
     "ResultTimeout",
     "RetryPolicy",
+    "RunDetails",
     "RunEvent",
     "RunExists",
+    "RunFilter",
     "RunHandle",
+    "RunNotFound",
     "RunProgress",
     "RunStatus",
+    "Schedule",
+    "ScheduleNotFound",
+    "SerializationError",
     "SignalTimeout",
+    "Stalled",
     "Step",
+    "StepAttempt",
     "StepFailed",
+    "StepKind",
+    "StepStatus",
     "StepTimeout",
     "SyncStep",
+    "TooManyEvents",
+    "TooManySteps",
     "Undo",
     "UndoFailed",
     "Unique",
@@ -72,6 +123,7 @@ __all__ = [
     "Workflow",
     "WorkflowCanceled",
     "WorkflowFailed",
+    "WorkflowRun",
     "current_step",
     "step",
     "workflow",

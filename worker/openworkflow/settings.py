@@ -37,8 +37,9 @@ class Settings:
     """The build of the user's code that this is, such as a commit or an image's digest."""
     build_policy: BuildPolicy = "moving"
     """pinned: runs are finished by the build that began them; moving: by any."""
-    port: int = 9090
-    """The port of metrics and health; 0 for any free one."""
+    port: int | None = None
+    """The port of metrics and health; 0 for any free one. None is 9090, or any where that is taken
+    by another worker of the machine."""
     log_format: LogFormat = "auto"
     """human or json; auto is human on a terminal, else json."""
     log_level: str = "INFO"

@@ -16,6 +16,7 @@ from openworkflow.core.explanation import MOST_AHEAD, MOST_WAITS, Held, Situatio
 from openworkflow.core.ids import uuid7
 from openworkflow.core.limits import SEPARATOR, LimitWait
 from openworkflow.core.served import Served
+from openworkflow.core.standing import Standing
 from openworkflow.core.step_attempt import StepKind
 from openworkflow.core.undo import why_undone
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
@@ -80,6 +81,14 @@ class Control:
             undoing=None if row["decision"] is None else why_undone(as_json(row["decision"])),
             pauses=tuple(_pauses(row)),
         )
+
+    async def standings(self, run_ids: Sequence[UUID]) -> dict[UUID, Standing]:
+        """What a list tells of those of these runs that have not ended."""
+        rows = await self._fetch(self._sql["list_standings"], self._namespace.id, list(run_ids))
+        return {
+            row["id"]: Standing(due=row["due"], held=row["held"], waits=row["waits"])
+            for row in rows
+        }
 
     async def served(self) -> Served:
         """What workers say that they serve; asked for once."""

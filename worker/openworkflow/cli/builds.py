@@ -6,6 +6,7 @@ import click
 
 from openworkflow.backend.builds import Build
 from openworkflow.cli import render
+from openworkflow.cli.counting import counted, were
 from openworkflow.cli.options import Database, database, database_options, json_option, run_async
 from openworkflow_contract.retirement import Leftover
 
@@ -19,7 +20,7 @@ def builds() -> None:
 @database_options
 @json_option
 def list_builds(url: str | None, namespace: str | None, schema: str | None, as_json: bool) -> None:
-    """List builds, newest first, with the runs that only they may finish."""
+    """List builds, newest first, and the runs bound to each."""
     found: list[Build] = run_async(_call(database(url, namespace, schema), "list"))
     if as_json:
         render.as_json({"builds": found})
@@ -42,7 +43,10 @@ def list_builds(url: str | None, namespace: str | None, schema: str | None, as_j
 def promote(
     build_id: str, share: int, url: str | None, namespace: str | None, schema: str | None
 ) -> None:
-    """Have new runs go to BUILD_ID, from the next claim of every worker on."""
+    """Have new runs go to BUILD_ID.
+
+    From the next claim of every worker on.
+    """
     run_async(_call(database(url, namespace, schema), "promote", build_id, share))
     render.say(f"build {build_id} takes {share} % of the new runs")
 
@@ -51,7 +55,10 @@ def promote(
 @click.argument("build_id")
 @database_options
 def hold(build_id: str, url: str | None, namespace: str | None, schema: str | None) -> None:
-    """Take the new runs away from BUILD_ID, which fails; the build in use takes them."""
+    """Take the new runs away from BUILD_ID, which fails.
+
+    The build in use takes them.
+    """
     run_async(_call(database(url, namespace, schema), "hold", build_id))
     render.say(f"build {build_id} is held and takes no new runs")
 
@@ -68,12 +75,18 @@ def retire(
     namespace: str | None,
     schema: str | None,
 ) -> None:
-    """Forget BUILD_ID, whose workers are gone; refuses while runs are left on it."""
+    """Forget BUILD_ID, whose workers are gone.
+
+    Refuses while runs are left on it.
+    """
     settled = run_async(
         _call(database(url, namespace, schema), "retire", build_id, leftover or "refuse")
     )
     done = {"move": "moved", "fail": "failed"}.get(leftover or "")
-    render.say(f"build {build_id} is retired" + (f", {settled} runs were {done}" if done else ""))
+    render.say(
+        f"build {build_id} is retired"
+        + (f", {counted(settled, 'run')} {were(settled)} {done}" if done else "")
+    )
 
 
 async def _call(where: Database, method: str, *arguments: Any) -> Any:

@@ -11,6 +11,7 @@ import click
 
 from openworkflow.backend.filtering import Action
 from openworkflow.cli import render
+from openworkflow.cli.counting import counted
 from openworkflow.cli.options import Database, run_async
 from openworkflow.client import OpenWorkflow
 
@@ -79,14 +80,19 @@ def in_bulk(
     assert wish.where is not None
     found = run_async(_count(where, action, wish.where))
     if wish.dry_run:
-        _tell(json_wanted, f"{found} runs would be meant by {action}", found=found, done=0)
+        _tell(
+            json_wanted,
+            f"{counted(found, 'run')} would be meant by {action}",
+            found=found,
+            done=0,
+        )
         return
     if found and not wish.yes and sys.stdin and sys.stdin.isatty():
-        click.confirm(f"{action} {found} runs?", abort=True, err=True)
+        click.confirm(f"{action} {counted(found, 'run')}?", abort=True, err=True)
     done, passed = run_async(_act(where, action, wish, reason, by))
-    sentence = f"{action}: {done} runs"
+    sentence = f"{action}: {counted(done, 'run')}"
     if passed:
-        sentence += f"; {passed} were left, since they had changed meanwhile"
+        sentence += f"; {passed} had changed meanwhile, and were left"
     _tell(json_wanted, sentence, found=found, done=done)
 
 
@@ -108,7 +114,7 @@ async def _act(
             ):
                 done, passed, cursor = progress.done, progress.passed, progress.cursor
         except (Exception, asyncio.CancelledError):
-            render.say(f"{action}: {done} runs, then it was cut short", err=True)
+            render.say(f"{action}: {counted(done, 'run')}, then it was cut short", err=True)
             if cursor is not None:
                 render.say(f"go on with: --after {cursor}", err=True)
             raise

@@ -1,4 +1,4 @@
-"""`openworkflow dev`: a database, a worker, and a new worker whenever the code changes."""
+"""`openworkflow dev`: a database, a worker, and a new one whenever the code changes or it dies."""
 
 import asyncio
 import contextlib
@@ -17,6 +17,8 @@ from openworkflow.core.errors import ConfigurationError
 from openworkflow.embedded import EmbeddedPostgres, default_data_dir
 from openworkflow.settings import Settings
 
+AGAIN_SECONDS = 1.0
+"""Between a worker that was killed and the next: one that kills itself at once makes no storm."""
 KILL_SECONDS = 35
 """A worker that has not drained by then is killed."""
 
@@ -26,7 +28,9 @@ KILL_SECONDS = 35
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of the embedded database.")
 @click.option("--no-reload", is_flag=True, help="Do not watch for changes.")
 def dev(target: str, data: Path | None, no_reload: bool) -> None:
-    """Serve TARGET for development: embedded PostgreSQL, a worker, reload on change.
+    """Serve TARGET for development, with a database of its own.
+
+    An embedded PostgreSQL, and a worker: a new one whenever the code changes or something kills it.
 
     With DATABASE_URL set, that database is used instead of the embedded one.
     """
@@ -57,8 +61,14 @@ async def _serve(target: str, url: str, *, watch: bool) -> None:
     while not stop.is_set():
         child = await _start(target, url)
         await _until_change(child, changes, stop)
+        killed = child.returncode is not None and child.returncode < 0
         await _drain(child)
-        if not stop.is_set():
+        if stop.is_set():
+            break
+        if killed:
+            click.echo(f"worker {child.pid} was killed: starting a new one")
+            await asyncio.sleep(AGAIN_SECONDS)
+        else:
             click.echo("the code changed: starting a new worker")
 
 
@@ -69,15 +79,20 @@ async def _start(target: str, url: str) -> asyncio.subprocess.Process:
         **os.environ,
         "DATABASE_URL": url,
     }
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "openworkflow", "worker", target, env=environment
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "openworkflow", "worker", target, "--tell-runs"), env=environment
     )
+    click.echo(f"worker process {child.pid}")
+    return child
 
 
 async def _until_change(
     child: asyncio.subprocess.Process, changes: "asyncio.Queue[None] | None", stop: asyncio.Event
 ) -> None:
-    """Until the code changes or we are told to stop. A worker that ends by itself waits for it."""
+    """Until the code changes, something kills the worker, or we are told to stop.
+
+    One that ends by itself, as code that cannot be imported does, waits for a change.
+    """
     waits: list[asyncio.Future[Any]] = [
         asyncio.ensure_future(stop.wait()),
         asyncio.ensure_future(child.wait()),
@@ -86,7 +101,7 @@ async def _until_change(
         waits.append(asyncio.ensure_future(changes.get()))
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        if child.returncode is not None and not stop.is_set():
+        if child.returncode is not None and child.returncode >= 0 and not stop.is_set():
             if changes is None:
                 stop.set()
             else:

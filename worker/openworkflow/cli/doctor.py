@@ -37,7 +37,9 @@ class Finding:
 @database_options
 @json_option
 def doctor(url: str | None, namespace: str | None, schema: str | None, as_json: bool) -> None:
-    """Check connection, version, permissions, schema, clocks, leases and the tables themselves.
+    """Check the connection, the tables and what is in them.
+
+    Version, permissions, schema, clocks and leases too.
 
     Exits 3 if there is a problem. Changes nothing.
     """

@@ -40,7 +40,10 @@ def events(
     schema: str | None,
     as_json: bool,
 ) -> None:
-    """Show what a run has emitted, a line for each event; with --json, a document for each."""
+    """Show what a run has emitted.
+
+    A line for each event; with --json, a document for each.
+    """
     asked = EventsAsked(run_id, from_offset, None if topic is None else checked_topic(topic))
     run_async(_show(database(url, namespace, schema), asked, follow, as_json))
 

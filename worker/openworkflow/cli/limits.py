@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @click.group()
 def limits() -> None:
-    """How many runs at once, and how many in some time: look at it, and change it."""
+    """See and change how many runs begin and go on at once."""
 
 
 @limits.command("list")
@@ -61,7 +61,7 @@ def set_limit(
     namespace: str | None,
     schema: str | None,
 ) -> None:
-    """Allow SLOTS runs at once for each key of NAME, or a rate, whatever the code says."""
+    """Set the slots or the rate of limit NAME, whatever the code says."""
     wanted = None if rate is None else Rate(rate, per or timedelta(seconds=1), burst=burst)
     if slots is None and wanted is None:
         raise click.UsageError("how many? give SLOTS or --rate; to go back, limits delete")
@@ -88,7 +88,10 @@ def delete(name: str, url: str | None, namespace: str | None, schema: str | None
 def pause(
     name: str, length: timedelta, url: str | None, namespace: str | None, schema: str | None
 ) -> None:
-    """Let no run of limit NAME begin for a time; those that have begun go on."""
+    """Let no run of limit NAME begin for a time.
+
+    Those that have begun go on.
+    """
     where = database(url, namespace, schema)
     _there(name, run_async(_call(where, lambda limits: limits.pause(name, length))))
     render.say(f"limit {name} is paused for {length}")

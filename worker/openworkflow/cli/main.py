@@ -9,6 +9,7 @@ import sys
 import click
 
 from openworkflow.cli.builds import builds
+from openworkflow.cli.completion import completion
 from openworkflow.cli.dev import dev
 from openworkflow.cli.doctor import doctor
 from openworkflow.cli.init import init
@@ -24,11 +25,13 @@ from openworkflow.cli.schedules import schedules
 from openworkflow.cli.signal import signal
 from openworkflow.cli.worker import worker
 from openworkflow.core.errors import (
+    ConfigurationError,
     OpenWorkflowError,
     ResultTimeout,
     WorkflowCanceled,
     WorkflowFailed,
 )
+from openworkflow.core.failure import Failure
 from openworkflow.telemetry.logs import mask
 
 ERROR, RUN_FAILED, TIMED_OUT = 1, 3, 4
@@ -46,6 +49,7 @@ def cli() -> None:
 
 for _command in (
     builds,
+    completion,
     dev,
     doctor,
     init,
@@ -70,13 +74,21 @@ def main() -> None:
     try:
         cli(standalone_mode=True)
     except OpenWorkflowError as error:
-        say(f"error: {mask(str(error))}", err=True)
+        say(f"error: {mask(str(error))}{_page(error)}", err=True)
         sys.exit(_exit_code(error))
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()  # `... | head` has seen enough
         sys.exit(0)
+
+
+def _page(error: OpenWorkflowError) -> str:
+    """Where more is said than in the message; of a mistake in the call, that says all there is."""
+    if isinstance(error, ConfigurationError):
+        return ""
+    page = error.failure.page if isinstance(error, WorkflowFailed) else None
+    return f" ({page or Failure.from_exception(error).page})"
 
 
 def _exit_code(error: OpenWorkflowError) -> int:

@@ -8,6 +8,7 @@ import click
 
 from openworkflow.cli import render
 from openworkflow.cli.bulk import Wish, bulk_options, in_bulk, single
+from openworkflow.cli.counting import counted
 from openworkflow.cli.options import (
     RunId,
     database,
@@ -36,13 +37,19 @@ def pause(
     schema: str | None,
     as_json: bool,
 ) -> None:
-    """Hold back all runs of WORKFLOW, in all workers, from their next claim on."""
+    """Hold back all runs of WORKFLOW, in all workers.
+
+    From their next claim on.
+    """
     options = _what(workflow, everything) | {"reason": reason, "by": by or user()}
     held = run_async(with_client(database(url, namespace, schema), "pause", **options))
     if as_json:
         render.as_json({"held": held})
     else:
-        render.say(f"{workflow or 'everything'} is paused; {held} unfinished runs are held")
+        render.say(
+            f"{workflow or 'everything'} is paused; {counted(held, 'unfinished run')} "
+            f"{'is' if held == 1 else 'are'} held"
+        )
 
 
 @click.command()
@@ -98,7 +105,10 @@ def pause_run(
     schema: str | None,
     as_json: bool,
 ) -> None:
-    """Hold back a run, or all that a filter means, from its next claim on."""
+    """Hold back a run, or all that a filter means.
+
+    From its next claim on.
+    """
     where, by = database(url, namespace, schema), by or user()
     if single(run_id, wish) is None:
         in_bulk(where, "pause", wish, as_json, reason=reason, by=by)

@@ -7,6 +7,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from openworkflow.cli.counting import counted, were
 from openworkflow.cli.options import (
     Database,
     DurationText,
@@ -55,7 +56,9 @@ def prune(
     schema: str | None,
     as_json: bool,
 ) -> None:
-    """Delete finished runs of the namespace and their steps, in small transactions.
+    """Delete finished runs and their steps.
+
+    Those of the namespace, in small transactions.
 
     Says first what will be deleted, and asks on a terminal.
     """
@@ -69,7 +72,12 @@ def prune(
     if found and not yes and sys.stdin and sys.stdin.isatty():
         click.confirm("delete them and their steps?", abort=True, err=True)
     deleted = run_async(_delete(where, chosen, older_than, batch, found, quiet=as_json))
-    _tell(found, f"{deleted} runs were deleted", deleted, as_json=as_json)
+    _tell(
+        found,
+        f"{counted(deleted, 'run')} {were(deleted)} deleted",
+        deleted,
+        as_json=as_json,
+    )
 
 
 def _tell(found: int, sentence: str, deleted: int, *, as_json: bool) -> None:
@@ -87,7 +95,7 @@ async def _count(
         found = sum([n async for n in backend.prune(statuses, older_than, dry_run=True)])
         before = when(await backend.now() - older_than)
         return found, (
-            f"{found} {' and '.join(statuses)} runs of namespace {where.namespace} at "
+            f"{counted(found, ' and '.join(statuses) + ' run')} of namespace {where.namespace} at "
             f"{backend.url} that ended before {before}"
         )
 

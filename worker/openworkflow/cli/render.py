@@ -35,6 +35,9 @@ COLORS = {
     "succeeded": "green",
     "failed": "red",
     "canceled": "magenta",
+    "lost": "red",
+    "unserved": "red",
+    **dict.fromkeys(("queued", "scheduled", "sleeping", "retrying", "waiting"), "yellow"),
 }
 
 
@@ -71,8 +74,15 @@ def status(value: str) -> Text:
     return styled(value, COLORS.get(value, "white"))
 
 
-def runs_table(runs: Iterable[WorkflowRun], says: Mapping[UUID, Any] | None = None) -> Table:
-    """A line for each run; with what they say of themselves, if one of them says anything."""
+def runs_table(
+    runs: Iterable[WorkflowRun],
+    says: Mapping[UUID, Any] | None = None,
+    states: Mapping[UUID, str] | None = None,
+) -> Table:
+    """A line for each run; with what they say of themselves, if one of them says anything.
+
+    `states` say where those stand that have not ended.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("ID", min_width=ID_WIDTH, no_wrap=True)
     for heading in ("WORKFLOW", "STATUS", "CREATED", "DURATION", "WORKER", *["SAYS"] * bool(says)):
@@ -81,7 +91,7 @@ def runs_table(runs: Iterable[WorkflowRun], says: Mapping[UUID, Any] | None = No
         table.add_row(
             str(run.id),
             _versioned(run),
-            status(run.status),
+            status((states or {}).get(run.id, run.status)),
             when(run.created_at),
             duration(run.started_at, run.completed_at),
             run.worker_id or "",
@@ -160,7 +170,7 @@ def details(found: RunDetails) -> Iterable[Any]:
         ("attempts, crashes", f"{run.attempts}, {run.crashes}"),
         ("input", printable_json(run.input)),
         ("output", _json(run.output)),
-        ("error", _error(run.error)),
+        ("error", _error_and_page(run.error)),
     ]
     for name, value in rows:
         if value:
@@ -277,6 +287,12 @@ def _error(error: Any) -> str:
     if not isinstance(error, dict):
         return "" if error is None else str(error)
     return f"{str(error.get('type', '')).rpartition(':')[2]}: {error.get('message', '')}"
+
+
+def _error_and_page(error: Any) -> str:
+    """With where more is said, if it is an error of this package."""
+    page = None if error is None else Failure.from_object(error).page
+    return f"{_error(error)}\nsee {page}" if page else _error(error)
 
 
 def _traceback(error: Any) -> str:

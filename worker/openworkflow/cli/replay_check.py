@@ -15,6 +15,7 @@ import click
 from rich.table import Table
 
 from openworkflow.cli import histories, render
+from openworkflow.cli.counting import counted
 from openworkflow.cli.options import (
     Database,
     DurationText,
@@ -130,7 +131,9 @@ def replay_check(
     schema: str | None,
     as_json: bool,
 ) -> None:
-    """Replay recorded runs against the workflows of each MODULE, without executing a step.
+    """Find the recorded runs that changed code would break.
+
+    Replays them against the workflows of each MODULE, without executing a step.
 
     Exit code 3 if a run would break, 1 if there is no history to replay.
     """
@@ -219,12 +222,17 @@ def _tell(report: Report, as_json: bool) -> None:
         found = [dataclasses.asdict(each) for each in findings]
         render.as_json({"replayed": report.replayed, "findings": found, "patches": report.patches})
         return
-    render.say(f"{report.replayed} runs replayed, {sum(f.runs for f in findings)} would break")
+    render.say(
+        f"{counted(report.replayed, 'run')} replayed, {sum(f.runs for f in findings)} would break"
+    )
     for finding in findings:
         facts = Table(box=None, pad_edge=False, show_header=False)
         version = f" {finding.version}" if finding.version else ""
         facts.add_row("workflow", f"{finding.workflow}{version}")
-        facts.add_row("breaks", f"{finding.runs} runs, {finding.unfinished} of them unfinished")
+        facts.add_row(
+            "breaks",
+            f"{counted(finding.runs, 'run')}, {finding.unfinished} of them unfinished",
+        )
         facts.add_row("why", f"{finding.cause}: {finding.message}")
         facts.add_row("do", finding.advice)
         facts.add_row("such as", " ".join(finding.examples))

@@ -19,7 +19,7 @@ from openworkflow.cli.options import (
 )
 from openworkflow.cli.render import as_json as print_json
 from openworkflow.cli.render import say
-from openworkflow.cli.target import load_workflows
+from openworkflow.cli.target import is_module, load_workflows
 from openworkflow.client import OpenWorkflow
 from openworkflow.core.errors import BackendError, ConfigurationError, ResultTimeout
 from openworkflow.core.workflow import Workflow
@@ -54,7 +54,10 @@ def run(
     schema: str | None,
     as_json: bool,
 ) -> None:
-    """Start a run of TARGET: a workflow's name, or module:workflow, which checks the input."""
+    """Start a run of TARGET, and wait for it if asked.
+
+    A workflow's name, or module:workflow, which checks the input.
+    """
     if timeout is not None and not wait:
         raise click.UsageError("--timeout is how long --wait waits; add --wait")
     where = database(url, namespace, schema)
@@ -114,12 +117,24 @@ def _print_started(run_id: Any, created: bool, json_wanted: bool) -> None:
 
 def _workflow(target: str) -> Workflow[Any, Any] | str:
     if ":" not in target and not target.endswith(".py"):
+        _check_no_module(target)
         return target
     found = load_workflows(target)
     if len(found) > 1:
         names = ", ".join(w.fn.__name__ for w in found)
         raise ConfigurationError(f"{target} holds several workflows, say which: {names}")
     return found[0]
+
+
+def _check_no_module(target: str) -> None:
+    """Refuse `shop.workflows`, of which no workflow's name was given; it would wait for ever."""
+    if "." not in target or not is_module(target):
+        return
+    found = [workflow.fn.__name__ for workflow in load_workflows(target)]
+    raise ConfigurationError(
+        f"{target} is a module; say which of its workflows: "
+        + " or ".join(f"{target}:{name}" for name in found)
+    )
 
 
 def _tag(text: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ import click
 from openworkflow.backend.backend import Page, RunFilter
 from openworkflow.cli import histories, render
 from openworkflow.cli.bulk import Wish, bulk_options, in_bulk, single
+from openworkflow.cli.counting import counted
 from openworkflow.cli.events import events
 from openworkflow.cli.options import (
     Database,
@@ -21,12 +22,13 @@ from openworkflow.cli.options import (
 )
 from openworkflow.client import OpenWorkflow
 from openworkflow.core.printable import printable_json
+from openworkflow.core.standing import word
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
 
 @click.group()
 def runs() -> None:
-    """Look at runs, ask why they are not done, cancel them, retry them."""
+    """Look at runs, and do something about them."""
 
 
 @runs.command("list")
@@ -58,7 +60,11 @@ def list_runs(
     schema: str | None,
     as_json: bool,
 ) -> None:
-    """List runs, newest first."""
+    """List runs, newest first.
+
+    Of a run that has not ended STATUS says where it stands: queued, scheduled, sleeping, retrying,
+    waiting, paused, unserved, running or lost; `runs explain` says more.
+    """
     wanted = RunFilter(
         status=RunStatus(status) if status else None,
         workflow_name=workflow,
@@ -72,27 +78,37 @@ def list_runs(
         raise click.UsageError("say in --where what the other options say")
     options = {"limit": limit, "cursor": cursor, "where": where}
     run_filter = wanted if where is None else None
-    page, told = run_async(_page(database(url, namespace, schema), run_filter, options))
+    page, told, states = run_async(_page(database(url, namespace, schema), run_filter, options))
     if as_json:
-        said = {str(run_id): status for run_id, status in told.items()}
-        render.as_json({"runs": page.runs, "next": page.next_cursor, "progress": said})
+        found = {"states": _by_text(states), "progress": _by_text(told)}
+        render.as_json({"runs": page.runs, **found, "next": page.next_cursor})
         return
     if not page.runs:
         render.say("no runs")
         return
-    render.console().print(render.runs_table(page.runs, told))
+    render.console().print(render.runs_table(page.runs, told, states))
     if page.next_cursor:
         render.say(f"\nmore: --after {page.next_cursor}")
 
 
+def _by_text(found: dict[UUID, Any]) -> dict[str, Any]:
+    """As JSON has keys."""
+    return {str(run_id): value for run_id, value in found.items()}
+
+
 async def _page(
     where: Database, run_filter: RunFilter | None, options: dict[str, Any]
-) -> tuple[Page, dict[UUID, Any]]:
-    """A page of runs, and the statuses that those have set."""
+) -> tuple[Page, dict[UUID, Any], dict[UUID, str]]:
+    """A page of runs, the statuses that those have set, and in a word where each stands."""
     async with where.connect(migrate=False) as backend:
         page = await OpenWorkflow(backend).list_runs(run_filter, **options)
         told = await backend.progress.of_runs([run.id for run in page.runs])
-        return page, {key: each.status for key, each in told.items() if each.status is not None}
+        says = {key: each.status for key, each in told.items() if each.status is not None}
+        open_ids = [run.id for run in page.runs if not run.status.finished]
+        if not open_ids:
+            return page, says, {}
+        known, served = await backend.control.standings(open_ids), await backend.control.served()
+        return page, says, {run.id: word(run, known.get(run.id), served) for run in page.runs}
 
 
 @runs.command()
@@ -177,7 +193,10 @@ def retry(
     schema: str | None,
     as_json: bool,
 ) -> None:
-    """Start a failed or canceled run again, from the step that failed; or all of a filter."""
+    """Start a failed or canceled run again.
+
+    From the step that failed; or all runs of a filter.
+    """
     where = database(url, namespace, schema)
     if single(run_id, wish) is None:
         if from_step is not None:
@@ -226,7 +245,10 @@ def fork(
     schema: str | None,
     as_json: bool,
 ) -> None:
-    """Start a new run with the history of another up to a step, and print its id."""
+    """Start a new run with a part of another's history.
+
+    Up to a step; prints the id of the new one.
+    """
     options: dict[str, Any] = {"from_step": from_step, "build": build}
     if text is not None:
         options["input"] = parse_json("--input", text)
@@ -264,14 +286,16 @@ def export(
     namespace: str | None,
     schema: str | None,
 ) -> None:
-    """Write histories for `replay-check --from-file`, newest first, a line of JSON for each run.
+    """Write histories for `replay-check --from-file`.
+
+    Newest first, a line of JSON for each run.
 
     They hold inputs and results as they are stored.
     """
     chosen = [RunStatus(status) for status in statuses] or list(RunStatus)
     where = database(url, namespace, schema)
     written = run_async(_export(where, workflow, chosen, limit, output))
-    render.say(f"{written} histories written", err=True)
+    render.say(f"{counted(written, 'history', 'histories')} written", err=True)
 
 
 async def _export(

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from openworkflow.cli import render, render_schedules
+from openworkflow.cli.counting import counted
 from openworkflow.cli.options import (
     database,
     database_options,
@@ -35,7 +36,7 @@ class Instant(click.ParamType[datetime]):
 
 @click.group()
 def schedules() -> None:
-    """What runs again and again: look at it, pause it, run it by hand."""
+    """Look at schedules, pause them, run them by hand."""
 
 
 @schedules.command("list")
@@ -76,7 +77,10 @@ def show(
 def pause(
     name: str, reason: str | None, url: str | None, namespace: str | None, schema: str | None
 ) -> None:
-    """Have no occurrence of NAME begin until it is resumed, deploys or not."""
+    """Have no occurrence of NAME begin until it is resumed.
+
+    Whatever is deployed meanwhile.
+    """
     where = database(url, namespace, schema)
     run_async(with_client(where, "schedules.pause", name, reason))
     render.say(f"schedule {name} is paused")
@@ -86,7 +90,10 @@ def pause(
 @click.argument("name")
 @database_options
 def resume(name: str, url: str | None, namespace: str | None, schema: str | None) -> None:
-    """Go on with the next instant of NAME; what was missed while it was paused is not run."""
+    """Go on with the next instant of NAME.
+
+    What was missed while it was paused is not run.
+    """
     where = database(url, namespace, schema)
     found: Schedule = run_async(with_client(where, "schedules.resume", name))
     (following,) = found.upcoming(1) or ("no time",)
@@ -116,13 +123,15 @@ def backfill(
     namespace: str | None,
     schema: str | None,
 ) -> None:
-    """Run the occurrences of NAME in a time that is over, those that have not run.
+    """Run the occurrences of NAME in a time that is over.
+
+    Those that have not run.
 
     One after the other, unless the schedule lets them overlap. Times without a zone are UTC.
     """
     where = database(url, namespace, schema)
     made = run_async(with_client(where, "schedules.backfill", name, start, end))
-    render.say(f"{made} occurrences of schedule {name} are to run")
+    render.say(f"{counted(made, 'occurrence')} of schedule {name} to run")
 
 
 @schedules.command()

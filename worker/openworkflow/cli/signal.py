@@ -35,7 +35,10 @@ def signal(
     schema: str | None,
     as_json: bool,
 ) -> None:
-    """Send a signal to a run, or to all that wait for a TOPIC now or before it is over."""
+    """Send a signal to a run, or to a TOPIC.
+
+    To all that wait for the topic now, or before it is over.
+    """
     target = _target(to)
     value = parse_json("--value", text)
     options = {"idempotency_key": key, "keep_for": keep_for}

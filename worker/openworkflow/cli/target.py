@@ -36,9 +36,22 @@ def load_workflows(target: str) -> list[Workflow[Any, Any]]:
     return [value]
 
 
-def _load(name: str) -> ModuleType:
+def is_module(name: str) -> bool:
+    """Whether a module of this name is to be found from the current folder."""
+    _make_importable()
+    try:
+        return importlib.util.find_spec(name) is not None
+    except Exception:  # no such package; or it cannot be imported, which is told where it has to be
+        return False
+
+
+def _make_importable() -> None:
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
+
+
+def _load(name: str) -> ModuleType:
+    _make_importable()
     try:
         if name.endswith(".py"):
             return _load_file(Path(name))

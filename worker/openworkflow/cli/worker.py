@@ -12,7 +12,8 @@ from openworkflow.cli.target import load_workflows
 from openworkflow.client import OpenWorkflow
 from openworkflow.settings import Settings
 from openworkflow.telemetry import logs
-from openworkflow.worker.http import HealthServer
+from openworkflow.worker.http import DEFAULT_PORT, HealthServer
+from openworkflow.worker.reports import RUNS_LOGGER
 from openworkflow.worker.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 @database_options
 @click.option("--concurrency", "-c", type=click.IntRange(1, 10_000), help="Runs at once.")
 @click.option("--port", type=click.IntRange(0, 65_535), help="Metrics and health; 0: any free one.")
+@click.option("--tell-runs", is_flag=True, help="Log the beginning and the end of each run.")
 @click.option("--log-format", type=click.Choice(["auto", "json", "human"]))
 def worker(
     targets: tuple[str, ...],
@@ -31,9 +33,12 @@ def worker(
     schema: str | None,
     concurrency: int | None,
     port: int | None,
+    tell_runs: bool,
     log_format: str | None,
 ) -> None:
-    """Serve the workflows of each TARGET: a module, module:workflow, or a file.
+    """Serve the workflows of each TARGET, until told to stop.
+
+    A module, module:workflow, or a file.
 
     SIGTERM or Ctrl-C drains: nothing new is claimed, running steps end within
     OPENWORKFLOW_DRAIN_SECONDS, the rest is handed back. A second one cuts the drain short.
@@ -41,6 +46,8 @@ def worker(
     """
     settings = Settings.from_env()
     logs.configure(log_format or settings.log_format, settings.log_level)  # type: ignore[arg-type]
+    if tell_runs:
+        RUNS_LOGGER.setLevel(logging.DEBUG)
     where = database(url, namespace, schema)
     run_async(serve(targets, where, settings, concurrency, port))
 
@@ -64,11 +71,13 @@ async def serve(
         _describe(made, backend, settings)
         # Of the process, which here is the worker's own: CPU, memory, open files.
         ProcessCollector(registry=made.metrics.registry)
+        wanted = settings.port if port is None else port
         http = HealthServer(
-            settings.port if port is None else port,
+            DEFAULT_PORT if wanted is None else wanted,
             made.metrics.registry,
             live=made.live,
             ready=made.ready,
+            elsewhere=wanted is None,
         )
         logger.info("metrics and health on port %d", http.start())
         try:

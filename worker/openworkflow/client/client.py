@@ -15,6 +15,7 @@ from openworkflow.client.looks import looks_of
 from openworkflow.client.repairs import UNCHANGED
 from openworkflow.client.schedules import ScheduleClient
 from openworkflow.client.streams import streams_of
+from openworkflow.client.subject import checked_id
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import (
     ConfigurationError,
@@ -38,6 +39,8 @@ from openworkflow.engine.request import (
     TopicSending,
     check_options,
 )
+from openworkflow.engine.step import Step
+from openworkflow.worker.options import WorkerSettings
 from openworkflow.worker.worker import Worker
 
 I = TypeVar("I")  # noqa: E741
@@ -61,9 +64,20 @@ class OpenWorkflow(RunControl, RunFollowing):
         super().__init__(backend)
         self._payload_limit = payload_limit
 
+    def __repr__(self) -> str:
+        return f"<OpenWorkflow of namespace {self._backend.namespace_id!r}>"
+
     @overload
     async def run_workflow(
-        self, workflow: Workflow[Any, O], input: Any = None, **options: Unpack[RunOptions]
+        self,
+        workflow: Workflow[None, O] | Workflow[Step, O],
+        input: None = None,
+        **options: Unpack[RunOptions],
+    ) -> RunHandle[O]: ...
+
+    @overload
+    async def run_workflow(
+        self, workflow: Workflow[I, O], input: I, **options: Unpack[RunOptions]
     ) -> RunHandle[O]: ...
 
     @overload
@@ -99,8 +113,8 @@ class OpenWorkflow(RunControl, RunFollowing):
     @overload
     async def run_workflows(
         self,
-        workflow: Workflow[Any, O],
-        inputs: Sequence[Any],
+        workflow: Workflow[I, O],
+        inputs: Sequence[I],
         **options: Unpack[ManyRunsOptions],
     ) -> list[RunHandle[O]]: ...
 
@@ -127,7 +141,7 @@ class OpenWorkflow(RunControl, RunFollowing):
     def handle(self, run_id: UUID, workflow: Workflow[I, O] | None = None) -> RunHandle[O]:
         """A handle of a run started elsewhere; `workflow` types its result."""
         return RunHandle(
-            self, run_id, codec_for(Any) if workflow is None else workflow.output_codec
+            self, checked_id(run_id), codec_for(Any) if workflow is None else workflow.output_codec
         )
 
     async def get_run(self, run_id: UUID) -> RunDetails:
@@ -142,6 +156,7 @@ class OpenWorkflow(RunControl, RunFollowing):
 
         Of one that waits for a child, why that one is not done too, down to the last.
         """
+        checked_id(run_id)
         told = explain(await self._backend.control.situation(run_id))
         child = next((wait.child for wait in told.waits if wait.child is not None), None)
         if child is None or child == run_id:
@@ -202,7 +217,7 @@ class OpenWorkflow(RunControl, RunFollowing):
         """
         forked = await repairs.fork(
             self._backend,
-            run_id,
+            checked_id(run_id),
             from_step,
             input=input,
             results=results,
@@ -250,9 +265,14 @@ class OpenWorkflow(RunControl, RunFollowing):
         return await self._backend.messages.send(made, options.get("connection"))
 
     def new_worker(
-        self, *, workflows: Sequence[Workflow[Any, Any]], concurrency: int = 100, **options: Any
+        self,
+        *,
+        workflows: Sequence[Workflow[Any, Any]],
+        concurrency: int = 100,
+        **options: Unpack[WorkerSettings],
     ) -> Worker:
         """A worker for these workflows, not yet started; see Worker for the options."""
+        check_options("new_worker", options, WorkerSettings, "workflows", "concurrency")
         options.setdefault("payload_limit", self._payload_limit)
         return Worker(self._backend, workflows, concurrency=concurrency, **options)
 
@@ -270,6 +290,7 @@ class OpenWorkflow(RunControl, RunFollowing):
         Raises RunNotFound, ResultTimeout at most two seconds after `timeout`, and BackendError
         where a database that answers refuses the look, for half a minute, or was stopped.
         """
+        checked_id(run_id)
         limit = None if timeout is None else parse_duration(timeout).total_seconds()
         looks = looks_of(self._backend)
         run = await looks.run(run_id, limit)

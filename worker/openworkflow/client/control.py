@@ -10,7 +10,7 @@ from openworkflow.backend.pausing import Pause
 from openworkflow.client import repairs
 from openworkflow.client.bulk import BulkProgress, act
 from openworkflow.client.misspellings import Misspellings
-from openworkflow.client.subject import subject
+from openworkflow.client.subject import checked_id, subject
 from openworkflow.core.errors import ConfigurationError, InvalidRunState, RunNotFound
 from openworkflow.core.filters import parse_filter
 from openworkflow.core.workflow import Workflow
@@ -26,6 +26,7 @@ class RunControl:
 
     async def get_workflow_run(self, run_id: UUID) -> WorkflowRun:
         """A run as it is now. Raises RunNotFound."""
+        checked_id(run_id)
         run = await self._backend.get_workflow_run(run_id)
         if run is None:
             raise RunNotFound(run_id)
@@ -38,6 +39,7 @@ class RunControl:
         with `force` nothing is undone, or no more than has been. Raises RunNotFound, or
         InvalidRunState if it has succeeded or failed.
         """
+        checked_id(run_id)
         return await self._backend.cancel_workflow_run(run_id, force=force)
 
     async def retry(self, run_id: UUID, *, from_step: str | None = None) -> WorkflowRun:
@@ -47,6 +49,7 @@ class RunControl:
         before that one stay, and all that came after is done anew. Raises RunNotFound,
         InvalidRunState, or ConfigurationError for a step that was not recorded.
         """
+        checked_id(run_id)
         if from_step is None:
             return await self._backend.control.retry(run_id)
         return await repairs.retry_from(self._backend, run_id, from_step)

@@ -1,5 +1,6 @@
 """What a pause is about: one run, one workflow, or everything in the namespace."""
 
+import contextlib
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,21 @@ from openworkflow.core.workflow import Workflow
 
 REASON_LIMIT = 1000
 """Characters of a reason."""
+
+
+def checked_id(run_id: object) -> UUID:
+    """Refuse what is no run's id, with what was meant. Raises ConfigurationError."""
+    if isinstance(run_id, UUID):
+        return run_id
+    if isinstance(getattr(run_id, "id", None), UUID):
+        raise ConfigurationError(f"give the id of {run_id!r:.80}: its .id")
+    with contextlib.suppress(ValueError):
+        if isinstance(run_id, str):
+            said = f"UUID({str(UUID(run_id))!r})"
+            raise ConfigurationError(f"a run's id is a UUID, not text: write {said}")
+    raise ConfigurationError(
+        f"a run's id is a UUID, as `run.id` and `runs list` have it, not {run_id!r:.80}"
+    )
 
 
 def subject(
@@ -28,6 +44,7 @@ def subject(
     if by is not None:
         storable_text("by", by, NAME_LIMIT)
     if run_id is not None:
+        checked_id(run_id)
         return None
     if everything:
         return ALL_WORKFLOWS

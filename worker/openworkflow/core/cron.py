@@ -8,8 +8,8 @@ first; jobs with a wildcard for minutes or hours run through both as the time pa
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Literal, get_args
@@ -163,3 +163,18 @@ def _zone(tz: str) -> ZoneInfo:
             '"Europe/Berlin" or "UTC"'
         )
     return zone
+
+
+def named_schedules(schedule: Cron | Sequence[Cron], name: str) -> tuple[Cron, ...]:
+    """The schedules of a workflow, each with a name. Raises ConfigurationError."""
+    given = (schedule,) if isinstance(schedule, Cron) else tuple(schedule)
+    if any(not isinstance(each, Cron) for each in given):
+        raise ConfigurationError(
+            f'workflow {name!r}: a schedule is a Cron("0 9 * * 1-5"), not {schedule!r:.80}'
+        )
+    named = tuple(replace(each, name=each.name or name) for each in given)
+    if len({each.name for each in named}) < len(named):
+        raise ConfigurationError(
+            f"workflow {name!r}: two of its schedules have one name; give each one: Cron(name=...)"
+        )
+    return named

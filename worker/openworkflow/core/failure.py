@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any, Self
 
-from openworkflow.core.errors import StepFailed, WorkflowFailed
+from openworkflow.core import errors
+from openworkflow.core.errors import OpenWorkflowError, StepFailed, WorkflowFailed
 
 TEXT_LIMIT = 16_384
 """Characters kept of a message, of a traceback, and of the JSON of the arguments or attributes."""
@@ -79,6 +80,15 @@ class Failure:
         """`ValueError: the message`, for people."""
         name = self.type.rpartition(":")[2].rpartition(".")[2]
         return f"{name}: {self.message}" if self.message else name
+
+    @property
+    def page(self) -> str | None:
+        """Where the documentation says what an error of this package means, and what to do."""
+        module, _, name = self.type.partition(":")
+        found = getattr(errors, name, None) if module == errors.__name__ else None
+        if not isinstance(found, type) or not issubclass(found, OpenWorkflowError):
+            return None
+        return f"docs/errors.md#{name.lower()}"
 
     def rebuild(self) -> Exception | None:
         """The exception in its own type, or None where that type is not loaded or cannot be made.

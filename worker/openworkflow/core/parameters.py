@@ -1,4 +1,4 @@
-"""The parameters of a workflow's function: which is the input, which the step."""
+"""The functions that workflows and steps are made of: what is none, and which parameter is what."""
 
 import inspect
 import re
@@ -10,10 +10,43 @@ from openworkflow.core.errors import ConfigurationError
 STEP_TYPES = frozenset({"Step", "SyncStep"})
 
 
+def check_function(fn: object) -> None:
+    """Refuse what cannot be a workflow's function, with what was meant."""
+    if isinstance(fn, str):
+        raise ConfigurationError(f"a workflow's name is an option: @workflow(name={fn!r:.80})")
+    if isinstance(fn, staticmethod | classmethod):
+        raise ConfigurationError(
+            f"workflow {fn.__name__!r} is a method; make it a function of its module"
+        )
+    if not inspect.isroutine(fn):
+        raise ConfigurationError(f"a workflow must be a function, not {fn!r:.80}")
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise ConfigurationError(
+            f"workflow {fn.__name__!r} yields; a workflow returns its result and awaits its steps"
+        )
+
+
+def check_step(fn: object) -> None:
+    """Refuse what cannot be a step's function."""
+    if isinstance(fn, str):
+        raise ConfigurationError(f"a step's name is an option: @step(name={fn!r:.80})")
+    if not callable(fn) and not isinstance(fn, staticmethod | classmethod):
+        raise ConfigurationError(f"a step must be a function, not {fn!r:.80}")
+
+
+def default_name(fn: Callable[..., Any]) -> str:
+    """The function's name, with dashes."""
+    name: str = getattr(fn, "__name__", type(fn).__name__)
+    if name == "<lambda>":
+        raise ConfigurationError("a lambda has no name to be recorded by; give one: name=...")
+    return name.replace("_", "-")
+
+
 def parameters_of(fn: Callable[..., Any], name: str) -> tuple[str | None, str | None]:
     """The names of the input's and the step's parameter."""
     data: str | None = None
     step_name: str | None = None
+    _check_first(fn, name)
     for parameter in inspect.signature(fn).parameters.values():
         if parameter.name == "step" or _annotation_name(parameter.annotation) in STEP_TYPES:
             step_name = parameter.name
@@ -25,9 +58,34 @@ def parameters_of(fn: Callable[..., Any], name: str) -> tuple[str | None, str | 
         else:
             raise ConfigurationError(
                 f"workflow {name!r} takes {parameter.name!r}: a workflow takes at most one input "
-                "and the step; put several values into a dataclass"
+                "and the step, which is called `step` or annotated Step; put several values into "
+                "a dataclass"
             )
     return data, step_name
+
+
+def _check_first(fn: Callable[..., Any], name: str) -> None:
+    """Refuse a method, and the step under the name that other libraries give it."""
+    for parameter in inspect.signature(fn).parameters.values():
+        if parameter.name in ("self", "cls"):
+            raise ConfigurationError(
+                f"workflow {name!r} is a method: a worker calls it by its name, without an object; "
+                "make it a function of its module, and pass what it needs as its input"
+            )
+        unknown = parameter.annotation is parameter.empty
+        if parameter.name in ("ctx", "context") and unknown and not _has_step(fn):
+            raise ConfigurationError(
+                f"workflow {name!r} takes {parameter.name!r}: the step is called `step`, or "
+                f"annotated Step; write `step: Step` instead, or annotate {parameter.name!r} if it "
+                "is the input"
+            )
+
+
+def _has_step(fn: Callable[..., Any]) -> bool:
+    return any(
+        each.name == "step" or _annotation_name(each.annotation) in STEP_TYPES
+        for each in inspect.signature(fn).parameters.values()
+    )
 
 
 def takes_in_order(fn: Callable[..., Any], names: tuple[str | None, ...]) -> bool:

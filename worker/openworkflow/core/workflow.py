@@ -5,23 +5,48 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import replace
 from functools import cached_property, update_wrapper
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    get_args,
+    overload,
+)
 
 from openworkflow.core.annotations import resolve
-from openworkflow.core.cron import Cron
+from openworkflow.core.cron import Cron, named_schedules
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.limits import Limit, Limits, Rate
 from openworkflow.core.names import NAME_LIMIT, storable_text
-from openworkflow.core.parameters import names_used, parameters_of, takes_in_order
+from openworkflow.core.parameters import (
+    check_function,
+    check_step,
+    default_name,
+    names_used,
+    parameters_of,
+    takes_in_order,
+)
 from openworkflow.core.retry import DEFAULT_WORKFLOW_RETRY, RetryPolicy, check_policy
 from openworkflow.core.serialization import Codec, codec_for
 
-I = TypeVar("I")  # noqa: E741
+if TYPE_CHECKING:
+    from openworkflow.core.signatures import (
+        StepDecorator,
+        TakesStep,
+        TakesSyncStep,
+        WorkflowDecorator,
+    )
+    from openworkflow.engine.step import Step, SyncStep
+
+I = TypeVar("I", contravariant=True)  # noqa: E741, PLC0105
 O = TypeVar("O")  # noqa: E741
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,14 +57,14 @@ BuildPolicy = Literal["pinned", "moving"]
 class StepRunner(Protocol):
     """What a call of a `@step` function is handed to while a workflow runs."""
 
-    def call(self, fn: DurableFunction[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+    def _call(self, fn: DurableFunction[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         """Run it as a step of the current run."""
 
 
 class _InsideStep:
     """Runs functions decorated with `@step` as the plain functions that they are inside a step."""
 
-    def call(self, fn: DurableFunction[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+    def _call(self, fn: DurableFunction[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         """See StepRunner."""
         return fn.fn(*args, **kwargs)
 
@@ -71,11 +96,11 @@ class Workflow(Generic[I, O]):
         rate: Rate | Sequence[Rate] = (),
         names: Mapping[str, Any] | None = None,
     ) -> None:
-        _check_function(fn)
+        check_function(fn)
         self.fn = fn
         self._names = names_used(fn, names or {})
         self.name = storable_text(
-            "a workflow's name", _default_name(fn) if name is None else name, NAME_LIMIT
+            "a workflow's name", default_name(fn) if name is None else name, NAME_LIMIT
         )
         self.version = (
             None if version is None else storable_text("a workflow's version", version, NAME_LIMIT)
@@ -87,7 +112,7 @@ class Workflow(Generic[I, O]):
         self.is_async = inspect.iscoroutinefunction(fn)
         self._input, self._step = parameters_of(fn, self.name)
         self.takes_input = self._input is not None
-        self.schedules = _schedules(schedule, self.name)
+        self.schedules = named_schedules(schedule, self.name)
         self.limits = Limits(self.name, limits, rate)
         self._in_order = takes_in_order(fn, (self._input, self._step))
         update_wrapper(self, fn)
@@ -107,7 +132,7 @@ class Workflow(Generic[I, O]):
         """The codec of the return annotation."""
         return codec_for(self._hints.get("return", Any))
 
-    def invoke(self, arguments: tuple[Any, ...], step: Any) -> Any:
+    def _invoke(self, arguments: tuple[Any, ...], step: Any) -> Any:
         """Call the function with its input and the step, so far as it takes them."""
         if self._in_order and arguments:
             return self.fn(arguments[0], step)
@@ -155,9 +180,10 @@ class DurableFunction(Generic[P, R]):
         timeout: Duration | None = None,
         undo: Any = None,
     ) -> None:
+        check_step(fn)
         self.fn, self.undo = fn, undo
         self.name = storable_text(
-            "a step's name", _default_name(fn) if name is None else name, NAME_LIMIT
+            "a step's name", default_name(fn) if name is None else name, NAME_LIMIT
         )
         if retry is not None:
             check_policy(f"step {self.name!r}", retry)
@@ -169,8 +195,11 @@ class DurableFunction(Generic[P, R]):
         run = current_run.get()
         if run is None:
             return self.fn(*args, **kwargs)
-        result: R = run.call(self, args, kwargs)
+        result: R = run._call(self, args, kwargs)
         return result
+
+    def __repr__(self) -> str:
+        return f"<step {self.name!r}>"
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         if instance is None:
@@ -184,29 +213,26 @@ class DurableFunction(Generic[P, R]):
         )
 
 
-class _WorkflowDecorator(Protocol):
-    @overload
-    def __call__(self, fn: Callable[[], Awaitable[O]], /) -> Workflow[None, O]: ...
-    @overload
-    def __call__(self, fn: Callable[[I, Any], Awaitable[O]], /) -> Workflow[I, O]: ...
-    @overload
-    def __call__(self, fn: Callable[[Any], Awaitable[O]], /) -> Workflow[Any, O]: ...
-    @overload
-    def __call__(self, fn: Callable[[I, Any], O], /) -> Workflow[I, O]: ...
-    @overload
-    def __call__(self, fn: Callable[..., O], /) -> Workflow[Any, O]: ...
-
-
 @overload
 def workflow(fn: Callable[[], Coroutine[Any, Any, O]], /) -> Workflow[None, O]: ...
 @overload
-def workflow(fn: Callable[[I, Any], Coroutine[Any, Any, O]], /) -> Workflow[I, O]: ...
+def workflow(fn: TakesStep[O], /) -> Workflow[None, O]: ...  # type: ignore[overload-overlap]
 @overload
-def workflow(fn: Callable[[Any], Coroutine[Any, Any, O]], /) -> Workflow[Any, O]: ...
+def workflow(fn: Callable[[I, Step], Coroutine[Any, Any, O]], /) -> Workflow[I, O]: ...
 @overload
-def workflow(fn: Callable[[I, Any], O], /) -> Workflow[I, O]: ...
+def workflow(fn: Callable[[Step, I], Coroutine[Any, Any, O]], /) -> Workflow[I, O]: ...
 @overload
-def workflow(fn: Callable[..., O], /) -> Workflow[Any, O]: ...
+def workflow(fn: Callable[[I], Coroutine[Any, Any, O]], /) -> Workflow[I, O]: ...
+@overload
+def workflow(fn: Callable[[], O], /) -> Workflow[None, O]: ...
+@overload
+def workflow(fn: TakesSyncStep[O], /) -> Workflow[None, O]: ...  # type: ignore[overload-overlap]
+@overload
+def workflow(fn: Callable[[I, SyncStep], O], /) -> Workflow[I, O]: ...
+@overload
+def workflow(fn: Callable[[SyncStep, I], O], /) -> Workflow[I, O]: ...
+@overload
+def workflow(fn: Callable[[I], O], /) -> Workflow[I, O]: ...
 @overload
 def workflow(
     fn: None = None,
@@ -220,7 +246,7 @@ def workflow(
     schedule: Cron | Sequence[Cron] = (),
     limits: Sequence[Limit] = (),
     rate: Rate | Sequence[Rate] = (),
-) -> _WorkflowDecorator: ...
+) -> WorkflowDecorator: ...
 
 
 def workflow(
@@ -266,7 +292,11 @@ def workflow(
 
 
 @overload
-def step(fn: Callable[P, R], /) -> DurableFunction[P, R]: ...
+def step(
+    fn: Callable[P, Coroutine[Any, Any, R]], /
+) -> DurableFunction[P, Coroutine[Any, Any, R]]: ...
+@overload
+def step(fn: Callable[P, Any], /) -> DurableFunction[P, Any]: ...
 @overload
 def step(
     fn: None = None,
@@ -276,7 +306,7 @@ def step(
     retry: RetryPolicy | None = None,
     timeout: Duration | None = None,
     undo: Any = None,
-) -> Callable[[Callable[P, R]], DurableFunction[P, R]]: ...
+) -> StepDecorator: ...
 
 
 def step(
@@ -299,40 +329,9 @@ def step(
     return decorate if fn is None else decorate(fn)
 
 
-def _check_function(fn: object) -> None:
-    if not inspect.isroutine(fn):
-        raise ConfigurationError(f"a workflow must be a function, not {fn!r:.80}")
-    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-        raise ConfigurationError(
-            f"workflow {fn.__name__!r} yields; a workflow returns its result and awaits its steps"
-        )
-
-
-def _default_name(fn: Callable[..., Any]) -> str:
-    name: str = getattr(fn, "__name__", type(fn).__name__)
-    if name == "<lambda>":
-        raise ConfigurationError("a lambda has no name to be recorded by; give one: name=...")
-    return name.replace("_", "-")
-
-
 def _valid_build_policy(policy: BuildPolicy | None, name: str) -> BuildPolicy | None:
     if policy is not None and policy not in get_args(BuildPolicy):
         raise ConfigurationError(
             f"workflow {name!r}: build_policy must be 'pinned' or 'moving', not {policy!r:.80}"
         )
     return policy
-
-
-def _schedules(schedule: Cron | Sequence[Cron], name: str) -> tuple[Cron, ...]:
-    """The schedules of a workflow, each with a name."""
-    given = (schedule,) if isinstance(schedule, Cron) else tuple(schedule)
-    if any(not isinstance(each, Cron) for each in given):
-        raise ConfigurationError(
-            f'workflow {name!r}: a schedule is a Cron("0 9 * * 1-5"), not {schedule!r:.80}'
-        )
-    named = tuple(replace(each, name=each.name or name) for each in given)
-    if len({each.name for each in named}) < len(named):
-        raise ConfigurationError(
-            f"workflow {name!r}: two of its schedules have one name; give each one: Cron(name=...)"
-        )
-    return named

@@ -279,7 +279,7 @@ class AsyncProgram:
         step = Step(execution, self)
         arguments = ending.decoded_input(execution)
         current_run.set(step)
-        return execution.workflow.invoke(arguments, step)  # type: ignore[no-any-return]
+        return execution.workflow._invoke(arguments, step)  # type: ignore[no-any-return]
 
     def _turn(self, main: MainTask) -> bool:
         """Hand out events until none is left and the function is quiet; False if it is not yet."""

@@ -1,5 +1,6 @@
 """What a caller wants, checked and as the row to store. Nothing is stored if it does not fit."""
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -70,12 +71,17 @@ class TopicSending(Sending, total=False):
     """How long it is kept for runs that begin to wait later; by default 24 h."""
 
 
-def check_options(call: str, given: Mapping[str, object], kind: type) -> None:
-    """Refuse options that a TypedDict does not have, as Python refuses parameters: by TypeError."""
+def check_options(call: str, given: Mapping[str, object], kind: type, *others: str) -> None:
+    """Refuse options that a TypedDict does not have, as Python refuses parameters: by TypeError.
+
+    `others` are parameters of the call that may have been meant.
+    """
     for name in given:
         if name not in kind.__annotations__:
-            allowed = ", ".join(kind.__annotations__)
-            raise TypeError(f"{call}() has no option {name!r}; there are {allowed}")
+            allowed = [*others, *kind.__annotations__]
+            near = difflib.get_close_matches(name, allowed, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(allowed)}"
+            raise TypeError(f"{call}() has no option {name!r}; {hint}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,23 +3,21 @@
 Also what makes a function decorated with `@step` durable while a workflow runs.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, TypeVar, Unpack, overload
 from uuid import UUID
 
 from openworkflow.core.duration import Duration
 from openworkflow.core.errors import Suspended
-from openworkflow.core.retry import RetryPolicy
-from openworkflow.core.undo import Undo
 from openworkflow.core.workflow import DurableFunction
 from openworkflow.engine.current import run_key
 from openworkflow.engine.family import Family, SyncFamily
-from openworkflow.engine.operations.call import CallOperation
 from openworkflow.engine.operations.operation import Operation
 from openworkflow.engine.operations.signal import MISSING, SignalOperation, send_operation
 from openworkflow.engine.operations.sleep import sleep_for, sleep_until
-from openworkflow.engine.operations.undo import UndoableCall, durable_call
+from openworkflow.engine.operations.undo import durable_call
+from openworkflow.engine.running import AsyncRuns, ThreadRuns
 from openworkflow.engine.tells import AsyncTells, ThreadTells
 
 if TYPE_CHECKING:
@@ -45,6 +43,10 @@ class _RunIdentity:
 
     _execution: "Execution"
 
+    def __repr__(self) -> str:
+        claim = self._execution.claim
+        return f"<{type(self).__name__} of run {claim.id} of {claim.workflow_name!r}>"
+
     @property
     def run_id(self) -> UUID:
         """The id of this run."""
@@ -67,7 +69,7 @@ class _RunIdentity:
         return None if occurrence is None else occurrence.scheduled_for
 
 
-class Step(_RunIdentity, AsyncTells, Family):
+class Step(_RunIdentity, AsyncRuns, AsyncTells, Family):
     """The durable operations of one run.
 
     Each is recorded before the workflow proceeds past it, and is not repeated by a replay. Await
@@ -79,59 +81,6 @@ class Step(_RunIdentity, AsyncTells, Family):
 
     def __init__(self, execution: "Execution", program: "AsyncProgram") -> None:
         self._execution, self._program = execution, program
-
-    @overload
-    async def run(
-        self,
-        name: str,
-        fn: Callable[..., Awaitable[T]],
-        /,
-        *args: Any,
-        retry: RetryPolicy | None = None,
-        timeout: Duration | None = None,
-        undo: Callable[[T], Any] | Undo[T] | None = None,
-        **kwargs: Any,
-    ) -> T: ...
-
-    @overload
-    async def run(
-        self,
-        name: str,
-        fn: Callable[..., T],
-        /,
-        *args: Any,
-        retry: RetryPolicy | None = None,
-        timeout: Duration | None = None,
-        undo: Callable[[T], Any] | Undo[T] | None = None,
-        **kwargs: Any,
-    ) -> T: ...
-
-    def run(
-        self,
-        name: str,
-        fn: Callable[..., Any],
-        /,
-        *args: Any,
-        retry: RetryPolicy | None = None,
-        timeout: Duration | None = None,
-        undo: Any = None,
-        **kwargs: Any,
-    ) -> Coroutine[Any, Any, Any]:
-        """Call `fn(*args, **kwargs)` once and for all, and return its recorded result.
-
-        A sync `fn` runs in a thread. A failed attempt is repeated as `retry` says (by default 10
-        attempts, from 1 s apart to 100 s); an attempt longer than `timeout` (seconds, timedelta or
-        text such as "30s") fails. When no attempt is left the last error is raised, in its own
-        type where that type is known, else as StepFailed. If the run fails or is canceled after
-        the step, `undo` is called with its result: see docs/sagas.md.
-        """
-        execution, program = self._execution, self._program
-        if undo is None:
-            operation = CallOperation(execution, name, fn, args, kwargs, retry, timeout)
-        else:
-            operation = UndoableCall(execution, name, fn, args, kwargs, retry, timeout, undo)
-        execution.agenda.unawaited[operation] = coroutine = program.ask(operation)
-        return coroutine
 
     def sleep(self, name: str, duration: Duration) -> Coroutine[Any, Any, None]:
         """Wait for `duration` (seconds, timedelta or text such as "24h"); costs no worker."""
@@ -207,7 +156,7 @@ class Step(_RunIdentity, AsyncTells, Family):
         self._program.check_asking(f"patched:{name}")
         return self._execution.patched(name)
 
-    def call(self, fn: DurableFunction[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+    def _call(self, fn: DurableFunction[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         """Run a function decorated with `@step`; what its plain call inside a workflow does."""
         return self._called(durable_call(self._execution, fn, args, kwargs))
 
@@ -217,32 +166,13 @@ class Step(_RunIdentity, AsyncTells, Family):
         return coroutine
 
 
-class SyncStep(_RunIdentity, ThreadTells, SyncFamily):
+class SyncStep(_RunIdentity, ThreadRuns, ThreadTells, SyncFamily):
     """The durable operations of a run whose workflow is a plain `def`, which runs in a thread."""
 
     __slots__ = ("_program",)
 
     def __init__(self, execution: "Execution", program: "ThreadProgram") -> None:
         self._execution, self._program = execution, program
-
-    def run(
-        self,
-        name: str,
-        fn: Callable[..., T],
-        /,
-        *args: Any,
-        retry: RetryPolicy | None = None,
-        timeout: Duration | None = None,
-        undo: Callable[[T], Any] | Undo[T] | None = None,
-        **kwargs: Any,
-    ) -> T:
-        """See Step.run."""
-        if undo is None:
-            operation = CallOperation(self._execution, name, fn, args, kwargs, retry, timeout)
-        else:
-            operation = UndoableCall(self._execution, name, fn, args, kwargs, retry, timeout, undo)
-        result: T = self._program.ask(operation)
-        return result
 
     def sleep(self, name: str, duration: Duration) -> None:
         """See Step.sleep."""
@@ -297,6 +227,6 @@ class SyncStep(_RunIdentity, ThreadTells, SyncFamily):
         """See Step.patched."""
         return bool(self._program.answer(lambda: self._execution.patched(name)))
 
-    def call(self, fn: DurableFunction[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
-        """See Step.call."""
+    def _call(self, fn: DurableFunction[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+        """See Step._call."""
         return self._program.ask(durable_call(self._execution, fn, args, kwargs))

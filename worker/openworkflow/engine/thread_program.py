@@ -61,7 +61,7 @@ class ThreadProgram:
 
     def _in_thread(self, arguments: tuple[Any, ...], step: SyncStep) -> Any:
         self._main = threading.get_ident()
-        return self._execution.workflow.invoke(arguments, step)
+        return self._execution.workflow._invoke(arguments, step)
 
     # -- for the execution -----------------------------------------------------------------------
 

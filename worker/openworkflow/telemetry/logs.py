@@ -43,6 +43,21 @@ def configure(
     logging.captureWarnings(True)
 
 
+def told(
+    logger: logging.Logger, level: int, message: str, *arguments: object, traceback: str = ""
+) -> None:
+    """Log with a traceback that is text, where there is no exception any more, in any format.
+
+    Formatters of the standard library print `exc_text` below the message, and so do those here.
+    """
+    if not logger.isEnabledFor(level):
+        return
+    file, line, function, _ = logger.findCaller(stacklevel=2)
+    record = logger.makeRecord(logger.name, level, file, line, message, arguments, None, function)
+    record.exc_text = traceback.rstrip() or None
+    logger.handle(record)
+
+
 def mask(text: str) -> str:
     """`text` without the passwords of database URLs and of `password=...`."""
     return _PASSWORD.sub(r"\1***", _URL_PASSWORD.sub(r"\1***@", text))
@@ -68,6 +83,8 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             fields["exc"] = mask(self.formatException(record.exc_info))
+        elif record.exc_text:
+            fields["exc"] = mask(record.exc_text)
         if record.stack_info:
             fields["stack"] = mask(record.stack_info)
         return json.dumps(fields)
@@ -85,6 +102,8 @@ class HumanFormatter(logging.Formatter):
         text = f"{time} {record.levelname:<7} {_message(record)}" + (f" [{run}]" if run else "")
         if record.exc_info:
             text += "\n" + mask(self.formatException(record.exc_info))
+        elif record.exc_text:
+            text += "\n" + mask(record.exc_text)
         if record.stack_info:
             text += "\n" + mask(record.stack_info)
         return printable(text, lines=True)

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 Probe = Callable[[], tuple[bool, str]]
 """Gives its answer and the reason. Called in the server's thread: it must not block."""
 
+DEFAULT_PORT = 9090
 CLIENT_SECONDS = 10.0
 """A client has this long to ask, and again to take the answer."""
 LONGEST_REQUEST = 16_384
@@ -36,7 +37,10 @@ BACKLOG = 128
 
 
 class HealthServer:
-    """Serves a registry and two probes, on all addresses (IPv4 and IPv6) unless `host` is given."""
+    """Serves a registry and two probes, on all addresses (IPv4 and IPv6) unless `host` is given.
+
+    With `elsewhere` it takes any free port where another program has this one.
+    """
 
     def __init__(
         self,
@@ -46,7 +50,9 @@ class HealthServer:
         live: Probe,
         ready: Probe,
         host: str = "",
+        elsewhere: bool = False,
     ) -> None:
+        self._elsewhere = elsewhere
         self._host, self._port, self._registry = host, port, registry
         self._probes = {"/livez": live, "/readyz": ready}
         self._runner = asyncio.Runner(loop_factory=asyncio.SelectorEventLoop)
@@ -61,7 +67,7 @@ class HealthServer:
         Raises ConfigurationError when the port cannot be had.
         """
         try:
-            listening = _listen(self._host, self._port)
+            listening = self._listen()
         except OSError as error:
             raise ConfigurationError(self._refused(error)) from None
         self._loop = self._runner.get_loop()
@@ -79,6 +85,21 @@ class HealthServer:
         with contextlib.suppress(RuntimeError):  # the loop is closed: stopped before
             self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(STOP_SECONDS)
+
+    def _listen(self) -> socket.socket:
+        try:
+            return _listen(self._host, self._port)
+        except OSError as error:
+            if not self._elsewhere or error.errno != EADDRINUSE:
+                raise
+        listening = _listen(self._host, 0)
+        logger.warning(
+            "port %d is taken, by another worker here perhaps: metrics and health are on port %d; "
+            "OPENWORKFLOW_PORT or --port chooses one",
+            self._port,
+            listening.getsockname()[1],
+        )
+        return listening
 
     def _refused(self, error: OSError) -> str:
         advice = "stop what uses the port, or set" if error.errno == EADDRINUSE else "set"

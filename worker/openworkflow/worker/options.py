@@ -5,6 +5,7 @@ The limits of each option are checked here, once; settings.py has the same for t
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypedDict
 
 from openworkflow.backend.records import ClaimRequest, claim_key
 from openworkflow.core.errors import ConfigurationError
@@ -14,6 +15,7 @@ from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, MOST_PAYLOAD_
 from openworkflow.core.step_attempt import DEFAULT_MAX_STEP_ATTEMPTS
 from openworkflow.core.workflow import BuildPolicy
 from openworkflow.core.workflow_run import DEFAULT_REST_SECONDS
+from openworkflow.telemetry.metrics import Metrics
 from openworkflow.worker.claimer import trusted_crashes
 
 _RANGES: dict[str, tuple[float, float]] = {
@@ -25,6 +27,23 @@ _RANGES: dict[str, tuple[float, float]] = {
     "drain (seconds)": (0, 86_400),
     "rest (seconds)": (0, 86_400),
 }
+
+
+class WorkerSettings(TypedDict, total=False):
+    """Options of `OpenWorkflow.new_worker`, apart from `workflows` and `concurrency`: those of
+    WorkerOptions, and two of Worker.
+    """
+
+    lease: timedelta
+    drain: timedelta
+    rest: timedelta
+    payload_limit: int
+    max_crashes: int
+    max_step_attempts: int
+    build_id: str | None
+    build_policy: BuildPolicy
+    worker_id: str | None
+    metrics: Metrics | None
 
 
 @dataclass(frozen=True, slots=True)

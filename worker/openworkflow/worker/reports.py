@@ -3,6 +3,7 @@
 import logging
 
 from openworkflow.backend.records import ClaimedRun
+from openworkflow.core.failure import Failure
 from openworkflow.engine.outcome import (
     Canceled,
     Completed,
@@ -14,12 +15,14 @@ from openworkflow.engine.outcome import (
     Rescheduled,
     Undoing,
 )
-from openworkflow.telemetry.logs import log_context
+from openworkflow.telemetry.logs import log_context, told
 from openworkflow.telemetry.metrics import Metrics
 from openworkflow.worker.ends import OUTCOMES
 from openworkflow.worker.poller import Poller
 
 logger = logging.getLogger(__name__)
+RUNS_LOGGER = logging.getLogger("openworkflow.runs")
+"""Where each run begins and ends, at level DEBUG: a line for each, which development wants."""
 
 
 class Reports:
@@ -27,6 +30,7 @@ class Reports:
 
     def __init__(self, metrics: Metrics, poller: Poller, namespace_id: str) -> None:
         self._metrics, self._poller, self._namespace_id = metrics, poller, namespace_id
+        self._tells = RUNS_LOGGER.isEnabledFor(logging.DEBUG)
 
     def begin(self, run: ClaimedRun) -> None:
         """Log lines of this context, from now on, are about this run."""
@@ -39,9 +43,16 @@ class Reports:
             }
         )
 
+        if self._tells:
+            word = "begins" if run.claim_no == 1 else "goes on"
+            RUNS_LOGGER.debug("run %s of workflow %r %s", run.id, run.workflow_name, word)
+
     def end(self, run: ClaimedRun, outcome: Outcome, seconds: float) -> None:
         """The execution came to `outcome` after `seconds`."""
         self._metrics.run_finished(run.workflow_name, OUTCOMES[type(outcome)], seconds)
+        if self._tells:
+            word, name = OUTCOMES[type(outcome)], run.workflow_name
+            RUNS_LOGGER.debug("run %s of workflow %r %s after %.1f s", run.id, name, word, seconds)
         match outcome:
             case Completed():  # what nearly all come to
                 pass
@@ -51,16 +62,25 @@ class Reports:
                 self._poller.wake()
             case Rescheduled(failure, delay):
                 self._poller.resume_in(delay)
-                logger.info("run failed, next attempt in %.1f s: %s", delay, failure.summary)
+                text = "run %s of workflow %r failed, attempt %d, next in %.1f s: %s"
+                rest = run.id, run.workflow_name, run.attempts + 1, delay, failure.summary
+                told(logger, logging.INFO, text, *rest, traceback=failure.traceback)
             case Failed(failure, undo=undo):
                 if undo is not None and undo["not_undone"]:
                     self._metrics.undo_failed(run.workflow_name)
-                logger.warning("run failed: %s", failure.summary)
+                _failed(run, "failed", failure)
             case Undoing(failure):
                 self._poller.wake()
-                logger.warning("run failed, its steps are undone first: %s", failure.summary)
+                _failed(run, "failed, its steps are undone first", failure)
             case Canceled():
                 logger.info("run canceled, its steps are undone")
             case Lost():
                 self._metrics.claim_lost(run.workflow_name)
                 logger.info("run canceled, or claimed by another worker: nothing more is recorded")
+
+
+def _failed(run: ClaimedRun, what: str, failure: Failure) -> None:
+    """Named by the line itself, since an application's own format knows no run in progress."""
+    names = run.id, run.workflow_name, what, failure.summary
+    trace = failure.traceback
+    told(logger, logging.WARNING, "run %s of workflow %r %s: %s", *names, traceback=trace)

@@ -90,6 +90,10 @@ class Worker:
         self._left = 0
         self._handed_back = False
 
+    def __repr__(self) -> str:
+        names = ", ".join(sorted({workflow.name for workflow in self._registry}))
+        return f"<Worker {self.worker_id!r} of {names:.80}>"
+
     async def start(self) -> None:
         """Connect and begin to claim; returns once the worker is ready.
 

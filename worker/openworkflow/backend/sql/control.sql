@@ -103,6 +103,22 @@ select {run_columns}, now() as now, waits.*, ahead.ahead, takers.takers, held.*,
  where run.id = (select it.id from it);
 
 
+-- name: list_standings
+-- Of those of these runs that have not ended: whether each is due or held, and what it waits for.
+select run.id, available_at <= now() as due,
+       paused or exists (select from {schema}.workflow_pauses held
+                          where held.namespace_id = $1
+                            and held.workflow_name in ('', run.workflow_name)) as held,
+       array(select distinct case when attempt.status = 'failed' then 'retry' else kind end
+               from {schema}.step_attempts attempt
+              where attempt.workflow_run_id = run.id and attempt.claim_no >= run.history_from
+                and (attempt.status = 'running' and kind not in ('run', 'undo')
+                     or attempt.status = 'failed' and attempt.resume_at > now()
+                        and not {mark final} and not {mark canceled})) as waits
+  from {schema}.workflow_runs run
+ where namespace_id = $1 and id = any($2) and status in ('pending', 'running');
+
+
 -- name: list_served
 {served_now};
 

@@ -21,6 +21,7 @@ from openworkflow.engine import calls
 from openworkflow.engine.history import replayed, step_error
 from openworkflow.engine.operations.operation import Operation
 from openworkflow.engine.step_call import StepCall
+from openworkflow.telemetry.logs import told
 
 logger = logging.getLogger(__name__)
 
@@ -159,13 +160,34 @@ class CallOperation(Operation):
         await execution.announced(step)
         written = execution.recorder.failed(step, failure, None if final else retry_at)
         execution.report_step(StepStatus.FAILED, step.seconds)
+        self._tell(step, failure, policy, None if final else retry_at)
         if final:
             return step_error(failure, self.key, step.attempt), None
         execution.services.metrics.wait_begun(execution.workflow.name, "retry")
         await execution.recorder.durable(written)
         execution.check_stopped()
-        logger.info("step %s failed, attempt %d: %s", step.key, step.attempt, failure.message)
         return None, retry_at
+
+    def _tell(
+        self, step: StepCall, failure: Failure, policy: RetryPolicy, retry_at: datetime | None
+    ) -> None:
+        """Log a failed attempt: its type, when the next begins, and how many there may be.
+
+        With its traceback the first time, and the last: those in between are mostly the same.
+        """
+        execution = self.execution
+        of = f" of {policy.max_attempts}" if policy.max_attempts else ""
+        then = "not tried again"
+        if retry_at is not None:
+            then = f"next in {(retry_at - execution.now()).total_seconds():.1f} s"
+        told(
+            logger,
+            logging.WARNING if retry_at is None else logging.INFO,
+            "step %r failed, attempt %d%s, %s: %s (run %s of workflow %r)",
+            *(step.key, step.attempt, of, then, failure.summary),
+            *(execution.claim.id, execution.workflow.name),
+            traceback=failure.traceback if retry_at is None or step.attempt == 1 else "",
+        )
 
     def _check_options(self, options: frozenset[str]) -> None:
         """Refuse an option that the function takes too: whose it is would be a guess."""
