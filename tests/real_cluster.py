@@ -40,12 +40,16 @@ class RealCluster:
     database_url: str = field(repr=False)
     postgres_image: str | None = None
 
-    def kubectl(self, *args: str, given: object = None, timeout: float = 120) -> str:
-        """Run kubectl; `given` is a manifest for its standard input. Raises RuntimeError."""
+    def command(self, *args: str) -> list[str]:
+        """Kubectl with these arguments."""
         program = shutil.which("kubectl") or binary("kubectl")
         assert program is not None, "kubectl is not in PATH"
+        return [program, f"--kubeconfig={self.kubeconfig}", *args]
+
+    def kubectl(self, *args: str, given: object = None, timeout: float = 120) -> str:
+        """Run kubectl; `given` is a manifest for its standard input. Raises RuntimeError."""
         done = subprocess.run(
-            [program, f"--kubeconfig={self.kubeconfig}", *args],
+            self.command(*args),
             input=None if given is None else json.dumps(given),
             capture_output=True,
             text=True,
@@ -120,12 +124,11 @@ class ReplicaWatch:
 @contextmanager
 def watched(cluster: RealCluster, namespace: str, deployment: str) -> Iterator[ReplicaWatch]:
     """Follow the Deployment during the block; by time.monotonic()."""
-    program = shutil.which("kubectl") or binary("kubectl")
     path = "{.spec.replicas} {.status.readyReplicas}.\n"
-    command = [program, f"--kubeconfig={cluster.kubeconfig}", "-n", namespace, "get", "deployment"]
-    command += [deployment, "--watch", f"--output=jsonpath={path}"]
+    args = ["-n", namespace, "get", "deployment", deployment]
+    command = cluster.command(*args, "--watch", f"--output=jsonpath={path}")
     watch = ReplicaWatch()
-    with subprocess.Popen([c for c in command if c], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         threading.Thread(target=_follow, args=(process.stdout, watch), daemon=True).start()
         try:

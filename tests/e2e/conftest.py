@@ -122,6 +122,15 @@ class Tenant:
         status: dict[str, Any] = self.get("wfns", "orders").get("status", {})
         return status
 
+    def condition(self, kind: str) -> dict[str, Any]:
+        """A condition of its status; empty while there is none."""
+        found = self.status().get("conditions", [])
+        return next((c for c in found if c["type"] == kind), {})
+
+    def reason(self, kind: str) -> str | None:
+        """Why that condition is as it is."""
+        return self.condition(kind).get("reason")
+
     def printed(self) -> dict[str, str]:
         """What `kubectl get wfns` prints."""
         return table(self.cluster.kubectl("-n", self.namespace, "get", "wfns"))[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,8 @@ from tests.e2e.conftest import Tenant
 from tests.real_cluster import watched
 
 QUICK = {"pollPeriodSeconds": 1, "scaleInDelaySeconds": 5, "maxReplicas": 4}
+WORKERS = "openworkflow.dev/workflow-namespace=orders"
+INTERRUPTED = "SELECT count(*) FROM step_attempts WHERE step_name = 'charge' AND claim_no <> 1"
 Report = Callable[[str, float], None]
 
 
@@ -153,8 +156,7 @@ async def test_a_rollout_in_the_middle_of_work_interrupts_no_step(
 
     assert [f"receipt-{n} delivered" for n in range(30)] == results
     assert 30 * 3 == len(tenant.steps())
-    interrupted = "SELECT count(*) FROM step_attempts WHERE step_name = 'charge' AND claim_no <> 1"
-    assert 0 == tenant.server.fetch_value(interrupted, tenant.database)
+    assert 0 == tenant.server.fetch_value(INTERRUPTED, tenant.database)
 
 
 async def test_a_pod_that_is_deleted_while_it_imports_goes_at_once(
@@ -179,6 +181,65 @@ async def test_a_pod_that_is_deleted_while_it_imports_goes_at_once(
     tenant.cluster.kubectl(*mine, "delete", "pod", name)
     report("from the deletion of a pod that starts to its end", time.monotonic() - start)
     assert time.monotonic() - start < 15, "not the whole grace period"
+
+
+async def test_a_signal_in_the_first_moments_of_a_worker_ends_it(
+    tenant: Tenant, report: Report
+) -> None:
+    tenant.declare(scaling=QUICK)
+    await settled_at_zero(tenant)
+    template = tenant.get("deployment", "orders-worker")["spec"]["template"]
+    container = template["spec"]["containers"][0]
+    container["lifecycle"] = {"postStart": {"exec": {"command": ["sh", "-c", _SIGNAL]}}}
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        container.pop(probe)
+    spec = {**template["spec"], "restartPolicy": "Never"}
+    for number in range(5):
+        meta = {"name": f"first-{number}", "namespace": tenant.namespace}
+        tenant.cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+
+    def ended() -> list[Any]:
+        pods = [tenant.get("pod", f"first-{number}") for number in range(5)]
+        states = [p["status"].get("containerStatuses", [{}])[0].get("state", {}) for p in pods]
+        return states if all("terminated" in state for state in states) else []
+
+    states = await tenant.until(ended, "the signal ended the workers", seconds=60)
+    assert {143} == {state["terminated"]["exitCode"] for state in states}
+
+
+#: Sends SIGTERM to the worker, in the same pod and as soon as its container runs.
+_SIGNAL = """
+for process in /proc/[0-9]*; do
+  case "$(tr '\\0' ' ' < $process/cmdline)" in
+    *openworkflow*worker*) kill -TERM ${process#/proc/} ;;
+  esac
+done
+"""
+
+
+async def test_two_workers_on_the_last_node_hold_up_no_drain_and_lose_no_step(
+    tenant: Tenant, report: Report
+) -> None:
+    tenant.declare(scaling={**QUICK, "minReplicas": 2, "maxReplicas": 2}, worker={"concurrency": 5})
+    await tenant.until(lambda: tenant.status().get("readyReplicas") == 2, "two workers are ready")
+    runs = await enqueue(tenant, 30, charging_seconds=4)
+    await tenant.until(lambda: tenant.count("status = 'running'") == 10, "runs are running")
+    nodes = sorted({pod["spec"]["nodeName"] for pod in tenant.pods()})
+    before = {pod["metadata"]["name"] for pod in tenant.pods()}
+    selector = f"--pod-selector={WORKERS}"
+    drain = ("drain", *nodes, selector, "--delete-emptydir-data", "--timeout=300s")
+    start = time.monotonic()
+    try:
+        await asyncio.to_thread(tenant.cluster.kubectl, *drain, timeout=320)
+        report("from the drain's beginning to its end", time.monotonic() - start)
+        assert not before & {pod["metadata"]["name"] for pod in tenant.pods()}
+    finally:
+        tenant.cluster.kubectl("uncordon", *nodes)
+    results = [await run.result(timeout="90s") for run in runs]
+
+    assert [f"receipt-{n} delivered" for n in range(30)] == results
+    assert 30 * 3 == len(tenant.steps())
+    assert 0 == tenant.server.fetch_value(INTERRUPTED, tenant.database)
 
 
 def held_by(tenant: Tenant) -> list[str]:
