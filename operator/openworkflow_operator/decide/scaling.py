@@ -8,7 +8,8 @@ The arithmetic is in slots (a pod has `concurrency` of them):
 
 Up at once and straight to the number that has work; for headroom alone once that was wanted for as
 long as a pod takes to start. Down to the most that was wanted for so long within the window, idle
-pods only; to zero when two observations in a row saw nothing to do. Without an observation the
+pods only; to zero when two observations in a row saw nothing to do, and none in the window wanted
+a pod. Without an observation the
 fleet stays as it is: unknown is not zero.
 """
 
@@ -265,9 +266,14 @@ def _growth(policy: Policy, fleet: Fleet, demand: Demand, memory: Memory, now: f
 
 
 def _shrunk(policy: Policy, fleet: Fleet, memory: Memory, now: float) -> int:
-    """What the window wanted for long enough, not below busy pods, nor to zero on one look."""
+    """What the window wanted for long enough, not below busy pods.
+
+    The last pod is not noise: the next run would wait for it to start. So it stays for the window
+    after any work, and goes on no single look.
+    """
     newest = memory.wanted[-1][1]
     floor = max(_sustained(policy, memory, now), newest, fleet.busy)
-    if floor == 0 and memory.empty_observations < EMPTY_OBSERVATIONS_BEFORE_ZERO:
+    worked = any(wanted for _, wanted in memory.wanted)
+    if floor == 0 and (worked or memory.empty_observations < EMPTY_OBSERVATIONS_BEFORE_ZERO):
         floor = 1
     return min(fleet.replicas, max(floor, policy.min_replicas), policy.max_replicas)

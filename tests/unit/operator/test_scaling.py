@@ -121,17 +121,25 @@ def test_zero_takes_two_empty_looks() -> None:
     assert [3, 1, 0] == [decision.replicas for decision in decisions]
 
 
-def test_a_restarted_operator_starts_a_new_window_from_the_pods_there_are() -> None:
-    looks = [(1000.0, NOTHING), (1099.0, NOTHING), (1101.0, NOTHING)]
+def test_the_last_pod_stays_for_the_window_after_the_shortest_run() -> None:
+    quiet = [(1000.0, NOTHING), (1130.0, NOTHING)]
+    looks = [*quiet, (1200.0, demand(running=1)), (1205.0, NOTHING), (1210.0, NOTHING)]
+    looks += [(1320.0, NOTHING), (1330.0, NOTHING)]
 
-    assert [6, 6, 0] == [decision.replicas for decision in replay(Fleet(6, 6), looks)]
+    assert [1, 1, 1, 1, 0] == [decision.replicas for decision in replay(Fleet(1, 1), looks)][2:]
+
+
+def test_a_restarted_operator_starts_a_new_window_from_the_pods_there_are() -> None:
+    looks = [(1000.0, NOTHING), (1099.0, NOTHING), (1101.0, NOTHING), (1121.0, NOTHING)]
+
+    assert [6, 6, 1, 0] == [decision.replicas for decision in replay(Fleet(6, 6), looks)]
 
 
 def test_after_an_outage_the_window_starts_again() -> None:
     looks: list[tuple[float, Demand | None]] = [(0.0, demand(due=90)), (5.0, None), (900.0, None)]
-    looks += [(905.0, NOTHING), (910.0, NOTHING), (1021.0, NOTHING)]
+    looks += [(905.0, NOTHING), (910.0, NOTHING), (1021.0, NOTHING), (1026.0, NOTHING)]
 
-    assert [9, 9, 9, 9, 9, 0] == [d.replicas for d in replay(Fleet(9, 9), looks)]
+    assert [9, 9, 9, 9, 9, 1, 0] == [d.replicas for d in replay(Fleet(9, 9), looks)]
 
 
 def test_an_unreadable_database_still_lets_the_fleet_grow_to_the_minimum() -> None:
@@ -247,7 +255,8 @@ def test_the_memory_stays_small_and_exact(wanted: list[int]) -> None:
         window = sorted(wanted[max(0, now - 50) : now], reverse=True)
         held = window[19] if len(window) >= 20 else max(window, default=0)
 
-        expected = max(held, due) or (1 if memory.empty_observations < 2 else 0)
+        idle = memory.empty_observations >= 2 and not any(window)
+        expected = max(held, due) or (0 if idle else 1)
         assert expected == decision.replicas
         assert len(memory.wanted) <= 51
 
