@@ -15,6 +15,8 @@ class Kind:
     api_version: str
     name: str
     plural: str
+    is_stored: bool = True
+    """Whether its objects have a version; those that are computed for each answer have none."""
 
     def path(self, namespace: str | None, name: str | None = None, sub: str | None = None) -> str:
         """The path of one object, of its subresource, or of a list (all namespaces for None)."""
@@ -33,7 +35,7 @@ SERVICE_MONITOR: Final = Kind("monitoring.coreos.com/v1", "ServiceMonitor", "ser
 POD: Final = Kind("v1", "Pod", "pods")
 SECRET: Final = Kind("v1", "Secret", "secrets")
 EVENT: Final = Kind("v1", "Event", "events")
-POD_METRICS: Final = Kind("metrics.k8s.io/v1beta1", "PodMetrics", "pods")
+POD_METRICS: Final = Kind("metrics.k8s.io/v1beta1", "PodMetrics", "pods", is_stored=False)
 LEASE: Final = Kind("coordination.k8s.io/v1", "Lease", "leases")
 
 #: What a WorkflowNamespace may own, in the order in which it is made.

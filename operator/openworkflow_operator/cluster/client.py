@@ -71,7 +71,7 @@ class Cluster:
             page, metadata = answer.get("items"), answer.get("metadata")
             if not isinstance(page, list) or not isinstance(metadata, dict):
                 raise ClusterError(0, "NoList", "what answered is not the API server's list")
-            items += map(_object, page)
+            items += (_object(item, kind) for item in page)
             if not (more := metadata.get("continue")):
                 return items, str(metadata.get("resourceVersion", ""))
             query["continue"] = more
@@ -96,7 +96,7 @@ class Cluster:
                 if change == "ERROR" and isinstance(item, dict):
                     code, reason = item.get("code", 500), item.get("reason", "")
                     raise ClusterError(code, reason, item.get("message", ""))
-                yield change, _object(item, is_named=change != "BOOKMARK")
+                yield change, _object(item, kind, is_named=change != "BOOKMARK")
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ClusterError(0, type(error).__name__, "the watch was cut") from error
         finally:
@@ -108,7 +108,7 @@ class Cluster:
         items = (await self._call("GET", kind.path(namespace), query)).get("items")
         if not isinstance(items, list):
             raise ClusterError(0, "NoList", "what answered is not the API server's list")
-        return _object(items[0]) if items else None
+        return _object(items[0], kind) if items else None
 
     async def apply(self, kind: Kind, manifest: Mapping[str, Any], uid: str | None) -> Object:
         """Server-side apply: make the object have these fields, and own them.
@@ -268,10 +268,11 @@ def _parsed(text: bytes) -> Object:
     return answer
 
 
-def _object(item: Any, is_named: bool = True) -> Object:
+def _object(item: Any, kind: Kind, is_named: bool = True) -> Object:
     """The item, if it is an object of Kubernetes with what the store knows objects by."""
     metadata = item.get("metadata") if isinstance(item, dict) else None
-    names = ("name", "namespace", "resourceVersion") if is_named else ("resourceVersion",)
+    names: tuple[str, ...] = ("name", "namespace") if is_named else ()
+    names += ("resourceVersion",) if kind.is_stored else ()
     if not isinstance(metadata, dict) or not all(isinstance(metadata.get(n), str) for n in names):
         raise ClusterError(0, "NoObject", "what answered is not the API server's object")
     return dict(item)

@@ -111,6 +111,19 @@ async def test_a_list_that_is_none_is_an_error_of_the_cluster(
     assert 0 == refused.value.status
 
 
+async def test_what_a_metrics_server_computes_has_no_version_and_is_read(
+    cluster: Cluster, kmock: RawHandler
+) -> None:
+    # As metrics-server 0.8 answers; only what is stored has a resourceVersion.
+    metadata = {"name": "orders-worker-6b58f85d7f-77kkl", "namespace": "shop"}
+    usage = {"cpu": "4944032n", "memory": "35740Ki"}
+    pod = {"metadata": metadata, "containers": [{"name": "worker", "usage": usage}]}
+    answer = {"kind": "PodMetricsList", "metadata": {}, "items": [pod]}
+    kmock["get /apis/metrics.k8s.io/v1beta1/namespaces/shop/pods"] << answer
+
+    assert ([pod], "") == await cluster.list(kinds.POD_METRICS, "shop")
+
+
 async def test_an_answer_that_is_a_proxy_s_page_is_an_error_of_the_cluster(
     kmock: RawHandler, cluster: Cluster
 ) -> None:
