@@ -77,7 +77,8 @@ def start(client: ApiClient, space: Space) -> Start:
             # The Lease has one name, so each test has it in a place of its own.
             "namespace": OPERATOR_NAMESPACE,
             "identity": f"{os.getpid()}-{uuid.uuid4().hex[:6]}",
-            "lease_seconds": 3.0,
+            # As in a cluster: on a busy machine an answer may take seconds.
+            "lease_seconds": 15.0,
             "resync_seconds": 60.0,
             "port": 0,
             "allow_loopback": True,
