@@ -12,7 +12,6 @@ from tests.e2e.conftest import Tenant
 from tests.real_cluster import watched
 
 QUICK = {"pollPeriodSeconds": 1, "scaleInDelaySeconds": 5, "maxReplicas": 4}
-WORKERS = "openworkflow.dev/workflow-namespace=orders"
 INTERRUPTED = "SELECT count(*) FROM step_attempts WHERE step_name = 'charge' AND claim_no <> 1"
 Report = Callable[[str, float], None]
 
@@ -220,13 +219,15 @@ done
 async def test_two_workers_on_the_last_node_hold_up_no_drain_and_lose_no_step(
     tenant: Tenant, report: Report
 ) -> None:
-    tenant.declare(scaling={**QUICK, "minReplicas": 2, "maxReplicas": 2}, worker={"concurrency": 5})
+    # A drain evicts in all namespaces: only from this one, whatever else the cluster runs.
+    worker = {"concurrency": 5, "podLabels": {"e2e-tenant": tenant.namespace}}
+    tenant.declare(scaling={**QUICK, "minReplicas": 2, "maxReplicas": 2}, worker=worker)
     await tenant.until(lambda: tenant.status().get("readyReplicas") == 2, "two workers are ready")
     runs = await enqueue(tenant, 30, charging_seconds=4)
     await tenant.until(lambda: tenant.count("status = 'running'") == 10, "runs are running")
     nodes = sorted({pod["spec"]["nodeName"] for pod in tenant.pods()})
     before = {pod["metadata"]["name"] for pod in tenant.pods()}
-    selector = f"--pod-selector={WORKERS}"
+    selector = f"--pod-selector=e2e-tenant={tenant.namespace}"
     drain = ("drain", *nodes, selector, "--delete-emptydir-data", "--timeout=300s")
     start = time.monotonic()
     try:
