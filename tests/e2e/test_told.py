@@ -40,8 +40,8 @@ async def test_a_worker_killed_at_its_memory_limit_says_so_and_which(tenant: Ten
     assert "OutOfMemory" == tenant.reason("Verified")
 
     tenant.declare(scaling={**QUICK, "minReplicas": 1, "maxReplicas": 1}, worker=worker("1Gi"))
-    await tenant.until(lambda: tenant.reason("Ready") == "Ready", "enough memory is enough")
-    assert "WorkersStarted" == tenant.reason("Verified")
+    await tenant.until(lambda: verified(tenant) == ("True", "WorkersStarted"), "enough is enough")
+    await tenant.until(lambda: tenant.reason("Ready") == "Ready", "the fleet is as wanted")
 
 
 async def test_an_image_that_is_not_there_is_unverified_at_zero_and_named_at_the_first_run(
