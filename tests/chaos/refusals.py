@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
+
+import asyncpg
 
 from tests.chaos.ground import TERMINATE, Fault, Ground
 
@@ -53,10 +56,26 @@ async def disk_full(on: Ground) -> None:
 async def _refuse(on: Ground, state: str, tables: tuple[str, ...] | list[str]) -> None:
     async with on.admin() as connection:
         for table in tables:
-            await connection.execute(_REFUSE.format(table=table, state=state))
+            await _alter(on, connection, _REFUSE.format(table=table, state=state))
         await asyncio.sleep(on.outage)
         for table in tables:
-            await connection.execute(f"DROP TRIGGER chaos_refuse ON {table}")
+            await _alter(on, connection, f"DROP TRIGGER chaos_refuse ON {table}")
+
+
+async def _alter(on: Ground, connection: asyncpg.Connection[Any], sql: str) -> None:
+    """Change a table as a careful administrator does: who waits for its lock holds up all others.
+
+    A connection that fell silent in the middle of a statement keeps its lock until the server hears
+    that its client is gone.
+    """
+    await connection.execute("SET lock_timeout = '1s'")
+    while True:
+        try:
+            await connection.execute(sql)
+            return
+        except asyncpg.LockNotAvailableError:
+            on.proxy.forget()
+            await asyncio.sleep(0.5)
 
 
 async def statement_timeout(on: Ground) -> None:
