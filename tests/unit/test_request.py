@@ -67,7 +67,7 @@ async def test_a_client_of_a_url_or_of_a_connect_that_was_not_awaited_is_refused
 def test_one_run_and_many_take_the_same_options_but_for_their_keys() -> None:
     one, many = set(RunOptions.__annotations__), set(ManyRunsOptions.__annotations__)
 
-    assert {"idempotency_key"} == one - many
+    assert {"idempotency_key", "unique", "debounce"} == one - many
     assert {"idempotency_keys"} == many - one
     assert {"version", "available_at", "deadline", "connection", "tags"} == one & many
 
