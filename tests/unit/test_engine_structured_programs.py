@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Generator
+import gc
+import sys
+from collections.abc import AsyncIterator, Coroutine, Generator
 from typing import Any
+
+import pytest
 
 from openworkflow import NonRetryableError, Step
 from tests.programs import Programs
@@ -223,6 +227,75 @@ async def results_computed_once_for_all_who_ask(step: Step, world: World) -> Any
         return int(await step.run("sum", world.effect, f"sum-{number}", first + second))
 
     return world.note(await fibonacci(6))
+
+
+class Driven:
+    """Awaits a coroutine by hand, and does not close it: that is freed later than its run ends."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._coroutine = coroutine
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        inner, value = self._coroutine.__await__(), None
+        while True:
+            try:
+                asked = inner.send(value)
+            except StopIteration as stop:
+                return stop.value
+            value = yield asked
+
+
+@durable
+async def a_coroutine_driven_by_hand(step: Step, world: World) -> Any:
+    async def branch(name: str) -> Any:
+        first = await step.run("first", world.effect, f"{name}-1")
+        await asyncio.sleep(1)
+        return first, await step.run("second", world.effect, f"{name}-2")
+
+    alone = await Driven(branch("alone"))
+    return alone, await asyncio.gather(asyncio.ensure_future(Driven(branch("a"))), branch("b"))
+
+
+@durable
+async def task_groups_and_deadlines_of_anyio(step: Step, world: World) -> Any:
+    anyio = pytest.importorskip("anyio")
+    sender, receiver = anyio.create_memory_object_stream(2)
+    done: list[Any] = []
+
+    async def make(names: str) -> None:
+        async with sender.clone() as out:
+            for name in names:
+                await out.send(await step.run(f"make-{name}", world.effect, name))
+
+    async def use() -> None:
+        async for name in receiver:
+            with anyio.move_on_after(1000):
+                done.append(await step.run(f"use-{name}", world.effect, name))
+
+    with sender, receiver:
+        async with anyio.create_task_group() as group:
+            group.start_soon(use)
+            async with anyio.create_task_group() as makers:
+                makers.start_soon(make, "ab")
+                makers.start_soon(make, "cd")
+            sender.close()
+    with anyio.move_on_after(2) as scope:
+        await anyio.sleep(3)
+    async with anyio.create_task_group() as group:
+        group.start_soon(anyio.sleep, 3600)
+        await anyio.sleep(1)
+        group.cancel_scope.cancel()
+    return sorted(done), scope.cancelled_caught, await step.run("end", world.effect, "end")
+
+
+def test_a_coroutine_that_is_freed_after_its_run_ends_is_not_heard_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ignored: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda seen: ignored.append(repr(seen.exc_value)))
+    PROGRAMS.try_delays(a_coroutine_driven_by_hand)
+    gc.collect()
+    assert [] == ignored
 
 
 @PROGRAMS.each

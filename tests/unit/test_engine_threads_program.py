@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -292,3 +294,56 @@ async def test_a_patch_is_answered_in_the_thread() -> None:
     run.wake()
 
     assert Completed("[true,true]") == await executed(run)
+
+
+async def test_what_a_generator_still_asks_for_at_a_park_is_turned_away_in_silence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ignored: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda seen: ignored.append(repr(seen.exc_value)))
+
+    def rows(step: SyncStep) -> Iterator[str]:
+        try:
+            yield step.run("row", identity, "row")
+            yield "last"
+        finally:
+            step.run("close", identity, "closed")
+
+    def function(step: SyncStep) -> list[str]:
+        found = []
+        for row in rows(step):
+            step.sleep(f"after-{row}", 60)
+            found.append(row)
+        return found
+
+    run = prepared(function)
+    assert isinstance(await executed(run), Parked)
+    run.wake()
+    assert isinstance(await executed(run), Parked)
+    run.wake()
+    assert '["row","last"]' == _output(await executed(run))
+    gc.collect()
+    assert [] == ignored
+
+
+async def test_other_errors_that_python_ignores_are_still_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ignored: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda seen: ignored.append(repr(seen.exc_value)))
+
+    class Loud:
+        def __del__(self) -> None:
+            raise ValueError("mine")
+
+    def function(step: SyncStep) -> None:
+        Loud()
+        gc.collect()
+
+    await executed(prepared(function))
+    assert ["ValueError('mine')"] == ignored
+
+
+def _output(outcome: Outcome) -> str | None:
+    assert isinstance(outcome, Completed), outcome
+    return outcome.output

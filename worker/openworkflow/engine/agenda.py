@@ -88,9 +88,10 @@ class Agenda:
 
     def withdraw(self, operation: Operation) -> None:
         """The workflow has cancelled the branch that waits for it."""
-        execution = self._execution
-        if execution.stopped is not None or self.operations.pop(operation.key, None) is None:
+        # A coroutine may be freed, and cancel its timer, after the execution was forgotten.
+        if operation.key not in self.operations or self._execution.stopped is not None:
             return
+        del self.operations[operation.key]
         if operation in self.asked:
             self.asked.remove(operation)
             return
