@@ -197,6 +197,25 @@ def test_what_is_mistaken_for_a_step_is_told_what_was_meant(fn: Any, meant: str)
         step(fn)
 
 
+async def _takes_a_default(input: int = 3, *, step: Step) -> None: ...
+def _takes_a_default_plainly(count: str = "") -> None: ...
+
+
+@pytest.mark.parametrize("fn", [_takes_a_default, _takes_a_default_plainly])
+def test_a_default_of_the_input_that_no_run_would_get_is_refused(fn: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"default.*None"):
+        workflow(fn)
+
+
+def test_none_may_be_the_default_of_the_input_since_it_is_what_a_run_without_input_gets() -> None:
+    @workflow
+    def greet(name: str | None = None, step: Step | None = None) -> str:
+        return name or "you"
+
+    assert greet.takes_input
+    assert "you" == greet()
+
+
 async def _async_generator() -> AsyncIterator[int]:
     yield 1
 

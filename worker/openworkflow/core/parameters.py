@@ -55,6 +55,7 @@ def parameters_of(fn: Callable[..., Any], name: str) -> tuple[str | None, str | 
             parameter.KEYWORD_ONLY,
         ):
             data = parameter.name
+            _check_default(parameter, name)
         else:
             raise ConfigurationError(
                 f"workflow {name!r} takes {parameter.name!r}: a workflow takes at most one input "
@@ -86,6 +87,15 @@ def _has_step(fn: Callable[..., Any]) -> bool:
         each.name == "step" or _annotation_name(each.annotation) in STEP_TYPES
         for each in inspect.signature(fn).parameters.values()
     )
+
+
+def _check_default(parameter: inspect.Parameter, name: str) -> None:
+    """A run without an input has None: another default would change runs that are under way."""
+    if parameter.default is not parameter.empty and parameter.default is not None:
+        raise ConfigurationError(
+            f"workflow {name!r}: {parameter.name!r} has a default, which no run would get; a run "
+            "without an input gets None: write `| None = None`, and choose the value in the code"
+        )
 
 
 def takes_in_order(fn: Callable[..., Any], names: tuple[str | None, ...]) -> bool:
