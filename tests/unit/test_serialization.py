@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+import typing
+from collections import OrderedDict
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -287,6 +290,55 @@ def test_a_decoded_column_is_read_like_its_text() -> None:
 def test_an_annotation_that_cannot_be_understood_is_a_clear_error() -> None:
     with pytest.raises(ConfigurationError, match="cannot be used"):
         Codec("NoSuchType").validate(1, "input")
+
+
+@pytest.mark.parametrize("annotation", [OrderedDict, OrderedDict[str, int]])
+def test_an_ordered_dict_is_stored_in_the_order_of_jsonb_or_not_at_all(annotation: Any) -> None:
+    codec: Codec[Any] = codec_for(annotation)
+    kept: OrderedDict[str, int] = OrderedDict(a=1, zzz=2)
+
+    assert kept == codec.as_replayed(kept, codec.encode(kept, "result"))
+    with pytest.raises(SerializationError, match=r"OrderedDict in another order.*list of pairs"):
+        codec.encode(OrderedDict(zzz=2, a=1), "result")
+
+
+def test_an_ordered_dict_deep_in_a_value_is_told_by_its_place() -> None:
+    @dataclass
+    class Held:
+        by_name: OrderedDict[str, int]
+
+    codec = codec_for(list[Held])
+
+    with pytest.raises(SerializationError, match=r"result at 0\.by_name would come back as an Ord"):
+        codec.encode([Held(OrderedDict(zzz=2, a=1))], "result")
+
+
+def test_an_ordered_dict_for_a_plain_dict_is_one() -> None:
+    value = OrderedDict(zzz=2, a=1)
+
+    assert '{"a":1,"zzz":2}' == codec_for(dict[str, int]).encode(value, "result")
+    assert codec_for(Any).encode(value, "result")
+
+
+def test_an_error_about_an_annotation_is_one_line() -> None:
+    def converted(value: Any, extra: Any, more: Any, most: Any) -> Any:
+        return value
+
+    untaken = Annotated[int, pydantic.AfterValidator(converted)]
+    with pytest.raises(ConfigurationError, match="cannot be used") as raised:
+        codec_for(untaken)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="pydantic takes it from there on")
+def test_a_typed_dict_of_typing_is_refused_by_one_line_that_says_what_to_write() -> None:
+    Film = typing.TypedDict("Film", {"name": str})  # noqa: UP013
+
+    with pytest.raises(
+        ConfigurationError, match=r"`typing_extensions\.TypedDict` instead"
+    ) as raised:
+        codec_for(Film)
+    assert "\n" not in str(raised.value)
 
 
 def test_codecs_are_made_once_and_keep_the_order_of_unions() -> None:

@@ -5,6 +5,7 @@ SecretStr by asterisks) or read it back as another member of a union. Nobody wou
 workflow decides by it.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -33,6 +34,12 @@ def conversion_loss(before: Any, after: Any) -> Loss | None:
     Builtin values may become values of another type; all else has to be the same.
     """
     return _compare(before, after, (), True)
+
+
+def is_reordered(before: Any, after: Any) -> bool:
+    """Whether two dicts whose order counts have the same keys in another one."""
+    ordered = isinstance(before, OrderedDict) and isinstance(after, OrderedDict)
+    return ordered and before.keys() == after.keys() and list(before) != list(after)
 
 
 def _compare(before: Any, after: Any, path: tuple[Any, ...], converts: bool) -> Loss | None:
@@ -64,7 +71,10 @@ def _compare_mappings(
             return (*path, key), before[key], None
     if len(before) != len(after):
         return path, before, after
-    return _first(before.items(), ((key, after[key]) for key in before), path, converts)
+    found = _first(before.items(), ((key, after[key]) for key in before), path, converts)
+    if found is None and is_reordered(before, after):
+        return path, before, after
+    return found
 
 
 def _first(before: Any, after: Any, path: tuple[Any, ...], converts: bool) -> Loss | None:

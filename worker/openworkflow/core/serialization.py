@@ -29,7 +29,7 @@ from openworkflow.core.jsonb import (
     shows_order,
     with_floats_kept,
 )
-from openworkflow.core.losses import Loss, change, conversion_loss
+from openworkflow.core.losses import Loss, change, conversion_loss, is_reordered
 
 T = TypeVar("T")
 
@@ -92,11 +92,9 @@ class Codec(Generic[T]):
         kind = type(value)
         if kind in self._scalars:
             return value + 0.0 if kind is float else value  # type: ignore[no-any-return]
-        if output is None or "{" not in output or not self._shows_order:
-            return self.decode(output)
-        if self._plain:
+        if self._plain and output is not None and "{" in output:
             return loads_in_jsonb_order(output)  # type: ignore[no-any-return]
-        return self.decode(in_jsonb_order(output))
+        return self.decode(output)
 
     def decode(self, text: str | None, what: str | None = None) -> T:
         """The value of JSON text. Raises SerializationError if it does not fit the annotation.
@@ -145,8 +143,9 @@ class Codec(Generic[T]):
             self._plain = self._takes_none = True
             return TypeAdapter(Any)
         except (pydantic.PydanticUserError, NameError, TypeError) as error:
+            told = " ".join(str(getattr(error, "message", error)).split())  # without its address
             raise ConfigurationError(
-                f"the annotation {self._shown} cannot be used: {error}"
+                f"the annotation {self._shown} cannot be used: {told}"
             ) from error
 
     def _dump_plain(self, value: Any, what: str) -> bytes:
@@ -172,6 +171,11 @@ class Codec(Generic[T]):
         if (b"null" in encoded or b"\\u0000" in encoded) and (found := self._problem(value)):
             raise SerializationError(what + found)
         encoded = with_floats_kept(encoded)
+        try:
+            if self._shows_order and b"{" in encoded:
+                encoded = in_jsonb_order(encoded.decode()).encode()
+        except (ValueError, RecursionError) as error:
+            raise self._refusal(value, what, error) from None
         try:
             back = self._adapter.validate_json(encoded)
         except pydantic.ValidationError as error:
@@ -208,6 +212,8 @@ class Codec(Generic[T]):
         path, before, after = loss
         was, becomes = type(before).__qualname__, type(after).__qualname__
         change = f"another {becomes}" if was == becomes else f"{becomes} instead of {was}"
+        if is_reordered(before, after):
+            change = "an OrderedDict in another order (return a list of pairs)"
         if isinstance(after, Iterator):
             change = "an iterator, which can be read only once"
         return SerializationError(
