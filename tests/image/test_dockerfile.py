@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from openworkflow.cli.target import load_workflows
-from openworkflow.settings import Settings
+from openworkflow.worker.http import DEFAULT_PORT
 from openworkflow_operator.desired.workload import WORKER_USER
 from openworkflow_operator.settings import Settings as OperatorSettings
 
@@ -56,7 +56,7 @@ def test_the_base_is_an_argument_and_the_same_for_all_stages() -> None:
 @pytest.mark.parametrize(
     ("stage", "program", "port"),
     [
-        ("worker", "openworkflow", Settings().port),
+        ("worker", "openworkflow", DEFAULT_PORT),
         ("operator", "openworkflow-operator", OperatorSettings().port),
     ],
 )

@@ -106,7 +106,7 @@ async def test_a_run_that_is_waited_for_twice_answers_both(
 ) -> None:
     run = await ow.run_workflow("w")
     patient = asyncio.create_task(run.result())
-    with pytest.raises(ResultTimeout, match="does one serve 'w'"):
+    with pytest.raises(ResultTimeout, match="no worker that serves 'w' has claimed it"):
         await run.result(timeout=0)
     await sql.execute(END)
 
