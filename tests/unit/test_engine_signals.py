@@ -271,7 +271,11 @@ async def test_whatever_a_look_raises_reaches_those_who_wait_for_it() -> None:
 @in_virtual_time
 async def test_the_poll_for_signals_survives_whatever_a_look_raises() -> None:
     """It is a service of the worker, which would end with it."""
-    letters, run = Letters(), prepared(moments)
+
+    async def function(step: Step) -> Any:
+        """Of no interest."""
+
+    letters, run = Letters(), prepared(function)
     mail = Mail(letters)
     inbox = Inbox(mail, run.id, 0, {})
     heard: list[bool] = []
