@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 
 from openworkflow import BackendPostgres, OpenWorkflow, RunHandle
-from openworkflow.core.errors import BackendError
+from openworkflow.core.errors import BackendError, InvalidRunState
 from openworkflow.core.workflow import Workflow
 from tests.chaos import ledger, shapes, tables
 from tests.chaos.checker import Evidence, Fault, Job
@@ -93,12 +93,18 @@ class Stage:
 
     async def signal(self, handle: RunHandle[Any], number: int, key: str) -> None:
         """Send a run of `signaled` a number, until it is known to be sent."""
+        in_doubt = False
         while True:
             try:
                 await handle.signal("number", number, idempotency_key=key)
                 return
             except BackendError:
+                in_doubt = True
                 await asyncio.sleep(0.2)
+            except InvalidRunState:  # the run got it, and has ended since
+                if not in_doubt:
+                    raise
+                return
 
     @contextlib.contextmanager
     def fault(self, kind: str, pids: Sequence[int] = ()) -> Any:
