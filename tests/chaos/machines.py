@@ -7,6 +7,7 @@ import contextlib
 import resource
 from collections.abc import Mapping
 
+import asyncpg
 import psutil
 
 from openworkflow.core.errors import InvalidBuildState
@@ -37,16 +38,7 @@ async def promotion(on: Ground) -> None:
             on.server.bin_dir, on.server.lib_dir, on.server.settings, primary_port=on.server.port
         )
         await asyncio.to_thread(standby.start)
-        async with on.admin() as connection:
-            await connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
-            await connection.execute("SELECT pg_reload_conf()")
-            # From here on nothing is confirmed that the standby has not.
-            await eventually(
-                lambda: connection.fetchval(
-                    "SELECT true FROM pg_stat_replication WHERE sync_state = 'sync'"
-                ),
-                30,
-            )
+        await _follow_synchronously(on)
         await asyncio.to_thread(on.server.crash)
         await asyncio.to_thread(standby.promote)
         for way in (on.proxy, on.direct):
@@ -55,6 +47,41 @@ async def promotion(on: Ground) -> None:
         dead, on.server = on.server, standby
         on.servers.append(standby)
         dead.stop()
+
+
+async def _follow_synchronously(on: Ground) -> None:
+    """From here on nothing is confirmed that the standby has not.
+
+    pg_stat_replication says `sync` before commits wait: on a busy machine, a second before. So they
+    wait for a standby that there is not, until one is seen to; and only then for ours.
+    """
+    async with on.admin() as connection:
+        for names in ("nobody", "*"):
+            await connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
+            await connection.execute("SELECT pg_reload_conf()")
+            if names == "nobody":
+                await eventually(lambda: _commits_wait(on.url), 30)
+        written = await connection.fetchval("SELECT pg_current_wal_lsn()::text")
+        await eventually(
+            lambda: connection.fetchval(
+                "SELECT true FROM pg_stat_replication"
+                " WHERE sync_state = 'sync' AND flush_lsn >= $1::text::pg_lsn",
+                written,
+            ),
+            30,
+        )
+
+
+async def _commits_wait(url: str) -> bool:
+    connection = await asyncpg.connect(url)
+    try:
+        sql = "SELECT pg_logical_emit_message(true, 'chaos', '')"
+        await asyncio.wait_for(connection.execute(sql), 0.5)
+    except TimeoutError:
+        return True
+    finally:
+        connection.terminate()
+    return False
 
 
 async def clock_jump(on: Ground) -> None:
