@@ -41,7 +41,13 @@ def test_the_scrape_configuration_takes_our_pods_with_the_labels_of_the_dashboar
         job["file_sd_configs"] = [{"files": [str(pods)]}]
 
     with prometheus.running(tmp_path, unused_port, jobs, RULES) as server:
-        targets = eventually_sync(lambda: server.get("targets", state="active")["activeTargets"])
+
+        def of_both_jobs() -> Any:
+            """Each job finds its targets by itself."""
+            found = server.get("targets", state="active")["activeTargets"]
+            return found if len({each["labels"]["job"] for each in found}) == 2 else None
+
+        targets = eventually_sync(of_both_jobs)
 
     names = ("job", "kube_namespace", "workflow_namespace")
     assert [
