@@ -11,7 +11,7 @@ import contextlib
 import functools
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -193,22 +193,6 @@ TRIPLES = [
     ("a child is added", "the parent is canceled", "a ends"),
     ("a is disowned", "b ends", "a ends"),
 ]
-
-
-@pytest.fixture
-async def movers(database_url: str) -> AsyncIterator[list[Mover]]:
-    movers = [await Mover.connect(database_url, number) for number in range(3)]
-    yield movers
-    for mover in movers:
-        await mover.close()
-
-
-@pytest.fixture
-async def stepper(database_url: str, movers: list[Mover]) -> AsyncIterator[Stepper]:
-    stepper = Stepper(database_url, [mover.hold.id for mover in movers])
-    await stepper.open()
-    yield stepper
-    await stepper.close()
 
 
 async def faults(family: Family, sql: asyncpg.Connection[Any], mover: Mover) -> list[str]:
