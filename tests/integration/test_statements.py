@@ -11,11 +11,15 @@ import asyncpg
 import pytest
 
 import openworkflow.backend
+from openworkflow import BackendPostgres
 from openworkflow.backend import flush, queries
 from openworkflow.backend.connection import WORKER_SETTINGS, Link
 from openworkflow.backend.flush import PARTS, Shape
-from openworkflow.backend.records import RecordedStep, StepWrite
+from openworkflow.backend.records import RecordedStep, RunFilter, StepWrite
+from openworkflow.backend.requests import Requests
 from openworkflow.backend.url import parse as parse_url
+from openworkflow.core.filters import parse_filter
+from openworkflow.core.workflow_run import RunStatus
 
 MODIFIES = re.compile(r"\b(Update|Insert) on")
 PACKAGE = Path(openworkflow.backend.__file__).parent
@@ -62,6 +66,44 @@ async def test_a_flush_finds_the_runs_it_writes_by_their_primary_key(database_ur
     assert len(scans) >= 4
     assert [] == [line for line in scans if "using workflow_runs_pkey" not in line]
     await connection.close()
+
+
+async def test_failed_runs_are_found_beside_any_number_that_did_not_fail(
+    backend: BackendPostgres, sql: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By their index, also in a plan that was made for any arguments."""
+    await sql.execute(_MANY_RUNS)
+    listed = STATEMENTS["list_failed_runs"]
+    asked = [(listed, ("default", *4 * [None], 21, "failed", *6 * [None]))]
+    fetch = Requests.fetch
+
+    async def seen(self: Requests, text: str, *arguments: Any, **options: Any) -> list[Any]:
+        asked.append((text, arguments))
+        return await fetch(self, text, *arguments, **options)
+
+    monkeypatch.setattr(Requests, "fetch", seen)
+    pages = [
+        await backend.list_workflow_runs(RunFilter(status=RunStatus.FAILED), 20),
+        await backend.filtering.page(parse_filter("status:failed"), 20, None),
+    ]
+
+    assert 2 == len(asked)
+    assert [20, 20] == [len(page.runs) for page in pages]
+    await sql.execute("set plan_cache_mode = force_generic_plan")
+    for text, arguments in asked:
+        plan = [row[0] for row in await sql.fetch(f"explain {text}", *arguments)]
+        assert any("using idx_workflow_runs_failed" in line for line in plan), plan
+
+
+_MANY_RUNS = """
+insert into workflow_runs (id, namespace_id, workflow_name, status, available_at, created_at,
+                           completed_at)
+select gen_random_uuid(), 'default', 'w' || n % 7,
+       case when n % 100 = 0 then 'failed' else 'succeeded' end,
+       now(), now() - n * interval '1 s', now()
+  from generate_series(1, 5000) n;
+analyze workflow_runs
+"""
 
 
 async def test_the_longest_flush_is_planned_once_for_a_connection(database_url: str) -> None:

@@ -199,8 +199,9 @@ class BackendPostgres:
                 self._sql["list_newest_runs"], self.namespace_id, *times, *page
             )
         else:
+            failed = wanted.status is RunStatus.FAILED
             rows = await self._fetch(
-                self._sql["list_workflow_runs"],
+                self._sql["list_failed_runs"] if failed else self._sql["list_workflow_runs"],
                 *(self.namespace_id, *times, *page, wanted.status, wanted.workflow_name),
                 *(wanted.version, wanted.worker_id, wanted.build_id, wanted.schedule_name),
                 wanted.parent_run_id,

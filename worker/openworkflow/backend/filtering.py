@@ -134,6 +134,8 @@ def _parts(term: Term, place: int) -> Iterator[tuple[str, str, Any]]:
     elif term.field == "error":
         # The class as people know it, without its module.
         yield _ONE_OF, f"split_part({column}, ':', 2)", list(term.values)
+    elif term.field == "status" and set(term.values) == {"failed"}:
+        yield "where_failed", column, None  # as it stands in the condition of their index
     elif kind is Kind.ID:
         yield "where_id", column, list(term.values)
     elif kind is Kind.FLAG:

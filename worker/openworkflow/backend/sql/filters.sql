@@ -11,6 +11,10 @@
 {column} = any (:value::uuid[])
 
 
+-- name: where_failed
+status = 'failed'
+
+
 -- name: where_contains
 {column} ilike any (:value::text[])
 

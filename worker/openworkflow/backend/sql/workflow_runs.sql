@@ -265,7 +265,21 @@ id, namespace_id, workflow_name, version, status, worker_id, config, context, in
 select {run_columns}
   from {schema}.workflow_runs
  where namespace_id = $1
-   and ($7::text is null or status = $7)
+   and {list_wanted}
+   and {list_page}
+
+
+-- name: list_failed_runs
+-- The same for runs that failed; their index is of use only where its condition is said.
+select {run_columns}
+  from {schema}.workflow_runs
+ where namespace_id = $1 and status = 'failed'
+   and {list_wanted}
+   and {list_page}
+
+
+-- name: list_wanted
+($7::text is null or status = $7)
    and ($8::text is null or workflow_name = $8)
    and ($9::text is null or version = $9)
    and ($10::text is null or worker_id = $10)
@@ -275,7 +289,6 @@ select {run_columns}
    and ($13::uuid is null
         or id = any (array(select child.id from {schema}.workflow_children child
                             where child.parent_run_id = $13)))
-   and {list_page}
 
 
 -- name: list_newest_runs
