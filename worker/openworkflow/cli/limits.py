@@ -119,7 +119,7 @@ def _there(name: str, found: bool) -> None:
 
 def _table(found: Iterable[LimitState]) -> Table:
     """A line for each limit."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = render.Listing()
     for heading in ("LIMIT", "AT ONCE", "RATE", "IN USE", "WAITING", "KEYS", "SET BY", "PAUSED"):
         table.add_column(heading, overflow="fold")
     for each in found:

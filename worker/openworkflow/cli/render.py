@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -54,6 +54,18 @@ class _Console(Console):
         return super().render_str(printable(text, lines=True), **options)
 
 
+class Listing(Table):
+    """A table of which each row is one line, whatever somebody stored in a cell."""
+
+    def __init__(self) -> None:
+        super().__init__(box=None, pad_edge=False, header_style="bold")
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        """Ends of lines in texts are escaped."""
+        lines = (printable(each) if isinstance(each, str) else each for each in cells)
+        super().add_row(*lines, **options)
+
+
 def say(text: str = "", *, err: bool = False) -> None:
     """Text on standard output, or standard error, with escapes for what a terminal would obey."""
     click.echo(printable(text, lines=True), err=err)
@@ -83,7 +95,7 @@ def runs_table(
 
     `states` say where those stand that have not ended.
     """
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Listing()
     table.add_column("ID", min_width=ID_WIDTH, no_wrap=True)
     for heading in ("WORKFLOW", "STATUS", "CREATED", "DURATION", "WORKER", *["SAYS"] * bool(says)):
         table.add_column(heading, overflow="fold")
@@ -102,7 +114,7 @@ def runs_table(
 
 def builds_table(builds: Iterable[Build]) -> Table:
     """A line for each build."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Listing()
     for heading in (
         "BUILD",
         "NEW RUNS",
@@ -132,7 +144,7 @@ def builds_table(builds: Iterable[Build]) -> Table:
 
 def pauses_table(pauses: Iterable[Pause]) -> Table:
     """A line for each pause."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Listing()
     for heading in ("WORKFLOW", "RUNS", "SINCE", "BY", "REASON"):
         table.add_column(heading, overflow="fold")
     for each in pauses:
@@ -186,7 +198,7 @@ def details(found: RunDetails) -> Iterable[Any]:
 
 
 def _timeline(found: RunDetails) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Listing()
     for heading in ("STEP", "KIND", "ATTEMPT", "STATUS", "AFTER", "TOOK", "RESULT"):
         table.add_column(heading, no_wrap=heading != "RESULT")
     for each in found.steps:

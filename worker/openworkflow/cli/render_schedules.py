@@ -4,13 +4,13 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
-from openworkflow.cli.render import length, styled, when
+from openworkflow.cli.render import Listing, length, styled, when
 from openworkflow.core.schedule import Schedule
 
 
 def schedules_table(found: Iterable[Schedule]) -> Table:
     """A line for each schedule."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Listing()
     for heading in ("SCHEDULE", "WORKFLOW", "WHEN", "NEXT", "LAST", "BEGUN", "SKIPPED", "MISSED"):
         table.add_column(heading, overflow="fold")
     for each in found:
