@@ -16,6 +16,7 @@ from openworkflow import OpenWorkflow, RunHandle
 from openworkflow.backend.backend import BackendPostgres, NewRun, WorkerSession
 from openworkflow.backend.records import ClaimedRun, Waiting
 from openworkflow.core.errors import (
+    BackendError,
     ConfigurationError,
     InvalidRunState,
     RunNotFound,
@@ -249,6 +250,36 @@ async def test_a_topic_is_refused_where_the_sender_cannot_see_who_waits(
     with pytest.raises(asyncpg.FeatureNotSupportedError, match="repeatable read"):
         async with sql.transaction(isolation="repeatable_read"):
             await ow.signal("t", 1, connection=sql)
+
+
+async def test_a_lock_that_somebody_holds_is_not_taken_for_the_end_of_the_run(
+    ow: OpenWorkflow, run: ClaimedRun, sql: asyncpg.Connection[Any], database_url: str
+) -> None:
+    """The driver's class for what a signal to an ended run raises is that of a lock_timeout too."""
+    other = await asyncpg.connect(database_url, server_settings={"lock_timeout": "50"})
+    try:
+        async with sql.transaction(), other.transaction():
+            await sql.execute("select from workflow_runs where id = $1 for update", run.id)
+            await other.execute("set constraints all immediate")
+            with pytest.raises(BackendError, match="lock timeout"):
+                await ow.signal(run.id, "n", 1, connection=other)
+    finally:
+        await other.close()
+
+
+@pytest.mark.parametrize("code", ["no_data_found", "object_not_in_prerequisite_state"])
+async def test_what_a_trigger_raises_is_not_taken_for_news_of_the_run(
+    ow: OpenWorkflow, run: ClaimedRun, sql: asyncpg.Connection[Any], code: str
+) -> None:
+    await sql.execute(
+        "create function refuse() returns trigger language plpgsql as"
+        f" $$ begin raise exception 'by a trigger' using errcode = '{code}'; end $$;"
+        " create trigger refuse before insert on workflow_messages"
+        " for each row execute function refuse()"
+    )
+
+    with pytest.raises(BackendError, match="by a trigger"):
+        await ow.signal(run.id, "n", 1)
 
 
 async def test_sql_alone_sends_signals(

@@ -13,9 +13,12 @@ from openworkflow.backend.requests import Requests
 from openworkflow.backend.url import Dsn
 from openworkflow.core.errors import InvalidRunState, RunNotFound
 from openworkflow.core.recorded import Message
+from openworkflow.core.workflow_run import RunStatus
 
 MOST_AT_ONCE = 100
 """Messages of one name that are read at once."""
+
+_OVER = {status.value for status in RunStatus if status.finished}
 
 Fetch = Callable[[str, Sequence[Any]], Awaitable[list[asyncpg.Record]]]
 
@@ -58,10 +61,23 @@ class Messages:
         try:
             sql = self._sql["send_signal"]
             return _id(await connection.fetch(sql, message.run_id, *what, *where))
-        except asyncpg.NoDataFoundError as error:
-            raise RunNotFound(message.run_id) from error
-        except asyncpg.ObjectNotInPrerequisiteStateError as error:
-            raise InvalidRunState(message.run_id, error.detail or "over", "signaled") from error
+        except asyncpg.PostgresError as error:
+            if (refusal := _refusal(message.run_id, error)) is None:
+                raise
+            raise refusal from error
+
+
+def _refusal(run_id: UUID, error: asyncpg.PostgresError) -> RunNotFound | InvalidRunState | None:
+    """What openworkflow_signal says of the run, if it was that which raised.
+
+    By the code itself: the driver's class for 55000 is also that of a lock_timeout, and a trigger
+    of somebody's may raise either.
+    """
+    if error.sqlstate == "P0002" and str(run_id) in str(error):
+        return RunNotFound(run_id)
+    if error.sqlstate == "55000" and error.detail in _OVER:
+        return InvalidRunState(run_id, error.detail, "signaled")
+    return None
 
 
 async def read_inboxes(
