@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from tests import not_tried, real_cluster
+from tests import left_open, not_tried, real_cluster
 from tests.control_plane import describe_tier, has_controllers
 from tests.postgres import DatabaseServer, Source, choose_source, run_sync
 from tools.test_programs import BIN
@@ -50,6 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(left_open)
     # Processes that tests start execute the code of this folder, wherever the package is installed.
     code = [str(_ROOT / folder) for folder in ("worker", "operator")]
     os.environ["PYTHONPATH"] = os.pathsep.join([*code, *filter(None, [os.getenv("PYTHONPATH")])])

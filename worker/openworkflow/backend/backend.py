@@ -1,7 +1,7 @@
 """BackendPostgres: the tables of one namespace, a method for each thing that is done with them."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Self
@@ -10,8 +10,7 @@ from uuid import UUID
 from openworkflow.backend import flush, migrations, queries
 from openworkflow.backend.builds import Builds
 from openworkflow.backend.children import Families
-from openworkflow.backend.connection import Connection, Link, connect, connected, open_pool, probe
-from openworkflow.backend.connection import close_pool as closed
+from openworkflow.backend.connection import Connection, Link, connect, connected, probe
 from openworkflow.backend.control import Control
 from openworkflow.backend.diagnostics import Diagnostics, diagnose
 from openworkflow.backend.enqueuing import IDEMPOTENCY_PERIOD, Enqueuing
@@ -26,6 +25,7 @@ from openworkflow.backend.migrations import Migration
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.notifications import Listener
 from openworkflow.backend.pausing import Pauses
+from openworkflow.backend.pool import close_pool, open_pool
 from openworkflow.backend.progress import Progress
 from openworkflow.backend.pruning import pruned
 from openworkflow.backend.records import (
@@ -137,10 +137,11 @@ class BackendPostgres:
 
     async def stop(self) -> None:
         """Disconnect; sessions and listeners are their openers' to close."""
-        for close in self._closers:
-            await close()
-        await self._enqueuing.stop()
-        await closed(self._pool)
+        async with AsyncExitStack() as last_first:  # all of it, whichever fails
+            last_first.push_async_callback(close_pool, self._pool)
+            last_first.push_async_callback(self._enqueuing.stop)
+            for close in reversed(self._closers):
+                last_first.push_async_callback(close)
 
     def on_stop(self, close: Callable[[], Awaitable[object]]) -> None:
         """Have `close` awaited by `stop`, before the connections go."""
@@ -267,9 +268,9 @@ class BackendPostgres:
     async def open_session(self, connections: int = 2) -> WorkerSession:
         """Connections for the traffic of one worker."""
         links = [self._link() for _ in range(connections)]
-        for link in links:
-            await link.open()
-        return WorkerSession(links, self._sql, self._place)
+        session = WorkerSession(links, self._sql, self._place)
+        await session.open()
+        return session
 
     async def open_heartbeat(self) -> HeartbeatSession:
         """A connection for one worker's heartbeat, in the event loop that is running."""

@@ -5,12 +5,10 @@ and its kin) no session state survives between transactions, so there every stat
 transaction, settings are local to it, and nothing is prepared under a name.
 """
 
-import asyncio
 import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import asyncpg
@@ -95,32 +93,10 @@ async def connect(
 
     A statement may take ANSWER_SECONDS there; if `patient`, as long as it likes.
     """
-    arguments = _arguments(dsn, application_name, settings, pooled)
+    arguments = connect_arguments(dsn, application_name, settings, pooled)
     limit = None if patient else liveness.ANSWER_SECONDS
     try:
         return await dial(dsn, **arguments, command_timeout=limit)
-    except Exception as error:
-        raise as_backend_error(error, dsn) from error
-
-
-async def close_pool(pool: Any) -> None:
-    """Close its connections; those that have not after CLOSE_SECONDS are dropped."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(liveness.CLOSE_SECONDS):  # on which the pool drops what it has
-            await pool.close()
-
-
-async def open_pool(dsn: Dsn, *, application_name: str, pooled: bool) -> Any:
-    """The pool for everything that is not a worker's own traffic; it connects on demand."""
-    try:
-        return await asyncpg.create_pool(
-            min_size=0,
-            max_size=dsn.pool_size,
-            reset=_leave_as_is,
-            connect=partial(dial, dsn),
-            connection_class=_Leaving,
-            **_arguments(dsn, application_name, None, pooled),
-        )
     except Exception as error:
         raise as_backend_error(error, dsn) from error
 
@@ -149,19 +125,25 @@ async def probe(dsn: Dsn, *, application_name: str) -> tuple[Connection, bool]:
         with bounded(connection):
             async with connection.transaction():
                 pid = await connection.fetchval("select pg_backend_pid()")
-    except Exception as error:
-        connection.terminate()
+    except BaseException as error:
+        connection.terminate()  # whoever was cancelled has nobody else who could
+        if not isinstance(error, Exception):
+            raise
         raise as_backend_error(error, dsn) from error
     return connection, pid != connection.get_server_pid()
 
 
 class Link:
-    """One connection with a worker's settings that is opened again when it is needed."""
+    """One connection with a worker's settings that is opened again when it is needed.
+
+    Not once it was closed: whoever still reads then, or is connecting, would leave one to nobody.
+    """
 
     __slots__ = (
         "_application_name",
         "_connection",
         "_dsn",
+        "_ended",
         "_opened",
         "_patience",
         "_pooled",
@@ -177,20 +159,26 @@ class Link:
         self._silences, self._silences_before = silences or Silences(), 0
         self._patience = liveness.ANSWER_SECONDS
         self._opened = 0.0
+        self._ended = False
 
     async def open(self) -> None:
-        """Connect, unless connected; raises BackendError."""
+        """Connect, unless connected; raises BackendError, also once it was closed."""
         if not self._is_closed() and self._silences_before == self._silences.count:
             return
         self.drop()
         self._silences_before = self._silences.count
         self._opened = time.monotonic()
-        self._connection = await connect(
+        self._refuse_if_ended()
+        connection = await connect(
             self._dsn,
             application_name=self._application_name,
             settings=None if self._pooled else WORKER_SETTINGS | WORKER_LIMITS,
             pooled=self._pooled,
         )
+        if self._ended:
+            connection.terminate()
+        self._refuse_if_ended()
+        self._connection = connection
 
     async def fetch(self, sql: str, arguments: Sequence[Any]) -> list[asyncpg.Record]:
         """Run one statement as one transaction.
@@ -230,12 +218,24 @@ class Link:
         if connection is not None:
             connection.terminate()
 
+    def end(self) -> None:
+        """Close for good, without a word to the server."""
+        self._ended = True
+        self.drop()
+
     async def close(self) -> None:
-        """Disconnect."""
+        """Disconnect for good."""
+        self._ended = True
         connection, self._connection = self._connection, None
         if connection is not None and not connection.is_closed():
             with contextlib.suppress(*DRIVER_ERRORS):
                 await connection.close(timeout=liveness.GOODBYE_SECONDS)
+
+    def _refuse_if_ended(self) -> None:
+        if self._ended:
+            raise ConnectionLost(
+                f"the connection to PostgreSQL at {self._dsn} was closed by its owner; open another"
+            )
 
     async def _reopen(self) -> None:
         """Whatever keeps a connection that once was good from coming back may pass."""
@@ -301,9 +301,10 @@ async def connected(dsn: Dsn, *, application_name: str, pooled: bool) -> AsyncIt
         connection.terminate()
 
 
-def _arguments(
+def connect_arguments(
     dsn: Dsn, application_name: str, settings: Mapping[str, str] | None, pooled: bool
 ) -> dict[str, Any]:
+    """What a connection is asked for with, as asyncpg takes it."""
     startup = {"application_name": dsn.application_name or application_name, **(settings or {})}
     if dsn.options is not None:
         startup["options"] = dsn.options
@@ -315,21 +316,3 @@ def _arguments(
     else:  # a pooler would refuse it: there each transaction says it
         startup["default_transaction_isolation"] = ISOLATION
     return arguments
-
-
-class _Leaving(asyncpg.Connection):
-    """A connection of the pool, which says goodbye for a moment, whoever closes it.
-
-    The driver itself closes the idle ones that expired, and those that were idle for long, and
-    would wait for a silent server for ever.
-    """
-
-    async def close(self, *, timeout: float | None = None) -> None:
-        """Close it; drop it if that takes longer than GOODBYE_SECONDS."""
-        limit = liveness.GOODBYE_SECONDS if timeout is None else timeout
-        with contextlib.suppress(TimeoutError):  # it is dropped by then
-            await super().close(timeout=limit)
-
-
-async def _leave_as_is(connection: Connection) -> None:
-    """Nothing to reset: what borrows from the pool leaves no state. Saves a round trip."""

@@ -64,6 +64,15 @@ class WorkerSession:
         for link in self._links:
             self._idle.put_nowait(link)
 
+    async def open(self) -> None:
+        """Connect, with all or none; raises BackendError."""
+        try:
+            for link in self._links:
+                await link.open()
+        except BaseException:
+            self._end()
+            raise
+
     async def flush(self, flush: Flush) -> Flushed:
         """Record, end, wake and claim in one statement and one commit.
 
@@ -186,9 +195,16 @@ class WorkerSession:
         return [row["id"] for row in rows]
 
     async def close(self) -> None:
-        """Disconnect."""
+        """Disconnect; all at once where this is cancelled."""
+        try:
+            for link in self._links:
+                await link.close()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
         for link in self._links:
-            await link.close()
+            link.end()
 
     def _statement(self, shape: Shape) -> tuple[str, tuple[str, ...]]:
         found = self._statements.get(shape)

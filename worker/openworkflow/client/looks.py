@@ -115,10 +115,12 @@ class Looks:
         for watched in self._watched.values():
             _fail(watched, stopped)
         self._watched.clear()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-        await self.rest()
+        try:
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.wait({self._task})
+        finally:
+            await self.rest()
 
     def _look_at(self, run_id: UUID) -> None:
         self._wanted.add(run_id)

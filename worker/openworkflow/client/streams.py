@@ -95,10 +95,12 @@ class Streams:
         for follower in self._all():
             _fail(follower, BackendError("the backend was stopped while this followed a run"))
         self._followers.clear()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-        await self.rest()
+        try:
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.wait({self._task})
+        finally:
+            await self.rest()
 
     def _begin(self) -> None:
         self._wake.set()

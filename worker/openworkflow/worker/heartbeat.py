@@ -70,11 +70,14 @@ class Heartbeat:
 
     def stop(self) -> None:
         """Stop, even in the middle of a beat; returns when the connection is closed."""
-        if self._thread is None:
-            return
+        if self._thread is not None:
+            self.end()
+            self._thread.join(STOP_SECONDS)
+
+    def end(self) -> None:
+        """Stop soon, once started: waits for nothing."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: stopped before
             self._own_loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join(STOP_SECONDS)
 
     def hurry(self) -> None:
         """Beat at once, to see which claims still stand."""

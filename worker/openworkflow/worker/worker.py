@@ -104,7 +104,12 @@ class Worker:
         loop = asyncio.get_running_loop()
         self._started = loop.create_future()
         self._main = loop.create_task(self._run(), name=f"openworkflow worker {self.worker_id}")
-        await asyncio.wait({self._main, self._started}, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await asyncio.wait({self._main, self._started}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:  # nobody has a worker to stop
+            self._main.cancel()
+            await asyncio.wait({self._main})
+            raise
         if self._main.done():
             await self._main
         self._main.add_done_callback(self._log_end)
@@ -217,6 +222,7 @@ class Worker:
             )
             parts.heartbeat.start()
             stack.push_async_callback(asyncio.to_thread, parts.heartbeat.stop)
+            stack.callback(parts.heartbeat.end)  # to wait for its end may be cancelled
             stack.callback(parts.pools.close)
             try:
                 await self._serve(parts, listener)

@@ -1,0 +1,53 @@
+"""All tests, and those that failed once more: one that fails twice fails the run.
+
+    python -m tools.test_twice -n auto    # pytest's own arguments
+
+Of some thousand tests, most of them against real servers and the clock, one now and then fails
+for what else the machine does. What passes when run again is named at the end, since it is a
+fault too, of the test if not of the code. Where more than MOST failed, or the run itself did not
+get to its end, nothing is run again.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+MOST: Final = 5
+_SOME_FAILED: Final = 1
+"""Pytest's exit code for that; any other says that tests were not run at all."""
+
+
+def main(arguments: Sequence[str], folder: Path) -> int:
+    """Run them in this folder; returns pytest's exit code."""
+    pytest = [sys.executable, "-m", "pytest"]
+    code = subprocess.run([*pytest, *arguments], cwd=folder, check=False).returncode
+    if code != _SOME_FAILED:
+        return code
+    failed = _failed(folder)
+    if not 0 < len(failed) <= MOST:
+        print(f"{len(failed)} tests failed: none is run again", flush=True)
+        return code
+    print(f"{len(failed)} failed, run once more, by themselves:", *failed, sep="\n  ", flush=True)
+    alone = [*pytest, "-n", "0", "--last-failed", "--last-failed-no-failures", "none"]
+    code = subprocess.run(alone, cwd=folder, check=False).returncode
+    if code == 0:
+        print("failed once, passed when run again:", *failed, sep="\n  ", flush=True)
+    return code
+
+
+def _failed(folder: Path) -> list[str]:
+    """The tests that the latest run of pytest noted."""
+    try:
+        noted = (folder / ".pytest_cache/v/cache/lastfailed").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    return list(json.loads(noted))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], Path.cwd()))
