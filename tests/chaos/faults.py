@@ -127,7 +127,7 @@ async def blocked_loop(on: Ground) -> None:
     """A step blocks the event loop of its worker for longer than a lease."""
     seconds = 1.5 * on.stage.fleet.lease
     name, _ = await on.stage.enqueue(shapes.blocking, values={"seconds": seconds})
-    await eventually(lambda: on.stage.has_called(name, "b"), 30)
+    await eventually(lambda: on.stage.has_called(name, "b"), 120)
     with on.stage.fault("blocked-loop"):
         await asyncio.sleep(seconds)
 

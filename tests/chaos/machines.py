@@ -60,7 +60,7 @@ async def _follow_synchronously(on: Ground) -> None:
             await connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
             await connection.execute("SELECT pg_reload_conf()")
             if names == "nobody":
-                await eventually(lambda: _commits_wait(on.url), 30)
+                await eventually(lambda: _commits_wait(on.url), 120)
         written = await connection.fetchval("SELECT pg_current_wal_lsn()::text")
         await eventually(
             lambda: connection.fetchval(
@@ -68,7 +68,7 @@ async def _follow_synchronously(on: Ground) -> None:
                 " WHERE sync_state = 'sync' AND flush_lsn >= $1::text::pg_lsn",
                 written,
             ),
-            30,
+            120,
         )
 
 

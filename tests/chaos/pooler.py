@@ -60,7 +60,7 @@ class Pooler:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
         )
-        await eventually(self._answers)
+        await eventually(self._answers, 60)
 
     async def stop(self) -> None:
         """Kill it: connections break in the middle of what they carry."""
