@@ -18,6 +18,10 @@ StartWorker = Callable[..., Awaitable["Worker"]]
 
 #: Seconds between two looks. Short: the tests wait for milliseconds, not for people.
 LOOK_EVERY = 0.01
+#: Seconds until what is waited for is taken for what never comes. Long: a machine that is busy with
+#: other things is no fault, and what comes is not waited for any longer. Less than a lease, which
+#: would mend what has to be seen mended at once.
+NEVER = 25.0
 
 
 @overload
@@ -28,7 +32,7 @@ async def eventually(
 async def eventually(predicate: Callable[[], T], deadline: float = ...) -> T: ...
 
 
-async def eventually(predicate: Callable[[], Any], deadline: float = 10.0) -> Any:
+async def eventually(predicate: Callable[[], Any], deadline: float = NEVER) -> Any:
     """Look until `predicate` (sync or async) is truthy and return what it gave.
 
     Fails after `deadline` seconds with the last value seen.
@@ -44,7 +48,7 @@ async def eventually(predicate: Callable[[], Any], deadline: float = 10.0) -> An
         await asyncio.sleep(LOOK_EVERY)
 
 
-def eventually_sync(predicate: Callable[[], T], deadline: float = 10.0) -> T:
+def eventually_sync(predicate: Callable[[], T], deadline: float = NEVER) -> T:
     """`eventually` for tests that watch other processes and have no event loop."""
     give_up = time.monotonic() + deadline
     while True:

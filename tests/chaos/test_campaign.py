@@ -14,7 +14,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.timeout(170)
 async def test_a_short_campaign_violates_nothing(tmp_path: Path) -> None:
     report = await run(Options(seconds=25, rate=3, lease=1.5, seed=11), tmp_path)
 

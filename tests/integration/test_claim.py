@@ -417,7 +417,7 @@ async def test_a_heartbeat_does_not_wait_for_a_locked_row(
     connection = await asyncpg.connect(database_url)
     async with connection.transaction():
         await connection.execute("SELECT FROM workflow_runs WHERE id = $1 FOR UPDATE", run.id)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(25):
             held = await heartbeat.beat("host/1", LEASE, [(run.id, run.claim_no)])
 
     assert {(run.id, run.claim_no)} == held

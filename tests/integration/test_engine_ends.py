@@ -442,11 +442,11 @@ async def test_a_worker_that_gets_its_own_run_again_stops_its_older_execution(
     )
 
     assert "of the second" == await run.result(timeout=20)
-    await asyncio.wait_for(stopped.wait(), 10)
+    await asyncio.wait_for(stopped.wait(), 25)
     await eventually(lambda: worker.slots_used == 0)
     steps = (await ow.get_run(run.id)).steps
     assert ["of the second"] == [each.output for each in steps if each.status == "succeeded"]
-    await asyncio.wait_for(worker.stop(), 10)
+    await asyncio.wait_for(worker.stop(), 25)
 
 
 # -- rows that nobody is left to end -------------------------------------------------------------

@@ -22,7 +22,7 @@ from openworkflow.telemetry.metrics import Metrics
 from openworkflow.worker import heartbeat as heartbeat_module
 from openworkflow.worker.heartbeat import Heartbeat
 from tests.flushes import claim, wanted
-from tests.helpers import eventually
+from tests.helpers import NEVER, eventually, eventually_sync
 from tests.refusing import refusing
 
 Claim = tuple[UUID, int]
@@ -30,6 +30,8 @@ Start = Callable[..., Heartbeat]
 
 WORKER = "here/1"
 LEASE = timedelta(seconds=1.5)
+LONG = timedelta(hours=1)
+"""With such a lease no beat comes by itself, but for the first."""
 
 
 @pytest.fixture
@@ -78,9 +80,10 @@ def start(
     def begin(
         held: Callable[[], list[Claim]] = lambda: list(claims),
         on_lost: Callable[[set[Claim]], None] = lost.extend,
+        lease: timedelta = LEASE,
     ) -> Heartbeat:
         heartbeat = Heartbeat(
-            backend, WORKER, LEASE, guard, held=held, on_lost=on_lost, metrics=metrics
+            backend, WORKER, lease, guard, held=held, on_lost=on_lost, metrics=metrics
         )
         heartbeat.start()
         started.append(heartbeat)
@@ -118,22 +121,29 @@ def _sample(metrics: Metrics, name: str, **labels: str) -> float:
 
 
 async def test_leases_are_kept_while_the_event_loop_is_blocked(
-    start: Start, observer: asyncpg.Connection
+    start: Start, claims: list[Claim], observer: asyncpg.Connection
 ) -> None:
     """The very reason for a thread of its own."""
-    start()
+    until = "select {}(available_at) from workflow_runs"
+    before = await observer.fetchval(until.format("max"))
+    beats: list[int] = []
 
-    time.sleep(2 * LEASE.total_seconds())  # noqa: ASYNC251 - what user code does to us
+    def held() -> list[Claim]:
+        beats.append(len(beats))
+        return list(claims)
 
-    assert 2 == await leased(observer)
+    start(held)
+    eventually_sync(lambda: len(beats) > 3)  # which blocks it, as user code does
+
+    assert before < await observer.fetchval(until.format("min"))
 
 
 async def test_the_first_beat_comes_at_once(start: Start, observer: asyncpg.Connection) -> None:
     await expire(observer)
 
-    start()
+    start(lease=LONG)
 
-    await eventually(lambda: _two_leased(observer), deadline=LEASE.total_seconds() / 3)
+    await eventually(lambda: _two_leased(observer))
 
 
 async def test_a_claim_that_is_gone_is_reported_in_the_event_loop_of_the_worker(
@@ -260,7 +270,7 @@ async def test_stop_is_prompt_even_while_the_database_hangs(
         began = time.monotonic()
         await asyncio.to_thread(heartbeat.stop)
 
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 4
     assert [] == [t for t in threading.enumerate() if t.name.startswith("openworkflow heartbeat")]
 
 
@@ -290,13 +300,13 @@ async def test_a_heartbeat_that_was_never_started_can_be_stopped(
 async def test_a_heartbeat_that_is_asked_for_comes_at_once(
     start: Start, observer: asyncpg.Connection, metrics: Metrics
 ) -> None:
-    heartbeat = start()
+    heartbeat = start(lease=LONG)
     await eventually(lambda: last_beat(metrics) > 0)
     await expire(observer)
 
     heartbeat.hurry()
 
-    await eventually(lambda: _two_leased(observer), deadline=LEASE.total_seconds() / 5)
+    await eventually(lambda: _two_leased(observer))
 
 
 async def test_a_flood_of_messages_costs_few_heartbeats_and_what_is_canceled_is_still_seen(
@@ -317,13 +327,16 @@ async def test_a_flood_of_messages_costs_few_heartbeats_and_what_is_canceled_is_
     heartbeat = start(held)
     await eventually(lambda: last_beat(metrics) > 0)
     began = time.monotonic()
-    while time.monotonic() - began < 1.5:
+    took, canceled = 0.0, False
+    while took < 1.5 or not (lost or took > NEVER):
         heartbeat.hurry()
         await asyncio.sleep(0.001)
-        if len(beats) == 4:
+        took = time.monotonic() - began
+        if len(beats) >= 4 and not canceled:
+            canceled = True
             await backend.cancel_workflow_run(claims[0][0])
 
-    assert len(beats) <= 12
+    assert len(beats) <= 8 * took
     assert [claims[0]] == lost[:1]
 
 
@@ -349,7 +362,7 @@ async def test_a_guard_that_fell_stands_again_once_the_lost_claims_were_stopped(
 
     start(on_lost=lambda _: stood.append(guard.stands or goes_on.done()))
 
-    await asyncio.wait_for(goes_on, 10)
+    await asyncio.wait_for(goes_on, 25)
     assert [False] == stood[:1]
     assert not guard.may_recover
 
@@ -388,7 +401,7 @@ async def test_stop_does_not_wait_for_ever_for_a_thread_that_is_stuck(
     heartbeat = start(held)
     await eventually(stuck.is_set)
 
-    await asyncio.wait_for(asyncio.to_thread(heartbeat.stop), 5)
+    await asyncio.wait_for(asyncio.to_thread(heartbeat.stop), 25)
 
     end.set()
     monkeypatch.setattr(heartbeat_module, "STOP_SECONDS", 5.0)

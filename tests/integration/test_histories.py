@@ -195,7 +195,7 @@ async def test_twenty_thousand_failed_attempts_are_read_as_one(
     steps = await history_of(session, run)
 
     assert [("before", 1), ("s", 20_000)] == [(step.step_name, step.attempt) for step in steps]
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 async def test_attempts_from_before_a_retry_by_hand_count_no_more(

@@ -361,7 +361,7 @@ async def test_binding_another_role_waits_for_nobody(a: str, roles: Roles) -> No
     reader = await asyncpg.connect(roles.url)
     async with reader.transaction():
         await reader.execute("lock table workflow_runs, step_attempts in row exclusive mode")
-        await asyncio.wait_for(bind(roles, "c"), 10)
+        await asyncio.wait_for(bind(roles, "c"), 25)
     await reader.close()
 
 

@@ -137,6 +137,6 @@ async def test_a_database_that_does_not_come_back_is_told_soon(
 ) -> None:
     network.lose(COMMIT, 100)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(15):
         with pytest.raises(ConnectionLost):
             await OpenWorkflow(backend).run_workflow("w", idempotency_key="k")

@@ -107,7 +107,7 @@ async def test_a_long_reader_holds_up_a_migration_and_nobody_else(
         migrating = asyncio.create_task(migrate(old_schema))
         for attempts in (1, 2):
             await eventually(partial(has_tried, caplog, attempts))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(25):
                 await enqueue(old_schema)
         assert not migrating.done()
 
@@ -165,7 +165,7 @@ async def test_an_index_on_a_table_with_rows_is_made_while_others_write(filled: 
     async with transaction(filled, READER):
         programs = [asyncio.create_task(migrate(filled)) for _ in range(5)]
         await eventually(lambda: index_is_there(filled))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(25):
             await enqueue(filled)
         assert not any(program.done() for program in programs)
 

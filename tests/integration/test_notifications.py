@@ -251,7 +251,7 @@ async def test_a_listener_is_left_in_whatever_tick_its_connection_is_lost(
     backend: BackendPostgres, ticks: int
 ) -> None:
     """`asyncio.wait_for` swallowed the cancellation, before Python 3.12, and `stop` hung."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(25):
         async with backend.listen() as listener:
             await eventually(lambda: listener.healthy)
             for _ in range(3):

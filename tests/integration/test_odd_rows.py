@@ -155,6 +155,6 @@ async def test_a_history_that_begins_after_every_claim_is_read_from_its_beginnin
 
     await eventually(parked)
     await odd(sql, f"id = '{run.id}'", history_from="2147483647")
-    await run.result(timeout=10)
+    await run.result(timeout=20)
 
     assert [0, 1] == calls

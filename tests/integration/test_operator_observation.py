@@ -306,7 +306,7 @@ async def test_a_notify_wakes_the_operator_in_much_less_than_a_poll(
     async with Watching(database_url, poll=60, idle=True) as seen:
         await eventually(lambda: seen.view() is not None)
         await asyncio.sleep(0.5)  # past the shortest pause, into the long one
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(25):
             await insert(sql, 3)
             await sql.execute("SELECT pg_notify($1, '')", WORK_CHANNEL)
             await eventually(lambda: seen.due() == 3)

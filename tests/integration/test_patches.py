@@ -85,7 +85,7 @@ async def test_a_new_run_takes_the_new_path_and_says_so(
 
     run = await ow.run_workflow(code, "new")
 
-    assert ["first", "new tax", "new"] == await run.result(timeout=10)
+    assert ["first", "new tax", "new"] == await run.result(timeout=20)
     steps = [s.step_name for s in (await ow.get_run(run.id)).steps]
     assert ["first", "patched:new-tax", "new tax", "pause", "last"] == steps
 
@@ -97,7 +97,7 @@ async def test_a_run_that_was_past_the_point_keeps_the_old_path(
 
     await start_worker(patched())
 
-    assert ["first", "old tax", "old"] == await run.result(timeout=10)
+    assert ["first", "old tax", "old"] == await run.result(timeout=20)
     assert "patched:new-tax" not in {s.step_name for s in (await ow.get_run(run.id)).steps}
 
 
@@ -108,7 +108,7 @@ async def test_the_answer_stays_after_a_replay_and_after_the_patch_is_taken_out(
 
     await start_worker(afterwards())
 
-    assert ["first", "new tax", "last"] == await run.result(timeout=10)
+    assert ["first", "new tax", "last"] == await run.result(timeout=20)
 
 
 async def test_taking_the_patch_out_too_early_is_told(
@@ -121,7 +121,7 @@ async def test_taking_the_patch_out_too_early_is_told(
     with pytest.raises(
         WorkflowFailed, match="has step 'tax' next, but the code asks for step 'new"
     ):
-        await run.result(timeout=10)
+        await run.result(timeout=20)
 
 
 async def test_a_plain_function_may_ask_too(ow: OpenWorkflow, start_worker: StartWorker) -> None:
@@ -131,7 +131,7 @@ async def test_a_plain_function_may_ask_too(ow: OpenWorkflow, start_worker: Star
 
     await start_worker(plain)
 
-    assert await (await ow.run_workflow(plain)).result(timeout=10)
+    assert await (await ow.run_workflow(plain)).result(timeout=20)
 
 
 @pytest.mark.parametrize("name", ["", "x" * 101, "a\nb"])
@@ -145,7 +145,7 @@ async def test_a_name_that_cannot_be_shown_is_refused(
     await start_worker(asks)
 
     with pytest.raises(WorkflowFailed, match="a patch's name must be text of 1 to 100"):
-        await (await ow.run_workflow(asks)).result(timeout=10)
+        await (await ow.run_workflow(asks)).result(timeout=20)
 
 
 async def test_a_step_is_not_taken_for_a_patch(ow: OpenWorkflow, start_worker: StartWorker) -> None:
@@ -156,4 +156,4 @@ async def test_a_step_is_not_taken_for_a_patch(ow: OpenWorkflow, start_worker: S
     await start_worker(odd)
 
     with pytest.raises(WorkflowFailed, match="may not begin with 'patched:'"):
-        await (await ow.run_workflow(odd)).result(timeout=10)
+        await (await ow.run_workflow(odd)).result(timeout=20)

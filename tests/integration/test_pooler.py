@@ -172,7 +172,7 @@ async def test_wake_ups_come_over_the_direct_connection(pooled: BackendPostgres)
 
         await pooled.create_workflow_runs([NewRun("a")])
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(25):
             await woken.wait()
 
 

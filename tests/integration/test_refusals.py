@@ -98,16 +98,16 @@ async def test_an_end_that_a_constraint_refuses_costs_only_its_run(
 
     for number in range(20):
         run = await ow.run_workflow(two_steps, f"innocent {number}")
-        assert f"innocent {number}" == await run.result(timeout=10)
+        assert f"innocent {number}" == await run.result(timeout=20)
     assert worker.live()[0]
     # It is handed back, and takes no slot meanwhile.
     released = {"workflow": two_steps.name, "outcome": "released"}
     finished = "openworkflow_workflow_run_finished_total"
     while not value_of(worker, finished, **released):
-        await (await ow.run_workflow(two_steps, "innocent again")).result(timeout=10)
+        await (await ow.run_workflow(two_steps, "innocent again")).result(timeout=20)
     await sql.execute("ALTER TABLE workflow_runs DROP CONSTRAINT odd")
 
-    assert "culprit" == await culprit.result(timeout=10)
+    assert "culprit" == await culprit.result(timeout=20)
     assert (1, 1) == (calls["culprit 0"], calls["culprit 1"])
     assert 0 == (await ow.get_run(culprit.id)).run.crashes
 
@@ -121,11 +121,11 @@ async def test_a_step_that_a_trigger_refuses_waits_beside_the_others_and_is_not_
         odd = await ow.run_workflow(two_steps, "odd")
         await eventually(lambda: value_of(worker, "openworkflow_writes_refused") == 1)
         for number in range(10):
-            await (await ow.run_workflow(two_steps, f"even {number}")).result(timeout=10)
+            await (await ow.run_workflow(two_steps, f"even {number}")).result(timeout=20)
         assert worker.ready()[0]
         assert "running" == await odd.status()
 
-    assert "odd" == await odd.result(timeout=10)
+    assert "odd" == await odd.result(timeout=20)
     assert (1, 1) == (calls["odd 0"], calls["odd 1"])
     assert 0 == value_of(worker, "openworkflow_writes_refused")
 

@@ -82,7 +82,7 @@ async def test_a_run_that_rests_is_handed_back_by_a_drain(
         return (await run.run()).claim_no == 1 and len((await ow.get_run(run.id)).steps) == 1
 
     await eventually(rests)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(25):
         await worker.stop()
 
     row = await run.run()

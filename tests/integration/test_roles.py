@@ -282,7 +282,7 @@ async def test_to_arrange_roles_again_changes_nothing_and_waits_for_nobody(
 ) -> None:
     async with sql.transaction():
         await sql.execute("lock table workflow_runs, step_attempts in access share mode")
-        done = await asyncio.wait_for(roles.arrange(), 10)
+        done = await asyncio.wait_for(roles.arrange(), 25)
 
     assert not [each for each in done if not each.startswith(("grant", "revoke"))]
 

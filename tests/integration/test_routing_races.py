@@ -118,7 +118,7 @@ async def _at_once(
         for name in (first, second):
             tasks.append(asyncio.create_task(outcome(name, backend, url)))
             await eventually(lambda: _all_wait(tasks, watcher))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(25):
         done = await asyncio.gather(*tasks)
     return done[0], done[1], await routing(watcher)
 

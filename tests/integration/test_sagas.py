@@ -69,7 +69,7 @@ async def test_a_failure_undoes_what_was_done_in_reverse(
     await start_worker(trip)
     run = await ow.run_workflow(trip, "x")
     with pytest.raises(WorkflowFailed, match="no seats"):
-        await run.result(timeout=10)
+        await run.result(timeout=20)
 
     assert ["book hotel", "book flight", "free flight-1", "free hotel-1"] == DONE
     found = await ow.get_run(run.id)
@@ -127,7 +127,7 @@ async def test_a_run_that_ends_well_keeps_what_it_did(
     ow: OpenWorkflow, start_worker: StartWorker
 ) -> None:
     await start_worker(good_trip)
-    assert await (await ow.run_workflow(good_trip)).result(timeout=10) == "flight-1"
+    assert await (await ow.run_workflow(good_trip)).result(timeout=20) == "flight-1"
     assert ["book hotel", "book flight"] == DONE
 
 
@@ -163,7 +163,7 @@ async def test_a_canceled_run_is_undone_before_it_ends(
 
     await start_worker(asking)
     with pytest.raises(WorkflowCanceled):
-        await run.result(timeout=10)
+        await run.result(timeout=20)
     assert ["book hotel", "free hotel-1"] == DONE
     assert (await ow.cancel(run.id)).status == RunStatus.CANCELED
     found = await ow.get_run(run.id)
@@ -546,11 +546,11 @@ async def test_a_replay_check_of_an_undone_run_calls_nothing(
     await start_worker(trip, asking)
     run = await ow.run_workflow(trip, "x")
     with pytest.raises(WorkflowFailed):
-        await run.result(timeout=10)
+        await run.result(timeout=20)
     other = await parked(ow, asking)
     await ow.cancel(other.id)
     with pytest.raises(WorkflowCanceled):
-        await other.result(timeout=10)
+        await other.result(timeout=20)
     done = len(DONE)
     flows = {flow.name: flow for flow in (trip, asking)}
     with Replayer() as replayer:

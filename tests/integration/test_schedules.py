@@ -139,7 +139,7 @@ async def test_a_plain_function_knows_its_instant_too_and_other_runs_have_none(
 
     (done,) = await eventually(lambda: runs(ow, RunStatus.SUCCEEDED))
     assert str(instant) == done.output
-    assert "" == await (await ow.run_workflow(report)).result(timeout=10)
+    assert "" == await (await ow.run_workflow(report)).result(timeout=20)
 
 
 async def test_many_workers_begin_each_occurrence_once(
@@ -499,7 +499,7 @@ async def test_a_schedule_is_triggered_by_hand_paused_or_not(
 
     handle = await ow.schedules.trigger("s")
 
-    assert (await handle.result(timeout=10)).startswith(str(datetime.now(UTC).year))
+    assert (await handle.result(timeout=20)).startswith(str(datetime.now(UTC).year))
     assert "s" == (await handle.run()).schedule_name
 
 
@@ -510,12 +510,12 @@ async def test_a_fork_of_an_occurrence_is_of_the_same_instant(
     await ow.schedules.create("s", report, YEARLY)
     await start_worker(report)
     first = await ow.schedules.trigger("s")
-    told = await first.result(timeout=10)
+    told = await first.result(timeout=20)
 
     fork = await ow.fork(first.id)
     second = await ow.fork(fork.id)
 
-    assert [told, told] == [await each.result(timeout=10) for each in (fork, second)]
+    assert [told, told] == [await each.result(timeout=20) for each in (fork, second)]
     assert told
     assert ["s"] * 2 == [(await each.run()).schedule_name for each in (fork, second)]
 

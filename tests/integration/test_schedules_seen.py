@@ -148,7 +148,7 @@ async def test_a_replay_sees_the_instant_of_the_schedule(
 
     await ow.schedules.create("s", recorded, MORNING, paused=True)
     await start_worker(recorded)
-    await (await ow.schedules.trigger("s")).result(timeout=10)
+    await (await ow.schedules.trigger("s")).result(timeout=20)
 
     file = str(tmp_path / "histories.jsonl")
     exported = await asyncio.to_thread(
@@ -186,7 +186,7 @@ async def test_a_drain_hands_an_occurrence_back_and_another_worker_finishes_it(
     await start_worker(waits)
 
     run = await handle.run()
-    assert str(run.scheduled_for) == await handle.result(timeout=10)
+    assert str(run.scheduled_for) == await handle.result(timeout=20)
 
 
 @pytest.mark.parametrize("overlap", ["skip", "queue_all"])
@@ -205,4 +205,4 @@ async def test_the_end_of_an_ordinary_run_asks_nothing_about_schedules(
     monkeypatch.setattr(occurrences, "begin", forbidden)
     monkeypatch.setattr(occurrences, "after", forbidden)
 
-    assert "None" == await (await ow.run_workflow(report)).result(timeout=10)
+    assert "None" == await (await ow.run_workflow(report)).result(timeout=20)

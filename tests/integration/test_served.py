@@ -64,7 +64,7 @@ async def test_a_worker_whose_role_may_not_say_it_works_all_the_same(
     await start_worker(one)
 
     run = await ow.run_workflow(one)
-    assert "done" == await run.result(timeout=10)
+    assert "done" == await run.result(timeout=20)
     await eventually(lambda: caplog.text.count("could not say which workflows are served") > 1)
 
 
@@ -85,4 +85,4 @@ async def test_no_error_of_saying_it_ends_the_worker(
 
     await eventually(lambda: caplog.text.count("could not say which workflows are served") > 1)
     run = await ow.run_workflow(one)
-    assert "done" == await run.result(timeout=10)
+    assert "done" == await run.result(timeout=20)

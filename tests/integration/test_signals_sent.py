@@ -138,7 +138,7 @@ async def test_an_open_transaction_that_sent_a_signal_is_in_no_workers_way(
         await ow.signal(created.id, "n", connection=sql)
 
         run = await claim_one(session, "a")
-        await asyncio.wait_for(flush(session, completions=[completion_of(run)]), 10)
+        await asyncio.wait_for(flush(session, completions=[completion_of(run)]), 25)
 
     assert RunStatus.SUCCEEDED is (await ow.get_workflow_run(run.id)).status
 

@@ -112,7 +112,7 @@ async def test_no_suspect_is_asked_for_until_the_one_here_has_ended_or_made_prog
 
     getattr(desk.claimer, ends)((suspect.id, 4))
 
-    assert [] == await asyncio.wait_for(desk.claimer.arrivals(), 5)
+    assert [] == await asyncio.wait_for(desk.claimer.arrivals(), 25)
 
     assert 1 == desk.take().suspects
 
@@ -169,7 +169,7 @@ async def test_a_slot_that_falls_free_is_news_for_whoever_sends_claims() -> None
 
     arrival.slot.release()
 
-    assert [] == await asyncio.wait_for(desk.claimer.arrivals(), 5)
+    assert [] == await asyncio.wait_for(desk.claimer.arrivals(), 25)
     assert 1 == desk.take().limit
 
 

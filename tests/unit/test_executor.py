@@ -568,7 +568,7 @@ async def test_a_drain_hands_back_runs_whose_histories_cannot_be_loaded(
     stage.bring(run)
     await eventually(lambda: stage.session.asked)
 
-    assert await asyncio.wait_for(stage.executor.drain(30), 5)
+    assert await asyncio.wait_for(stage.executor.drain(30), 25)
     end = stage.journal.of[run.id]
     assert (RunStatus.PENDING, 0.0) == (end.status, end.delay)
     assert [] == FakeExecution.made
@@ -621,7 +621,7 @@ async def test_runs_that_arrive_during_a_drain_are_handed_back(stage: Stage) -> 
 
     stage.desk.claimer.settled(request, [run])
 
-    assert await asyncio.wait_for(drained, 5)
+    assert await asyncio.wait_for(drained, 25)
     assert RunStatus.PENDING == stage.journal.of[run.id].status
 
 
@@ -647,7 +647,7 @@ async def test_leaving_does_not_wait_for_a_run_that_swallows_every_cancellation(
     stage.bring(run)
     await eventually(lambda: stage.executor.executes(run.id))
 
-    assert not await asyncio.wait_for(stage.executor.drain(0), 5)
-    assert 1 == await asyncio.wait_for(stage.executor.leave(0.01), 5)
+    assert not await asyncio.wait_for(stage.executor.drain(0), 25)
+    assert 1 == await asyncio.wait_for(stage.executor.leave(0.01), 25)
     end.set()
     assert 0 == await stage.executor.leave(5)

@@ -124,7 +124,7 @@ def test_a_crowd_of_silent_clients_takes_few_files_and_a_probe_is_answered(
     ask: Ask, port: int
 ) -> None:
     """Four hundred took every file descriptor of the worker."""
-    silent = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(400)]
+    silent = [socket.create_connection(("127.0.0.1", port), timeout=25) for _ in range(400)]
 
     assert 200 == ask("/livez")[0]
     for client in silent:
@@ -147,24 +147,24 @@ def _is_open(client: socket.socket) -> bool:
 def test_a_slow_client_is_let_go(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     """The time is for the whole request: a byte now and then does not buy more of it."""
     monkeypatch.setattr(openworkflow.worker.http, "CLIENT_SECONDS", 0.2)
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=25) as client:
         started = time.monotonic()
         with pytest.raises(OSError):  # noqa: PT012 - which of the writes fails is not ours to say
-            while time.monotonic() - started < 5:
+            while time.monotonic() - started < 25:
                 client.sendall(b"x")
                 time.sleep(0.02)
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 20
 
 
 @pytest.mark.parametrize("request_", [b"\r\n\r\n", b"hello\r\n\r\n", b"GET /livez\r\n\r\n"])
 def test_what_is_no_http_is_refused(port: int, request_: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=25) as client:
         client.sendall(request_)
         assert client.recv(1000).startswith(b"HTTP/1.1 400 Bad Request\r\n")
 
 
 def test_a_request_without_end_is_refused(port: int) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=25) as client:
         client.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 17_000 + b"\r\n\r\n")
         assert client.recv(1000).startswith(b"HTTP/1.1 431 ")
 

@@ -62,7 +62,7 @@ async def test_one_that_waits_keeps_the_task_and_its_context(turns: Turns) -> No
     execution = add(turns, waiting())
     await turn()
     go_on.set()
-    await asyncio.wait_for(execution.task, 5)
+    await asyncio.wait_for(execution.task, 25)
 
     assert seen == [("ann", True)]
 
@@ -104,7 +104,7 @@ async def test_a_cancellation_that_one_leaves_behind_reaches_no_other(turns: Tur
         add(turns, cancels_itself(takes_it_back=takes_it_back))
         execution = add(turns, work("ann"))
         await turn()
-        await asyncio.wait_for(execution.task, 5)
+        await asyncio.wait_for(execution.task, 25)
 
     assert ended == ["ann", "ann"]
 
@@ -127,7 +127,7 @@ async def test_one_whose_task_is_kept_by_somebody_has_it_alone(turns: Turns) -> 
     executions = [add(turns, work(name)) for name in ("ann", "bob")]
     await turn()
     kept[0].cancel()
-    await asyncio.wait_for(asyncio.gather(*(each.task for each in executions)), 5)
+    await asyncio.wait_for(asyncio.gather(*(each.task for each in executions)), 25)
 
     assert ended == ["ann", "bob"]
 
@@ -163,7 +163,7 @@ async def test_what_comes_later_gets_a_task_of_its_own(turns: Turns) -> None:
     add(turns, work("bob", False))
     await turn()
     go_on.set()
-    await asyncio.wait_for(first.task, 5)
+    await asyncio.wait_for(first.task, 25)
 
     assert ended == ["bob", "ann"]
 
@@ -196,7 +196,7 @@ async def test_those_that_come_after_a_dispersal_share_a_task_again(turns: Turns
     turns.disperse()
     later = [add(turns, work(name)) for name in ("bob", "eve")]
     assert later[0].task is later[1].task
-    await asyncio.wait_for(later[0].task, 5)
+    await asyncio.wait_for(later[0].task, 25)
     await turn()
 
     assert sorted(ended) == ["ann", "bob", "eve"]

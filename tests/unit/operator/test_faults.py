@@ -118,7 +118,7 @@ async def test_a_kind_that_the_cluster_does_not_know_is_no_fault(
     informer = Informer(cluster, Store(), kinds.SERVICE_MONITOR, None, None)
     task = asyncio.create_task(informer.run())
     try:
-        await asyncio.wait_for(informer.listed.wait(), 5)
+        await asyncio.wait_for(informer.listed.wait(), 25)
         assert not informer.is_served
     finally:
         await stop(task)
@@ -130,7 +130,7 @@ async def test_a_server_that_fails_is_asked_again(kmock: RawHandler, cluster: Cl
     informer = Informer(cluster, Store(), kinds.DEPLOYMENT, "shop", None)
     task = asyncio.create_task(informer.run(watch=False))
     try:
-        await asyncio.wait_for(informer.listed.wait(), 10)
+        await asyncio.wait_for(informer.listed.wait(), 25)
     finally:
         await stop(task)
 
@@ -153,7 +153,7 @@ async def test_a_holder_that_does_not_renew_is_replaced_by_our_own_clock(
     kmock[f"put {LEASE}/l"] << lease("me", 2)
     leadership = Leadership(cluster, "system", "l", "me", seconds=1)
 
-    async with asyncio.timeout(5), leadership.held():
+    async with asyncio.timeout(25), leadership.held():
         assert leadership.is_leader
 
 
@@ -166,7 +166,7 @@ async def test_a_leader_that_cannot_renew_stops_before_the_lease_is_over(
     kmock[f"put {LEASE}/l"] << (lambda _: next(puts))
 
     with pytest.raises(BaseExceptionGroup) as lost:
-        async with asyncio.timeout(5), Leadership(cluster, "system", "l", "me", seconds=1).held():
+        async with asyncio.timeout(25), Leadership(cluster, "system", "l", "me", seconds=1).held():
             await asyncio.sleep(60)
     assert lost.group_contains(LeadershipLost)
 
@@ -183,13 +183,20 @@ async def test_a_leader_that_hears_no_answer_stops_before_the_lease_is_over(
         return answer
 
     kmock[f"put {LEASE}/l"] << put
-    leadership = Leadership(cluster, "system", "l", "me", seconds=3)
-    started = time.monotonic()
-    with pytest.raises(BaseExceptionGroup):
-        async with asyncio.timeout(10), leadership.held():
+    leadership = Leadership(cluster, "system", "l", "me", seconds=6)
+    started, stopped = time.monotonic(), float("inf")
+
+    async def lead() -> None:
+        nonlocal stopped
+        try:
             await asyncio.sleep(60)
-    gives_back = 2  # also unanswered
-    assert time.monotonic() - started < 0.75 * 3 + gives_back
+        finally:
+            stopped = time.monotonic()
+
+    with pytest.raises(BaseExceptionGroup):
+        async with asyncio.timeout(25), leadership.held():
+            await lead()
+    assert stopped - started < 6
 
 
 async def test_failures_are_tried_again_later_and_later(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +205,7 @@ async def test_failures_are_tried_again_later_and_later(monkeypatch: pytest.Monk
     queue.add(key)
     pauses = []
     for _ in range(5):
-        assert key == await asyncio.wait_for(queue.take(), 2)
+        assert key == await asyncio.wait_for(queue.take(), 25)
         pauses.append(queue.failed(key))
 
     assert pauses[-1] > pauses[0]
@@ -235,7 +242,7 @@ async def test_what_changes_during_a_visit_is_visited_again_once() -> None:
     queue.add(key)
     assert 1 == len(queue)
     queue.done(key)
-    assert key == await asyncio.wait_for(queue.take(), 1)
+    assert key == await asyncio.wait_for(queue.take(), 25)
     queue.done(key)
     assert 0 == len(queue)
 

@@ -103,7 +103,7 @@ async def test_a_leader_that_visits_nothing_is_dead_and_a_standby_is_not(
     operator._leadership.is_leader = True
     assert "no visit has ended for 301 s" == operator.not_live()
     operator.queue.add(KEY)
-    await asyncio.wait_for(operator.queue.take(), 1)
+    await asyncio.wait_for(operator.queue.take(), 25)
     operator.queue.done(KEY)
     assert operator.not_live() is None
 

@@ -156,7 +156,7 @@ async def test_watches_that_end_at_once_are_asked_for_less_and_less_often(
     monkeypatch.setattr("openworkflow_operator.cluster.informer.asyncio.sleep", counted)
     store = Store()
     async with running(cluster, store):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(25):
             while len(asked) < 12:
                 await sleep(0.01)
     assert len(pauses) >= 11
