@@ -7,7 +7,6 @@ migrates one template database and every test gets a copy of it, which is faster
 from __future__ import annotations
 
 import os
-import socket
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -20,6 +19,7 @@ import pytest
 
 from tests import left_open, not_tried, real_cluster
 from tests.control_plane import describe_tier, has_controllers
+from tests.ports import free_port
 from tests.postgres import DatabaseServer, Source, choose_source, run_sync
 from tools.test_programs import BIN
 
@@ -136,9 +136,7 @@ def database_url(postgres: DatabaseServer, template_database: str) -> Iterator[s
 @pytest.fixture
 def unused_port() -> int:
     """A port of this machine where nobody answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import tempfile
@@ -26,6 +25,7 @@ from typing import Any
 
 import yaml
 
+from tests.ports import free_port
 from tools.test_programs import BIN
 
 ROOT = Path(__file__).parents[1]
@@ -163,7 +163,7 @@ def controllers(plane: ControlPlane) -> Iterator[None]:
     names = "deployment-controller,replicaset-controller,garbage-collector-controller"
     command = [binary("kube-controller-manager"), f"--kubeconfig={config}", "--leader-elect=false"]
     names += ",resourcequota-controller,disruption-controller"
-    command += [f"--controllers={names}", f"--secure-port={_free_port()}"]
+    command += [f"--controllers={names}", f"--secure-port={free_port()}"]
     command += ["--bind-address=127.0.0.1", f"--cert-dir={plane.folder / 'manager'}"]
     processes: list[subprocess.Popen[bytes]] = []
     _start(command, plane.folder / "manager.log", processes)
@@ -175,7 +175,7 @@ def controllers(plane: ControlPlane) -> Iterator[None]:
 
 
 def _start_etcd(folder: Path, processes: list[subprocess.Popen[bytes]]) -> str:
-    client, peer = (f"http://127.0.0.1:{_free_port()}" for _ in range(2))
+    client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
     command = [binary("etcd"), f"--data-dir={folder / 'etcd'}", "--unsafe-no-fsync"]
     command += [f"--listen-client-urls={client}", f"--advertise-client-urls={client}"]
     command += [f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"]
@@ -187,7 +187,7 @@ def _start_etcd(folder: Path, processes: list[subprocess.Popen[bytes]]) -> str:
 def _start_api_server(
     folder: Path, etcd: str, processes: list[subprocess.Popen[bytes]]
 ) -> ControlPlane:
-    key, tokens, port = folder / "sa.key", folder / "tokens.csv", _free_port()
+    key, tokens, port = folder / "sa.key", folder / "tokens.csv", free_port()
     subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
     tokens.write_text(f"{_ADMIN_TOKEN},tests,tests,system:masters\n")
     command = [binary("kube-apiserver"), f"--etcd-servers={etcd}", f"--secure-port={port}"]
@@ -238,12 +238,6 @@ def _start(command: list[str | None], log: Path, processes: list[subprocess.Pope
     with log.open("wb") as output:
         arguments = [part for part in command if part is not None]
         processes.append(subprocess.Popen(arguments, stdout=output, stderr=output))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 _ADVICE = f"""

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from tests.helpers import eventually_sync
 from tests.local_postgres import FAST_AND_UNSAFE, LocalPostgres, embedded_programs
+from tests.ports import free_port
 
 PGBOUNCER = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
 
@@ -85,9 +86,7 @@ def standby_of(primary: LocalPostgres) -> Iterator[LocalPostgres]:
 def pooler_of(url: str, folder: Path, pool_size: int = 3) -> Iterator[str]:
     """PgBouncer in transaction mode, as it comes, in front of the database."""
     split = urlsplit(url)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     settings = folder / "pgbouncer.ini"
     settings.write_text(
         "[databases]\n"

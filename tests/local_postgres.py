@@ -10,7 +10,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -127,7 +126,9 @@ class LocalPostgres:
             file.writelines(f"{name} = '{value}'\n" for name, value in conf.items())
 
     def _launch(self) -> None:
-        self.port = self.port or _free_port()
+        from tests.ports import free_port  # which the watchdog, a script, has no way to
+
+        self.port = self.port or free_port()
         server = [str(self.bin_dir / "postgres"), "-D", str(self.root / "data")]
         with (self.root / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -241,12 +242,6 @@ def _alive(pid: int) -> bool:
 
 def _unprivileged_user() -> str | None:
     return "nobody" if os.geteuid() == 0 else None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

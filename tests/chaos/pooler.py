@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.helpers import eventually
+from tests.ports import free_port
 from tools.test_programs import BIN
 
 SETTINGS = """
@@ -45,7 +46,7 @@ class Pooler:
 
     async def start(self) -> None:
         """Start it, on the port that it had before."""
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         settings = self.folder / "pgbouncer.ini"
         text = SETTINGS.format(upstream_port=self.upstream_port, port=self.port)
         settings.write_text(text.replace("\\\n", ""))
@@ -71,9 +72,3 @@ class Pooler:
     def _answers(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

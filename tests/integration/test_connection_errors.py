@@ -16,6 +16,7 @@ from openworkflow.backend.url import parse
 from openworkflow.core.errors import BackendError, ConfigurationError
 from tests.flushes import LEASE
 from tests.helpers import eventually
+from tests.ports import free_port
 from tests.postgres import DatabaseServer
 
 SECRET = "s3cr3t%2Fp%40ss"
@@ -66,15 +67,8 @@ async def _server_that_says(state: str, message: str) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 async def test_a_refused_connection_asks_whether_the_server_runs() -> None:
-    port = _free_port()
+    port = free_port()
 
     error = await _error(f"postgresql://me:{SECRET}@127.0.0.1:{port}/shop")
 
@@ -86,7 +80,7 @@ async def test_a_refused_connection_asks_whether_the_server_runs() -> None:
 
 
 async def test_a_refusal_of_every_address_of_a_name_is_one_line() -> None:
-    error = await _error(f"postgresql://me:{SECRET}@localhost:{_free_port()}/shop")
+    error = await _error(f"postgresql://me:{SECRET}@localhost:{free_port()}/shop")
 
     assert "refused the connection" in str(error)
 
@@ -119,7 +113,7 @@ async def test_a_socket_that_is_not_there_is_named() -> None:
 
 
 async def test_a_file_for_tls_that_is_not_there_is_named() -> None:
-    url = f"postgresql://me:{SECRET}@127.0.0.1:{_free_port()}/shop"
+    url = f"postgresql://me:{SECRET}@127.0.0.1:{free_port()}/shop"
 
     named = await _error(f"{url}?sslmode=verify-full&sslrootcert=/no/such.pem")
     by_default = await _error(f"{url}?sslmode=verify-full")

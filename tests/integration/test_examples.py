@@ -15,7 +15,7 @@ def run_example(name: str, **environment: str) -> str:
         env={**os.environ, **environment},
         text=True,
         capture_output=True,
-        timeout=100,
+        timeout=400,
         check=False,
     )
     assert 0 == done.returncode, done.stdout + done.stderr

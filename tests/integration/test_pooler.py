@@ -23,6 +23,7 @@ from openworkflow.core.workflow_run import RunStatus
 from tests.flushes import LEASE, claim, end_of, flush, step_of, wanted
 from tests.helpers import eventually_sync
 from tests.migrating import Program, migration
+from tests.ports import free_port
 
 PGBOUNCER = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
 
@@ -39,9 +40,7 @@ def pooler_url(request: pytest.FixtureRequest, database_url: str, tmp_path: Path
     split = urlsplit(database_url)
     if split.hostname is None:
         pytest.skip("this PostgreSQL listens on a Unix socket only")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     settings = tmp_path / "pgbouncer.ini"
     ignored = f"ignore_startup_parameters = {IGNORED}" if "ignores" in request.param else ""
     settings.write_text(

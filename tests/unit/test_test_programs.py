@@ -52,7 +52,7 @@ def registry(*answers: str | None) -> tuple[Unpack, list[int]]:
 
 
 def output(command: Sequence[str | Path]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def test_a_program_is_found_in_its_package_and_kept_for_the_next_run(home: Path) -> None:
