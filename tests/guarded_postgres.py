@@ -103,7 +103,7 @@ def pooler_of(url: str, folder: Path, pool_size: int = 3) -> Iterator[str]:
         yield f"postgresql://{split.username}@127.0.0.1:{port}{split.path}"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def _answers(port: int) -> bool:

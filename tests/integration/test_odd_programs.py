@@ -129,7 +129,7 @@ class Trial:
                 )
 
         try:
-            await eventually(all_ended, 25)
+            await eventually(all_ended, 100)
         except AssertionError:
             rows = await self.sql.fetch(
                 "select workflow_name, status, claim_no, crashes, worker_id from workflow_runs"
@@ -161,7 +161,7 @@ class Trial:
         main = worker._main
         assert main is not None
         main.cancel()
-        await asyncio.wait({main}, timeout=20)
+        await asyncio.wait({main}, timeout=60)
         assert main.done()
         await self.remember()
         async with self.turn:
@@ -187,7 +187,7 @@ class Trial:
                 await self.die(worker)
                 await self.start()
             elif how == "drain":
-                await asyncio.wait_for(worker.stop(), 20)
+                await asyncio.wait_for(worker.stop(), 60)
                 await self.remember()
                 await self.start()
         try:
@@ -195,7 +195,7 @@ class Trial:
         finally:
             for each in self.workers[::-1]:
                 with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait_for(each.stop(), 30)
+                    await asyncio.wait_for(each.stop(), 60)
         assert [] == self.called_again()
         assert [] == self.world.leaks
         return found

@@ -65,7 +65,7 @@ def pooler_url(request: pytest.FixtureRequest, database_url: str, tmp_path: Path
         yield url
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def _answers(port: int) -> bool:

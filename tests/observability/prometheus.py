@@ -36,7 +36,7 @@ class Prometheus:
         """The `data` of its API's answer. Raises QueryRefused."""
         address = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(query)}"
         try:
-            with urllib.request.urlopen(address, timeout=10) as answer:
+            with urllib.request.urlopen(address, timeout=60) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
             with error:
@@ -70,7 +70,7 @@ def running(folder: Path, port: int, jobs: Sequence[Json], rules: Path) -> Itera
         process = subprocess.Popen(command, stdout=output, stderr=output)
     server = Prometheus(f"http://127.0.0.1:{port}")
     try:
-        eventually_sync(lambda: _is_ready(server, process, log), deadline=30)
+        eventually_sync(lambda: _is_ready(server, process, log), deadline=120)
         yield server
     finally:
         process.kill()
@@ -80,7 +80,7 @@ def running(folder: Path, port: int, jobs: Sequence[Json], rules: Path) -> Itera
 def _is_ready(server: Prometheus, process: subprocess.Popen[bytes], log: Path) -> bool:
     assert process.poll() is None, log.read_text()
     try:
-        urllib.request.urlopen(f"{server.url}/-/ready", timeout=5).close()
+        urllib.request.urlopen(f"{server.url}/-/ready", timeout=60).close()
     except OSError:
         return False
     return True

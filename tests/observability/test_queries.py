@@ -120,7 +120,7 @@ async def all_have_data(server: Prometheus, kube_namespace: str) -> None:
         return not missing
 
     try:
-        await eventually(look, deadline=50)
+        await eventually(look, deadline=200)
     except AssertionError:
         pytest.fail(f"without data:\n{json.dumps(missing, indent=2)}")
 
