@@ -21,7 +21,10 @@ def test_passes():
     count("passes")
 """
 FLAKES = """
-def test_flakes():
+import pytest
+
+@pytest.mark.parametrize("odd", ["a b::c[d] -n 'e'"])
+def test_flakes(odd):
     assert count("flakes") == 2
 """
 BREAKS = """
@@ -48,7 +51,9 @@ def test_what_passes_when_run_again_fails_nothing_and_is_named(
 
     said = capfd.readouterr().out
     assert 0 == code
-    assert said.endswith("failed once, passed when run again:\n  test_it.py::test_flakes\n")
+    assert said.endswith(
+        "failed once, passed when run again:\n  test_it.py::test_flakes[a b::c[d] -n 'e']\n"
+    )
     assert (1, 2) == (runs(tmp_path, "passes"), runs(tmp_path, "flakes"))
 
 
@@ -58,6 +63,13 @@ def test_what_fails_twice_fails_the_run(tmp_path: Path, capfd: pytest.CaptureFix
     assert 1 == code
     assert "failed once, passed" not in capfd.readouterr().out
     assert 2 == runs(tmp_path, "breaks")
+
+
+def test_what_is_not_found_again_fails_the_run(tmp_path: Path) -> None:
+    renamed = "import os, pytest\n@pytest.mark.parametrize('n', [os.getpid()])"
+    flakes = renamed + "\ndef test_flakes(n):\n    assert count('flakes') == 2\n"
+
+    assert main([], project(tmp_path, PASSES, flakes)) not in (0, 1)
 
 
 def test_many_failures_are_no_accident(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
