@@ -43,11 +43,10 @@ def runs(folder: Path, name: str) -> int:
     return len((folder / name).read_text())
 
 
-@pytest.mark.parametrize("parallel", [(), ("-n", "2")])
 def test_what_passes_when_run_again_fails_nothing_and_is_named(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], parallel: tuple[str, ...]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    code = main(parallel, project(tmp_path, PASSES, FLAKES))
+    code = main(["-n", "2"], project(tmp_path, PASSES, FLAKES))
 
     said = capfd.readouterr().out
     assert 0 == code
