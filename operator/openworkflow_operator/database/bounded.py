@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from openworkflow_operator.database.diagnosis import AnswerTooLarge, CostlyLogin
+from openworkflow_operator.database.diagnosis import AnswerTooLarge, CostlyLogin, NameUnanswered
 from openworkflow_operator.database.login import Login
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
@@ -33,6 +33,7 @@ class BoundedLoop:
         self._resolve = resolve
         self._found: dict[tuple[str, int], Sequence[str]] = {}
         self._transports: list[asyncio.Transport] = []
+        self._looks_up = False
         self.total = 0
         """Bytes that arrived so far."""
         self.refusal: Exception | None = None
@@ -54,6 +55,8 @@ class BoundedLoop:
         except Exception as error:
             if self.refusal is not None:
                 raise self.refusal from error
+            if self._looks_up and isinstance(error, TimeoutError):
+                raise NameUnanswered from error
             raise
         finally:
             self._limit, self._received = MOST_IDLE_BYTES, 0
@@ -71,8 +74,10 @@ class BoundedLoop:
 
         A name is looked up once: it may lead elsewhere a moment later.
         """
+        self._looks_up = True  # for as long as nobody answers
         if (host, port) not in self._found:
             self._found[host, port] = await self._resolve(host, port)
+        self._looks_up = False
         failure: OSError | None = None
         for address in self._found[host, port]:
             try:

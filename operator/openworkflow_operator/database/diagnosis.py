@@ -29,6 +29,13 @@ class UnusableAnswer(Exception):
     """The server answered something else than was asked for."""
 
 
+class NameUnanswered(OSError):
+    """The host's name was not looked up in time: no server was asked, so none was slow.
+
+    The system gives up some seconds later, and would say that it is unreachable.
+    """
+
+
 class AnswerTooLarge(OSError):
     """The server sent more than it may. An OSError, which asyncio closes on without a log."""
 

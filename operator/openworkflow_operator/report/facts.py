@@ -33,6 +33,8 @@ class Facts:
     """Objects that could not be made, changed or deleted."""
     conflict: Key | None = None
     """The older resource with the same database and namespace id."""
+    waits: bool = False
+    """It is not known yet whether there is such a one, so nothing was changed."""
     installation: Installation | None = None
     """Who keeps this status."""
     scaled: bool = False

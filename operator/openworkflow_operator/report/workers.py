@@ -78,8 +78,7 @@ def verified(facts: Facts) -> Condition:
     if before is not None and before.status == "True":
         return before
     live, unknown = facts.wanted, before or _NOT_STARTED
-    is_as_wanted = not any(fault.kind == kinds.DEPLOYMENT.name for fault in facts.faults)
-    if facts.resource.paused or live is None or not is_as_wanted or not is_observed(live):
+    if live is None or not _is_as_wanted(facts) or not is_observed(live):
         return unknown
     status = live.get("status") or {}
     if status.get("updatedReplicas") == status.get("replicas") and status.get("readyReplicas"):
@@ -100,6 +99,16 @@ _NOT_STARTED: Final = Condition(
     "NotStarted",
     "no worker of this template was ready yet; one starts when there is something to do",
 )
+
+
+def _is_as_wanted(facts: Facts) -> bool:
+    """Whether this visit saw to it that the Deployment has the template.
+
+    It has not where nothing may be changed, and is not applied without an account for its pods.
+    """
+    needed = (kinds.DEPLOYMENT.name, kinds.SERVICE_ACCOUNT.name)
+    is_left_alone = facts.resource.paused or facts.waits
+    return not is_left_alone and not any(fault.kind in needed for fault in facts.faults)
 
 
 def _message(trouble: Trouble, words: str) -> str:

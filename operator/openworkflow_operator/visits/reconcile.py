@@ -231,6 +231,7 @@ class Reconciler:
             limit=decided.next.limit,
             faults=faults,
             conflict=observed.conflict,
+            waits=observed.waits,
             installation=self._installation,
             scaled=scaled,
             phases=self._phases(visit, decided),

@@ -88,10 +88,20 @@ def test_another_template_has_to_start_anew() -> None:
         of(fleet(2, 2, 2, generation=1), READY),
         of(fleet(3, 2, 1), READY, READY),
         of(fleet(2, 2, 2), READY, faults=(Fault("Deployment", "x", Trouble.ADMISSION_DENIED),)),
+        of(fleet(2, 2, 2), READY, faults=(Fault("ServiceAccount", "x", Trouble.NAME_TAKEN),)),
         replace(STARTED, resource=replace(RESOURCE, paused=True)),
+        replace(STARTED, waits=True),
         of(None),
     ],
-    ids=["not-observed", "old-pods-only", "not-applied", "paused", "not-made"],
+    ids=[
+        "not-observed",
+        "old-pods-only",
+        "not-applied",
+        "without-account",
+        "paused",
+        "may-yield",
+        "not-made",
+    ],
 )
 def test_workers_of_the_template_before_prove_nothing(facts: Facts) -> None:
     assert "Unknown" == told(facts, "Verified")[0]
