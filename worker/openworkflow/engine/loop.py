@@ -91,6 +91,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     """What is to run next; empty while the function waits for an event, or has ended."""
     tasks: set[BranchTask] = _NO_TASKS
     """Tasks that the function made and that have not ended."""
+    unawaited: dict[Any, Coroutine[Any, Any, Any]] = {}  # noqa: RUF012 (replaced, never changed)
+    """Operations that the function has called, and not awaited so far."""
     _time = 0.0
     _tasks_made = 0
     _outer_task: asyncio.Task[Any] | None = None
@@ -283,8 +285,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def close_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
         """An async generator was left before its end: what it still has to do is a branch."""
-        if self.running:
-            self.create_task(generator.aclose())
+        self.create_task(generator.aclose())
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Part of asyncio: say what went wrong in the background, while somebody listens.

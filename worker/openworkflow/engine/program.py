@@ -70,6 +70,7 @@ class AsyncProgram:
         self._main: MainTask | None = None
         seed = execution.claim.id.int & _SEED_BITS
         self.loop = WorkflowLoop(self, execution.context, outer, seed)  # type: ignore[abstract]
+        self.loop.unawaited = execution.agenda.unawaited
 
     async def run(self) -> Outcome:
         """Execute the function; returns how it ended, or was stopped."""
@@ -164,10 +165,9 @@ class AsyncProgram:
         execution = self._execution
         if not self._turn(main):
             await asyncio.sleep(0)  # others have a turn
+        elif execution.stopped is not None or main.done():
             return
-        if execution.stopped is not None or main.done():
-            return
-        if not execution.agenda.operations:
+        elif not execution.agenda.operations:
             execution.fail(ending.stalled())
         elif (operation := execution.agenda.start_asked(here=True)) is not None:
             if (answer := await self._perform_here(operation)) is not None:
