@@ -152,8 +152,9 @@ class AsyncProgram:
         """From here on the function is a task of its loop, like its branches."""
         self._direct = False
         asyncio._register_task(main)  # type: ignore[arg-type]
-        if isinstance(asked, Operation):
-            asked.future = self.loop.create_future()
+        for each in (*self._execution.agenda.operations.values(), asked):
+            if isinstance(each, Operation):
+                each.future = asyncio.Future(loop=self.loop)
         self.loop.enter()
         try:
             main.go_on(asked)
@@ -202,8 +203,7 @@ class AsyncProgram:
     def stop(self) -> None:
         """The execution was stopped; let its task know, wherever it is."""
         task = self._execution.task
-        # A task that cancels itself would be cancelled at its next await, which may be the one
-        # that records the outcome; what it awaits raises Suspended instead.
+        # One that cancels itself would be cancelled where its outcome is recorded.
         if self._here and task is not None and asyncio.current_task() is not task:
             task.cancel()
         self.moved()
@@ -232,7 +232,7 @@ class AsyncProgram:
                 await operation
                 return operation.answer
             return await self._asked_by_branch(operation)
-        except CancelledError:
+        except BaseException:  # cancelled, closed by hand, or what it came to
             execution.agenda.withdraw(operation)
             raise
 
