@@ -6,6 +6,7 @@ The programs of test_engine_programs.py agree with their replays. These agree wi
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -84,6 +85,38 @@ async def a_handle_that_has_fired(step: Any) -> Any:
     handles = [loop.call_later(seconds, int) for seconds in (0, 1)]
     await asyncio.sleep(2)
     return [each.cancelled() for each in handles]
+
+
+@program
+async def cancellations_taken_back_before_they_come(step: Any) -> Any:
+    """Python 3.13 forgets them, those before do not."""
+
+    async def takes_back(name: str) -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        told = []
+        for times in (1, 2):
+            for _ in range(times):
+                task.cancel()
+            task.uncancel()
+            try:
+                told.append(await step.run(f"{name} {times}", effect, 1, times))
+            except asyncio.CancelledError:
+                told.append(("cancelled", task.cancelling()))
+        return told
+
+    return await takes_back("own"), await asyncio.create_task(takes_back("branch"))
+
+
+@program
+async def the_stack_of_its_own_task(step: Any) -> Any:
+    task = asyncio.current_task()
+    assert task is not None
+    printed = io.StringIO()
+    task.print_stack(limit=1, file=printed)
+    frames = [frame.f_code.co_name for frame in task.get_stack()]
+    await step.run("look", effect, 1)
+    return len(task.get_stack(limit=1)), bool(frames), printed.getvalue().split("<")[0]
 
 
 @pytest.mark.parametrize("function", PROGRAMS, ids=lambda each: each.__name__)

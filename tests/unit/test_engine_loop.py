@@ -13,6 +13,7 @@ import pytest
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.engine.handles import Timer
 from openworkflow.engine.loop import BranchTask, WorkflowLoop
+from openworkflow.engine.main_task import MainTask
 
 WHO: ContextVar[str] = ContextVar("who", default="nobody")
 
@@ -45,7 +46,8 @@ class Program:
         outer = asyncio.get_running_loop()
         self.loop = WorkflowLoop(self.owner, None, outer, seed)  # type: ignore[abstract]
         with self.running():
-            self.main = asyncio.Task(main(), loop=self.loop)
+            self.main = MainTask(main(), self.loop, copy_context())
+            self.main.go_on(None)
         self.turn()
 
     @contextlib.contextmanager
@@ -217,6 +219,25 @@ async def test_the_order_of_a_set_of_tasks_is_the_same_in_every_execution(progra
         return [task.result() for task in done]
 
     results = [programs(main, seed=77).main.result() for _ in range(5)]
+
+    assert all(results[0] == each for each in results)
+
+
+async def test_the_order_of_a_set_of_futures_is_the_same_in_every_execution(programs: Any) -> None:
+    async def main() -> list[str]:
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in range(20)]
+        for number, future in enumerate(futures):
+            future.set_result(str(number))
+        tasks = [asyncio.create_task(asyncio.sleep(0, f"shielded {n}")) for n in range(20)]
+        await asyncio.wait(tasks)
+        done, _ = await asyncio.wait([*futures, *map(asyncio.shield, tasks)])
+        return [future.result() for future in done]
+
+    others, results = list[Any](), list[Any]()
+    for _ in range(5):
+        results.append(programs(main, seed=77).main.result())
+        others.append([object() for _ in range(7)])  # so that nothing gets its old address
 
     assert all(results[0] == each for each in results)
 

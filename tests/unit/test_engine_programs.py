@@ -227,6 +227,38 @@ async def retries_in_two_branches(step: Step, world: World) -> Any:
     )
 
 
+# -- coroutines that are driven by hand ----------------------------------------------------------
+
+
+@durable
+async def steps_that_are_begun_and_given_up_by_hand(step: Step, world: World) -> Any:
+    """As code does that looks whether an awaitable has something at once."""
+    closed, thrown, kept = (step.run(name, world.effect, name) for name in "abc")
+    for each in (closed, thrown, kept):
+        each.send(None)
+    closed.close()
+    with contextlib.suppress(KeyError):
+        thrown.throw(KeyError("enough"))
+    found = [await step.run("d", world.effect, "d")]
+    await step.sleep("nap", "1h")
+    found.append(await step.run("a", world.effect, "another"))
+    kept.close()
+    return found
+
+
+@durable
+async def a_branch_that_gives_up_a_step_by_hand(step: Step, world: World) -> Any:
+    async def branch(name: str) -> Any:
+        given_up = step.run("look", world.effect, f"look {name}")
+        given_up.send(None)
+        await asyncio.sleep(0)
+        given_up.close()
+        await step.sleep("nap", "1h")
+        return await step.run("look", world.effect, name)
+
+    return await asyncio.gather(branch("a"), branch("b"))
+
+
 # -- the trials ----------------------------------------------------------------------------------
 
 

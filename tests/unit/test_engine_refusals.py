@@ -96,6 +96,24 @@ async def tasks_of_another_kind(step: Step) -> None:
     asyncio.get_running_loop().set_task_factory(lambda loop, coro: asyncio.Task(coro, loop=loop))
 
 
+@refused("asyncio.Task(...) makes no branch", "asyncio.create_task")
+async def a_task_that_is_made_without_the_loop(step: Step) -> None:
+    await asyncio.Task(step.run("a", quick), loop=asyncio.get_running_loop())
+
+
+@refused("asyncio.Task(...) makes no branch", "asyncio.create_task")
+async def a_timer_of_a_task_that_is_made_without_the_loop(step: Step) -> None:
+    await asyncio.Task(asyncio.sleep(9), loop=asyncio.get_running_loop())
+
+
+@refused("asyncio.Task(...) makes no branch", "asyncio.create_task")
+async def a_branch_of_a_task_that_is_made_without_the_loop(step: Step) -> None:
+    async def branches() -> None:
+        await asyncio.create_task(step.run("a", quick))
+
+    await asyncio.Task(branches(), loop=asyncio.get_running_loop())
+
+
 if sys.version_info >= (3, 12):
 
     @refused("step 'a' in a task with eager_start")

@@ -60,6 +60,18 @@ class BranchTask(asyncio.Task[Any]):
         super().add_done_callback(callback, context=_EMPTY)
 
 
+class NumberedFuture(asyncio.Future[Any]):
+    """A future made by hand, or by `asyncio.shield`; its hash is its number, as a task's is."""
+
+    def __init__(self, number: int, *, loop: "WorkflowLoop") -> None:
+        self._number = number
+        super().__init__(loop=loop)
+
+    def __hash__(self) -> int:
+        """See BranchTask."""
+        return self._number
+
+
 class Owner(Protocol):
     """The execution whose function runs on the loop."""
 
@@ -91,8 +103,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     """What is to run next; empty while the function waits for an event, or has ended."""
     tasks: set[BranchTask] = _NO_TASKS
     """Tasks that the function made and that have not ended."""
+    unawaited: dict[Any, Coroutine[Any, Any, Any]] = {}  # noqa: RUF012 (replaced, never changed)
+    """Operations that the function has called, and not awaited so far."""
     _time = 0.0
-    _tasks_made = 0
+    _tasks_made = _futures_made = 0
     _outer_task: asyncio.Task[Any] | None = None
     _made: dict[int, BranchTask] = {}  # noqa: RUF012 (replaced, never changed)
 
@@ -151,11 +165,15 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._soon(Handle(timer.callback, timer.args, timer.context))
 
     def branch(self) -> Branch:
-        """The branch whose code is executing."""
-        if self.tasks is _NO_TASKS:
-            return self.trunk
+        """The branch whose code is executing. Raises ConfigurationError for what is none."""
         task = asyncio.current_task(self)
-        return task.branch if isinstance(task, BranchTask) else self.trunk
+        if isinstance(task, BranchTask):
+            return task.branch
+        if isinstance(task, asyncio.Task):
+            raise ConfigurationError(
+                "asyncio.Task(...) makes no branch of the workflow; write asyncio.create_task"
+            )
+        return self.trunk
 
     def cancel(self, main: asyncio.Future[Any]) -> None:
         """Cancel the function, and every task of it that has not ended."""
@@ -243,7 +261,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def create_future(self) -> asyncio.Future[Any]:
         """Part of asyncio."""
-        return asyncio.Future(loop=self)
+        self._futures_made += 1
+        return NumberedFuture(self.seed + self._futures_made, loop=self)
 
     def create_task(  # type: ignore[override]
         self,
@@ -283,8 +302,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def close_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
         """An async generator was left before its end: what it still has to do is a branch."""
-        if self.running:
-            self.create_task(generator.aclose())
+        self.create_task(generator.aclose())
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Part of asyncio: say what went wrong in the background, while somebody listens.

@@ -6,14 +6,19 @@ for each. Once the function awaits anything else, it goes on as any task does.
 """
 
 import asyncio
+import sys
 from asyncio import CancelledError
 from collections.abc import Coroutine
 from contextvars import Context
-from typing import Any
+from types import FrameType
+from typing import Any, TextIO
 
 from openworkflow.engine.loop import ONE_TASK_PER_THREAD, WorkflowLoop
 from openworkflow.engine.operations.operation import Operation
 
+UNCANCEL_TAKES_BACK = sys.version_info >= (3, 13)
+"""Since then a cancellation that is taken back before the next await does not come."""
+_base_tasks: Any = asyncio.tasks.base_tasks  # type: ignore[attr-defined]
 _set_running_loop = asyncio._set_running_loop
 _enter_task: Any = asyncio.tasks._enter_task
 _leave_task: Any = asyncio.tasks._leave_task
@@ -25,7 +30,7 @@ class MainTask(asyncio.Future[Any]):
     __slots__ = (
         "_asked",
         "_context",
-        "_coroutine",
+        "_coro",
         "_fut_waiter",
         "_must_cancel",
         "_name",
@@ -37,7 +42,7 @@ class MainTask(asyncio.Future[Any]):
         self, coroutine: Coroutine[Any, Any, Any], loop: WorkflowLoop, context: Context
     ) -> None:
         super().__init__(loop=loop)
-        self._coroutine, self._context, self._on = coroutine, context, loop
+        self._coro, self._context, self._on = coroutine, context, loop
         self._asked: Operation | None = None
         self._fut_waiter: Any = None
         self._must_cancel: CancelledError | None = None
@@ -53,7 +58,7 @@ class MainTask(asyncio.Future[Any]):
 
     def step(self, error: BaseException | None = None) -> Any:
         """Let the function go on; returns what it awaits next, if it goes on."""
-        loop, coroutine = self._on, self._coroutine
+        loop, coroutine = self._on, self._coro
         if self._must_cancel:
             error = error if isinstance(error, CancelledError) else self._must_cancel
             self._must_cancel = None
@@ -70,7 +75,7 @@ class MainTask(asyncio.Future[Any]):
 
     def step_alone(self, error: BaseException | None) -> Any:
         """Step from outside of the loop, which is the running one meanwhile."""
-        loop, coroutine = self._on, self._coroutine
+        loop, coroutine = self._on, self._coro
         if ONE_TASK_PER_THREAD:
             loop.enter()
         else:  # the same without a call, and likewise below
@@ -166,11 +171,21 @@ class MainTask(asyncio.Future[Any]):
     def uncancel(self) -> int:
         """See asyncio.Task."""
         self.cancel_requests = max(0, self.cancel_requests - 1)
+        if UNCANCEL_TAKES_BACK and not self.cancel_requests:
+            self._must_cancel = None
         return self.cancel_requests
+
+    def get_stack(self, *, limit: int | None = None) -> list[FrameType]:
+        """See asyncio.Task."""
+        return _base_tasks._task_get_stack(self, limit)  # type: ignore[no-any-return]
+
+    def print_stack(self, *, limit: int | None = None, file: TextIO | None = None) -> None:
+        """See asyncio.Task."""
+        _base_tasks._task_print_stack(self, limit, file)
 
     def get_coro(self) -> Coroutine[Any, Any, Any]:
         """See asyncio.Task."""
-        return self._coroutine
+        return self._coro
 
     def get_context(self) -> Context:
         """See asyncio.Task."""

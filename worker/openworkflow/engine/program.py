@@ -70,6 +70,7 @@ class AsyncProgram:
         self._main: MainTask | None = None
         seed = execution.claim.id.int & _SEED_BITS
         self.loop = WorkflowLoop(self, execution.context, outer, seed)  # type: ignore[abstract]
+        self.loop.unawaited = execution.agenda.unawaited
 
     async def run(self) -> Outcome:
         """Execute the function; returns how it ended, or was stopped."""
@@ -151,8 +152,9 @@ class AsyncProgram:
         """From here on the function is a task of its loop, like its branches."""
         self._direct = False
         asyncio._register_task(main)  # type: ignore[arg-type]
-        if isinstance(asked, Operation):
-            asked.future = self.loop.create_future()
+        for each in (*self._execution.agenda.operations.values(), asked):
+            if isinstance(each, Operation):
+                each.future = asyncio.Future(loop=self.loop)
         self.loop.enter()
         try:
             main.go_on(asked)
@@ -164,10 +166,9 @@ class AsyncProgram:
         execution = self._execution
         if not self._turn(main):
             await asyncio.sleep(0)  # others have a turn
+        elif execution.stopped is not None or main.done():
             return
-        if execution.stopped is not None or main.done():
-            return
-        if not execution.agenda.operations:
+        elif not execution.agenda.operations:
             execution.fail(ending.stalled())
         elif (operation := execution.agenda.start_asked(here=True)) is not None:
             if (answer := await self._perform_here(operation)) is not None:
@@ -202,8 +203,7 @@ class AsyncProgram:
     def stop(self) -> None:
         """The execution was stopped; let its task know, wherever it is."""
         task = self._execution.task
-        # A task that cancels itself would be cancelled at its next await, which may be the one
-        # that records the outcome; what it awaits raises Suspended instead.
+        # One that cancels itself would be cancelled where its outcome is recorded.
         if self._here and task is not None and asyncio.current_task() is not task:
             task.cancel()
         self.moved()
@@ -232,7 +232,7 @@ class AsyncProgram:
                 await operation
                 return operation.answer
             return await self._asked_by_branch(operation)
-        except CancelledError:
+        except BaseException:  # cancelled, closed by hand, or what it came to
             execution.agenda.withdraw(operation)
             raise
 
