@@ -448,6 +448,29 @@ async def test_a_child_is_kept_as_long_as_its_parent_goes_on(
 
 
 @workflow
+async def two_children(step: Step) -> None:
+    await step.start_workflow("kept", waits, parent_close="abandon")
+    await step.run_workflow("dropped", waits)
+
+
+async def test_the_children_of_a_parent_that_somebody_deletes_do_not_outlive_it(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
+) -> None:
+    """They waited, or went on, for ever, and nobody was left to end them."""
+    await start_worker(two_children, waits)
+    run = await ow.run_workflow(two_children)
+    named = "select name.step_name, child.id from workflow_children child"
+    named += " join step_attempts name on name.id = child.step_id where name.workflow_run_id = $1"
+    await eventually(lambda: sql.fetchval(f"select count(*) = 2 from ({named}) found", run.id))
+    children = dict(await sql.fetch(named, run.id))
+
+    await sql.execute("delete from workflow_runs where id = $1", run.id)
+
+    assert RunStatus.CANCELED == (await ow.wait(children["dropped"], timeout=20)).status
+    assert not (await ow.get_workflow_run(children["kept"])).status.finished
+
+
+@workflow
 async def started_then_waits(step: Step) -> Any:
     child = await step.start_workflow("child", waits)
     await step.wait_for_signal("on")

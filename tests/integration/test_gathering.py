@@ -1,12 +1,14 @@
 """Runs that concurrent callers start share statements, and nothing else: not an error, no fate."""
 
 import asyncio
+from collections.abc import Sequence
 
 import asyncpg
 import pytest
 
 from openworkflow.backend.backend import BackendPostgres, ConnectionLost, CreatedRun, NewRun
-from openworkflow.core.errors import BackendError
+from openworkflow.backend.gathering import FLIGHTS, Gathering
+from openworkflow.core.errors import BackendError, Fault
 from tests.helpers import eventually
 
 GOOD = NewRun("w", input="1")
@@ -68,6 +70,29 @@ async def test_a_caller_that_gives_up_takes_nobody_along(
     assert isinstance(answers[5], asyncio.CancelledError)
     assert 9 == sum(isinstance(answer, CreatedRun) for answer in answers)
     assert 9 == len((await backend.list_workflow_runs()).runs)
+
+
+async def test_callers_that_have_all_given_up_have_nothing_sent() -> None:
+    """A statement for nobody, once it failed, was cut in halves that were as empty, for ever."""
+    sent: list[int] = []
+    gate = asyncio.Event()
+
+    async def send(runs: Sequence[NewRun]) -> list[CreatedRun]:
+        sent.append(len(runs))
+        await gate.wait()
+        raise BackendError("refused").of(Fault.TABLE)
+
+    gathering = Gathering(send)
+    callers = [asyncio.create_task(gathering.create(GOOD)) for _ in range(FLIGHTS + 2)]
+    await eventually(lambda: len(sent) == FLIGHTS)
+    for caller in callers:
+        caller.cancel()
+    gate.set()
+    await asyncio.gather(*callers, return_exceptions=True)
+    with pytest.raises(BackendError, match="refused"):
+        await gathering.create(GOOD)
+
+    assert [1] * (FLIGHTS + 1) == sent
 
 
 async def test_a_lost_connection_is_told_to_all_and_the_next_caller_gets_through(

@@ -290,6 +290,49 @@ async def test_stop_returns_though_a_step_swallows_every_cancellation(
     assert (False, "stopped") == worker.ready()
 
 
+async def test_a_second_stop_of_a_worker_that_was_left_behind_cancels_nobody(
+    ow: OpenWorkflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It raised CancelledError, which ended whoever had called it."""
+
+    @workflow
+    async def idle(step: Step) -> None: ...
+
+    worker = ow.new_worker(workflows=[idle], drain=timedelta(0))
+    await worker.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(worker_module, "STOP_SECONDS", 0.0)
+        await worker.stop()
+
+    await worker.stop()
+
+    assert (False, "canceled") == worker.ready()
+
+
+async def test_a_start_that_is_given_up_leaves_no_worker_behind(
+    ow: OpenWorkflow, sql: asyncpg.Connection[Any], database_url: str
+) -> None:
+    """It went on, and claimed runs once the database let it."""
+
+    @workflow
+    async def idle(step: Step) -> None: ...
+
+    worker = ow.new_worker(workflows=[idle], build_id="b1")
+    blocker = await asyncpg.connect(database_url)
+    async with blocker.transaction():
+        await blocker.execute("LOCK TABLE workflow_builds")
+        starting = asyncio.create_task(worker.start())
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        await eventually(lambda: sql.fetchval(waiting))
+        starting.cancel()
+        await asyncio.wait({starting})
+    await blocker.close()
+
+    await worker.stop()
+    assert starting.cancelled()
+    assert (False, "canceled") == worker.ready()
+
+
 async def test_a_worker_that_was_stopped_is_alive_and_not_ready(start_worker: StartWorker) -> None:
     @workflow
     async def idle() -> None: ...

@@ -28,7 +28,7 @@ from openworkflow.core.recorded import Awaited, ChildState, MapItem
 from openworkflow.core.workflow_run import RunStatus
 from openworkflow.engine.inbox import Family, Mail
 from openworkflow.engine.journal import Written, divisible, separated
-from openworkflow.engine.outcome import Completed, Parked
+from openworkflow.engine.outcome import Completed, Lost, Parked
 from openworkflow.engine.traits import Traits
 from tests.executions import failed, in_virtual_time, moments, prepared, slow, statuses
 from tests.memory import Run
@@ -49,6 +49,8 @@ class Relatives:
         self.looks = 0
         self.awaited: list[UUID] = []
         self.foreign: set[UUID] = set()
+        self.deleted = False
+        """Whether somebody has deleted the run that asks."""
 
     @property
     def rows(self) -> list[Any]:
@@ -67,6 +69,8 @@ class Relatives:
 
     async def read_children(self, pairs: Sequence[tuple[UUID, Awaited]]) -> Family:
         self.looks += 1
+        if self.deleted:
+            return {}
         states = {each: self._state(each) for _, each in pairs}
         return {run_id: (self.wake_no, states) for run_id, _ in pairs}
 
@@ -294,6 +298,23 @@ async def test_a_map_over_other_items_than_were_begun_is_not_deterministic() -> 
     items[0] = 9
 
     failed(await outcome(run, relatives), NonDeterminism.__name__, "map 'bills'", "other items")
+
+
+@in_virtual_time
+async def test_a_map_of_a_run_that_somebody_has_deleted_ends_as_a_lost_claim(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nothing is wrong with this program, and there is no run to be handed back."""
+
+    async def function(step: Step) -> Any:
+        return await step.map("bills", billing, [1, 2])
+
+    run, relatives = family(function)
+    await outcome(run, relatives)
+    relatives.deleted = True
+
+    assert Lost() == await outcome(run, relatives)
+    assert [] == caplog.records
 
 
 @in_virtual_time

@@ -516,6 +516,56 @@ async def test_a_topic_belongs_to_one_thread_of_a_plain_function() -> None:
     failed(await prepared(function).execute(), "ConfigurationError", "two threads")
 
 
+async def _ended_with(library: Library, run: Run) -> Any:
+    run.claim_no = 1
+    execution = run.execution()
+    object.__setattr__(execution.services, "library", library)
+    return await run.start(execution)
+
+
+@pytest.mark.parametrize("fault", [Fault.MOMENT, Fault.SIZE])
+@in_virtual_time
+async def test_whoever_was_in_the_way_of_reading_what_was_told_costs_a_moment(fault: Fault) -> None:
+    """The run was handed back for half a minute."""
+    reads: list[int] = []
+
+    async def read(run_ids: Any) -> dict[Any, Told]:
+        reads.append(len(run_ids))
+        if len(reads) < 3:
+            raise BackendError("somebody holds the table").of(fault)
+        return {}
+
+    run = prepared(three)
+
+    assert isinstance(await _ended_with(Library(read), run), Completed)
+    assert [1, 1, 1] == reads
+    assert [1, 2, 3] == told(run)
+
+
+@in_virtual_time
+async def test_what_was_told_and_makes_no_sense_leaves_no_run_waiting_for_ever(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever reading it raises is a mistake of ours: its run is handed back, and does not fail.
+
+    The next one is read for.
+    """
+
+    async def read(run_ids: Any) -> dict[Any, Told]:
+        if bad.id in run_ids:
+            raise ValueError("no JSON")
+        return {}
+
+    library = Library(read)
+    bad, good = prepared(three), prepared(three)
+    async with asyncio.timeout(60):
+        ended = await asyncio.gather(_ended_with(library, bad), _ended_with(library, good))
+
+    assert [Released, Completed] == [type(each) for each in ended]
+    assert [1, 2, 3] == told(good)
+    assert "no JSON" in caplog.text
+
+
 @in_virtual_time
 async def test_what_cannot_be_read_of_one_run_fails_no_other(
     caplog: pytest.LogCaptureFixture,

@@ -108,6 +108,7 @@ class Slots:
         self.request = request
         self.got: list[list[ClaimedRun]] = []
         self.refusals = 0
+        self.mistake: Exception | None = None
         self.brought: list[UUID] = []
 
     def take(self) -> ClaimRequest | None:
@@ -119,6 +120,8 @@ class Slots:
 
     def refused(self, run_id: UUID | None) -> None:
         self.refusals += 1
+        if self.mistake is not None:
+            raise self.mistake
 
     def held(self) -> list[UUID]:
         return [A, *(self.brought if self.got else [])]
@@ -490,6 +493,45 @@ async def test_a_run_does_not_end_while_a_step_of_it_waits(
     assert (True, True) == (await last, await end)
     written = [row for statement in database.statements for row in statement]
     assert written.index(last.rows[0]) < written.index(end.rows[0])
+
+
+async def test_ends_that_wait_for_their_steps_send_no_statement_that_is_refused(
+    journal: Journal, database: Database, running: asyncio.Task[None]
+) -> None:
+    """It carried nothing, and looking for the row at fault in it ended the worker."""
+    database.bears = -1
+    last = journal.write(step(A))
+    await eventually(lambda: len(database.sizes) > 2)
+    end = journal.write(done(A))
+    await eventually(lambda: not end.unsent)
+    sent = len(database.sizes)
+    await eventually(lambda: len(database.sizes) > sent + 2)
+
+    assert not running.done()
+    assert 0 not in database.sizes
+    database.bears = 1000
+    assert (True, True) == (await last, await end)
+
+
+async def test_a_mistake_of_ours_costs_what_travelled_together_and_not_the_worker(
+    journal: Journal,
+    database: Database,
+    slots: Slots,
+    running: asyncio.Task[None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await asyncio.sleep(0)
+    database.lets_claim, slots.mistake = False, KeyError("ours")
+    slots.request = ClaimRequest(5, ["w"])
+
+    assert await journal.write(step(A)), "it was durable before the mistake"
+    await eventually(lambda: slots.got)
+
+    assert [[]] == slots.got, "the slots of the claim are free again"
+    assert "KeyError: 'ours'" in caplog.text
+    await eventually(lambda: database.released)
+    assert await journal.write(step(B))
+    assert not running.done()
 
 
 async def test_an_end_that_only_its_own_run_is_refused_is_given_back(

@@ -69,12 +69,12 @@ class Gathering:
         task.add_done_callback(self._tasks.discard)
 
     def _boarded(self) -> list[_Waiting]:
-        """The runs that share the next statement; callers that were cancelled are left out."""
+        """The runs that share the next statement."""
         kind = next(iter(self._waiting))
         alike = self._waiting.pop(kind)
         if left := alike[MOST_ABOARD:]:
             self._waiting[kind] = left  # behind the other kinds
-        return [waiting for waiting in alike[:MOST_ABOARD] if not waiting.created.done()]
+        return alike[:MOST_ABOARD]
 
     async def _fly(self, aboard: list[_Waiting]) -> None:
         try:
@@ -85,6 +85,10 @@ class Gathering:
             self._landed()
 
     async def _deliver(self, aboard: list[_Waiting]) -> None:
+        """Send these, but for those whose callers have given up; nothing if all of them have."""
+        aboard = [waiting for waiting in aboard if not waiting.created.done()]
+        if not aboard:
+            return
         try:
             created = await self._send([waiting.run for waiting in aboard])
         except Exception as error:

@@ -16,7 +16,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from openworkflow.backend.records import (
@@ -30,6 +30,7 @@ from openworkflow.backend.records import (
     Write,
 )
 from openworkflow.core.errors import BackendError, Fault
+from openworkflow.engine.claims import Claims
 from openworkflow.engine.journal import (
     Batch,
     Journal,
@@ -64,22 +65,6 @@ Missing = dict[UUID, Refused | None]
 CLAIM_LEASES = 1 / 2
 """The part of a lease after which a claim's answer is too old: no heartbeat knows of its runs yet,
 and the next one comes within a third of a lease. What was asked for may be others' by now."""
-
-
-class Claims(Protocol):
-    """Decides when a flush asks for runs, and takes those it got."""
-
-    def take(self) -> ClaimRequest | None:
-        """What the flush about to leave should claim, if anything."""
-
-    def settled(self, request: ClaimRequest, claimed: list[ClaimedRun], set_aside: int = 0) -> None:
-        """Runs claimed for `request`; none if the flush failed. Others were due and set aside."""
-
-    def refused(self, run_id: UUID | None) -> None:
-        """The claim about to be settled was refused, because of this run if that is known."""
-
-    def held(self) -> list[UUID]:
-        """The ids of all runs this worker knows that it holds."""
 
 
 class Flusher:
@@ -139,25 +124,41 @@ class Flusher:
                 continue
             try:
                 await self._send(batch)
-            except BaseException:
+            except BaseException as error:
                 batch.abandon()  # no effect on what was settled
-                raise
+                if not isinstance(error, Exception):
+                    raise
+                self._give_up(batch, error)
+
+    def _give_up(self, batch: Batch, error: Exception) -> None:
+        """A mistake of ours costs the runs that travelled together, and not their worker."""
+        logger.error("internal error in a flush; its runs are handed back", exc_info=error)
+        self.strays.doubt()
+        if batch.claim is not None:
+            self._claims.settled(batch.claim, [])
 
     async def _send_waiting_forever(self) -> None:
         """Send what was refused again, apart from what others want written."""
         while True:
-            entries = await self._waiting.due()
-            missing: Missing = {}
-            while entries:
-                together, deferred = separated(entries[: self._limit])
-                entries = deferred + entries[self._limit :]
-                await self._send_part(together, missing)
+            try:
+                await self._send_again(await self._waiting.due())
+            except Exception:  # a mistake of ours: it still waits
+                logger.exception("internal error while sending what was refused, will retry")
             self._note("writes", self._waiting.sort_out())
+
+    async def _send_again(self, entries: list[Written]) -> None:
+        missing: Missing = {}
+        while entries:
+            together, deferred = separated(entries[: self._limit])
+            entries = deferred + entries[self._limit :]
+            await self._send_part(together, missing)
 
     async def _send(self, batch: Batch) -> None:
         claimed, set_aside = list[ClaimedRun](), 0
         if self._waiting:
             batch.keep(self._complete(batch.entries, {**self._waiting.runs}))
+            if not batch.entries and batch.claim is None:
+                return  # ends of runs only, whose steps wait
         try:
             flushed = await self._deliver(batch.rows, batch.claim)
         except Exception as error:
@@ -176,8 +177,9 @@ class Flusher:
                 self._claims.refused(await self._refusing_run(batch.claim))
             if batch.claim is not None and self._troubles:
                 self._note("claims", None)
-        if batch.claim is not None:
-            self._claims.settled(batch.claim, claimed, set_aside)
+        claim, batch.claim = batch.claim, None
+        if claim is not None:
+            self._claims.settled(claim, claimed, set_aside)
 
     # -- until the database answers --------------------------------------------------------------
 

@@ -32,9 +32,10 @@ class Library:
         self._reading: asyncio.Task[None] | None = None
 
     async def told(self, run_id: UUID) -> Told | None:
-        """What the run has told; None if nothing. Raises BackendError.
+        """What the run has told; None if nothing. Raises what keeps that from being read.
 
-        A database that is silent for now is asked again.
+        A database that is silent for now is asked again, and so is one where somebody was in the
+        way.
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Told | None] = loop.create_future()
@@ -58,8 +59,8 @@ class Library:
         while batch := [(run_id, answer) for run_id, answer in batch if not answer.done()]:
             try:
                 found = await self._read([run_id for run_id, _ in batch])
-            except BackendError as error:
-                if error.fault is Fault.SERVER:
+            except Exception as error:  # a mistake of ours too: those who wait have to hear of it
+                if _passes(error, len(batch)):
                     logger.warning("could not read what %d runs have told: %s", len(batch), error)
                     await asyncio.sleep(delay * random.uniform(0.5, 1.0))
                     delay = min(delay * 2, LONGEST_RETRY_SECONDS)
@@ -72,6 +73,13 @@ class Library:
             for run_id, answer in batch:
                 if not answer.done():
                     answer.set_result(found.get(run_id))
+
+
+def _passes(error: Exception, runs: int) -> bool:
+    """Whether no run is at fault: the same may be read as it is, somewhat later."""
+    if not isinstance(error, BackendError):
+        return False
+    return error.fault in (Fault.SERVER, Fault.MOMENT) or (error.fault is Fault.SIZE and runs == 1)
 
 
 async def nothing_told(_run_ids: Sequence[UUID]) -> dict[UUID, Told]:

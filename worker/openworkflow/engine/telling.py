@@ -163,9 +163,9 @@ class Teller:
             return Lost()
         if self.error is None or isinstance(outcome, Lost | Released):
             return outcome
-        if isinstance(self.error, BackendError):
-            return self._execution.defect(self.error)
-        return Failed(Failure.from_exception(self.error))
+        if isinstance(self.error, TooManyEvents | SerializationError):
+            return Failed(Failure.from_exception(self.error))
+        return self._execution.defect(self.error)  # no fault of what the run has told
 
     def close(self) -> None:
         """The execution is over."""

@@ -97,7 +97,7 @@ class Worker:
     async def start(self) -> None:
         """Connect and begin to claim; returns once the worker is ready.
 
-        Raises BackendError when the database cannot be reached.
+        Raises BackendError when the database cannot be reached. Cancelling it ends the worker.
         """
         if self._main is not None:
             raise ConfigurationError("this worker was started already; make a new one")
@@ -129,6 +129,8 @@ class Worker:
             logger.error("the worker does not let itself be stopped, leaving it")
             self._left = max(1, self._left)
             self._main.cancel()
+            return
+        if self._main.cancelled():  # by a start that was given up, or an earlier stop
             return
         await self._main
         logger.info("worker %s stopped", self.worker_id)

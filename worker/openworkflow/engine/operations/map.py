@@ -26,6 +26,7 @@ from openworkflow.core.errors import (
     NonDeterminism,
     PayloadTooLarge,
     SerializationError,
+    Suspended,
 )
 from openworkflow.core.failure import Failure
 from openworkflow.core.ids import child_id, depth_of
@@ -179,7 +180,9 @@ class MapOperation(Operation):
         await inbox.look()
         self.execution.check_stopped()
         state: ChildState | None = inbox.state(awaited)
-        assert state is not None
+        if state is None:  # somebody has deleted the run
+            self.execution.recorder.lost()
+            raise Suspended
         return state
 
     async def _start_more(self, step: StepCall, state: ChildState) -> None:
