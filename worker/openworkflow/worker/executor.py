@@ -16,18 +16,17 @@ from uuid import UUID
 
 from openworkflow.backend.records import ClaimedRun, RecordedStep
 from openworkflow.core.errors import BackendError
-from openworkflow.core.failure import Failure
 from openworkflow.core.registry import Registry
 from openworkflow.engine.calls import is_cancelled
 from openworkflow.engine.execution import Execution
 from openworkflow.engine.history import History
 from openworkflow.engine.journal import Written
-from openworkflow.engine.outcome import Failed, Lost, Outcome, Released
+from openworkflow.engine.outcome import Lost, Outcome, Released
 from openworkflow.engine.services import Services
 from openworkflow.worker.claimer import Arrival, Claim, Claimer
 from openworkflow.worker.ends import AGAIN_SECONDS, Adopt, Ends, Unrecorded, poisoned
 from openworkflow.worker.histories import Histories
-from openworkflow.worker.limited import limits_to_name
+from openworkflow.worker.limited import limits_to_take
 from openworkflow.worker.occurrences import Occurrences
 from openworkflow.worker.poller import Poller
 from openworkflow.worker.reports import Reports
@@ -153,26 +152,29 @@ class Executor:
 
     def _start(self, arrivals: Sequence[Arrival]) -> None:
         known, scheduled = list[Arrival](), list[Arrival]()
+        claims, metrics, occurrences = self._claims, self._metrics, self._occurrences
         for arrival in arrivals:
             run = arrival.run
             waited = (run.claimed_at - run.due_at).total_seconds()
-            self._metrics.schedule_to_start(run.workflow_name, max(0.0, waited))
+            metrics.schedule_to_start(run.workflow_name, max(0.0, waited))
             if run.crashes:
-                self._metrics.crashed(run.workflow_name)
+                metrics.crashed(run.workflow_name)
             # A claim of the same run that is still in progress here is lost: this one is newer.
-            if (older := self._claims.get(run.id)) is not None:
+            if (older := claims.get(run.id)) is not None:
                 self.lose([older])
-            self._claims[run.id] = arrival.claim
-            waiting = scheduled if self._occurrences and may_be_occurrence(run.id) else known
-            if waiting is scheduled or run.has_history:
-                self._loading[arrival.claim] = arrival
-                waiting.append(arrival)
+            claims[run.id] = arrival.claim
+            if occurrences is not None and may_be_occurrence(run.id):
+                scheduled.append(arrival)
+            elif run.has_history:
+                known.append(arrival)
             else:
                 self._begin(arrival, ())
+                continue
+            self._loading[arrival.claim] = arrival
         if known:
             self._spawn(self._start_known(known))
-        if scheduled and self._occurrences is not None:
-            self._spawn(self._start_scheduled(scheduled, self._occurrences))
+        if scheduled and occurrences is not None:
+            self._spawn(self._start_scheduled(scheduled, occurrences))
 
     async def _start_scheduled(self, arrivals: Sequence[Arrival], occurrences: Occurrences) -> None:
         """Runs of schedules begin if their schedules let them."""
@@ -217,22 +219,16 @@ class Executor:
         run = arrival.run
         try:
             workflow = self._registry.get(run.workflow_name, run.version)
-            try:
-                limits, failed = limits_to_name(workflow, run), None
-            except Exception as error:  # of the function that makes its key
-                limits, failed = None, Failed(Failure.from_exception(error))
-            if limits is not None:
-                self._spawn(self._hand_back(arrival, 0.0, limits))
-                return
             context = copy_context()
             history = History(steps)
             execution = Execution(run, workflow, history, self._services, arrival.slot, context)
         except Exception as error:
             self._refuse(arrival, error)
             return
+        if not run.names_limits and (limits := limits_to_take(execution)) is not None:
+            self._spawn(self._hand_back(arrival, 0.0, limits))
+            return
         self._executions[arrival.claim] = execution
-        if failed is not None:
-            execution.interrupt(failed)
         if self._draining.is_set():
             execution.drain()
         self._turns.add(execution, self._execute(arrival, execution), context)
