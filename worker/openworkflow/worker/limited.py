@@ -10,6 +10,7 @@ import logging
 import random
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from openworkflow.core.errors import BackendError, ConfigurationError, OpenWorkflowError
 from openworkflow.core.failure import Failure
@@ -19,6 +20,7 @@ from openworkflow.core.workflow import Workflow
 from openworkflow.engine.execution import Execution
 from openworkflow.engine.outcome import Failed
 from openworkflow.telemetry.metrics import Metrics
+from openworkflow.worker.ends import Adopt
 
 if TYPE_CHECKING:
     from openworkflow.backend.limits import LimitTable
@@ -73,6 +75,16 @@ def limits_to_take(execution: Execution) -> str | None:
     except Exception as error:
         execution.interrupt(Failed(Failure.from_exception(error)))
         return None
+
+
+def adopter(table: "LimitTable", rules: Sequence[LimitRule]) -> Adopt:
+    """What hands back a run so that it waits for limits, which are stored by then."""
+
+    async def adopt(run_id: UUID, claim_no: int, limits: str) -> None:
+        await table.ensure(rules)
+        await table.adopt(run_id, claim_no, limits)
+
+    return adopt
 
 
 def limits_to_name(workflow: Workflow[Any, Any], run: ClaimedRun) -> str | None:
