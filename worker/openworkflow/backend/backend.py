@@ -267,8 +267,7 @@ class BackendPostgres:
 
     async def open_session(self, connections: int = 2) -> WorkerSession:
         """Connections for the traffic of one worker."""
-        links = [self._link() for _ in range(connections)]
-        session = WorkerSession(links, self._sql, self._place)
+        session = WorkerSession((self._link() for _ in range(connections)), self._sql, self._place)
         await session.open()
         return session
 
