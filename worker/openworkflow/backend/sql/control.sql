@@ -258,11 +258,11 @@ with undone as (
     insert into {schema}.workflow_runs
         (id, namespace_id, workflow_name, version, status, config, context, input, tags,
          available_at, deadline_at, claim_no, history_from, build_id, pinned, forked_from,
-         schedule_name, scheduled_for)
+         schedule_name, scheduled_for, priority)
     select $3, namespace_id, workflow_name, case when $5::bool then $6 else version end,
            'pending', config, context, case when $13::bool then $7::text::jsonb else input end, tags,
            now(), now() + (deadline_at - created_at), claim_no, history_from,
-           $8, $8::text is not null, id, schedule_name, scheduled_for
+           $8, $8::text is not null, id, schedule_name, scheduled_for, priority
       from {schema}.workflow_runs
      where id = $2 and namespace_id = $1 and history_from = $4::int
     on conflict (id) do nothing
