@@ -24,7 +24,7 @@ RUN_OUTCOMES = (
     "lost",
 )
 STEP_OUTCOMES = ("succeeded", "failed")
-WAIT_KINDS = ("sleep", "signal", "retry")
+WAIT_KINDS = ("sleep", "signal", "retry", "rate")
 ERROR_KINDS = (
     "connection",
     "collision",
