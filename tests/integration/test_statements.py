@@ -47,8 +47,8 @@ async def test_every_combination_of_flush_parts_prepares_against_the_schema(
     for chosen in itertools.product((False, True), repeat=len(PARTS)):
         kinds = tuple(kind for kind, is_chosen in zip(PARTS, chosen, strict=True) if is_chosen)
         for updates in {False, StepWrite in kinds}:
-            for spares in {False, claim and not kinds}:
-                shape = Shape(kinds, updates, claim, spares)
+            for more in {False, claim and not kinds}:
+                shape = Shape(kinds, updates, claim, spares=more, urgent=more)
                 prepared = await sql.prepare(flush.statement(STATEMENTS, shape))
                 assert len(shape.parameters) == len(prepared.get_parameters())
 

@@ -75,7 +75,7 @@ class Control:
             waits=_waits(row),
             waits_in_all=row["waits_in_all"],
             served=_served(row["served_names"], row["served_versions"]),
-            ahead=row["limit_ahead"] or row["ahead"],
+            ahead=row["limit_ahead"] or row["turn_ahead"] or row["ahead"],
             limits=tuple(_limits(row)),
             takers=tuple(row["takers"]),
             undoing=None if row["decision"] is None else why_undone(as_json(row["decision"])),
@@ -213,6 +213,8 @@ def _limits(row: asyncpg.Record) -> Iterator[LimitWait]:
             is_full=is_full,
             opens_at=opens,
         )
+    for name, opens in zip(row["turn_names"] or (), row["turn_at"] or (), strict=True):
+        yield LimitWait(name=name, key=None, slots=None, used=0, is_full=True, opens_at=opens)
 
 
 def _served(names: list[str] | None, versions: list[str] | None) -> Served:

@@ -93,12 +93,13 @@ class Creation:
         rows = await connection.fetch(
             self._sql["create_limited_runs"] if limited else self._sql["create_workflow_runs"],
             self._namespace_id,
-            *kind_of(runs[0])[:-1],
+            *kind_of(runs[0])[:-2],
             ids,
             [run.input for run in runs],
             [run.idempotency_key for run in runs],
             channel,
             runs[0].tags,
+            runs[0].priority,
             *([limits] if limited else ()),
         )
         return {row["id"] for row in rows}
@@ -147,4 +148,5 @@ def kind_of(run: NewRun) -> tuple[Any, ...]:
         run.deadline_at,
         run.deadline,
         run.tags,
+        run.priority,
     )

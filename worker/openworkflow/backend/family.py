@@ -33,6 +33,8 @@ class NewChild(NamedTuple):
     """The parent is woken by an end that leaves so many of the step's children; None: by none."""
     limits: str | None = None
     """As those of NewRun."""
+    priority: int | None = None
+    """That of the parent's run where that is higher."""
 
 
 class Disowned(NamedTuple):

@@ -42,6 +42,7 @@ COLUMNS = {
     "ended": "completed_at",
     "due": "available_at",
     "attempts": "attempts",
+    "priority": "coalesce(priority, 0)",
     "crashes": "crashes",
     "undo_failed": "coalesce(error -> 'undo' -> 'not_undone' <> '{}', false)",
     "paused": "(paused and (limits is null or pause is not null))",

@@ -61,6 +61,8 @@ class Arm(NamedTuple):
     """Its runs wait; else they are those whose lease ran out."""
     limit: str | None = None
     """The parameter that limits this arm alone."""
+    urgent: bool = False
+    """Its runs have a priority of their own; only in the statement where there are such."""
 
 
 PARTS: Mapping[type[Write], Part] = {
@@ -108,13 +110,15 @@ GROUPS = {
 }
 FENCES = {"steps": "flush_steps_first", "events": "flush_events_first"}
 """The groups whose fence is a lock that comes before whatever writes runs."""
+_OWN, _DUE = "claim_own", "claim_due"
 ARMS = (
     Arm("expired", "claim_expired", limit="recover_limit"),
     Arm("suspect", "claim_suspect", limit="suspect_limit"),
-    Arm("own", "claim_own", waits=True, limit="own_limit"),
-    Arm("due", "claim_due", waits=True),
+    Arm("urgent_own", _OWN, waits=True, limit="own_limit", urgent=True),
+    Arm("urgent", _DUE, waits=True, urgent=True),
+    Arm("own", _OWN, waits=True, limit="own_limit"),
+    Arm("due", _DUE, waits=True),
 )
-_ARMS_JOINED = " union all ".join(f"select * from {arm.name}" for arm in ARMS)  # noqa: S608
 COLUMNS = {
     kind: tuple(f"{part.prefix}_{name}" for name in kind._fields) for kind, part in PARTS.items()
 }
@@ -122,6 +126,7 @@ CLAIM_PARAMETERS = (
     "claim_keys",
     "served_names",
     "served_versions",
+    "served_priorities",
     "claim_limit",
     "own_limit",
     "recover_limit",
@@ -152,6 +157,13 @@ class Shape(NamedTuple):
     """The claim passes over runs that refuse to be claimed."""
     limited: bool = False
     """The claim says which runs name limits."""
+    urgent: bool = False
+    """The claim looks first for runs with a priority of their own."""
+
+    @property
+    def arms(self) -> list[Arm]:
+        """The arms of the claim."""
+        return [arm for arm in ARMS if self.urgent or not arm.urgent]
 
     @property
     def groups(self) -> list[str]:
@@ -167,14 +179,14 @@ class Shape(NamedTuple):
         return tuple(dict.fromkeys(names))
 
 
-def shape_of(flush: Flush) -> Shape:
-    """The shape of a flush."""
+def shape_of(flush: Flush, *, urgent: bool = False) -> Shape:
+    """The shape of a flush; `urgent` says that runs with a priority of their own wait."""
     rows = flush.rows
     updates = any(step.update for step in rows.get(StepWrite, ()))
     kinds, claim = tuple(kind for kind in PARTS if rows.get(kind)), flush.claim
     if claim is None:
         return Shape(kinds, updates, claim=False)
-    return Shape(kinds, updates, True, bool(claim.spared), claim.limited)
+    return Shape(kinds, updates, True, bool(claim.spared), claim.limited, urgent)
 
 
 def statement(queries: Mapping[str, str], shape: Shape) -> str:
@@ -196,7 +208,7 @@ def untold(sql: str) -> str:
 def candidates(queries: Mapping[str, str], shape: Shape) -> tuple[str, tuple[str, ...]]:
     """The statement that says what a claim of this shape would take, and its parameters."""
     blocks = list(_arms(queries, shape))
-    sql = f"with {', '.join(blocks)} select id from ({_ARMS_JOINED}) as arm"  # noqa: S608
+    sql = f"with {', '.join(blocks)} select id from ({_joined(shape)}) as arm"  # noqa: S608
     used = tuple(name for name in shape.parameters if re.search(rf":{name}\b", sql))
     return numbered(sql, used), used
 
@@ -221,6 +233,7 @@ def values(flush: Flush, shape: Shape) -> dict[str, Any]:
         served = [key.partition(KEY_SEPARATOR) for key in claim.keys]
         named["served_names"] = [name for name, _, _ in served]
         named["served_versions"] = [version for _, _, version in served]
+        named["served_priorities"] = [claim.priorities.get(key, 0) for key in claim.keys]
         named["own_limit"] = 0 if claim.build_id is None else claim.limit
         named["recover_limit"] = claim.limit if claim.recover else 0
         named["suspect_limit"] = claim.suspects if claim.recover else 0
@@ -286,7 +299,7 @@ def _blocks(queries: Mapping[str, str], shape: Shape) -> Iterator[str]:
             yield queries["flush_updates"]
     if shape.claim:
         yield from _arms(queries, shape)
-        taken = queries["claim_taken"].replace("{arms}", _ARMS_JOINED)
+        taken = queries["claim_taken"].replace("{arms}", _joined(shape))
         for place in ("claim_named", "claim_named_all"):
             taken = taken.replace(f"{{{place}_}}", queries[place] if shape.limited else "")
         yield taken
@@ -295,20 +308,41 @@ def _blocks(queries: Mapping[str, str], shape: Shape) -> Iterator[str]:
 def _arms(queries: Mapping[str, str], shape: Shape) -> Iterator[str]:
     yield queries["claim_route"]
     yield queries["claim_pauses"]
-    for place, arm in enumerate(ARMS):
-        where = [queries[arm.where], *([queries["claim_spared"]] * shape.spares)]
-        yield _arm(queries, place).replace("{where}", " and ".join(where))
+    spared = [queries["claim_spared"]] * shape.spares
+    if shape.urgent:
+        turns = [
+            _filled(queries["claim_turn"], {"where": _where(queries, arm, *spared), "limit": limit})
+            for arm, limit in ((_OWN, ":own_limit::int"), (_DUE, "1"))
+        ]
+        yield queries["claim_others"].replace("{turns}", " union all ".join(turns))
+    for place, arm in enumerate(shape.arms):
+        apart = [queries["claim_not_urgent"]] * (shape.urgent and arm.waits and not arm.urgent)
+        where = _where(queries, arm.where, *spared, *apart)
+        yield _arm(queries, arm, shape.arms[:place]).replace("{where}", where)
 
 
-def _arm(queries: Mapping[str, str], place: int) -> str:
+def _where(queries: Mapping[str, str], arm: str, *more: str) -> str:
+    return " and ".join([queries[arm], *more])
+
+
+def _filled(block: str, places: Mapping[str, str]) -> str:
+    for place, text in places.items():
+        block = block.replace(f"{{{place}}}", text)
+    return block
+
+
+def _arm(queries: Mapping[str, str], arm: Arm, before: Sequence[Arm]) -> str:
     """An arm takes what those before it have left to take."""
-    arm = ARMS[place]
-    limit = ":claim_limit::int" + _less(ARMS[:place])
+    less = "".join(f" - (select count(*) from {each.name})" for each in before)  # noqa: S608
+    limit = ":claim_limit::int" + less
     if arm.limit is not None:
         limit = f"least(:{arm.limit}::int, {limit})"
-    block = queries["claim_due_arm"] if arm.waits else queries["claim_lease_arm"]
-    return block.replace("{arm}", arm.name).replace("{limit}", limit)
+    if arm.urgent:
+        block = queries["claim_urgent_arm"]
+    else:
+        block = queries["claim_due_arm"] if arm.waits else queries["claim_lease_arm"]
+    return _filled(block, {"arm": arm.name, "limit": limit})
 
 
-def _less(arms: Sequence[Arm]) -> str:
-    return "".join(f" - (select count(*) from {arm.name})" for arm in arms)  # noqa: S608
+def _joined(shape: Shape) -> str:
+    return " union all ".join(f"select * from {arm.name}" for arm in shape.arms)  # noqa: S608

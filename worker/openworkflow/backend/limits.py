@@ -11,6 +11,7 @@ from uuid import UUID
 from openworkflow.backend.liveness import SCAN_SECONDS
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.requests import Requests
+from openworkflow.backend.turns import Turns
 from openworkflow.core.limits import LimitRule
 
 
@@ -47,7 +48,22 @@ class LimitTable:
         self, requests: Requests, queries: Mapping[str, str], namespace: Namespace
     ) -> None:
         self._fetch, self._sql, self._namespace_id = requests.fetch, queries, namespace.id
+        self._work_channel = namespace.work_channel
         self._known: set[LimitRule] = set()
+        self._told: set[LimitRule] = set()
+        self.turns = Turns(requests, queries, namespace, self.tell)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether steps are called here at rates that the code says."""
+        return bool(self._told)
+
+    async def tell(self, rule: LimitRule) -> None:
+        """Have a limit of steps be as the code says, once."""
+        if rule not in self._told:
+            await self._fetch(self._sql["tell_limit"], self._namespace_id, *_columns([rule]))
+            await self._space(rule.name)
+            self._told.add(rule)
 
     async def ensure(self, rules: Sequence[LimitRule]) -> None:
         """Store those that nobody has told of yet, before the first run that names them."""
@@ -80,15 +96,23 @@ class LimitTable:
     async def set(self, rule: LimitRule) -> None:
         """Make a limit this, whatever the code says, from now on."""
         await self._fetch(self._sql["set_limit"], self._namespace_id, *_row(rule))
+        await self._space(rule.name)
 
     async def delete(self, name: str) -> bool:
         """Have a limit be as the code says, or be no more; False if it was not set."""
-        return bool(await self._fetch(self._sql["delete_limit"], self._namespace_id, name))
+        rows = await self._fetch(self._sql["delete_limit"], self._namespace_id, name)
+        await self._space(name)
+        return bool(rows)
 
     async def pause(self, name: str, until: datetime | None, seconds: float | None) -> bool:
         """Let nothing begin until then, or for so many seconds; False if there is no such limit."""
         rows = await self._fetch(self._sql["pause_limit"], self._namespace_id, name, until, seconds)
+        await self._space(name)
         return bool(rows)
+
+    async def _space(self, name: str) -> None:
+        """Give steps that wait for their turns others, as the limit is now."""
+        await self._fetch(self._sql["space_turns"], self._namespace_id, name, self._work_channel)
 
 
 def _row(rule: LimitRule) -> tuple[object, ...]:

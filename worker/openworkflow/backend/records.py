@@ -74,6 +74,8 @@ class NewRun(NamedTuple):
     """JSON text of an object of texts."""
     limits: str | None = None
     """What it names of the limits of its workflow, as Limits.of gives it."""
+    priority: int | None = None
+    """From 1 to 9; None for none of its own."""
 
 
 def claim_key(name: str, version: str) -> str:
@@ -245,6 +247,8 @@ class ClaimRequest:
     """Runs that are left alone, because the database refuses to let them be claimed."""
     limited: bool = False
     """Whether some of these workflows have limits, so that it counts which runs name theirs."""
+    priorities: Mapping[str, int] = field(default_factory=dict)
+    """By key, where a workflow has one: its runs count as due so many hours earlier."""
 
 
 @dataclass(frozen=True, slots=True)

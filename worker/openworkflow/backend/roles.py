@@ -31,6 +31,8 @@ GUARDED = (
     "workflow_limit_keys",
     "workflow_limit_runs",
     "workflow_limit_lanes",
+    "workflow_rates",
+    "workflow_turns",
     "step_attempts",
     REGISTER,
 )

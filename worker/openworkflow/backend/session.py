@@ -60,6 +60,8 @@ class WorkerSession:
         self._links = list(links)
         self._sql, self._place = queries, place
         self._statements: dict[Shape, tuple[str, tuple[str, ...]]] = {}
+        self._urgent = False
+        """Whether runs with a priority waited when a claim last looked."""
         self._idle: asyncio.Queue[Link] = asyncio.LifoQueue()
         for link in self._links:
             self._idle.put_nowait(link)
@@ -80,7 +82,7 @@ class WorkerSession:
         taken effect: sending the same rows again is safe, runs it may have claimed are to be
         released. Raises BackendError if PostgreSQL refused it: nothing of it took effect.
         """
-        shape = flushes.shape_of(flush)
+        shape = flushes.shape_of(flush, urgent=self._urgent)
         sql, parameters = self._statement(shape)
         values = {**self._place, **flushes.values(flush, shape)}
         arguments = [values[name] for name in parameters]
@@ -94,6 +96,7 @@ class WorkerSession:
         lost = flushes.lost(flush, shape, row)
         if not shape.claim:
             return Flushed(row["now"], lost, [])
+        self._urgent = row["is_urgent"]
         claimed = _claimed(row, limited=shape.limited)
         return Flushed(row["now"], lost, claimed, row["held"] if shape.limited else 0)
 
@@ -104,7 +107,7 @@ class WorkerSession:
     async def claimable(self, worker_id: str, lease: timedelta, claim: ClaimRequest) -> list[UUID]:
         """The runs that this claim would take now, without taking them. Raises as `flush` does."""
         flush = Flush(worker_id, lease, claim=claim)
-        shape = flushes.shape_of(flush)
+        shape = flushes.shape_of(flush, urgent=self._urgent)
         sql, parameters = flushes.candidates(self._sql, shape)
         values = {**self._place, **flushes.values(flush, shape)}
         rows = await self._fetch(sql, [values[name] for name in parameters])

@@ -170,6 +170,7 @@ def details(found: RunDetails) -> Iterable[Any]:
         ("events", str(found.progress.events or "")),
         ("deadline", when(run.deadline_at)),
         ("paused", _pause(run)),
+        ("priority", str(run.priority or "")),
         ("tags", _json(run.tags)),
         ("parent", "" if run.parent_run_id is None else str(run.parent_run_id)),
         ("forked from", "" if run.forked_from is None else str(run.forked_from)),

@@ -22,6 +22,7 @@ from openworkflow.cli.render import say
 from openworkflow.cli.target import is_module, load_workflows
 from openworkflow.client import OpenWorkflow
 from openworkflow.core.errors import BackendError, ConfigurationError, ResultTimeout
+from openworkflow.core.priority import HIGHEST
 from openworkflow.core.workflow import Workflow
 
 WHY_SECONDS = 2.0
@@ -35,6 +36,7 @@ WHY_SECONDS = 2.0
 @click.option("--delay", type=DurationText(), help="Start so much later, such as 10m.")
 @click.option("--deadline", type=DurationText(), help="Fail the run if it takes longer.")
 @click.option("--tag", "tags", metavar="NAME=VALUE", multiple=True, help="To find it by.")
+@click.option("--priority", type=click.IntRange(0, HIGHEST), help="It goes before others.")
 @click.option("--wait", is_flag=True, help="Wait for the run to end, and print its result.")
 @click.option("--timeout", type=DurationText(), help="Wait no longer than this.")
 @database_options
@@ -47,6 +49,7 @@ def run(
     delay: timedelta | None,
     deadline: timedelta | None,
     tags: tuple[str, ...],
+    priority: int | None,
     wait: bool,
     timeout: timedelta | None,
     url: str | None,
@@ -68,6 +71,7 @@ def run(
         "available_at": delay,
         "deadline": deadline,
         "tags": dict(_tag(tag) for tag in tags),
+        "priority": priority,
     }
     run_async(_run(where, _workflow(target), options, wait, timeout, as_json))
 

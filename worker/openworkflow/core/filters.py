@@ -58,6 +58,7 @@ FIELDS = {
     "ended": Kind.TIME,
     "due": Kind.TIME,
     "attempts": Kind.NUMBER,
+    "priority": Kind.NUMBER,
     "crashes": Kind.NUMBER,
     "paused": Kind.FLAG,
     "undo_failed": Kind.FLAG,

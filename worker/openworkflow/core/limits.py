@@ -82,6 +82,16 @@ class LimitRule:
             raise ConfigurationError(f"limit {self.name!r}: a rate is per some time, not 0 s")
 
 
+@dataclass(frozen=True, slots=True)
+class StepRate:
+    """At which rate a step is called."""
+
+    name: str
+    """The limit that says so."""
+    rule: LimitRule | None
+    """What the code says of it; None where it only names it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitWait:
     """A limit that a run waits for."""
@@ -142,6 +152,18 @@ class Limits:
             if key is not None:
                 named.append(name if function is None else f"{name}{SEPARATOR}{_key(name, key)}")
         return JOINT.join(named) or None
+
+
+def step_rate(step: str, given: object) -> StepRate:
+    """What `rate=` of a step means. Raises ConfigurationError."""
+    if isinstance(given, str):
+        return StepRate(limit_name(given), None)
+    if not isinstance(given, Rate) or given.name is None or given.key is not None:
+        raise ConfigurationError(
+            f"step {step!r:.80}: rate is the name of a limit, or a Rate with a name and without a "
+            f"key, such as Rate(20, per='1m', name='stripe'), not {given!r:.80}"
+        )
+    return StepRate(given.name, _rule(step, given))
 
 
 def limit_name(name: object) -> str:

@@ -34,6 +34,7 @@ from openworkflow.core.parameters import (
     parameters_of,
     takes_in_order,
 )
+from openworkflow.core.priority import check_workflow_priority
 from openworkflow.core.retry import DEFAULT_WORKFLOW_RETRY, RetryPolicy, check_policy
 from openworkflow.core.serialization import Codec, codec_for
 
@@ -94,6 +95,7 @@ class Workflow(Generic[I, O]):
         schedule: Cron | Sequence[Cron] = (),
         limits: Sequence[Limit] = (),
         rate: Rate | Sequence[Rate] = (),
+        priority: int = 0,
         names: Mapping[str, Any] | None = None,
     ) -> None:
         check_function(fn)
@@ -114,6 +116,7 @@ class Workflow(Generic[I, O]):
         self.takes_input = self._input is not None
         self.schedules = named_schedules(schedule, self.name)
         self.limits = Limits(self.name, limits, rate)
+        self.priority = check_workflow_priority(self.name, priority)
         self._in_order = takes_in_order(fn, (self._input, self._step))
         update_wrapper(self, fn)
 
@@ -246,6 +249,7 @@ def workflow(
     schedule: Cron | Sequence[Cron] = (),
     limits: Sequence[Limit] = (),
     rate: Rate | Sequence[Rate] = (),
+    priority: int = 0,
 ) -> WorkflowDecorator: ...
 
 
@@ -261,6 +265,7 @@ def workflow(
     schedule: Cron | Sequence[Cron] = (),
     limits: Sequence[Limit] = (),
     rate: Rate | Sequence[Rate] = (),
+    priority: int = 0,
 ) -> Any:
     """Make a function a workflow; bare, or with options.
 
@@ -270,7 +275,8 @@ def workflow(
     `build_policy` overrides the worker's: "pinned" runs are finished by the build that began them,
     "moving" ones by any that takes new runs. `schedule` starts it again and again, from the moment
     a worker serves it; several schedules need names. `limits` say how many runs are executed at
-    once, `rate` how many begin in some time, for each key.
+    once, `rate` how many begin in some time, for each key. Its runs are claimed as if they had been
+    due `priority` hours earlier, or later where it is below 0.
     """
 
     def decorate(fn: Callable[..., Any]) -> Workflow[Any, Any]:
@@ -284,6 +290,7 @@ def workflow(
             schedule=schedule,
             limits=limits,
             rate=rate,
+            priority=priority,
             names=sys._getframe(1 if bare is None else 2).f_locals,
         )
 

@@ -87,3 +87,5 @@ class WorkflowRun:
     """The run whose step started it."""
     limits: list[str] | None = None
     """The limits that it is under, each with its key; None without limits."""
+    priority: int | None = None
+    """Its own, from 1 to 9, beside that of its workflow; None for none."""

@@ -7,6 +7,7 @@ from uuid import UUID
 from openworkflow.backend.records import NewChild
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.ids import depth_of
+from openworkflow.core.priority import inherited
 from openworkflow.core.serialization import Codec, codec_for
 from openworkflow.core.workflow import Workflow
 from openworkflow.engine.request import Moment, Request, check_options
@@ -28,6 +29,8 @@ class ChildOptions(TypedDict, total=False):
     """When it is failed unless it has ended; never later than that of its parent."""
     tags: Mapping[str, str] | None
     """Beside those of its parent, which it has too."""
+    priority: int
+    """That of its parent, if that is higher."""
 
 
 class ChildRequest:
@@ -102,6 +105,7 @@ class ChildRequest:
             self._on_close,
             None,
             run.limits,
+            inherited(run.priority, self._execution.workflow.priority),
         )
 
 

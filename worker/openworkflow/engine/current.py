@@ -1,19 +1,29 @@
 """Who am I: what a step's function may know of the step that calls it."""
 
+import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from openworkflow.core.duration import Duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.progress import checked_topic, encoded_event, encoded_status
+from openworkflow.engine import rated
 from openworkflow.engine.telling import EVENTS, STATUS
 from openworkflow.telemetry.logs import log_step
 
+logger = logging.getLogger(__name__)
+
 TELL_SECONDS = 60.0
 """A thread waits so long for its worker's loop, which is blocked where that takes longer."""
+
+
+_pausing: set["asyncio.Task[None]"] = set()
 
 
 class _Place:
@@ -55,6 +65,23 @@ class CurrentStep(_Place):
         Up to 4 KiB as JSON; also from a thread. Raises as `emit` does.
         """
         self._tell(STATUS, encoded_status(value))
+
+    def pause_limit(self, name: str, until: datetime | Duration) -> None:
+        """Let no step at this rate be called until then, or for so long, in any run.
+
+        For a function that was told to wait (429), which then raises and is tried again. From a
+        thread it is stored once this returns, else soon after. Raises ConfigurationError.
+        """
+        rated.check_pause(name, until)
+        execution = self._execution
+        loop = execution.task.get_loop()
+        pausing = rated.pause(execution, name, until)
+        if threading.get_ident() != execution.services.thread:
+            asyncio.run_coroutine_threadsafe(pausing, loop).result(TELL_SECONDS)
+            return
+        task = loop.create_task(pausing)
+        _pausing.add(task)
+        task.add_done_callback(_paused)
 
     def _tell(self, channel: str, text: str | None) -> None:
         execution = self._execution
@@ -123,6 +150,12 @@ def stable_key(operation: Any) -> str:
     if call is None or (not call.path and not call.nth):
         return start
     return f"{start}:{call.nth}@{call.path}"
+
+
+def _paused(task: "asyncio.Task[None]") -> None:
+    _pausing.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.warning("a limit could not be paused: %s", error)
 
 
 def _resolve(told: "Future[None]", tell: Callable[[], None]) -> None:

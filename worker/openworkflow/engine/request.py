@@ -10,6 +10,7 @@ from openworkflow.backend.records import NewRun
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import KEY_LIMIT, NAME_LIMIT, storable_text
+from openworkflow.core.priority import run_priority
 from openworkflow.core.serialization import codec_for
 from openworkflow.core.tags import encode_tags
 from openworkflow.core.unique import Debounce, Unique
@@ -33,6 +34,8 @@ class SharedOptions(TypedDict, total=False):
     """When it is failed unless it has ended; by default as the workflow says."""
     tags: Mapping[str, str] | None
     """Names and texts by which people find the run; see core/tags.py for what they may be."""
+    priority: int
+    """From 0 to 9: it is claimed as if it had been due so many hours earlier."""
     connection: "asyncpg.Connection[Any] | None"
     """A connection of yours, in a transaction with which the run comes into being, or does not."""
 
@@ -101,14 +104,17 @@ class Request:
         at, delay = _moment("available_at", self.options.get("available_at"))
         deadline_at, deadline_in = _moment("deadline", deadline)
         _check_order(at, delay, deadline_at, deadline_in)
-        tags = encode_tags(self.options.get("tags"))
+        tags, priority = (
+            encode_tags(self.options.get("tags")),
+            run_priority(self.options.get("priority")),
+        )
         rows = []
         for value, key in zip(inputs, keys, strict=True):
             if key is not None:
                 storable_text("idempotency_key", key, KEY_LIMIT)
             text, limits = self._encode(value)
             new = NewRun(name, version, text, key, at, delay, deadline_at, deadline_in)
-            rows.append(new._replace(tags=tags, limits=limits))
+            rows.append(new._replace(tags=tags, limits=limits, priority=priority))
         return rows
 
     def _identity(self) -> tuple[str, str | None, Moment | None]:

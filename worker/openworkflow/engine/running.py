@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from openworkflow.core.duration import Duration
+from openworkflow.core.limits import Rate
 from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.undo import Undo
 from openworkflow.engine.operations.call import CallOperation
@@ -44,6 +45,7 @@ class AsyncRuns:
         retry: RetryPolicy | None,
         timeout: Duration | None = None,
         undo: Callable[[T], Any] | Undo[T] | None = None,
+        rate: str | Rate | None = None,
         **kwargs: Any,
     ) -> T: ...
 
@@ -57,6 +59,7 @@ class AsyncRuns:
         retry: RetryPolicy | None,
         timeout: Duration | None = None,
         undo: Callable[[T], Any] | Undo[T] | None = None,
+        rate: str | Rate | None = None,
         **kwargs: Any,
     ) -> T: ...
 
@@ -69,6 +72,7 @@ class AsyncRuns:
         *args: Any,
         timeout: Duration | None,
         undo: Callable[[T], Any] | Undo[T] | None = None,
+        rate: str | Rate | None = None,
         **kwargs: Any,
     ) -> T: ...
 
@@ -81,6 +85,7 @@ class AsyncRuns:
         *args: Any,
         timeout: Duration | None,
         undo: Callable[[T], Any] | Undo[T] | None = None,
+        rate: str | Rate | None = None,
         **kwargs: Any,
     ) -> T: ...
 
@@ -92,6 +97,7 @@ class AsyncRuns:
         /,
         *args: Any,
         undo: Callable[[T], Any] | Undo[T] | None,
+        rate: str | Rate | None = None,
         **kwargs: Any,
     ) -> T: ...
 
@@ -103,7 +109,24 @@ class AsyncRuns:
         /,
         *args: Any,
         undo: Callable[[T], Any] | Undo[T] | None,
+        rate: str | Rate | None = None,
         **kwargs: Any,
+    ) -> T: ...
+
+    @overload
+    async def run(
+        self,
+        name: str,
+        fn: Callable[..., Awaitable[T]],
+        /,
+        *args: Any,
+        rate: str | Rate | None,
+        **kwargs: Any,
+    ) -> T: ...
+
+    @overload
+    async def run(
+        self, name: str, fn: Callable[..., T], /, *args: Any, rate: str | Rate | None, **kwargs: Any
     ) -> T: ...
 
     @overload
@@ -130,6 +153,7 @@ class AsyncRuns:
         retry: RetryPolicy | None = None,
         timeout: Duration | None = None,
         undo: Any = None,
+        rate: str | Rate | None = None,
         **kwargs: Any,
     ) -> Coroutine[Any, Any, Any]:
         """Call `fn(*args, **kwargs)` once and for all, and return its recorded result.
@@ -137,14 +161,16 @@ class AsyncRuns:
         A sync `fn` runs in a thread. A failed attempt is repeated as `retry` says (by default 10
         attempts, from 1 s apart to 100 s); an attempt longer than `timeout` (seconds, timedelta or
         text such as "30s") fails. When no attempt is left the last error is raised, in its own
-        type where that type is known, else as StepFailed. If the run fails or is canceled after
-        the step, `undo` is called with its result: see docs/sagas.md.
+        type where that type is known, else as StepFailed. With `rate`, the name of a limit or a
+        named Rate, attempts begin no faster than that in all runs together: see docs/limits.md. If
+        the run fails or is canceled after the step, `undo` is called with its result: see
+        docs/sagas.md.
         """
         execution = self._execution
         if undo is None:
-            operation = CallOperation(execution, name, fn, args, kwargs, retry, timeout)
+            operation = CallOperation(execution, name, fn, args, kwargs, retry, timeout, rate)
         else:
-            operation = UndoableCall(execution, name, fn, args, kwargs, retry, timeout, undo)
+            operation = UndoableCall(execution, name, fn, args, kwargs, retry, timeout, undo, rate)
         execution.agenda.unawaited[operation] = coroutine = self._program.ask(operation)
         return coroutine
 
@@ -168,6 +194,7 @@ class ThreadRuns:
         retry: RetryPolicy | None,
         timeout: Duration | None = None,
         undo: Callable[[T], Any] | Undo[T] | None = None,
+        rate: str | Rate | None = None,
         **kwargs: Any,
     ) -> T: ...
 
@@ -180,6 +207,7 @@ class ThreadRuns:
         *args: Any,
         timeout: Duration | None,
         undo: Callable[[T], Any] | Undo[T] | None = None,
+        rate: str | Rate | None = None,
         **kwargs: Any,
     ) -> T: ...
 
@@ -191,7 +219,13 @@ class ThreadRuns:
         /,
         *args: Any,
         undo: Callable[[T], Any] | Undo[T] | None,
+        rate: str | Rate | None = None,
         **kwargs: Any,
+    ) -> T: ...
+
+    @overload
+    def run(
+        self, name: str, fn: Callable[..., T], /, *args: Any, rate: str | Rate | None, **kwargs: Any
     ) -> T: ...
 
     @overload
@@ -206,11 +240,14 @@ class ThreadRuns:
         retry: RetryPolicy | None = None,
         timeout: Duration | None = None,
         undo: Any = None,
+        rate: str | Rate | None = None,
         **kwargs: Any,
     ) -> Any:
         """See Step.run."""
         if undo is None:
-            operation = CallOperation(self._execution, name, fn, args, kwargs, retry, timeout)
+            operation = CallOperation(self._execution, name, fn, args, kwargs, retry, timeout, rate)
         else:
-            operation = UndoableCall(self._execution, name, fn, args, kwargs, retry, timeout, undo)
+            operation = UndoableCall(
+                self._execution, name, fn, args, kwargs, retry, timeout, undo, rate
+            )
         return self._program.ask(operation)

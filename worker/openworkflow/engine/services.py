@@ -4,10 +4,11 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from uuid import UUID
 
 from openworkflow.backend.records import Outgoing
-from openworkflow.core.limits import LimitRule
+from openworkflow.core.limits import LimitRule, StepRate
 from openworkflow.core.progress import DEFAULT_MAX_EVENTS
 from openworkflow.core.recorded import MapItem
 from openworkflow.core.step_attempt import DEFAULT_MAX_STEP_ATTEMPTS
@@ -52,6 +53,10 @@ class Services:
     library: Library = field(default_factory=lambda: Library(nothing_told))
     cancel: Callable[[UUID], Awaitable[object]] = no_sender
     """Cancels a run; raises as `send`."""
+    take_turn: Callable[[StepRate, UUID, str], Awaitable[datetime | None]] = no_sender
+    """When a step of this run may begin at its rate, to be asked again then; None for now."""
+    pause_limit: Callable[[str, datetime | None, float | None], Awaitable[object]] = no_sender
+    """Has nothing of a limit begin until then, or for so many seconds."""
     read_map: Callable[[UUID, int, int], Awaitable[list[MapItem]]] = no_sender
     """What the children of a map came to, so many from an item on."""
     ensure_limits: Callable[[Sequence[LimitRule]], Awaitable[None]] = no_sender

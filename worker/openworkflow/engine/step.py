@@ -14,6 +14,7 @@ from openworkflow.core.workflow import DurableFunction
 from openworkflow.engine.current import run_key
 from openworkflow.engine.family import Family, SyncFamily
 from openworkflow.engine.operations.operation import Operation
+from openworkflow.engine.operations.pause import pause_operation
 from openworkflow.engine.operations.signal import MISSING, SignalOperation, send_operation
 from openworkflow.engine.operations.sleep import sleep_for, sleep_until
 from openworkflow.engine.operations.undo import durable_call
@@ -137,6 +138,13 @@ class Step(_RunIdentity, AsyncRuns, AsyncTells, Family):
         """
         return self._called(send_operation(self._execution, to, message, {**options}))
 
+    def pause_limit(self, name: str, until: datetime | Duration) -> Coroutine[Any, Any, None]:
+        """Let no step at this rate be called until then, or for so long, in any run.
+
+        A step, called "pause:" and the name. Runs of a limit do not begin either.
+        """
+        return self._called(pause_operation(self._execution, name, until))
+
     async def continue_as_new(self, input: Any = None) -> NoReturn:
         """Begin the run afresh with this input, under the same id and without its history.
 
@@ -217,6 +225,10 @@ class SyncStep(_RunIdentity, ThreadRuns, ThreadTells, SyncFamily):
         """See Step.signal."""
         sent: UUID = self._program.ask(send_operation(self._execution, to, message, {**options}))
         return sent
+
+    def pause_limit(self, name: str, until: datetime | Duration) -> None:
+        """See Step.pause_limit."""
+        self._program.ask(pause_operation(self._execution, name, until))
 
     def continue_as_new(self, input: Any = None) -> NoReturn:
         """See Step.continue_as_new."""

@@ -25,7 +25,7 @@ RUN_OUTCOMES = (
 )
 STEP_OUTCOMES = ("succeeded", "failed")
 #: A wait for a limit is counted when it is over: it begins in the database.
-WAIT_KINDS = ("sleep", "signal", "child", "limit", "retry")
+WAIT_KINDS = ("sleep", "signal", "child", "limit", "retry", "rate")
 ERROR_KINDS = (
     "connection",
     "collision",

@@ -56,7 +56,7 @@ async def keep_limits(
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await table.declare(rules, names)
-                states = await table.list() if rules else []
+                states = await table.list() if rules or table.is_used else []
                 metrics.limits({each.name: (each.used, each.waiting) for each in states})
         except (BackendError, TimeoutError) as error:
             logger.warning("could not look after the limits: %s", error)

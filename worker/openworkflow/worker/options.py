@@ -95,4 +95,5 @@ class WorkerOptions:
                 if workflow.deadline is not None
             },
             limited=any(workflow.limits for workflow in keys),
+            priorities={key: each.priority for each, key in keys.items() if each.priority},
         )

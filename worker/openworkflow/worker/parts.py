@@ -142,6 +142,8 @@ class Parts:
             backend.messages.send,
             self.library,
             backend.cancel_workflow_run,
+            backend.limits.turns.take,
+            backend.limits.turns.pause,
             backend.families.read_map,
             backend.limits.ensure,
         )

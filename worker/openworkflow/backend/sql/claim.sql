@@ -55,18 +55,13 @@ pauses as (
 -- others is in the way. The walk that has waited for longest comes first, and the next begins only
 -- if that leaves something to take: no walk locks what is not taken, but for its first run. That
 -- one is locked to find out who comes first, since a run that somebody else holds must not.
+-- A workflow with a priority counts as if it had waited so many hours longer.
 {arm} as (
     select run.id, run.available_at, false as recovered, run.held
       from (select served.name, served.version
-              from unnest(:served_names::text[], :served_versions::text[])
-                   as served (name, version)
-             cross join lateral (select available_at
-                                   from {schema}.workflow_runs
-                                  where {claim_walk} and {where}
-                                  order by available_at
-                                  limit 1
-                                    for update skip locked) first
-             order by first.available_at) served
+              from {claim_served}
+             cross join lateral ({claim_first}) first
+             order by {claim_rank}) served
      cross join lateral (select id, available_at, {claim_held} as held
                            from {schema}.workflow_runs run
                           where {claim_walk} and {where}
@@ -75,6 +70,92 @@ pauses as (
                             for update skip locked) run
      limit {limit}
 )
+
+
+-- name: claim_served
+unnest(:served_names::text[], :served_versions::text[], :served_priorities::int[])
+                   as served (name, version, priority)
+
+
+-- name: claim_first
+select available_at
+                                   from {schema}.workflow_runs
+                                  where {claim_walk} and {where}
+                                  order by available_at
+                                  limit 1
+                                    for update skip locked
+
+
+-- name: claim_rank
+-- When it would have been due without a priority; from a time on at which no subtraction fails.
+greatest(first.available_at, to_timestamp(0)) - make_interval(hours => served.priority)
+
+
+-- name: claim_urgent_arm
+-- Runs with a priority of their own above that of their workflow, in one walk of their index for each
+-- of both: those that come before the run whose turn it is else, if it counts as due so many hours
+-- earlier. So nobody waits for ever.
+{arm} as (
+    select run.id, run.available_at, false as recovered, run.held
+      from (select served.name, served.version, served.priority
+              from (select served.name, served.version, level as priority
+                      from {claim_served}
+                     cross join generate_series(9, 1, -1) as level
+                     where level > served.priority) served
+             cross join lateral (select available_at
+                                   from {schema}.workflow_runs
+                                  where {claim_urgent_walk} and {where}
+                                  order by available_at
+                                  limit 1
+                                    for update skip locked) first
+             order by {claim_rank}) served
+     cross join lateral (select id, available_at, {claim_held} as held
+                           from {schema}.workflow_runs run
+                          where {claim_urgent_walk} and {where}
+                            and available_at <= (select turn from others)
+                                                + make_interval(hours => served.priority)
+                          order by available_at
+                          limit {limit}
+                            for update skip locked) run
+     limit {limit}
+)
+
+
+-- name: claim_urgent_walk
+-- Said as the condition of idx_workflow_runs_priority says it, which is that of no other index: on
+-- a table that was never analysed the planner would as soon take one that has the whole backlog.
+namespace_id = :namespace_id and available_at <= now()
+       and status <> 'running' and completed_at is null and status || '' = 'pending'
+       and priority = served.priority
+       and workflow_name || chr(31) || coalesce(version, '') = served.name || chr(31) || served.version
+
+
+-- name: claim_turn
+select {claim_rank} as turn
+              from {claim_served} cross join lateral ({claim_first}) first
+             where {limit} > 0
+
+
+-- name: claim_others
+-- Whose turn it is among all runs, if priorities of their own did not count.
+others as (
+    select min(turn) as turn from ({turns}) turns
+)
+
+
+-- name: claim_not_urgent
+-- Not those that the arms before have: a lock of one's own keeps nobody out.
+id <> all (array(select id from urgent_own union all select id from urgent))
+
+
+-- name: claim_is_urgent
+-- Whether runs with a priority wait, so that the next claim looks for them first.
+(select priority
+               from {schema}.workflow_runs
+              where namespace_id = :namespace_id and priority >= 1
+                and status <> 'running' and completed_at is null
+              order by priority desc
+              limit 1) is not null
 
 
 -- name: claim_walk
@@ -203,6 +284,7 @@ taken as (
            array_agg(version) as version, array_agg(input) as input,
            array_agg(claim_no) as claim_no, array_agg(attempts) as attempts,
            array_agg(crashes) as crashes, array_agg(deadline_at) as deadline_at,
-           array_agg(wake_no) as wake_no, array_agg(history_from) as history_from{claim_named_all_}
+           array_agg(wake_no) as wake_no, array_agg(history_from) as history_from,
+           {claim_is_urgent} as is_urgent{claim_named_all_}
       from claimed
 )

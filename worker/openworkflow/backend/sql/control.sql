@@ -81,6 +81,19 @@ with it as (
       left join {schema}.workflow_limit_keys used
         on used.namespace_id = $1 and used.limit_key = each.limit_key
      where it.status = 'pending' and (not has_slot or it.available_at > now())
+), turn as (
+    -- The step of it that may be called next, at a rate.
+    select array_agg(name order by at) as turn_names, array_agg({instant at} order by at) as turn_at,
+           coalesce(min((select count(*)
+                           from (select from {schema}.workflow_turns other
+                                  where other.namespace_id = $1 and other.name = mine.name
+                                    and other.at < mine.at
+                                  limit $4) counted)), 0) as turn_ahead
+      from it
+     cross join lateral (select name, at from {schema}.workflow_turns
+                          where run_id = it.id and namespace_id = $1
+                          order by at limit 1) mine
+     where it.status = 'pending' and it.available_at > now()
 ), takers as (
     select array(select build_id
                    from {schema}.workflow_builds, it
@@ -98,8 +111,8 @@ with it as (
       from ({served_now}) served
 )
 select {run_columns}, now() as now, waits.*, ahead.ahead, takers.takers, held.*, said.*,
-       decided.decision, limited.*
-  from {schema}.workflow_runs run, waits, ahead, takers, held, said, decided, limited
+       decided.decision, limited.*, turn.*
+  from {schema}.workflow_runs run, waits, ahead, takers, held, said, decided, limited, turn
  where run.id = (select it.id from it);
 
 
@@ -264,11 +277,11 @@ with undone as (
     insert into {schema}.workflow_runs
         (id, namespace_id, workflow_name, version, status, config, context, input, tags,
          available_at, deadline_at, claim_no, history_from, build_id, pinned, forked_from,
-         schedule_name, scheduled_for)
+         schedule_name, scheduled_for, priority)
     select $3, namespace_id, workflow_name, case when $5::bool then $6 else version end,
            'pending', config, context, case when $13::bool then $7::text::jsonb else input end, tags,
            now(), now() + (deadline_at - created_at), claim_no, history_from,
-           $8, $8::text is not null, id, schedule_name, scheduled_for
+           $8, $8::text is not null, id, schedule_name, scheduled_for, priority
       from {schema}.workflow_runs
      where id = $2 and namespace_id = $1 and history_from = $4::int
     on conflict (id) do nothing

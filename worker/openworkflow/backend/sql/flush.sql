@@ -303,21 +303,23 @@ select *
               :child_version::text[], :child_input::text[], :child_tags::text[],
               :child_available_at::timestamptz[], :child_delay::float8[],
               :child_deadline_at::timestamptz[], :child_deadline::float8[],
-              :child_on_close::text[], :child_wake_at::int[], :child_limits::text[])
+              :child_on_close::text[], :child_wake_at::int[], :child_limits::text[],
+              :child_priority::int[])
        as child (id, run_id, claim_no,
                  step_id, number, workflow_name,
                  version, input, tags,
                  available_at, delay,
                  deadline_at, deadline,
-                 on_close, wake_at, limits)
+                 on_close, wake_at, limits, priority)
 
 
 -- name: flush_children
 -- Runs that steps start, where the claim of the parent still stands: the fence of steps, again.
--- What a child has of its parent is read here: tags, and the latest that its deadline may be.
+-- What a child has of its parent is read here: tags, a priority, and the latest that its deadline
+-- may be.
 child as (
     select child.*, parent.namespace_id, parent.tags as parent_tags,
-           parent.deadline_at as parent_deadline
+           parent.deadline_at as parent_deadline, parent.priority as parent_priority
       from ({rows}) as child
       join {schema}.workflow_runs parent
         on parent.id = child.run_id
@@ -336,13 +338,14 @@ child as (
 ), born as (
     insert into {schema}.workflow_runs
         (id, namespace_id, workflow_name, version, status, config, input, available_at,
-         deadline_at, paused, due_at, tags, parent_run_id, limits)
+         deadline_at, paused, due_at, tags, parent_run_id, limits, priority)
     select id, namespace_id, workflow_name, version, 'pending', '{}', input::jsonb,
            case when held then 'infinity' else due end,
            least(coalesce(deadline_at, now() + make_interval(secs => deadline)), parent_deadline),
            held, case when held then due end,
            nullif(coalesce(parent_tags, '{}') || coalesce(tags::jsonb, '{}'), '{}'), run_id,
-           string_to_array(limits, chr(30))
+           string_to_array(limits, chr(30)),
+           greatest(priority, parent_priority)
       from child_due
     on conflict (id) do nothing
     returning id

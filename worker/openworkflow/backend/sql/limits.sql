@@ -38,6 +38,21 @@ on conflict (namespace_id, name) do update
     or there.declared is distinct from excluded.declared;
 
 
+-- name: tell_limit
+-- Of steps: it is told by whoever calls one, so that nothing is told again and again.
+insert into {schema}.workflow_limits as there
+    (namespace_id, name, slots, rate, rate_seconds, burst, workflow_name, declared)
+select $1, name, slots, rate, rate_seconds, burst, workflow_name, {declared_as}
+  from {declared_rows}
+on conflict (namespace_id, name) do update
+   set rate = case when there.is_set then there.rate else excluded.rate end,
+       rate_seconds = case when there.is_set then there.rate_seconds else excluded.rate_seconds end,
+       burst = case when there.is_set then there.burst else excluded.burst end,
+       declared = excluded.declared,
+       updated_at = now()
+ where there.declared is distinct from excluded.declared;
+
+
 -- name: retire_limits
 -- Limits that these workflows had for themselves, and have no more.
 with gone as (
@@ -63,7 +78,8 @@ update {schema}.workflow_runs
 select said.name, slots, rate, rate_seconds, burst, workflow_name, is_set,
        declared is not null as is_declared,
        {instant paused_until} as paused_until, pause_reason,
-       coalesce(counted.used, 0) as used, coalesce(counted.waiting, 0) as waiting,
+       coalesce(counted.used, 0) as used,
+       coalesce(counted.waiting, 0) + coalesce(turns.waiting, 0) as waiting,
        coalesce(counted.keys, 0) as keys
   from {schema}.workflow_limits said
   left join (select split_part(limit_key, chr(31), 1) as name,
@@ -74,6 +90,13 @@ select said.name, slots, rate, rate_seconds, burst, workflow_name, is_set,
               where namespace_id = $1
               group by 1) counted
     on counted.name = said.name
+  left join (select name, count(*) as waiting
+               from {schema}.workflow_turns turn
+              where namespace_id = $1
+                and exists (select from {schema}.workflow_runs run
+                             where run.id = turn.run_id and run.completed_at is null)
+              group by name) turns
+    on turns.name = said.name
  where said.namespace_id = $1
  order by said.name;
 

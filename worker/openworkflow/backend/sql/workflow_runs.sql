@@ -26,7 +26,7 @@ select id, (select count(*) from notified) from created;
 with {create_due}, created as (
     insert into {schema}.workflow_runs ({create_columns}, limits)
     select {create_values}, string_to_array(run.limits, chr(30))
-      from unnest($9::uuid[], $10::text[], $11::text[], $14::text[])
+      from unnest($9::uuid[], $10::text[], $11::text[], $15::text[])
            as run (id, input, idempotency_key, limits)
     {create_once}
 ), {create_told}
@@ -46,7 +46,7 @@ pauses as (
 
 -- name: create_columns
 id, namespace_id, workflow_name, version, status, config, input,
-         available_at, deadline_at, idempotency_key, paused, due_at, tags
+         available_at, deadline_at, idempotency_key, paused, due_at, tags, priority
 
 
 -- name: create_values
@@ -56,7 +56,7 @@ id, $1, $2, $3, 'pending', $4::text::jsonb, input::jsonb,
            idempotency_key,
            (select held from due),
            case when (select held from due) then (select due from due) end,
-           $13::text::jsonb
+           $13::text::jsonb, $14::int
 
 
 -- name: create_once
@@ -256,7 +256,7 @@ id, namespace_id, workflow_name, version, status, worker_id, config, context, in
        build_id, pinned, schedule_name, {instant scheduled_for} as scheduled_for,
        forked_from, paused and (limits is null or pause is not null) as paused,
        {instant due_at} as due_at, pause, tags,
-       limits, parent_run_id
+       limits, parent_run_id, priority
 
 
 -- name: list_workflow_runs

@@ -14,10 +14,11 @@ from openworkflow.core.errors import (
     Suspended,
 )
 from openworkflow.core.failure import Failure
+from openworkflow.core.limits import Rate, step_rate
 from openworkflow.core.recorded import RecordedStep
 from openworkflow.core.retry import DEFAULT_STEP_RETRY, RetryPolicy, check_policy
 from openworkflow.core.step_attempt import StepKind, StepStatus
-from openworkflow.engine import calls
+from openworkflow.engine import calls, rated
 from openworkflow.engine.history import replayed, step_error
 from openworkflow.engine.operations.operation import Operation
 from openworkflow.engine.step_call import StepCall
@@ -31,7 +32,7 @@ _SUCCEEDED = StepStatus.SUCCEEDED
 class CallOperation(Operation):
     """A function, its arguments, and how often it may be tried."""
 
-    __slots__ = ("about", "args", "attempt", "fn", "kwargs", "retry", "seconds", "timeout")
+    __slots__ = ("about", "args", "attempt", "fn", "kwargs", "rate", "retry", "seconds", "timeout")
 
     kind = StepKind.RUN
     announces: ClassVar[bool] = False
@@ -49,12 +50,13 @@ class CallOperation(Operation):
         kwargs: dict[str, Any],
         retry: RetryPolicy | None,
         timeout: Duration | None,
+        rate: str | Rate | None = None,
     ) -> None:
         # What Operation.__init__ does, without its call: each step of each run makes one of these.
         self.execution, self.name, self.key, self.path = execution, name, name, ""
         self.context = self.environment = self.recorded = self.after = self.task = None
         self.fn, self.args, self.kwargs = fn, args, kwargs
-        self.retry, self.timeout = retry, timeout
+        self.retry, self.timeout, self.rate = retry, timeout, rate
         self.seconds: float | None = None
         self.attempt: StepCall | None = None
 
@@ -64,6 +66,8 @@ class CallOperation(Operation):
             check_policy(f"step {self.name!r:.80}", self.retry)
         if self.timeout is not None:
             self.seconds = parse_duration(self.timeout).total_seconds()
+        if self.rate is not None:
+            step_rate(self.name, self.rate)
         self.about = callee(self.fn)
         if self.about.options:
             self._check_options(self.about.options)
@@ -98,6 +102,8 @@ class CallOperation(Operation):
             if self.after is not None:
                 await recorder.durable(self.after)
                 self.after = None
+            if self.rate is not None:
+                await rated.take_turn(self, step_rate(self.name, self.rate))
             if not execution.is_clear:
                 await execution.gate(self)
             step = self.attempt = StepCall(self.key, failures + 1, self.context)
@@ -191,7 +197,12 @@ class CallOperation(Operation):
 
     def _check_options(self, options: frozenset[str]) -> None:
         """Refuse an option that the function takes too: whose it is would be a guess."""
-        given = {"retry": self.retry, "timeout": self.timeout, "undo": self.undo}
+        given = {
+            "retry": self.retry,
+            "timeout": self.timeout,
+            "undo": self.undo,
+            "rate": self.rate,
+        }
         for option in sorted(options):
             if given[option] is not None:
                 raise ConfigurationError(

@@ -13,6 +13,7 @@ from typing import Any
 from openworkflow.core.callee import Callee, callee
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import SerializationError, StepTimeout, Suspended
+from openworkflow.core.limits import Rate
 from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.serialization import Codec
 from openworkflow.core.step_attempt import StepKind
@@ -44,8 +45,9 @@ class UndoableCall(CallOperation):
         retry: RetryPolicy | None,
         timeout: Duration | None,
         undo: Any,
+        rate: str | Rate | None = None,
     ) -> None:
-        super().__init__(execution, name, fn, args, kwargs, retry, timeout)
+        super().__init__(execution, name, fn, args, kwargs, retry, timeout, rate)
         self.undo = undo
         self.in_flight = self.given_up = False
 

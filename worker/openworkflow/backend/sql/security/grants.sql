@@ -28,7 +28,8 @@ grant select, insert, update, delete
       {schema}.workflow_served, {schema}.workflow_schedules, {schema}.workflow_pauses,
       {schema}.workflow_messages, {schema}.workflow_subscriptions, {schema}.workflow_children,
       {schema}.workflow_progress, {schema}.workflow_events,
-      {schema}.workflow_limits, {schema}.workflow_keys
+      {schema}.workflow_limits, {schema}.workflow_keys, {schema}.workflow_rates,
+      {schema}.workflow_turns
    to {role};
 grant select
    on {schema}.workflow_limit_keys, {schema}.workflow_limit_runs, {schema}.workflow_limit_lanes
@@ -53,6 +54,8 @@ grant select, insert, update, delete on {schema}.workflow_schedules to {role};
 grant select, update (lock_only) on {schema}.workflow_pauses to {role};
 grant select, insert, update, delete on {schema}.workflow_limits to {role};
 grant select, insert, update, delete on {schema}.workflow_keys to {role};
+grant select, insert, update on {schema}.workflow_rates to {role};
+grant select, insert, update, delete on {schema}.workflow_turns to {role};
 grant select
    on {schema}.workflow_limit_keys, {schema}.workflow_limit_runs, {schema}.workflow_limit_lanes
    to {role};
@@ -66,7 +69,7 @@ grant usage on schema {schema} to {role};
 grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to {role};
 grant select (id, namespace_id, workflow_name, status, created_at, idempotency_key),
       insert (id, namespace_id, workflow_name, version, status, config, input,
-              available_at, deadline_at, idempotency_key, paused, due_at, tags, limits),
+              available_at, deadline_at, idempotency_key, paused, due_at, tags, limits, priority),
       update (idempotency_key)
    on {schema}.workflow_runs to {role};
 grant select (id, namespace_id, workflow_run_id, name, idempotency_key),
@@ -86,7 +89,8 @@ grant select
       {schema}.workflow_served, {schema}.workflow_schedules, {schema}.workflow_pauses,
       {schema}.workflow_messages, {schema}.workflow_subscriptions, {schema}.workflow_children,
       {schema}.workflow_progress, {schema}.workflow_events,
-      {schema}.workflow_limits, {schema}.workflow_keys,
+      {schema}.workflow_limits, {schema}.workflow_keys, {schema}.workflow_rates,
+      {schema}.workflow_turns,
       {schema}.workflow_limit_keys, {schema}.workflow_limit_runs, {schema}.workflow_limit_lanes
    to {role};
 
@@ -97,7 +101,8 @@ revoke all on {schema}.openworkflow_migrations, {schema}.openworkflow_roles,
               {schema}.workflow_served, {schema}.workflow_schedules, {schema}.workflow_pauses,
               {schema}.workflow_messages, {schema}.workflow_subscriptions,
               {schema}.workflow_children, {schema}.workflow_progress, {schema}.workflow_events,
-              {schema}.workflow_limits, {schema}.workflow_keys,
+              {schema}.workflow_limits, {schema}.workflow_keys, {schema}.workflow_rates,
+              {schema}.workflow_turns,
               {schema}.workflow_limit_keys, {schema}.workflow_limit_runs,
               {schema}.workflow_limit_lanes
   from {role};
@@ -149,6 +154,12 @@ create policy openworkflow_bound on {schema}.workflow_limit_runs
 create policy openworkflow_bound on {schema}.workflow_limit_lanes
  using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
                          where bound.role_name = current_user));
+create policy openworkflow_bound on {schema}.workflow_rates
+ using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
+                         where bound.role_name = current_user));
+create policy openworkflow_bound on {schema}.workflow_turns
+ using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
+                         where bound.role_name = current_user));
 create policy openworkflow_bound on {schema}.step_attempts
 -- Not `exists`: of that the planner may make a hash of the whole namespace.
  using ((select true from {schema}.workflow_runs run where run.id = workflow_run_id));
@@ -173,6 +184,8 @@ create policy openworkflow_all on {schema}.workflow_keys to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_limit_keys to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_limit_runs to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_limit_lanes to {all} using (true);
+create policy openworkflow_all on {schema}.workflow_rates to {all} using (true);
+create policy openworkflow_all on {schema}.workflow_turns to {all} using (true);
 create policy openworkflow_all on {schema}.step_attempts to {all} using (true);
 alter table {schema}.workflow_runs enable row level security;
 alter table {schema}.workflow_builds enable row level security;
@@ -189,5 +202,7 @@ alter table {schema}.workflow_keys enable row level security;
 alter table {schema}.workflow_limit_keys enable row level security;
 alter table {schema}.workflow_limit_runs enable row level security;
 alter table {schema}.workflow_limit_lanes enable row level security;
+alter table {schema}.workflow_rates enable row level security;
+alter table {schema}.workflow_turns enable row level security;
 alter table {schema}.step_attempts enable row level security;
 alter table {schema}.openworkflow_roles enable row level security;

@@ -1,0 +1,61 @@
+"""Steps at a rate: each attempt has its turn, and the run waits for that as for any time.
+
+A short wait rests in memory, a long one parks the run. The turn is in the database, under the run
+and the step, so that whoever goes on with the run finds it, and nothing is held meanwhile.
+"""
+
+import asyncio
+import logging
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from openworkflow.core.duration import Duration, parse_duration
+from openworkflow.core.errors import BackendError, ConfigurationError
+from openworkflow.core.limits import StepRate, limit_name
+from openworkflow.engine.operations.operation import Operation
+
+if TYPE_CHECKING:
+    from openworkflow.engine.execution import Execution
+
+logger = logging.getLogger(__name__)
+
+AGAIN_SECONDS = 1.0
+"""Until the database is asked again that did not answer."""
+
+
+async def take_turn(operation: Operation, rate: StepRate) -> None:
+    """Wait until the step may be called. Raises Suspended if the run ends or is parked."""
+    execution = operation.execution
+    while True:
+        await execution.gate(operation)
+        try:
+            at = await execution.services.take_turn(rate, execution.claim.id, operation.key)
+        except BackendError as error:
+            logger.warning("step %r waits, since its turn is not known: %s", operation.key, error)
+            await asyncio.sleep(AGAIN_SECONDS)
+            continue
+        execution.check_stopped()
+        if at is None:
+            return
+        execution.services.metrics.wait_begun(execution.workflow.name, "rate")
+        await execution.agenda.wait(operation, at)
+
+
+async def pause(execution: "Execution", name: str, until: datetime | Duration) -> None:
+    """Let no step that names the limit be called until then, in any run."""
+    await execution.services.pause_limit(limit_name(name), *pause_until(until))
+
+
+def pause_until(until: datetime | Duration) -> tuple[datetime | None, float | None]:
+    """A moment, or a length in seconds. Raises ConfigurationError."""
+    if not isinstance(until, datetime):
+        return None, parse_duration(until).total_seconds()
+    if until.tzinfo is None:
+        raise ConfigurationError("until must carry a time zone, for example tzinfo=UTC")
+    return until, None
+
+
+def check_pause(name: Any, until: Any) -> None:
+    """Refuse what cannot be stored. Raises ConfigurationError."""
+    limit_name(name)
+    pause_until(until)
