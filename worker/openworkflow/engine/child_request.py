@@ -41,14 +41,14 @@ class ChildRequest:
         options: ChildOptions,
         on_close: OnClose = "cancel",
     ) -> None:
-        self._execution, self._workflow, self._value = execution, workflow, value
+        self._execution, self.workflow, self._value = execution, workflow, value
         self._options, self._on_close = options, on_close
         self._checked: NewChild | None = None
 
     @property
     def codec(self) -> Codec[Any]:
         """That of the child's result."""
-        return codec_of(self._workflow)
+        return codec_of(self.workflow)
 
     @property
     def cancels(self) -> bool:
@@ -76,7 +76,7 @@ class ChildRequest:
     def _made(self) -> NewChild:
         claim, limit = self._execution.claim, self._execution.services.payload_limit
         options: Any = self._options
-        (run,) = Request(self._workflow, options, limit).runs([self._value], [None])
+        (run,) = Request(self.workflow, options, limit).runs([self._value], [None])
         return NewChild(
             claim.id,
             claim.id,
