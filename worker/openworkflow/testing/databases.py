@@ -152,6 +152,8 @@ class Databases:
             ) from error
         path = "public, openworkflow_clock, pg_catalog"
         await self._admin.execute(f'alter database "{name}" set search_path = {path}')
+        # Workers warn where it is off, which says nothing of the code under test.
+        await self._admin.execute(f'alter database "{name}" set synchronous_commit = on')
 
     async def _made_template(self) -> str:
         """The template of this state of the code, made by the first who needs it."""

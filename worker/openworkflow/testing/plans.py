@@ -100,20 +100,20 @@ class Plans:
 
     def _is_unmet(self, plan: Plan) -> bool:
         if plan.what == "stub":
-            return not plan.used and bool(nearest(plan.step, self.seen))
+            known = plan.used or any(matches(plan.step, step) for step in self.seen)
+            return not known and nearest(plan.step, self.seen) is not None
         return bool(plan.left)
 
     def _told(self, plan: Plan) -> str:
-        text = f"env.{plan.what}({plan.step!r}, ...) "
-        if plan.used:
-            met = "met fewer calls than planned"
-            return f"{text}{met}: {plan.left} are left (the step was called " + (
-                f"{len(self.of(plan.step))} times)"
+        text = f"env.{plan.what}({plan.step!r}, ...) met no "
+        if any(matches(plan.step, step) for step in self.seen):
+            return (
+                f"{text}call {plan.left} more times; the step has {len(self.of(plan.step))} calls"
             )
         if near := nearest(plan.step, self.seen):
-            return f"{text}met no step; did you mean {near!r}?"
+            return f"{text}step; did you mean {near!r}?"
         seen = ", ".join(self.seen) or "none"
-        return f"{text}met no step; the runs of this test came to these: {seen:.300}"
+        return f"{text}step; the runs of this test came to these: {seen:.300}"
 
 
 def step_name(step: StepName) -> str:

@@ -130,11 +130,7 @@ class StagedCall:
         self._execution, self._step = execution, operation.key
         plans = execution.stage.plans
         self._plan = plans.take(operation.key, "fail") or plans.take(operation.key, "stub")
-        if self._plan is not None and is_part(operation):
-            raise ConfigurationError(
-                f"step {operation.key!r:.80} is a part of a map, with several items in it; replace "
-                "the function of the map instead (monkeypatch.setattr)"
-            )
+        self._is_part = is_part(operation)
         operation.fn = self
         operation.about = dataclasses.replace(
             operation.about, is_async=self._plan is not None or self._is_async
@@ -150,6 +146,11 @@ class StagedCall:
         self._execution.stage.plans.calls.append(
             Call(self._step, args, kwargs, run_id, self.attempt)
         )
+        if self._plan is not None and self._is_part:
+            raise ConfigurationError(
+                f"step {self._step!r:.80} is a part of a map, with several items in it; replace "
+                "the function of the map instead (monkeypatch.setattr)"
+            )
         if self._plan is not None:
             return self._planned(self._plan, args, kwargs)
         if self._is_async:
