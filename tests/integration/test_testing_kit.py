@@ -9,10 +9,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from openworkflow import (
+    BackendPostgres,
     ConfigurationError,
     Cron,
     DeadlineExceeded,
     Limit,
+    OpenWorkflow,
     Rate,
     RetryPolicy,
     SignalTimeout,
@@ -113,6 +115,33 @@ async def test_who_waits_for_what_nobody_sends_is_told(ow_env: Environment) -> N
         await ow_env.run(patient)
     with pytest.raises(NeverEnds, match=r"nobody serves ordr: await env.serve"):
         await ow_env.run("ordr", 1)
+
+
+async def test_a_task_of_the_test_may_send_what_is_waited_for(ow_env: Environment) -> None:
+    @workflow
+    async def patient(step: Step) -> str:
+        return await step.wait_for_signal("go", type=str)
+
+    async def send() -> None:
+        await ow_env.settle()
+        await run.signal("go", "now")
+
+    run = await ow_env.start(patient)
+    result, _ = await asyncio.gather(run.result(), send())
+    assert result == "now"
+
+
+async def test_a_worker_of_the_application_takes_what_the_test_does_not_serve(
+    ow_env: Environment,
+) -> None:
+    backend = await BackendPostgres.connect(ow_env.url)
+    worker = OpenWorkflow(backend).new_worker(workflows=[order], concurrency=2)
+    await worker.start()
+    try:
+        assert (await ow_env.run("order", 3)).output == "payment-3parcel-3"
+    finally:
+        await worker.stop()
+        await backend.stop()
 
 
 async def test_a_deadline_comes_at_once(ow_env: Environment) -> None:

@@ -7,7 +7,6 @@ others. A database that a test has left clean is emptied and given to the next o
 import contextlib
 import hashlib
 import time
-from functools import cache
 from importlib.resources import files
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from uuid import uuid4
@@ -77,7 +76,7 @@ class Databases:
         self._server = server
         self._thread: LoopThread | None = None
         self._admin: Connection = None
-        self._template = ""
+        self._template = self._mark = ""
         self._free: list[Database] = []
         self._all: list[Database] = []
 
@@ -105,6 +104,8 @@ class Databases:
     async def _take(self) -> Database:
         if self._admin is None:
             self._admin = await connect(await self._server.start())
+            # A template can be copied by the role that made it.
+            self._mark = _fingerprint(await self._admin.fetchval("select current_user::text"))
             await self._sweep()
             self._template = await self._made_template()
         if self._free:
@@ -161,11 +162,11 @@ class Databases:
         try:
             made = await self._admin.fetchval(
                 "select datname from pg_database where datname ~ $1",
-                f"^{_NAMES}template_\\d+_{_fingerprint()}$",
+                f"^{_NAMES}template_\\d+_{self._mark}$",
             )
             if made is not None:
                 return str(made)
-            making, name = _fresh("m"), f"{_NAMES}template_{int(time.time())}_{_fingerprint()}"
+            making, name = _fresh("m"), f"{_NAMES}template_{int(time.time())}_{self._mark}"
             await self._admin.execute(f'create database "{making}" template template0')
             await self._migrate(_url(str(self._server.url), making))
             await self._admin.execute(f'alter database "{making}" rename to "{name}"')
@@ -193,7 +194,7 @@ class Databases:
         for row in rows:
             kind, made, rest = row["datname"].removeprefix(_NAMES).split("_")
             kept = _TEMPLATE_SECONDS if kind == "template" else _KEPT_SECONDS
-            if rest != _fingerprint() and int(made) < time.time() - kept:
+            if rest != self._mark and int(made) < time.time() - kept:
                 with contextlib.suppress(*DRIVER_ERRORS):  # somebody uses it, or was first
                     await self._admin.execute(f'drop database if exists "{row["datname"]}"')
 
@@ -212,10 +213,9 @@ def _clock_sql() -> str:
     return (files("openworkflow.testing") / "clock.sql").read_text()
 
 
-@cache
-def _fingerprint() -> str:
+def _fingerprint(role: str) -> str:
     """Of everything that makes a template."""
-    made = hashlib.sha256(_clock_sql().encode())
+    made = hashlib.sha256(f"{role} {_clock_sql()}".encode())
     for migration in known():
         made.update(repr(migration).encode())
     return f"x{made.hexdigest()[:12]}"

@@ -15,6 +15,8 @@ from openworkflow.testing.crew import Crew
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.02
 """Seconds between two looks at runs that are executed."""
+_GRACE = 1.0
+"""Seconds for which something outside may still move a run that nothing else does."""
 
 
 class Stuck(Exception):
@@ -49,10 +51,13 @@ class Timeline:
                     raise RunNotFound(run_id)
                 if moment.asked.finished:
                     return
-                if not self._is_busy(moment):
+                if self._is_busy(moment):
+                    waiting.goes_on()
+                else:
                     if moment.asked_is_due or moment.next is None or moment.next_begun is None:
-                        raise Stuck(moment, "nothing is left to happen")
-                    await self._move(moment, moment.next)
+                        waiting.in_vain(moment)
+                    else:
+                        await self._move(moment, moment.next)
             await self._let_work(moment, waiting)
 
     async def skip(self, until: Callable[[datetime], datetime], seconds: float) -> datetime:
@@ -103,13 +108,25 @@ class _Waiting:
     def __init__(self, seconds: float) -> None:
         self._seconds, self._pause = seconds, _FIRST_PAUSE
         self._give_up = asyncio.get_running_loop().time() + seconds
+        self._idle_since: float | None = None
+
+    def goes_on(self) -> None:
+        """Something happens."""
+        self._idle_since = None
+
+    def in_vain(self, moment: Moment) -> None:
+        """Nothing happens by itself; a task of the test, or a worker of its own, may have it."""
+        now = asyncio.get_running_loop().time()
+        self._idle_since = self._idle_since or now
+        if now - self._idle_since >= min(_GRACE, self._seconds):
+            raise Stuck(moment, "nothing is left to happen")
 
     async def pause(self, moment: Moment) -> None:
         if asyncio.get_running_loop().time() > self._give_up:
             raise Stuck(
                 moment, f"after {self._seconds:g} s of real time {moment.running} runs are executed"
             )
-        if not moment.running:
+        if not moment.running and self._idle_since is None:
             self._pause = _FIRST_PAUSE
         await asyncio.sleep(self._pause)
         self._pause = min(self._pause * 1.5, _LONGEST_PAUSE)
