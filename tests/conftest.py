@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _SOURCE = pytest.StashKey[Source]()
 _ROOT = Path(__file__).parents[1]
+pytest_plugins = ["openworkflow_pytest"]  # wherever the package is installed
 DEFAULTS: dict[str, Any] = {"concurrency": 10, "rest": timedelta(0)}
 
 
@@ -63,6 +64,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_SOURCE] = choose_source(
             config.getoption("--postgres-url"), config.getoption("--postgres-bin")
         )
+    if (source := config.stash.get(_SOURCE, None)) is not None:
+        os.environ["TEST_DATABASE_URL"] = source.url  # for `ow_env`, also where tests start pytest
 
 
 @pytest.hookimpl(optionalhook=True)

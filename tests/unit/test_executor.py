@@ -213,7 +213,7 @@ async def bill() -> str:
 
 @pytest.fixture
 async def stage(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
-    monkeypatch.setattr(module, "Execution", FakeExecution)
+    monkeypatch.setattr(Executor, "execution_of", FakeExecution)
     monkeypatch.setattr(histories, "FIRST_RETRY_SECONDS", 0.001)
     monkeypatch.setattr(FakeExecution, "made", [])
     monkeypatch.setattr(FakeExecution, "runs", {})

@@ -44,14 +44,14 @@ class ChildRequest:
         options: ChildOptions,
         on_close: OnClose = "cancel",
     ) -> None:
-        self._execution, self._workflow, self._value = execution, workflow, value
+        self._execution, self.workflow, self._value = execution, workflow, value
         self._options, self._on_close = options, on_close
         self._checked: NewChild | None = None
 
     @property
     def codec(self) -> Codec[Any]:
         """That of the child's result."""
-        return codec_of(self._workflow)
+        return codec_of(self.workflow)
 
     @property
     def cancels(self) -> bool:
@@ -73,8 +73,8 @@ class ChildRequest:
 
         Raises BackendError.
         """
-        if isinstance(self._workflow, Workflow) and self._workflow.limits:
-            await self._execution.services.ensure_limits(self._workflow.limits.rules)
+        if isinstance(self.workflow, Workflow) and self.workflow.limits:
+            await self._execution.services.ensure_limits(self.workflow.limits.rules)
 
     def row(
         self, run_id: UUID, wake_at: int | None, step_id: UUID | None = None, number: int = 0
@@ -87,7 +87,7 @@ class ChildRequest:
     def _made(self) -> NewChild:
         claim, limit = self._execution.claim, self._execution.services.payload_limit
         options: Any = self._options
-        (run,) = Request(self._workflow, options, limit).runs([self._value], [None])
+        (run,) = Request(self.workflow, options, limit).runs([self._value], [None])
         return NewChild(
             claim.id,
             claim.id,

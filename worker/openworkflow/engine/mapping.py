@@ -96,6 +96,11 @@ def tolerated(
     return left if tolerate_failures is None else min(left, tolerate_failures)
 
 
+def is_part(operation: CallOperation) -> bool:
+    """Whether it is a step of a map that takes several items."""
+    return operation.retry is _NEVER
+
+
 async def map_in_branches(
     called: Callable[[CallOperation], Coroutine[Any, Any, Any]],
     execution: Any,

@@ -48,6 +48,8 @@ class Executor:
     `doubt` has the runs handed back that the claimer does not hold, apart from the journal.
     """
 
+    execution_of: type[Execution] = Execution
+
     def __init__(
         self,
         registry: Registry,
@@ -221,7 +223,8 @@ class Executor:
             workflow = self._registry.get(run.workflow_name, run.version)
             context = copy_context()
             history = History(steps)
-            execution = Execution(run, workflow, history, self._services, arrival.slot, context)
+            services, slot = self._services, arrival.slot
+            execution = self.execution_of(run, workflow, history, services, slot, context)
         except Exception as error:
             self._refuse(arrival, error)
             return
@@ -304,12 +307,10 @@ class Executor:
 
     def _refuse(self, arrival: Arrival, error: Exception) -> None:
         """Hand back, for a while, a run that this worker cannot read."""
-        advice: str = "; a newer worker may be able to"
-        traceback: Exception | None = error
-        if isinstance(error, BackendError):
-            advice, traceback = "", None
-        text = "cannot read run %s, handing it back for %g s%s: %s"
-        logger.error(text, arrival.run.id, AGAIN_SECONDS, advice, error, exc_info=traceback)
+        ours = isinstance(error, BackendError)
+        advice = "" if ours else "; a newer worker may be able to"
+        text, about = "cannot read run %s, handing it back for %g s%s: %s", arrival.run.id
+        logger.error(text, about, AGAIN_SECONDS, advice, error, exc_info=None if ours else error)
         self._spawn(self._hand_back(arrival, AGAIN_SECONDS))
 
     async def _hand_back(self, arrival: Arrival, delay: float, limits: str | None = None) -> None:
@@ -325,10 +326,7 @@ class Executor:
             self._forget(arrival)
 
     def _give_up(self, arrival: Arrival) -> None:
-        """The last resort: a statement apart from the journal hands back what is not held.
-
-        No worker takes its own expired leases.
-        """
+        """The last resort: hand back what is not held; no worker takes its own expired leases."""
         logger.exception("nothing could be recorded of a run")
         self._claimer.forget(arrival.claim)
         self._doubt()

@@ -71,6 +71,8 @@ class Pools:
 class Parts:
     """Everything that runs in a started worker; nothing of it runs yet."""
 
+    executor_of: type[Executor] = Executor
+
     def __init__(
         self,
         worker_id: str,
@@ -97,7 +99,7 @@ class Parts:
         self.poller = Poller(backend, clock, self.claimer, self.journal.kick)
         stop = backend.cancel_workflow_run
         occurrences = Occurrences(backend.schedules, stop, worker_id, registry, metrics)
-        self.executor = Executor(
+        self.executor = self.executor_of(
             registry,
             Histories(session, metrics),
             self.claimer,

@@ -63,6 +63,8 @@ class Worker:
     Raises ConfigurationError for values out of range or workflows given twice.
     """
 
+    parts_of: type[Parts] = Parts
+
     def __init__(
         self,
         backend: BackendPostgres,
@@ -213,7 +215,7 @@ class Worker:
             if self._options.build_id:
                 await self._backend.builds.register(self._options.build_id)
             listener = await stack.enter_async_context(self._backend.listen())
-            parts = self._parts = Parts(
+            parts = self._parts = self.parts_of(
                 self.worker_id,
                 self._options,
                 self._registry,

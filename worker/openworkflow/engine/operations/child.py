@@ -149,6 +149,11 @@ class ChildOperation(ChildWait):
         super().__init__(execution, name, request.codec, timeout)
         self._request, self._retry = request, retry
 
+    @property
+    def starts(self) -> Any:
+        """See Operation.starts."""
+        return self._request.workflow
+
     def check(self) -> None:
         """See Operation.check."""
         if self._retry is not None:

@@ -48,6 +48,11 @@ class StartOperation(Operation):
         super().__init__(execution, name)
         self._request, self._wrap = request, wrap
 
+    @property
+    def starts(self) -> Any:
+        """See Operation.starts."""
+        return self._request.workflow
+
     def check(self) -> None:
         """See Operation.check."""
         if self.recorded is None:

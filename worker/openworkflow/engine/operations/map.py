@@ -77,6 +77,11 @@ class MapOperation(Operation):
         self._concurrency, self._tolerated = concurrency, tolerated
         self._begun: StepCall | None = None
 
+    @property
+    def starts(self) -> Any:
+        """See Operation.starts."""
+        return self._requests[0].workflow if self._requests else None
+
     def check(self) -> None:
         """See Operation.check."""
         if not 1 <= self._concurrency <= MOST_AT_ONCE:

@@ -74,6 +74,11 @@ class Operation:
         """What asyncio says of it where a task was begun behind the loop's back."""
         return f"<step {self.name!r:.80} in a task with eager_start, which a workflow cannot have>"
 
+    @property
+    def starts(self) -> Any:
+        """The workflow that it starts, or the name of one; None if it starts none."""
+        return None
+
     def check(self) -> None:
         """Refuse what cannot work, when it is asked for. Raises ConfigurationError or more."""
 

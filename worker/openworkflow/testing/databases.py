@@ -1,0 +1,221 @@
+"""Databases for tests: each test has one for itself, empty, with a clock that can be moved.
+
+A template is migrated once for a state of the code, and copied once for a test that runs beside
+others. A database that a test has left clean is emptied and given to the next one.
+"""
+
+import contextlib
+import hashlib
+import time
+from importlib.resources import files
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from uuid import uuid4
+
+from openworkflow.backend.backend import BackendPostgres
+from openworkflow.backend.blueprint import known
+from openworkflow.backend.connection import Connection
+from openworkflow.backend.failures import DRIVER_ERRORS
+from openworkflow.core.errors import ConfigurationError
+from openworkflow.testing.admin import LoopThread
+from openworkflow.testing.server import Server, connect
+
+_NAMES = "openworkflow_testing_"
+_KEPT_SECONDS = 86_400
+"""What processes that were killed have left is dropped after a day."""
+_TEMPLATE_SECONDS = 7 * _KEPT_SECONDS
+"""So long a template is kept for code that is not ours."""
+_LOCK = "select pg_advisory_lock(hashtext('openworkflow.testing'))"
+_FILLED = (
+    "select format('%I.%I', schemaname, tablename) as name,"
+    " format('select exists (select from %I.%I)', schemaname, tablename) as filled"
+    " from pg_tables where schemaname not in ('pg_catalog', 'information_schema')"
+)
+_OURS = ("public.openworkflow", "openworkflow_clock.")
+"""Tables that say what the database is, and stay as they are."""
+
+
+class Database:
+    """One database, and a connection of the kit's own to it."""
+
+    def __init__(self, name: str, url: str, connection: Connection) -> None:
+        self.name, self.url, self._connection = name, url, connection
+        self._tables = 0
+
+    async def open(self) -> None:
+        """Remember what tables there are."""
+        self._tables = len(await self._connection.fetch(_FILLED))
+
+    async def empty(self) -> bool:
+        """Remove every row, and let the clock be that of the server again.
+
+        False where somebody has made tables of his own, which nobody else expects.
+        """
+        tables = await self._connection.fetch(_FILLED)
+        if len(tables) != self._tables:
+            return False
+        names = {table["name"]: table["filled"] for table in tables}
+        filled = [
+            name
+            for name, question in names.items()
+            if not name.startswith(_OURS) and await self._connection.fetchval(question)
+        ]
+        if filled:
+            await self._connection.execute(f"truncate {', '.join(filled)} cascade")
+        await self._connection.execute("update openworkflow_clock.clock set ahead = '0'")
+        return True
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._connection.close()
+
+
+class Databases:
+    """Those of this process; made when the first is asked for, dropped by `close`."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._thread: LoopThread | None = None
+        self._admin: Connection = None
+        self._template = self._mark = ""
+        self._free: list[Database] = []
+        self._all: list[Database] = []
+
+    def take(self) -> Database:
+        """An empty database, for the caller alone; blocks. Raises ConfigurationError."""
+        if self._thread is None:
+            self._thread = LoopThread("openworkflow testing databases")
+        return self._thread.call(self._take())
+
+    def give_back(self, database: Database, *, clean: bool) -> None:
+        """Let it be used again; one in which something may still be going on is dropped."""
+        assert self._thread is not None
+        self._thread.call(self._give_back(database, clean))
+
+    def close(self) -> None:
+        """Drop what was made, and let go of the server."""
+        if self._thread is not None:
+            try:
+                self._thread.call(self._close())
+            finally:
+                self._thread.close()
+                self._thread = None
+        self._server.stop()
+
+    async def _take(self) -> Database:
+        if self._admin is None:
+            self._admin = await connect(await self._server.start())
+            # A template can be copied by the role that made it.
+            self._mark = _fingerprint(await self._admin.fetchval("select current_user::text"))
+            await self._sweep()
+            self._template = await self._made_template()
+        if self._free:
+            return self._free.pop()
+        name = _fresh("t")
+        await self._create(name, self._template)
+        url = _url(str(self._server.url), name)
+        database = Database(name, url, await connect(url))
+        await database.open()
+        self._all.append(database)
+        return database
+
+    async def _give_back(self, database: Database, clean: bool) -> None:
+        if clean and await database.empty():
+            self._free.append(database)
+        else:
+            self._all.remove(database)
+            await self._drop(database)
+
+    async def _close(self) -> None:
+        if self._admin is not None:
+            for database in self._all:
+                await self._drop(database)
+            await self._admin.close()
+        self._admin, self._all, self._free = None, [], []
+
+    async def _drop(self, database: Database) -> None:
+        await database.close()
+        await self._admin.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1",
+            database.name,
+        )
+        await self._admin.execute(f'drop database if exists "{database.name}"')
+
+    async def _create(self, name: str, template: str) -> None:
+        """Make a database whose SQL reads the clock of the kit."""
+        try:
+            await self._admin.execute(f'create database "{name}" template "{template}"')
+        except Exception as error:
+            if getattr(error, "sqlstate", None) != "42501":
+                raise
+            raise ConfigurationError(
+                "the role of the PostgreSQL for tests may not create databases, and each test has "
+                "one of its own: ALTER ROLE ... CREATEDB, or use the embedded PostgreSQL"
+            ) from error
+        path = "public, openworkflow_clock, pg_catalog"
+        await self._admin.execute(f'alter database "{name}" set search_path = {path}')
+        # Workers warn where it is off, which says nothing of the code under test.
+        await self._admin.execute(f'alter database "{name}" set synchronous_commit = on')
+
+    async def _made_template(self) -> str:
+        """The template of this state of the code, made by the first who needs it."""
+        await self._admin.execute(_LOCK)
+        try:
+            made = await self._admin.fetchval(
+                "select datname from pg_database where datname ~ $1",
+                f"^{_NAMES}template_\\d+_{self._mark}$",
+            )
+            if made is not None:
+                return str(made)
+            making, name = _fresh("m"), f"{_NAMES}template_{int(time.time())}_{self._mark}"
+            await self._admin.execute(f'create database "{making}" template template0')
+            await self._migrate(_url(str(self._server.url), making))
+            await self._admin.execute(f'alter database "{making}" rename to "{name}"')
+            return name
+        finally:
+            await self._admin.execute(_LOCK.replace("_lock", "_unlock"))
+
+    @staticmethod
+    async def _migrate(url: str) -> None:
+        backend = await BackendPostgres.connect(url)
+        await backend.stop()
+        connection = await connect(url)
+        try:
+            await connection.execute(_clock_sql())
+        finally:
+            await connection.close()
+
+    async def _sweep(self) -> None:
+        """Drop what processes that were killed have left, and templates of old code."""
+        rows = await self._admin.fetch(
+            "select datname from pg_database db where starts_with(datname, $1)"
+            " and not exists (select from pg_stat_activity a where a.datname = db.datname)",
+            _NAMES,
+        )
+        for row in rows:
+            kind, made, rest = row["datname"].removeprefix(_NAMES).split("_")
+            kept = _TEMPLATE_SECONDS if kind == "template" else _KEPT_SECONDS
+            if rest != self._mark and int(made) < time.time() - kept:
+                with contextlib.suppress(*DRIVER_ERRORS):  # somebody uses it, or was first
+                    await self._admin.execute(f'drop database if exists "{row["datname"]}"')
+
+
+def _fresh(purpose: str) -> str:
+    return f"{_NAMES}{purpose}_{int(time.time())}_{uuid4().hex[:10]}"
+
+
+def _url(server: str, database: str) -> str:
+    parts = urlsplit(server)
+    query = [(k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if k != "dbname"]
+    return urlunsplit(parts._replace(path=f"/{database}", query=urlencode(query)))
+
+
+def _clock_sql() -> str:
+    return (files("openworkflow.testing") / "clock.sql").read_text()
+
+
+def _fingerprint(role: str) -> str:
+    """Of everything that makes a template."""
+    made = hashlib.sha256(f"{role} {_clock_sql()}".encode())
+    for migration in known():
+        made.update(repr(migration).encode())
+    return f"x{made.hexdigest()[:12]}"

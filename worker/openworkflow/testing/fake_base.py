@@ -1,0 +1,224 @@
+"""What the fakes of `step` have in common: what they are given, and what a test reads of them."""
+
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+from uuid import UUID, uuid4
+
+from openworkflow.core.duration import Duration
+from openworkflow.core.errors import (
+    ChildFailed,
+    ChildTimeout,
+    ConfigurationError,
+    MapFailed,
+    SignalTimeout,
+)
+from openworkflow.core.failure import Failure
+from openworkflow.core.serialization import codec_for
+from openworkflow.core.workflow import DurableFunction, StandIn, Workflow
+from openworkflow.engine.operations.signal import MISSING
+from openworkflow.testing.plans import Call, StepName, matches, nearest, play, step_name
+
+FAKE = "fake"
+"""What current_step() calls the workflow."""
+
+
+class ContinuedAsNew(Exception):
+    """The workflow has continued as new; `input` is what it goes on with."""
+
+    def __init__(self, input: Any) -> None:
+        super().__init__(f"the workflow continues as new with {input!r:.80}")
+        self.input = input
+
+
+class FakeCall(AssertionError):
+    """A workflow asks a fake for what it was not given; the message says how to give it."""
+
+
+class Fake(StandIn):
+    """What both fakes are, and what a test reads of them.
+
+    `results` are, by step, a value, a function that is called with the step's arguments, or an
+    exception; steps without one are called for real. A child workflow is called for real too, with
+    this fake. `signals` are what waits for signals get, by name: a list has one for each wait.
+    """
+
+    def __init__(
+        self,
+        *,
+        results: Mapping[str, Any] | None = None,
+        signals: Mapping[str, Any] | None = None,
+        patched: bool = True,
+        attempt: int = 1,
+        run_id: UUID | None = None,
+        scheduled_for: datetime | None = None,
+    ) -> None:
+        self.run_id, self.attempt = run_id or uuid4(), attempt
+        self.scheduled_for = scheduled_for
+        self.slept: list[tuple[str, timedelta | datetime]] = []
+        """The sleeps, by name and length, or the time that they are until."""
+        self.sent: list[tuple[Any, ...]] = []
+        """What the workflow has sent as signals."""
+        self.emitted: list[tuple[str, Any]] = []
+        """Topics and values."""
+        self.status: Any = None
+        """What it told last by set_status."""
+        self.tags: dict[str, str] = {}
+        self.all_calls: list[Call] = []
+        """The calls of steps, in their order."""
+        self._results, self._patched = dict(results or {}), patched
+        self._signals: dict[str, list[Any]] = defaultdict(list)
+        for name, value in (signals or {}).items():
+            self._signals[name] += value if isinstance(value, list) else [value]
+        self._asked: dict[str, int] = defaultdict(int)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} after {self.all_calls!r:.300}>"
+
+    @property
+    def key(self) -> str:
+        """See Step.key."""
+        return str(self.run_id)
+
+    def calls(self, step: StepName) -> list[Call]:
+        """The calls of a step."""
+        return [call for call in self.all_calls if matches(step_name(step), call.step)]
+
+    def emit(self, topic: str, value: Any = None) -> None:
+        """See Step.emit."""
+        self.emitted.append((topic, value))
+
+    def set_status(self, value: Any) -> None:
+        """See Step.set_status."""
+        self.status = value
+
+    def tag(self, **tags: str) -> None:
+        """See Step.tag."""
+        self.tags |= tags
+
+    def _key(self, name: str) -> str:
+        """The step's key: a name that came before gets an ordinal."""
+        nth = self._asked[name]
+        self._asked[name] += 1
+        return f"{name}:{nth}" if nth else name
+
+    def _result(self, name: str) -> tuple[bool, Any]:
+        """Whether the test has given a result for this step, and which."""
+        for given, value in self._results.items():
+            if given == name:
+                return True, value
+        return next(((True, v) for g, v in self._results.items() if matches(g, name)), (False, 0))
+
+    def _begin(self, name: str, fn: Any, args: tuple[Any, ...], kwargs: Any) -> "Begun":
+        """A step: its key, and what it comes to once that is called."""
+        if not callable(fn):
+            raise ConfigurationError(f"a step takes a function to call, not {fn!r:.80}")
+        key = self._key(name)
+        self.all_calls.append(Call(key, tuple(args), kwargs, self.run_id, 1))
+        given, result = self._result(key)
+        if given:
+            return Begun(key, partial(play, result, args, kwargs))
+        plain = fn.fn if isinstance(fn, DurableFunction) else fn
+        return Begun(key, partial(plain, *args, **kwargs))
+
+    def _begin_child(self, name: str, workflow: Any, value: Any) -> "Begun":
+        key = self._key(name)
+        self.all_calls.append(Call(key, (value,), {}, self.run_id, 1))
+        given, result = self._result(key)
+        if given:
+            return Begun(key, partial(play, result, (value,), {}))
+        if not isinstance(workflow, Workflow):
+            raise FakeCall(
+                f"step {key!r} starts the workflow {workflow!r} by its name, which a fake cannot "
+                f"call: give its result, results={{{key!r}: ...}}"
+            )
+        fake = self._for(workflow)
+        arguments = (value,) if workflow.takes_input else ()
+        return Begun(key, partial(fake._enact, workflow._invoke, (arguments, fake), {}))
+
+    def _for(self, workflow: Workflow[Any, Any]) -> "Fake":
+        """This fake, as a workflow of this kind takes it."""
+        raise NotImplementedError
+
+    def _as(self, kind: "type[Fake]") -> "Fake":
+        """This fake for a workflow of the other kind; both keep what they see in one place."""
+        other = kind.__new__(kind)
+        other.__dict__ = self.__dict__
+        return other
+
+    def _failed(self, key: str, error: Exception) -> Exception:
+        """What a parent is told of a child that has failed."""
+        if isinstance(error, ChildFailed | ChildTimeout):
+            return error
+        return ChildFailed(key, uuid4(), "failed", Failure.from_exception(error))
+
+    def _signal(self, name: str, timeout: Duration | None, type_: Any, default: Any) -> Any:
+        if waiting := self._signals[name]:
+            return codec_for(type_).validate(waiting.pop(0), f"signal {name!r}")
+        if default is not MISSING:
+            return default
+        if timeout is not None:
+            raise SignalTimeout(name)
+        near = nearest(name, [each for each, left in self._signals.items() if left])
+        hint = f"did you mean {near!r}? " if near else ""
+        raise FakeCall(
+            f"the workflow waits for a signal {name!r} that is not sent; {hint}give it one: "
+            f"signals={{{name!r}: ...}}"
+        )
+
+    def _send(self, to: Any, message: tuple[Any, ...]) -> UUID:
+        self.sent.append((to, *message))
+        return uuid4()
+
+    def _sleep(self, name: str, duration: timedelta | datetime) -> None:
+        self.slept.append((self._key(name), duration))
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A step that is about to be called."""
+
+    key: str
+    call: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """An error, as what something came to."""
+
+    error: Exception
+
+
+async def outcome_of(coming: Coroutine[Any, Any, Any]) -> Any:
+    """What something that is awaited came to."""
+    try:
+        return await coming
+    except Exception as error:
+        return Raised(error)
+
+
+def tried(call: Callable[[], Any]) -> Any:
+    """What a call came to."""
+    try:
+        return call()
+    except Exception as error:
+        return Raised(error)
+
+
+def value_of(outcome: Any) -> Any:
+    """A value, or the error that came in its place."""
+    if isinstance(outcome, Raised):
+        raise outcome.error
+    return outcome
+
+
+def mapped(name: str, outcomes: Sequence[Any], most: int) -> list[Any]:
+    """What a map answers, of whose items so many may fail."""
+    failed = [place for place, each in enumerate(outcomes) if isinstance(each, Raised)]
+    if len(failed) > most:
+        error = MapFailed(name, failed, len(failed), len(outcomes))
+        raise error from outcomes[failed[0]].error
+    return [each.error if isinstance(each, Raised) else each for each in outcomes]
