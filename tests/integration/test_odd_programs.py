@@ -27,7 +27,7 @@ from tests import odd_asyncio
 from tests.helpers import StartWorker, eventually
 from tests.odd_programs import World, workflows
 
-assert odd_asyncio.MINE  # its programs are among those of odd_programs
+assert odd_asyncio.__doc__  # its programs are among those of odd_programs
 
 HOWS = ("stored", "lost", "drain", "stolen", "silent", "cut")
 POINTS = int(os.environ.get("ODD_POINTS", "3"))
