@@ -23,8 +23,11 @@ from openworkflow import BackendPostgres, OpenWorkflow, Step, Worker, workflow
 from openworkflow.backend.backend import WorkerSession
 from openworkflow.backend.records import NewRun
 from openworkflow.core.errors import InvalidRunState
+from tests import odd_asyncio
 from tests.helpers import StartWorker, eventually
 from tests.odd_programs import World, workflows
+
+assert odd_asyncio.__doc__  # its programs are among those of odd_programs
 
 HOWS = ("stored", "lost", "drain", "stolen", "silent", "cut")
 POINTS = int(os.environ.get("ODD_POINTS", "3"))
