@@ -31,6 +31,7 @@ _ALTER_TABLE = re.compile(r"ALTER TABLE (\w+)\b")
 _CREATE_TRIGGER = re.compile(
     r"CREATE (?:CONSTRAINT )?TRIGGER \w+\s+(?:AFTER|BEFORE) \w+(?: OF \w+)? ON (\w+)"
 )
+_TRIGGER_NAME = re.compile(r"^CREATE (?:CONSTRAINT )?TRIGGER (\w+)", re.MULTILINE)
 _ADD_COLUMN = re.compile(r"ADD COLUMN (\w+) ([^,]+)")
 _CREATE_INDEX = re.compile(
     r"CREATE (?P<unique>UNIQUE )?INDEX (?:CONCURRENTLY )?(?P<name>\w+)\s+"
@@ -143,6 +144,13 @@ def known() -> tuple[Migration, ...]:
         if match := _FILE.fullmatch(file.name):
             found.append(Migration(int(match[1]), match[2], file.read_text("utf-8")))
     return tuple(sorted(found, key=lambda migration: migration.version))
+
+
+def triggers(migrations: Iterable[Migration]) -> tuple[str, ...]:
+    """The triggers that these migrations make, each once."""
+    return tuple(
+        dict.fromkeys(name for each in migrations for name in _TRIGGER_NAME.findall(each.sql))
+    )
 
 
 def made_by(migrations: Iterable[Migration]) -> Made:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from openworkflow.backend import blueprint
 from openworkflow_contract.statements import quoted
 
 TABLES = (
@@ -16,10 +17,15 @@ TABLES = (
     "workflow_messages",
     "workflow_subscriptions",
     "workflow_schedules",
+    "workflow_children",
+    "workflow_progress",
+    "workflow_events",
+    "workflow_limits",
+    "workflow_keys",
 )
 """Where every row counts."""
-TRIGGERS = ("openworkflow_message_sent", "openworkflow_runs_deleted")
-"""Ours; the first one wakes whom a signal is for."""
+TRIGGERS = blueprint.triggers(blueprint.known())
+"""Ours: they wake whom a signal or the end of a child is for, and give slots of limits on."""
 
 _MEANINGS = {
     "asynchronous": (
@@ -37,7 +43,8 @@ _MEANINGS = {
         "ALTER ROLE ... RESET session_replication_role; and see ALTER DATABASE",
     ),
     "disabled": (
-        "the trigger {name} is disabled or gone: signals wake nobody, or outlive their runs",
+        "the trigger {name} is disabled or gone: what runs wait for, or what is kept of them, is "
+        "not as it is promised",
         "ALTER TABLE ... ENABLE TRIGGER {name}",
     ),
     "before": (
