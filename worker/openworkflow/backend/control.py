@@ -86,7 +86,7 @@ class Control:
         """What a list tells of those of these runs that have not ended."""
         rows = await self._fetch(self._sql["list_standings"], self._namespace.id, list(run_ids))
         return {
-            row["id"]: Standing(due=row["due"], held=row["held"], waits=row["waits"])
+            row["id"]: Standing(**{name: row[name] for name in ("due", "held", "limited", "waits")})
             for row in rows
         }
 

@@ -261,9 +261,15 @@ def _pause(run: WorkflowRun) -> str:
 
 
 def _end(run: WorkflowRun) -> str:
-    """A run that waits for no time is due at the latest one that can be shown."""
+    """A run that waits for no time is due at the latest one that can be shown.
+
+    One that waits for its limits has the time since when it does, and is due at its deadline.
+    """
+    limited = run.limits and not run.paused and run.status == "pending"
+    if limited and run.due_at is not None and run.due_at < run.available_at:
+        return "when it has a slot of its limits"
     if run.status == "pending" and run.available_at.year == MAXYEAR:
-        return "when it is woken" if run.due_at is None else "when it is resumed"
+        return "when it is woken" if run.due_at is None or limited else "when it is resumed"
     return when(run.available_at if run.status == "pending" else run.completed_at)
 
 

@@ -25,6 +25,8 @@ class Standing:
     """Whether a worker may claim it by its time; of a running run, since its lease is over."""
     held: bool
     """Whether somebody paused it, its workflow or the namespace."""
+    limited: bool = False
+    """Whether it waits for a slot of its limits."""
     waits: Collection[str]
     """The kinds of steps that it waits for, and RETRY."""
 
@@ -37,6 +39,8 @@ def word(run: WorkflowRun, standing: Standing | None, served: Served) -> str:
         return Reason.LOST if standing.due else run.status
     if standing.held:
         return Reason.PAUSED
+    if standing.limited:
+        return Reason.LIMITED
     if standing.due:
         unserved = served.complaint(run.workflow_name, run.version) is not None
         return Reason.UNSERVED if unserved else QUEUED
