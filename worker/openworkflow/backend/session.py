@@ -228,7 +228,9 @@ def _claimed(row: asyncpg.Record, *, limited: bool) -> list[ClaimedRun]:
     due_at: dict[UUID, datetime] = dict(zip(row["taken_ids"], row["taken_at"], strict=True))
     claimed_at, recovered = row["claimed_at"], frozenset(row["recovered_ids"])
     columns = [row[name] for name in _CLAIM_COLUMNS]
-    columns.append(row["names_limits"] if limited else [True] * len(row["id"]))
+    count = len(row["id"])
+    columns.append(row["names_limits"] if limited else [True] * count)
+    columns.append(row["came_due_at"] if limited else [None] * count)
     runs = [
         # A run is claimed so often that the frame of the class's own __new__ would show.
         _run(
@@ -244,14 +246,15 @@ def _claimed(row: asyncpg.Record, *, limited: bool) -> list[ClaimedRun]:
                 due_at[run_id],
                 claimed_at,
                 run_id in recovered,
-                claim_no > 1 and claim_no != history_from,
+                claim_no > 1 and claim_no != first,
                 wake_no,
-                history_from,
+                first,
                 None,  # of which schedule, is asked for apart from the claim
                 named,
+                since is not None and since < due_at[run_id],
             ),
         )
-        for run_id, name, version, input, claim_no, *counts, wake_no, history_from, named in zip(
+        for run_id, name, version, input, claim_no, *counts, wake_no, first, named, since in zip(
             *columns, strict=True
         )
     ]

@@ -50,6 +50,8 @@ class ClaimedRun(NamedTuple):
     """None for a run that no schedule has started."""
     names_limits: bool = True
     """False if its workflow may have limits, and it names none."""
+    was_limited: bool = False
+    """It was due before, and waited for its limits."""
 
 
 class Message(NamedTuple):

@@ -24,7 +24,8 @@ RUN_OUTCOMES = (
     "lost",
 )
 STEP_OUTCOMES = ("succeeded", "failed")
-WAIT_KINDS = ("sleep", "signal", "retry")
+#: A wait for a limit is counted when it is over: it begins in the database.
+WAIT_KINDS = ("sleep", "signal", "child", "limit", "retry")
 ERROR_KINDS = (
     "connection",
     "collision",
@@ -87,7 +88,7 @@ CATALOGUE = (
     Described(
         "openworkflow_waits_begun_total",
         "counter",
-        "Waits that runs have begun, by what they wait for.",
+        "Waits that runs have begun, by what they wait for; for a limit, once that is over.",
         ("workflow", "kind"),
     ),
     Described("openworkflow_worker_slots_used", "gauge", "Slots that hold a run."),

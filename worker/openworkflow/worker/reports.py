@@ -33,7 +33,10 @@ class Reports:
         self._tells = RUNS_LOGGER.isEnabledFor(logging.DEBUG)
 
     def begin(self, run: ClaimedRun) -> None:
-        """Log lines of this context, from now on, are about this run."""
+        """Log lines of this context, from now on, are about this run.
+
+        What it waited for before is counted here: to be let begin is the database's affair.
+        """
         log_context.set(
             {
                 "namespace_id": self._namespace_id,
@@ -42,7 +45,8 @@ class Reports:
                 "attempt": run.attempts + 1,
             }
         )
-
+        if run.was_limited:
+            self._metrics.wait_begun(run.workflow_name, "limit")
         if self._tells:
             word = "begins" if run.claim_no == 1 else "goes on"
             RUNS_LOGGER.debug("run %s of workflow %r %s", run.id, run.workflow_name, word)

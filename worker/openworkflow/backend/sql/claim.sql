@@ -133,12 +133,15 @@ cardinality(:pinned_keys::text[]) > 0
 
 
 -- name: claim_named
--- Only for a worker whose workflows have limits.
-, limits is not null as names_limits
+-- Only for a worker whose workflows have limits. When it came to be due may be long before it was let
+-- begin.
+, limits is not null as names_limits,
+              (select {instant had.due_at} from {schema}.workflow_limit_runs had
+                where had.run_id = run.id) as came_due_at
 
 
 -- name: claim_named_all
-, array_agg(names_limits) as names_limits,
+, array_agg(names_limits) as names_limits, array_agg(came_due_at) as came_due_at,
            (select count(*) from taken where held) as held
 
 
