@@ -31,6 +31,8 @@ class NewChild(NamedTuple):
     """What becomes of it when the parent ends first: cancel or abandon."""
     wake_at: int | None
     """The parent is woken by an end that leaves so many of the step's children; None: by none."""
+    limits: str | None = None
+    """As those of NewRun."""
 
 
 class Disowned(NamedTuple):

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from openworkflow.core.errors import NonDeterminism, SerializationError, Suspended
+from openworkflow.core.step_attempt import StepKind
 from openworkflow.engine import calls
 from openworkflow.engine.keys import Branch
 from openworkflow.engine.operations.operation import Operation
@@ -30,6 +31,8 @@ CANCEL_SECONDS = 3.0
 hand its runs back."""
 
 
+FOR_OTHERS = frozenset({StepKind.SIGNAL, StepKind.CHILD, StepKind.MAP})
+"""Steps that wait for what others do."""
 _NO_WAITS: Waits[Operation] = Waits()
 """What most executions have: nothing is ever put into it."""
 
@@ -233,11 +236,16 @@ class Agenda:
             self._rest_or_park(until)
 
     def _rest_or_park(self, until: datetime | None) -> None:
-        """A short wait is cheaper in memory than a replay: it costs a lease and no slot."""
+        """A short wait is cheaper in memory than a replay: it costs a lease and no slot.
+
+        But a run with limits keeps what it has of them, which those may need that it waits for.
+        """
         execution = self._execution
         short = until is not None and (
             (until - execution.now()).total_seconds() <= execution.services.rest_seconds
         )
+        if execution.workflow.limits and any(each.kind in FOR_OTHERS for each in self._waits):
+            short = False
         if short and not execution.slot.occupies:
             return
         if short and execution.slot.may_rest:

@@ -65,6 +65,14 @@ class ChildRequest:
         check_depth(self._execution.claim.id)
         self._checked = self._made()
 
+    async def limited(self) -> None:
+        """Before it is started: its limits are there, so that it waits for them at once.
+
+        Raises BackendError.
+        """
+        if isinstance(self._workflow, Workflow) and self._workflow.limits:
+            await self._execution.services.ensure_limits(self._workflow.limits.rules)
+
     def row(
         self, run_id: UUID, wake_at: int | None, step_id: UUID | None = None, number: int = 0
     ) -> NewChild:
@@ -93,6 +101,7 @@ class ChildRequest:
             None if run.deadline is None else run.deadline.total_seconds(),
             self._on_close,
             None,
+            run.limits,
         )
 
 

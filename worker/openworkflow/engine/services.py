@@ -1,11 +1,12 @@
 """What the executions of one worker have in common, and what each is given of the worker."""
 
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from openworkflow.backend.records import Outgoing
+from openworkflow.core.limits import LimitRule
 from openworkflow.core.progress import DEFAULT_MAX_EVENTS
 from openworkflow.core.recorded import MapItem
 from openworkflow.core.step_attempt import DEFAULT_MAX_STEP_ATTEMPTS
@@ -49,6 +50,8 @@ class Services:
     """Cancels a run; raises as `send`."""
     read_map: Callable[[UUID, int, int], Awaitable[list[MapItem]]] = no_sender
     """What the children of a map came to, so many from an item on."""
+    ensure_limits: Callable[[Sequence[LimitRule]], Awaitable[None]] = no_sender
+    """Has these limits be there, before the first run that names them."""
     thread: int = field(init=False, default_factory=threading.get_ident)
     """Where the loop runs that all of them are executed on, and that these are made in."""
 

@@ -5,7 +5,7 @@ with none if only something from outside can end it. When every operation of a r
 is parked: it costs a row, and comes back at the earliest time, or when something wakes it.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from datetime import datetime
 from typing import Generic, TypeVar
 
@@ -23,6 +23,9 @@ class Waits(Generic[K]):
     def begin(self, operation: K, until: datetime | None) -> None:
         """From now on `operation` waits until then; None is for ever, but for a wake."""
         self._until[operation] = until
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._until)
 
     def end(self, operation: K) -> None:
         """It goes on, or was given up."""

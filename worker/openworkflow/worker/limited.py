@@ -10,12 +10,14 @@ import logging
 import random
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from openworkflow.core.errors import BackendError, ConfigurationError, OpenWorkflowError
 from openworkflow.core.limits import LimitRule
 from openworkflow.core.recorded import ClaimedRun
 from openworkflow.core.workflow import Workflow
 from openworkflow.telemetry.metrics import Metrics
+from openworkflow.worker.ends import Adopt
 
 if TYPE_CHECKING:
     from openworkflow.backend.limits import LimitTable
@@ -58,6 +60,16 @@ async def keep_limits(
         except Exception:
             logger.exception("could not look after the limits")
         await asyncio.sleep(REPEAT_SECONDS * random.uniform(0.8, 1.0))
+
+
+def adopter(table: "LimitTable", rules: Sequence[LimitRule]) -> Adopt:
+    """What hands back a run so that it waits for limits, which are stored by then."""
+
+    async def adopt(run_id: UUID, claim_no: int, limits: str) -> None:
+        await table.ensure(rules)
+        await table.adopt(run_id, claim_no, limits)
+
+    return adopt
 
 
 def limits_to_name(workflow: Workflow[Any, Any], run: ClaimedRun) -> str | None:

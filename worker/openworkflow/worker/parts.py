@@ -22,6 +22,7 @@ from openworkflow.worker.claimer import Claimer
 from openworkflow.worker.executor import Executor
 from openworkflow.worker.heartbeat import Heartbeat
 from openworkflow.worker.histories import Histories
+from openworkflow.worker.limited import adopter, declared_limits
 from openworkflow.worker.occurrences import Occurrences
 from openworkflow.worker.options import WorkerOptions
 from openworkflow.worker.poller import Poller
@@ -106,7 +107,7 @@ class Parts:
             max_crashes=options.max_crashes,
             doubt=self.flusher.strays.doubt,
             occurrences=occurrences,
-            adopt=backend.limits.adopt,
+            adopt=adopter(backend.limits, declared_limits(registry)),
         )
         self.heartbeat = self._heartbeat(backend, worker_id, lease)
 
@@ -142,6 +143,7 @@ class Parts:
             self.library,
             backend.cancel_workflow_run,
             backend.families.read_map,
+            backend.limits.ensure,
         )
 
     def _heartbeat(self, backend: BackendPostgres, worker_id: str, lease: timedelta) -> Heartbeat:

@@ -105,10 +105,16 @@ select {run_columns}, now() as now, waits.*, ahead.ahead, takers.takers, held.*,
 
 -- name: list_standings
 -- Of those of these runs that have not ended: whether each is due or held, and what it waits for.
+-- What waits for a limit is set aside as what is paused, and is not.
 select run.id, available_at <= now() as due,
-       paused or exists (select from {schema}.workflow_pauses held
-                          where held.namespace_id = $1
-                            and held.workflow_name in ('', run.workflow_name)) as held,
+       paused and (limits is null or pause is not null)
+       or exists (select from {schema}.workflow_pauses held
+                   where held.namespace_id = $1
+                     and held.workflow_name in ('', run.workflow_name)) as held,
+       limits is not null
+       and exists (select from {schema}.workflow_limit_runs waits
+                    where waits.run_id = run.id and run.status = 'pending'
+                      and (not has_slot or available_at > now())) as limited,
        array(select distinct case when attempt.status = 'failed' then 'retry' else kind end
                from {schema}.step_attempts attempt
               where attempt.workflow_run_id = run.id and attempt.claim_no >= run.history_from
@@ -363,7 +369,20 @@ returning workflow_name;
 
 -- name: admit_resumed
 -- Runs with limits wait for those when nothing else holds them: every update of a limit has it looked
--- at afresh.
+-- at afresh. Their deadlines count again.
+with waiting as (
+    update {schema}.workflow_runs
+       set available_at = deadline_at
+     where id = any (array(select run.id
+                             from {schema}.workflow_limit_runs waits
+                             join {schema}.workflow_runs run on run.id = waits.run_id
+                            where waits.namespace_id = $1 and not waits.has_slot
+                              and $2 in ('', run.workflow_name)
+                              and run.status || '' = 'pending' and run.paused and run.pause is null
+                              and run.available_at = 'infinity' and run.deadline_at is not null
+                            order by run.id
+                              for no key update of run))
+)
 update {schema}.workflow_limits
    set updated_at = now()
  where namespace_id = $1

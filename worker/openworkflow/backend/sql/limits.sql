@@ -52,9 +52,9 @@ update {schema}.workflow_limits
 
 
 -- name: adopt_limits
--- A run that was started by somebody who did not know of its limits.
+-- A run that was started by somebody who did not know of its limits: nobody has begun it yet.
 update {schema}.workflow_runs
-   set status = 'pending', worker_id = null, available_at = now(),
+   set status = 'pending', worker_id = null, available_at = now(), started_at = null,
        limits = string_to_array($4, chr(30))
  where id = $2 and namespace_id = $1 and claim_no = $3 and worker_id is not null;
 

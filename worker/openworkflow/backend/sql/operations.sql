@@ -192,7 +192,8 @@ with broken as (
       join {schema}.workflow_runs child
         on child.id = attempt.id and child.completed_at < now() - interval '1 second'
      where attempt.kind = 'child' and attempt.status = 'running'
-       and parent.available_at = 'infinity' and not parent.paused
+       and case when parent.limits is not null then least(parent.available_at, parent.due_at)
+                when not parent.paused then parent.available_at end = 'infinity'
     union all
     select 'a signal is kept as long as its run', workflow_run_id
       from {schema}.workflow_messages message

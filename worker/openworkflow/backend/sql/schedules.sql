@@ -104,9 +104,10 @@ select id
 
 
 -- name: lock_claimed_runs
--- Those whose claim by the worker $4 still stands.
+-- Those whose claim by the worker $4 still stands. One that has limits was let begin by the claim that
+-- found those out.
 select run.id, run.schedule_name, {instant run.scheduled_for} as scheduled_for,
-       run.started_at is not distinct from claim.claimed_at as is_first,
+       run.started_at is not distinct from claim.claimed_at and run.limits is null as is_first,
        {instant run.deadline_at} as deadline_at, clock_timestamp() as now
   from unnest($2::uuid[], $3::int[], $5::timestamptz[]) as claim (run_id, claim_no, claimed_at)
   join {schema}.workflow_runs run

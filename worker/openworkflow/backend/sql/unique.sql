@@ -36,7 +36,7 @@ update {schema}.workflow_runs
                            else since.due end,
        due_at = case when paused then coalesce(since.due, due_at) end
   from since
- where id = $4 and namespace_id = $1 and status || '' = 'pending' and claim_no = 0
+ where id = $4 and namespace_id = $1 and status || '' = 'pending' and started_at is null
 returning id;
 
 

@@ -188,10 +188,12 @@ class ChildOperation(ChildWait):
 
     async def _start(self, attempt: int) -> tuple[StepCall, datetime | None]:
         execution = self.execution
+        await self._request.limited()
         await execution.gate(self)
         step = self._step(attempt, child_id(depth_of(execution.claim.id) + 1))
         until = self._until()
         self._begun = step
+        execution.services.metrics.wait_begun(execution.workflow.name, self.kind)
         execution.recorder.begin_wait(step, until, self._request.row(step.id, 0))
         return step, until
 
@@ -224,6 +226,7 @@ class ChildOperation(ChildWait):
             return (None, self._fail(step, error, *more)), None
         text = Failure.from_exception(error).to_json()
         execution.recorder.retry_wait(step, text, retry_at, *more)
+        execution.services.metrics.wait_begun(execution.workflow.name, "retry")
         return (None, None), retry_at
 
     def _disowned(self, step: StepCall) -> Disowned:

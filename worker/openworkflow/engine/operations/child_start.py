@@ -64,6 +64,7 @@ class StartOperation(Operation):
     async def perform(self) -> tuple[Any, BaseException | None]:
         """See Operation.perform."""
         execution = self.execution
+        await self._request.limited()
         await execution.gate(self)
         child = child_id(depth_of(execution.claim.id) + 1)
         step = StepCall(self.key, 1, self.context, row=child)
@@ -97,6 +98,7 @@ class ResultOperation(ChildWait):
             self.context = json.dumps(self.tells())
             step, until = self._step(1), self._until()
             self._begun = step
+            execution.services.metrics.wait_begun(execution.workflow.name, self.kind)
             await execution.recorder.durable(execution.recorder.begin_wait(step, until))
             execution.check_stopped()
         else:

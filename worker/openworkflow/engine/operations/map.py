@@ -162,6 +162,7 @@ class MapOperation(Operation):
         row = None if self.recorded is None else self.recorded.take_sleeping()
         is_open = row is not None and row.status == StepStatus.RUNNING
         if not is_open:
+            await self._limited()
             await execution.gate(self)
         self.context = json.dumps(self.tells())
         step = StepCall(self.key, 1, self.context, row=row.id if row and is_open else None)
@@ -171,9 +172,15 @@ class MapOperation(Operation):
             recorder.adopt(step)
             return step, False
         children = self._children(step.id, 0, self._window)
+        execution.services.metrics.wait_begun(execution.workflow.name, StepKind.CHILD)
         await recorder.durable(recorder.begin_wait(step, None, *children))
         execution.check_stopped()
         return step, True
+
+    async def _limited(self) -> None:
+        """See ChildRequest.limited; all items are for one workflow."""
+        for request in self._requests[:1]:
+            await request.limited()
 
     async def _look(self, inbox: Any, awaited: Awaited) -> ChildState:
         await inbox.look()
@@ -188,6 +195,7 @@ class MapOperation(Operation):
         if room <= 0:
             return
         execution = self.execution
+        await self._limited()
         await execution.gate(self)
         recorder = execution.recorder
         rows = self._children(step.id, state.started, state.started + room)
