@@ -17,6 +17,7 @@ import asyncpg
 import pytest
 
 from openworkflow import (
+    Limit,
     OpenWorkflow,
     RetryPolicy,
     RunHandle,
@@ -30,7 +31,7 @@ from openworkflow.core.errors import DeadlineExceeded, InvalidRunState
 from openworkflow.core.workflow_run import RunStatus
 from openworkflow.engine.replay import Replayer
 from tests.helpers import StartWorker, eventually
-from tests.integration.test_signals_matrix import recorded
+from tests.integration.test_children_matrix import recorded
 
 LATER = RetryPolicy(max_attempts=3, initial=timedelta(days=1), max_delay=timedelta(days=1))
 FAILED: set[str] = set()
@@ -108,6 +109,57 @@ async def begins_again(step: Step) -> str:
     return "done"
 
 
+@workflow
+async def child(step: Step) -> Any:
+    return await step.wait_for_signal("go")
+
+
+@workflow(limits=[Limit(1, name="children")])
+async def limited_child(step: Step) -> Any:
+    return await step.wait_for_signal("go")
+
+
+@workflow
+async def waits_for_a_child(step: Step) -> Any:
+    step.emit("t", await step.run("before", told_before))
+    told = await step.run_workflow("child", child)
+    step.emit("t", "after")
+    return told
+
+
+@workflow
+async def waits_for_one_that_was_started(step: Step) -> Any:
+    step.emit("t", await step.run("before", told_before))
+    started = await step.start_workflow("start", child)
+    told = await started.result()
+    step.emit("t", "after")
+    return told
+
+
+@workflow(limits=[Limit(1, name="children")])
+async def waits_for_a_child_under_its_own_limit(step: Step) -> Any:
+    step.emit("t", await step.run("before", told_before))
+    told = await step.run_workflow("child", limited_child)
+    step.emit("t", "after")
+    return told
+
+
+@workflow
+async def waits_for_a_map(step: Step) -> Any:
+    step.emit("t", await step.run("before", told_before))
+    (told,) = await step.map("map", limited_child, [None])
+    step.emit("t", "after")
+    return told
+
+
+@workflow(limits=[Limit(2, name="gate")])
+async def waits_for_a_limit(step: Step) -> Any:
+    step.emit("t", await step.run("before", told_before))
+    told = await step.wait_for_signal("go")
+    step.emit("t", "after")
+    return told
+
+
 async def time_passes(ow: OpenWorkflow, sql: asyncpg.Connection[Any], run: RunHandle[Any]) -> None:
     await sql.execute(
         "update step_attempts set resume_at = now() where workflow_run_id = $1"
@@ -125,6 +177,46 @@ async def a_signal_comes(
     await run.signal("go", "done")
 
 
+async def the_child_ends(
+    ow: OpenWorkflow, sql: asyncpg.Connection[Any], run: RunHandle[Any]
+) -> None:
+    """As soon as it is there, and whatever became of it."""
+    found = (
+        "select coalesce((select id from workflow_runs"
+        " where parent_run_id = run.id and completed_at is null), run.id)"
+        " from workflow_runs run where id = $1 and (run.completed_at is not null"
+        " or exists (select from workflow_children where parent_run_id = run.id))"
+    )
+    child_id = await eventually(lambda: sql.fetchval(found, run.id), 30)
+    with contextlib.suppress(InvalidRunState):
+        await ow.signal(child_id, "go", "done")
+
+
+async def nothing(ow: OpenWorkflow, sql: asyncpg.Connection[Any], run: RunHandle[Any]) -> None:
+    """The workflow comes to wait by itself."""
+
+
+async def no_slot_is_left(
+    ow: OpenWorkflow, sql: asyncpg.Connection[Any], run: RunHandle[Any]
+) -> None:
+    """The run has a signal to go on with, and waits for a limit."""
+    found = (
+        "select completed_at is not null or exists (select from workflow_subscriptions"
+        " where workflow_run_id = run.id and waiting) and status = 'pending'"
+        " from workflow_runs run where id = $1"
+    )
+    await eventually(lambda: sql.fetchval(found, run.id), 30)
+    await ow.limits.set("gate", 0)
+    with contextlib.suppress(InvalidRunState):
+        await run.signal("go", "done")
+
+
+async def a_slot_is_free(
+    ow: OpenWorkflow, sql: asyncpg.Connection[Any], run: RunHandle[Any]
+) -> None:
+    await ow.limits.set("gate", 2)
+
+
 @dataclass(frozen=True)
 class Wait:
     """A kind of wait: a workflow that emits before and after, and returns "done"."""
@@ -133,6 +225,12 @@ class Wait:
     ends: Callable[[OpenWorkflow, asyncpg.Connection[Any], RunHandle[Any]], Awaitable[None]]
     kind: str = "sleep"
     """Of the step that waits, in `runs explain`; "" where the run does as a whole."""
+    begins: Callable[[OpenWorkflow, asyncpg.Connection[Any], RunHandle[Any]], Awaitable[None]] = (
+        nothing
+    )
+    """Brings the run to where it waits."""
+    others: tuple[Any, ...] = ()
+    """Workflows of the runs that it waits for."""
 
     def __str__(self) -> str:
         return str(self.flow.name)
@@ -147,6 +245,11 @@ WAITS = [
     Wait(waits_for_a_signal_for_a_time, time_passes, "signal"),
     Wait(tries_again, time_passes, "run"),
     Wait(begins_again, time_passes, ""),
+    Wait(waits_for_a_child, the_child_ends, "child", others=(child,)),
+    Wait(waits_for_one_that_was_started, the_child_ends, "child", others=(child,)),
+    Wait(waits_for_a_child_under_its_own_limit, the_child_ends, "child", others=(limited_child,)),
+    Wait(waits_for_a_map, the_child_ends, "map", others=(limited_child,)),
+    Wait(waits_for_a_limit, a_slot_is_free, "signal", no_slot_is_left),
 ]
 every_wait = pytest.mark.parametrize("wait", WAITS, ids=str)
 
@@ -156,8 +259,16 @@ async def begin(
 ) -> RunHandle[Any]:
     """A run that waits."""
     run: RunHandle[Any] = await ow.run_workflow(wait.flow, **options)
+    await wait.begins(ow, sql, run)
     await waits(sql, run)
     return run
+
+
+async def serve(start_worker: StartWorker, wait: Wait, **options: Any) -> Any:
+    """A worker for the runs that wait, which this answers, beside one for those waited for."""
+    if wait.others:
+        await start_worker(*wait.others)
+    return await start_worker(wait.flow, **options)
 
 
 async def waits(sql: asyncpg.Connection[Any], run: RunHandle[Any]) -> None:
@@ -181,11 +292,15 @@ async def no_row_is_open(sql: asyncpg.Connection[Any]) -> bool:
     )
 
 
+async def is_due_for_its_build(run: RunHandle[Any]) -> bool:
+    return "build" == (await run.explain()).reason
+
+
 @every_wait
 async def test_a_wait_ends(
     ow: OpenWorkflow, start_worker: StartWorker, sql: Any, wait: Wait
 ) -> None:
-    await start_worker(wait.flow)
+    await serve(start_worker, wait)
     run = await begin(ow, sql, wait)
     waits = (await run.explain()).waits
     assert [wait.kind] * bool(wait.kind) == [each.kind for each in waits]
@@ -200,7 +315,7 @@ async def test_a_wait_ends(
 async def test_a_worker_that_dies_with_a_run_that_waited_leaves_the_wait_as_it_was(
     ow: OpenWorkflow, start_worker: StartWorker, sql: Any, wait: Wait
 ) -> None:
-    await start_worker(wait.flow)
+    await serve(start_worker, wait)
     run = await begin(ow, sql, wait)
     await sql.execute(  # as the claim of a worker leaves it that dies at once
         "update workflow_runs set status = 'running', worker_id = 'gone/1',"
@@ -218,7 +333,7 @@ async def test_a_worker_that_dies_with_a_run_that_waited_leaves_the_wait_as_it_w
 async def test_a_drain_hands_a_run_that_waits_over(
     ow: OpenWorkflow, start_worker: StartWorker, sql: Any, wait: Wait
 ) -> None:
-    first = await start_worker(wait.flow)
+    first = await serve(start_worker, wait)
     run = await begin(ow, sql, wait)
     await first.stop()
     await wait.ends(ow, sql, run)
@@ -232,7 +347,7 @@ async def test_a_drain_hands_a_run_that_waits_over(
 async def test_a_cancellation_ends_a_wait_for_good(
     ow: OpenWorkflow, start_worker: StartWorker, sql: Any, wait: Wait
 ) -> None:
-    await start_worker(wait.flow)
+    await serve(start_worker, wait)
     run = await begin(ow, sql, wait)
 
     await run.cancel()
@@ -249,28 +364,29 @@ async def test_a_cancellation_ends_a_wait_for_good(
 async def test_a_deadline_ends_a_wait(
     ow: OpenWorkflow, start_worker: StartWorker, sql: Any, wait: Wait
 ) -> None:
-    await start_worker(wait.flow)
+    await serve(start_worker, wait)
     run = await ow.run_workflow(wait.flow, deadline="1s")
+    await wait.begins(ow, sql, run)
 
     with pytest.raises(WorkflowFailed) as caught:
         await run.result(timeout=30)
 
     assert isinstance(caught.value.__cause__, DeadlineExceeded | ConnectionError)
-    await eventually(lambda: no_row_is_open(sql))
+    await eventually(lambda: no_row_is_open(sql), 30)
 
 
 @every_wait
 async def test_a_wait_of_a_pinned_run_ends_for_its_build_only(
     ow: OpenWorkflow, start_worker: StartWorker, sql: Any, wait: Wait
 ) -> None:
-    first = await start_worker(wait.flow, build_id="v1", build_policy="pinned")
+    first = await serve(start_worker, wait, build_id="v1", build_policy="pinned")
     run = await begin(ow, sql, wait)
     await first.stop()
     other = await start_worker(wait.flow, build_id="v2", build_policy="pinned")
     await wait.ends(ow, sql, run)
     await begin(ow, sql, wait)  # of v2, which had its chance to take the other
     assert RunStatus.PENDING is await run.status()
-    assert "build" == (await run.explain()).reason
+    await eventually(lambda: is_due_for_its_build(run))
 
     await start_worker(wait.flow, build_id="v1", build_policy="pinned")
 
@@ -282,13 +398,17 @@ async def test_a_wait_of_a_pinned_run_ends_for_its_build_only(
 async def test_a_run_that_is_retried_by_hand_waits_again_or_goes_on(
     ow: OpenWorkflow, start_worker: StartWorker, sql: Any, wait: Wait
 ) -> None:
-    await start_worker(wait.flow)
+    await serve(start_worker, wait)
     run = await begin(ow, sql, wait)
     await run.cancel()
     await eventually(lambda: no_row_is_open(sql))
 
     await ow.retry(run.id)
 
+    if wait.flow is waits_for_one_that_was_started:  # that step has its result
+        with pytest.raises(WorkflowFailed, match="was canceled"):
+            await run.result(timeout=30)
+        return
     while not (await run.status()).finished:
         with contextlib.suppress(InvalidRunState):
             await wait.ends(ow, sql, run)
@@ -302,9 +422,10 @@ async def test_a_run_that_is_retried_by_hand_waits_again_or_goes_on(
 async def test_a_replay_can_be_checked_while_a_run_waits(
     ow: OpenWorkflow, start_worker: StartWorker, sql: Any, wait: Wait
 ) -> None:
-    await start_worker(wait.flow)
+    await serve(start_worker, wait)
     await begin(ow, sql, wait)
 
     with Replayer() as replayer:
-        assert (await replayer.replay(await recorded(ow._backend), wait.flow)).found is None
+        found = await recorded(ow._backend, wait.flow)
+        assert (await replayer.replay(found, wait.flow)).found is None
     assert 1 == await sql.fetchval("select count(*) from workflow_events")
