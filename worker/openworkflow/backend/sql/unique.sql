@@ -21,7 +21,8 @@ update {schema}.workflow_keys
 
 -- name: replace_input
 -- Of the run $4, unless it has begun. What is debounced begins $7 from now, and no later than $8
--- after the first call; NULL leaves the time as it is.
+-- after the first call; NULL leaves the time as it is. One that had limits, of which nobody knows with
+-- the new input, has an empty list: their trigger sees that, and it is found out at the next claim.
 with since as (
     select case when $7::interval is not null
                 then least(now() + $7::interval, since + $8::interval) end as due
@@ -30,7 +31,8 @@ with since as (
 )
 update {schema}.workflow_runs
    set input = $5::text::jsonb,
-       limits = string_to_array($6::text, chr(30)),
+       limits = coalesce(string_to_array($6::text, chr(30)),
+                         case when limits is not null then '{}'::text[] end),
        available_at = case when since.due is null or pause is not null
                                 or paused and limits is null then available_at
                            else since.due end,

@@ -71,10 +71,6 @@ BEGIN
 END
 $function$;
 
-CREATE TRIGGER openworkflow_message_rows
-  AFTER INSERT ON workflow_messages
-  FOR EACH STATEMENT EXECUTE FUNCTION openworkflow_rows_wait();
-
 CREATE TRIGGER openworkflow_family_rows
   AFTER UPDATE OF completed_at ON workflow_runs
   FOR EACH ROW
@@ -125,14 +121,18 @@ BEGIN
       PERFORM openworkflow_limits_lock(place);
       PERFORM openworkflow_limits_go_on(place, openworkflow_limits_release(place, which));
     END IF;
-    IF run.id IS NOT NULL AND run.completed_at IS NULL AND run.status = 'pending' THEN
-      -- It has lost its limits: nothing but a pause holds it now.
-      UPDATE workflow_runs waits
-         SET paused = false, due_at = NULL, available_at = coalesce(due_at, available_at)
-       WHERE id = which AND paused AND pause IS NULL
-         AND NOT EXISTS (SELECT FROM workflow_pauses held
-                          WHERE held.namespace_id = place
-                            AND held.workflow_name IN ('', waits.workflow_name));
+    IF run.status = 'pending' AND run.limits IS NOT NULL
+       AND (had.run_id IS NOT NULL OR run.paused) THEN
+      -- It lost its limits, with an input of which they are not known. Only a pause holds it now.
+      held := run.pause IS NOT NULL OR EXISTS (
+        SELECT FROM workflow_pauses each
+         WHERE each.namespace_id = place AND each.workflow_name IN ('', run.workflow_name));
+      UPDATE workflow_runs
+         SET limits = NULL, paused = held,
+             available_at = CASE WHEN held THEN 'infinity'
+                                 ELSE least(available_at, due_at) END,
+             due_at = CASE WHEN held THEN least(available_at, due_at) END
+       WHERE id = which;
       PERFORM openworkflow_limits_notify(place);
     END IF;
     RETURN NULL;
@@ -222,16 +222,6 @@ BEGIN
   RETURN NULL;
 END
 $function$;
-
--- A run may lose its limits too, if its input is replaced by somebody who does not know of them.
-DROP TRIGGER openworkflow_limits_update ON workflow_runs;
-
-CREATE CONSTRAINT TRIGGER openworkflow_limits_update
-  AFTER UPDATE ON workflow_runs
-  DEFERRABLE INITIALLY DEFERRED
-  FOR EACH ROW WHEN (coalesce(NEW.limits, OLD.limits) IS NOT NULL
-                     AND (NEW.status = 'pending' OR NEW.status <> OLD.status))
-  EXECUTE FUNCTION openworkflow_limits_settle();
 
 CREATE CONSTRAINT TRIGGER openworkflow_limits_late
   AFTER UPDATE OF config ON workflow_runs
