@@ -57,6 +57,22 @@ async def test_turns_are_given_evenly_and_a_burst_at_once(backend: BackendPostgr
     assert [None, None, None, 1000, 2000, 3000] == found
 
 
+async def test_workers_that_ask_at_one_moment_are_given_turns_one_after_the_other(
+    backend: BackendPostgres, database_url: str
+) -> None:
+    await backend.limits.set(rule(1, 1000))
+    backends = [backend, *[await BackendPostgres.connect(database_url) for _ in range(3)]]
+
+    found = await asyncio.gather(
+        *(turns(one, -3, uuid7()) for one in backends for _ in range(5)),
+    )
+
+    given = sorted(at or 0 for (at,) in found)
+    assert [1000.0 * place for place in range(20)] == given
+    for one in backends[1:]:
+        await one.stop()
+
+
 async def test_whoever_asks_again_keeps_its_turn_and_nobody_gets_it_twice(
     backend: BackendPostgres, sql: asyncpg.Connection[Any]
 ) -> None:

@@ -175,10 +175,7 @@ def details(found: RunDetails) -> Iterable[Any]:
         ("parent", "" if run.parent_run_id is None else str(run.parent_run_id)),
         ("forked from", "" if run.forked_from is None else str(run.forked_from)),
         ("worker", run.worker_id or ""),
-        (
-            "schedule",
-            f"{run.schedule_name}, {when(run.scheduled_for)}" if run.schedule_name else "",
-        ),
+        ("schedule", _schedule(run)),
         ("build", f"{run.build_id or ''}{' (pinned)' if run.pinned else ''}"),
         ("attempts, crashes", f"{run.attempts}, {run.crashes}"),
         ("input", printable_json(run.input)),
@@ -196,6 +193,10 @@ def details(found: RunDetails) -> Iterable[Any]:
         if trace:
             yield ""
             yield trace
+
+
+def _schedule(run: WorkflowRun) -> str:
+    return f"{run.schedule_name}, {when(run.scheduled_for)}" if run.schedule_name else ""
 
 
 def _timeline(found: RunDetails) -> Table:

@@ -104,10 +104,8 @@ class Request:
         at, delay = _moment("available_at", self.options.get("available_at"))
         deadline_at, deadline_in = _moment("deadline", deadline)
         _check_order(at, delay, deadline_at, deadline_in)
-        tags, priority = (
-            encode_tags(self.options.get("tags")),
-            run_priority(self.options.get("priority")),
-        )
+        tags = encode_tags(self.options.get("tags"))
+        priority = run_priority(self.options.get("priority"))
         rows = []
         for value, key in zip(inputs, keys, strict=True):
             if key is not None:

@@ -102,10 +102,8 @@ class CallOperation(Operation):
             if self.after is not None:
                 await recorder.durable(self.after)
                 self.after = None
-            if self.rate is not None:
-                await rated.take_turn(self, step_rate(self.name, self.rate))
-            if not execution.is_clear:
-                await execution.gate(self)
+            if self.rate is not None or not execution.is_clear:
+                await self._gate()
             step = self.attempt = StepCall(self.key, failures + 1, self.context)
             if self.announces:
                 await self.announce(step)
@@ -136,6 +134,12 @@ class CallOperation(Operation):
         """See Operation.withdraw: its row, if it has one, says that the workflow cancelled it."""
         if self.attempt is not None:
             self.execution.recorder.cancel(self.attempt)
+
+    async def _gate(self) -> None:
+        """Wait until an attempt may begin, at its rate if it has one."""
+        if self.rate is not None:
+            await rated.take_turn(self, step_rate(self.name, self.rate))
+        await self.execution.gate(self)
 
     async def announce(self, step: StepCall) -> None:
         """Record that an attempt begins, and see that durable."""
