@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from openworkflow import Cron, OpenWorkflow, RetryPolicy, RunHandle, Step, SyncStep, step, workflow
 
 if TYPE_CHECKING:
+    from openworkflow.testing import Environment
     from tests.typed.shop import (
         Order,
         Receipt,
@@ -82,3 +83,14 @@ async def client(ow: OpenWorkflow, receipt: Receipt, order: Order) -> None:
     ow.handle("abc")  # type: ignore[arg-type]
     await run.result(30, 5)  # type: ignore[call-arg]
     Cron("0 3 * * *", timezone="UTC")  # type: ignore[call-arg]
+
+
+async def tests(env: Environment, order: Order) -> None:
+    await env.run(ship, 5)  # type: ignore[misc]
+    await env.run(ship)  # type: ignore[arg-type]
+    number: int = (await env.run(ping)).output  # type: ignore[assignment]
+    env.fail("charge", "down")  # type: ignore[arg-type]
+    env.fail("charge", ValueError(), time=2)  # type: ignore[call-arg]
+    env.sync.run(ping, order)  # type: ignore[misc]
+    await env.skip()  # type: ignore[call-arg]
+    print(number)

@@ -21,6 +21,7 @@ from openworkflow import (
     step,
     workflow,
 )
+from openworkflow.testing import Environment, FakeStep, FakeSyncStep, environment
 
 
 @dataclass(frozen=True)
@@ -159,3 +160,28 @@ async def main(url: str) -> None:
         print(error.run_id)
     await worker.stop()
     await backend.stop()
+
+
+async def test_shop(ow_env: Environment) -> None:
+    ow_env.fail("charge", ConnectionError("down"), times=2)
+    ow_env.fail(notify, ConnectionError)
+    ow_env.stub("pack", ["parcel"])
+    receipt: Receipt = (await ow_env.run(ship, Order(1))).output
+    pong: str = (await ow_env.run(ping)).output
+    run = await ow_env.start(nightly)
+    await ow_env.skip(timedelta(days=1))
+    await run.result()
+    print(receipt, pong, run.step("charge").attempts, ow_env.calls(notify)[0].args)
+    async with environment(timeout=60, concurrency=5) as env:
+        await env.run(only_input, 3, idempotency_key="3")
+
+
+def test_plain(ow_env: Environment) -> None:
+    total: int = ow_env.sync.run(bill, Order(1)).output
+    print(total, ow_env.sync.skip("1d"))
+
+
+async def test_alone() -> None:
+    step = FakeStep(results={"charge": "payment"}, signals={"approve": True})
+    receipt: Receipt = await ship(Order(1), step)
+    print(receipt, step.slept, bill(Order(1), FakeSyncStep()))

@@ -13,7 +13,7 @@ from openworkflow.core.failure import Failure
 from openworkflow.core.workflow import Workflow
 from openworkflow.core.workflow_run import RunStatus
 from openworkflow.engine.request import RunOptions, Sending, TopicSending
-from openworkflow.engine.step import SyncStep
+from openworkflow.engine.step import Step, SyncStep
 from openworkflow.testing.admin import LoopThread
 from openworkflow.testing.plans import StepName
 from openworkflow.testing.runs import Run, RunStep
@@ -99,7 +99,7 @@ class BlockingEnvironment:
     @overload
     def run(
         self,
-        workflow: Workflow[None, O] | Workflow[SyncStep, O],
+        workflow: Workflow[None, O] | Workflow[Step, O] | Workflow[SyncStep, O],
         input: None = None,
         **options: Unpack[RunOptions],
     ) -> BlockingRun[O]: ...
@@ -123,7 +123,7 @@ class BlockingEnvironment:
     @overload
     def start(
         self,
-        workflow: Workflow[None, O] | Workflow[SyncStep, O],
+        workflow: Workflow[None, O] | Workflow[Step, O] | Workflow[SyncStep, O],
         input: None = None,
         **options: Unpack[RunOptions],
     ) -> BlockingRun[O]: ...

@@ -4,9 +4,11 @@ A template is migrated once for a state of the code, and copied once for a test 
 others. A database that a test has left clean is emptied and given to the next one.
 """
 
+import asyncio
 import contextlib
 import hashlib
 import time
+from collections.abc import AsyncIterator
 from importlib.resources import files
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from uuid import uuid4
@@ -35,38 +37,36 @@ _OURS = ("public.openworkflow", "openworkflow_clock.")
 
 
 class Database:
-    """One database, and a connection of the kit's own to it."""
+    """One database, with the number of its tables."""
 
-    def __init__(self, name: str, url: str, connection: Connection) -> None:
-        self.name, self.url, self._connection = name, url, connection
-        self._tables = 0
+    def __init__(self, name: str, url: str, tables: int) -> None:
+        self.name, self.url, self._tables = name, url, tables
 
-    async def open(self) -> None:
-        """Remember what tables there are."""
-        self._tables = len(await self._connection.fetch(_FILLED))
+    @classmethod
+    async def of(cls, name: str, url: str) -> "Database":
+        """One that was just made."""
+        async with _connected(url) as connection:
+            return cls(name, url, len(await connection.fetch(_FILLED)))
 
     async def empty(self) -> bool:
         """Remove every row, and let the clock be that of the server again.
 
         False where somebody has made tables of his own, which nobody else expects.
         """
-        tables = await self._connection.fetch(_FILLED)
-        if len(tables) != self._tables:
-            return False
-        names = {table["name"]: table["filled"] for table in tables}
-        filled = [
-            name
-            for name, question in names.items()
-            if not name.startswith(_OURS) and await self._connection.fetchval(question)
-        ]
-        if filled:
-            await self._connection.execute(f"truncate {', '.join(filled)} cascade")
-        await self._connection.execute("update openworkflow_clock.clock set ahead = '0'")
+        async with _connected(self.url) as connection:
+            tables = await connection.fetch(_FILLED)
+            if len(tables) != self._tables:
+                return False
+            names = {table["name"]: table["filled"] for table in tables}
+            filled = [
+                name
+                for name, question in names.items()
+                if not name.startswith(_OURS) and await connection.fetchval(question)
+            ]
+            if filled:
+                await connection.execute(f"truncate {', '.join(filled)} cascade")
+            await connection.execute("update openworkflow_clock.clock set ahead = '0'")
         return True
-
-    async def close(self) -> None:
-        """Disconnect."""
-        await self._connection.close()
 
 
 class Databases:
@@ -75,6 +75,7 @@ class Databases:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._thread: LoopThread | None = None
+        self._turn = asyncio.Lock()
         self._admin: Connection = None
         self._template = self._mark = ""
         self._free: list[Database] = []
@@ -102,38 +103,46 @@ class Databases:
         self._server.stop()
 
     async def _take(self) -> Database:
-        if self._admin is None:
-            self._admin = await connect(await self._server.start())
-            # A template can be copied by the role that made it.
-            self._mark = _fingerprint(await self._admin.fetchval("select current_user::text"))
-            await self._sweep()
-            self._template = await self._made_template()
-        if self._free:
-            return self._free.pop()
-        name = _fresh("t")
-        await self._create(name, self._template)
-        url = _url(str(self._server.url), name)
-        database = Database(name, url, await connect(url))
-        await database.open()
-        self._all.append(database)
-        return database
+        async with self._turn:
+            if self._free:
+                return self._free.pop()
+            async with self._administered():
+                if not self._template:
+                    # A template can be copied by the role that made it.
+                    role = await self._admin.fetchval("select current_user::text")
+                    self._mark = _fingerprint(role)
+                    await self._sweep()
+                    self._template = await self._made_template()
+                name = _fresh("t")
+                await self._create(name, self._template)
+            database = await Database.of(name, _url(str(self._server.url), name))
+            self._all.append(database)
+            return database
 
     async def _give_back(self, database: Database, clean: bool) -> None:
-        if clean and await database.empty():
-            self._free.append(database)
-        else:
+        async with self._turn:
+            if clean and await database.empty():
+                self._free.append(database)
+                return
             self._all.remove(database)
-            await self._drop(database)
+            async with self._administered():
+                await self._drop(database)
 
     async def _close(self) -> None:
-        if self._admin is not None:
-            for database in self._all:
-                await self._drop(database)
-            await self._admin.close()
-        self._admin, self._all, self._free = None, [], []
+        async with self._turn:
+            if self._all:
+                async with self._administered():
+                    for database in self._all:
+                        await self._drop(database)
+            self._all, self._free, self._template = [], [], ""
+
+    @contextlib.asynccontextmanager
+    async def _administered(self) -> AsyncIterator[None]:
+        """With a connection for what is done with databases, which nobody keeps between tests."""
+        async with _connected(await self._server.start()) as self._admin:
+            yield
 
     async def _drop(self, database: Database) -> None:
-        await database.close()
         await self._admin.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1",
             database.name,
@@ -178,11 +187,8 @@ class Databases:
     async def _migrate(url: str) -> None:
         backend = await BackendPostgres.connect(url)
         await backend.stop()
-        connection = await connect(url)
-        try:
+        async with _connected(url) as connection:
             await connection.execute(_clock_sql())
-        finally:
-            await connection.close()
 
     async def _sweep(self) -> None:
         """Drop what processes that were killed have left, and templates of old code."""
@@ -197,6 +203,15 @@ class Databases:
             if rest != self._mark and int(made) < time.time() - kept:
                 with contextlib.suppress(*DRIVER_ERRORS):  # somebody uses it, or was first
                     await self._admin.execute(f'drop database if exists "{row["datname"]}"')
+
+
+@contextlib.asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[Connection]:
+    connection = await connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 def _fresh(purpose: str) -> str:

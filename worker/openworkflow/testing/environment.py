@@ -14,7 +14,7 @@ from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.registry import collect
 from openworkflow.core.workflow import Workflow
 from openworkflow.engine.request import RunOptions, TopicSending
-from openworkflow.engine.step import Step
+from openworkflow.engine.step import Step, SyncStep
 from openworkflow.testing.databases import Database
 from openworkflow.testing.opened import NeverEnds, Opened, why_not
 from openworkflow.testing.plans import Call, Plan, Plans, StepName, step_name
@@ -55,7 +55,7 @@ class Environment:
     @overload
     async def run(
         self,
-        workflow: Workflow[None, O] | Workflow[Step, O],
+        workflow: Workflow[None, O] | Workflow[Step, O] | Workflow[SyncStep, O],
         input: None = None,
         **options: Unpack[RunOptions],
     ) -> Run[O]: ...
@@ -85,7 +85,7 @@ class Environment:
     @overload
     async def start(
         self,
-        workflow: Workflow[None, O] | Workflow[Step, O],
+        workflow: Workflow[None, O] | Workflow[Step, O] | Workflow[SyncStep, O],
         input: None = None,
         **options: Unpack[RunOptions],
     ) -> Run[O]: ...

