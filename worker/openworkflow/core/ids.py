@@ -59,5 +59,5 @@ def child_id(depth: int) -> UUID:
 
 def depth_of(run_id: UUID) -> int:
     """How many runs are above it; 0 for one that is no child."""
-    number = run_id.int
-    return number >> 56 & DEEPEST if number >> 76 & 0xF == 8 else 0
+    octets = run_id.bytes
+    return octets[8] & DEEPEST if octets[6] >> 4 == 8 else 0

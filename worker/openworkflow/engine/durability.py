@@ -9,7 +9,6 @@ from openworkflow.backend.records import (
     Continuation,
     RunEnd,
     StepWrite,
-    Write,
 )
 from openworkflow.core.errors import BackendError, Fault, SerializationError
 from openworkflow.core.ids import depth_of
@@ -19,11 +18,34 @@ from openworkflow.engine.step_call import StepCall
 
 
 class Durability:
-    """Waits for the writes of one claim; `lost` is called when the claim turns out to be lost."""
+    """Waits for the writes of one claim; `lost` is called when the claim turns out to be lost.
 
-    __slots__ = ("_claim", "_journal", "_to_close", "lost", "open", "pending", "progress")
+    It has all that a recorder keeps, so that a run, each of which makes one, is not charged for two
+    that make a part of it.
+    """
 
-    def __init__(self, claim: ClaimedRun, journal: Journal, lost: Callable[[], None]) -> None:
+    __slots__ = (
+        "_claim",
+        "_journal",
+        "_to_close",
+        "attempts",
+        "calls",
+        "completions",
+        "lost",
+        "open",
+        "owes",
+        "pending",
+        "progress",
+    )
+
+    def __init__(
+        self,
+        claim: ClaimedRun,
+        journal: Journal,
+        lost: Callable[[], None],
+        completions: int = 0,
+        attempts: int = 0,
+    ) -> None:
         self._claim, self._journal = claim, journal
         self.lost = lost
         """Called when the claim does not hold; something idle once the run is over here."""
@@ -37,6 +59,14 @@ class Durability:
         self._to_close = 0
         self.progress = False
         """Whether anything was recorded."""
+        self.calls: dict[StepCall, None] = {}
+        """Attempts whose functions have not ended."""
+        self.completions = completions
+        """The number of the latest event."""
+        self.attempts = attempts
+        """Step attempts of the run so far, those of earlier claims included."""
+        self.owes = False
+        """Whether steps have begun that are to be undone if the run fails."""
 
     def end(self, end: Completion | RunEnd | Continuation) -> Coroutine[Any, Any, bool]:
         """Record the run's end after, or together with, its last step; False if it was lost.
@@ -51,22 +81,17 @@ class Durability:
         if len(self.pending) == 1 and not self._to_close and type(end) is not Continuation:
             (written,) = self.pending
             if self._journal.append(written, end):
-                for row in self._beside(end):
-                    self._journal.append(written, row)
+                if depth_of(end.run_id) and _is_over(end):
+                    self._journal.append(written, ChildEnd(end.run_id))
                 return written
         return None
 
     async def _end_apart(self, end: Completion | RunEnd | Continuation) -> bool:
         await self.durable()
-        beside = self._beside(end)
-        if not beside:
-            return await self._journal.write(end)
-        return await self._journal.write_together([end, *beside])
-
-    def _beside(self, end: Completion | RunEnd | Continuation) -> list[Write]:
-        """The end of a child wakes its parent, which the journal has to know."""
-        is_end = type(end) is Completion or (type(end) is RunEnd and end.status.finished)
-        return [ChildEnd(end.run_id)] if is_end and depth_of(end.run_id) else []
+        if depth_of(end.run_id) and _is_over(end):
+            # The end of a child wakes its parent, which the journal has to know.
+            return await self._journal.write_together([end, ChildEnd(end.run_id)])
+        return await self._journal.write(end)
 
     def durable(self, last: Written | None = None) -> Coroutine[Any, Any, bool]:
         """Wait until everything recorded so far is durable, or everything up to `last`.
@@ -117,3 +142,8 @@ class Durability:
                 if refused and row.completion_no is None and row.resume_at is None:
                     continue
                 self.open[StepCall(row.step_name, row.attempt, row=row.id)] = None
+
+
+def _is_over(end: Completion | RunEnd | Continuation) -> bool:
+    """Whether nothing comes after it; a run that is parked, or begins afresh, goes on."""
+    return type(end) is Completion or (type(end) is RunEnd and end.status.finished)

@@ -126,8 +126,8 @@ class Execution:
 
     async def run(self) -> Outcome:
         """Execute to an outcome; whatever user code raises becomes one."""
-        if self.history.undo is not None:
-            undoing.prepare(self, self.history.undo)
+        if (undo := self.history.undo) is not None:
+            undoing.prepare(self, undo)
         if self.stopped is None and (self.claim.deadline_at or self.history.unreadable):
             self.stopped = self._refusal()
         if self.stopped is not None:
@@ -138,17 +138,15 @@ class Execution:
         if self.history.overtook:
             self.recorder.record_again(self.history.overtook)
         deadline = None if self.claim.deadline_at is None else self._watch_deadline()
-        program = self.program = self._program()
+        function = (AsyncProgram if self.workflow.is_async else ThreadProgram)(self)
+        self.program = program = function if undo is None else undoing.program(self, function)
         try:
             # Until its end is recorded, whoever drains or loses it finds an execution that is over.
             outcome = self.stopped = await program.run()
         except (CancelledError, Suspended) as error:
-            if self.stopped is None:
-                if isinstance(error, Suspended):
-                    self.stopped = self.defect(error)
-                else:
-                    raise
-            outcome = self.stopped
+            if self.stopped is None and not isinstance(error, Suspended):
+                raise
+            outcome = self.stopped = self.stopped or self.defect(error)
         finally:
             if deadline is not None:
                 deadline.cancel()
@@ -165,10 +163,6 @@ class Execution:
         if self.recorder.open or self.history.recorded:
             self._close_rows(outcome)
         return outcome
-
-    def _program(self) -> Program:
-        function = (AsyncProgram if self.workflow.is_async else ThreadProgram)(self)
-        return function if self.history.undo is None else undoing.program(self, function)
 
     def interrupt(self, outcome: Outcome) -> None:
         """Stop the function where it is; the run ends with `outcome`, unless it already has one."""

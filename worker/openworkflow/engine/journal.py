@@ -120,7 +120,7 @@ class Batch:
 
     def __init__(self, entries: Sequence[Written]) -> None:
         self.entries = entries
-        self.rows = by_type(row for written in entries for row in written.rows)
+        self.rows = by_type([row for written in entries for row in written.rows])
         self.claim: ClaimRequest | None = None
 
     def __len__(self) -> int:
@@ -140,7 +140,7 @@ class Batch:
         """Carry these of the entries only."""
         if len(entries) < len(self.entries):
             self.entries = entries
-            self.rows = by_type(row for written in entries for row in written.rows)
+            self.rows = by_type([row for written in entries for row in written.rows])
 
     def settle(self, lost: Iterable[UUID]) -> None:
         """Tell each entry whether its claim still held."""

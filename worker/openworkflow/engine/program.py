@@ -136,13 +136,14 @@ class AsyncProgram:
 
     def _ended(self, main: MainTask) -> Outcome:
         execution = self._execution
-        self.loop.quiet = (outcome := execution.stopped) is not None
-        if outcome is None:
+        if (outcome := execution.stopped) is None:
             outcome = self._outcome(*main.ended())
             if execution.agenda.busy:
                 execution.interrupt(outcome)
             else:
                 execution.stopped = outcome
+        else:
+            self.loop.quiet = True
         if self.loop.tasks or not main.done():
             self.loop.unwind(main)
         return outcome
@@ -305,8 +306,7 @@ class AsyncProgram:
         execution = self._execution
         history = execution.history
         if history.pending:
-            row = history.next_event()
-            if row is not None:
+            if (row := history.next_event()) is not None:
                 operation = execution.agenda.operations.pop(row.step_name, None)
                 if operation is not None:
                     self._last_failed = None if row.error is None else operation.key
@@ -345,6 +345,6 @@ class AsyncProgram:
     def _outcome(self, value: Any, error: BaseException | None) -> Outcome:
         if error is not None:
             return ending.raised(self._execution, error, self._last_failed)
-        left = [task for task in self.loop.tasks if not task.done()]
-        alone = [task.branch.path for task in left if not task.waited_for]
+        tasks = self.loop.tasks
+        alone = [t.branch.path for t in tasks if not (t.done() or t.waited_for)] if tasks else ()
         return ending.returned(self._execution, value, alone)

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from time import perf_counter
 from typing import Any
@@ -11,10 +11,10 @@ from uuid import UUID
 from openworkflow.backend.records import Leftover, StepSuccess, StepWrite, Write
 from openworkflow.core.errors import BackendError, SerializationError
 from openworkflow.core.failure import Failure
-from openworkflow.core.recorded import ClaimedRun, RecordedStep
+from openworkflow.core.recorded import RecordedStep
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.engine.durability import Durability
-from openworkflow.engine.journal import Journal, Written
+from openworkflow.engine.journal import Written
 from openworkflow.engine.step_call import StepCall, marked, row_of
 from openworkflow.engine.undone import UNDO
 
@@ -30,23 +30,7 @@ class Recorder(Durability):
     end updates. The ends that reach the workflow are numbered from `completions` on.
     """
 
-    __slots__ = ("attempts", "calls", "completions", "owes")
-
-    def __init__(
-        self,
-        claim: ClaimedRun,
-        journal: Journal,
-        lost: Callable[[], None],
-        completions: int = 0,
-        attempts: int = 0,
-    ) -> None:
-        super().__init__(claim, journal, lost)
-        self.calls: dict[StepCall, None] = {}  # whose functions have not ended
-        self.completions = completions
-        self.attempts = attempts
-        """Step attempts of the run so far, those of earlier claims included."""
-        self.owes = False
-        """Whether steps have begun that are to be undone if the run fails."""
+    __slots__ = ()
 
     # -- calls of functions ----------------------------------------------------------------------
 

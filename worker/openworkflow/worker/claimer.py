@@ -110,7 +110,7 @@ class Claimer:
             self._hungry = False
         if claimed:
             self._take_in([Arrival(*pair) for pair in zip(claimed, slots, strict=True)])
-            self._metrics.claimed(Counter(r.workflow_name for r in claimed), len(claimed))
+            self._metrics.claimed(Counter([r.workflow_name for r in claimed]), len(claimed))
         if claimed or self._hungry:
             self._news.set()
         self._gone.set()

@@ -16,18 +16,17 @@ from uuid import UUID
 
 from openworkflow.backend.records import ClaimedRun, RecordedStep
 from openworkflow.core.errors import BackendError
-from openworkflow.core.failure import Failure
 from openworkflow.core.registry import Registry
 from openworkflow.engine.calls import is_cancelled
 from openworkflow.engine.execution import Execution
 from openworkflow.engine.history import History
 from openworkflow.engine.journal import Written
-from openworkflow.engine.outcome import Failed, Lost, Outcome, Released
+from openworkflow.engine.outcome import Lost, Outcome, Released
 from openworkflow.engine.services import Services
 from openworkflow.worker.claimer import Arrival, Claim, Claimer
 from openworkflow.worker.ends import AGAIN_SECONDS, Adopt, Ends, Unrecorded, poisoned
 from openworkflow.worker.histories import Histories
-from openworkflow.worker.limited import limits_to_name
+from openworkflow.worker.limited import limits_to_take
 from openworkflow.worker.occurrences import Occurrences
 from openworkflow.worker.poller import Poller
 from openworkflow.worker.reports import Reports
@@ -217,22 +216,16 @@ class Executor:
         run = arrival.run
         try:
             workflow = self._registry.get(run.workflow_name, run.version)
-            try:
-                limits, failed = limits_to_name(workflow, run), None
-            except Exception as error:  # of the function that makes its key
-                limits, failed = None, Failed(Failure.from_exception(error))
-            if limits is not None:
-                self._spawn(self._hand_back(arrival, 0.0, limits))
-                return
             context = copy_context()
             history = History(steps)
             execution = Execution(run, workflow, history, self._services, arrival.slot, context)
         except Exception as error:
             self._refuse(arrival, error)
             return
+        if not run.names_limits and (limits := limits_to_take(execution)) is not None:
+            self._spawn(self._hand_back(arrival, 0.0, limits))
+            return
         self._executions[arrival.claim] = execution
-        if failed is not None:
-            execution.interrupt(failed)
         if self._draining.is_set():
             execution.drain()
         self._turns.add(execution, self._execute(arrival, execution), context)

@@ -12,9 +12,12 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from openworkflow.core.errors import BackendError, ConfigurationError, OpenWorkflowError
+from openworkflow.core.failure import Failure
 from openworkflow.core.limits import LimitRule
 from openworkflow.core.recorded import ClaimedRun
 from openworkflow.core.workflow import Workflow
+from openworkflow.engine.execution import Execution
+from openworkflow.engine.outcome import Failed
 from openworkflow.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -58,6 +61,18 @@ async def keep_limits(
         except Exception:
             logger.exception("could not look after the limits")
         await asyncio.sleep(REPEAT_SECONDS * random.uniform(0.8, 1.0))
+
+
+def limits_to_take(execution: Execution) -> str | None:
+    """What a run that names no limits has to wait for first; None if it may begin.
+
+    One whose limits cannot be told, since the function of a key raises, begins and fails of that.
+    """
+    try:
+        return limits_to_name(execution.workflow, execution.claim)
+    except Exception as error:
+        execution.interrupt(Failed(Failure.from_exception(error)))
+        return None
 
 
 def limits_to_name(workflow: Workflow[Any, Any], run: ClaimedRun) -> str | None:
