@@ -40,7 +40,7 @@ from openworkflow.engine.outcome import (
 )
 from openworkflow.engine.program import AsyncProgram
 from openworkflow.engine.recorder import Recorder
-from openworkflow.engine.services import Services
+from openworkflow.engine.services import NO_LIMIT, Services
 from openworkflow.engine.slot import NO_SLOT, Slot
 from openworkflow.engine.step_call import StepCall
 from openworkflow.engine.telling import Teller
@@ -97,8 +97,8 @@ class Execution:
         self.claim, self.workflow, self.history = run, workflow, history
         self.services, self.slot, self.context = services, slot, context
         self._guard = services.guard
-        self.limit = services.limits.max_attempts
-        """Of the step attempts that the run may make; 0 for none."""
+        self.limit = services.limits.max_attempts or NO_LIMIT
+        """Of the step attempts that the run may make."""
         self.recorder = Recorder(
             run,
             services.journal,
@@ -126,17 +126,18 @@ class Execution:
 
     async def run(self) -> Outcome:
         """Execute to an outcome; whatever user code raises becomes one."""
-        if (undo := self.history.undo) is not None:
+        history = self.history
+        if (undo := history.undo) is not None:
             undoing.prepare(self, undo)
-        if self.stopped is None and (self.claim.deadline_at or self.history.unreadable):
+        if self.stopped is None and (self.claim.deadline_at or history.unreadable):
             self.stopped = self._refusal()
         if self.stopped is not None:
             self._close_rows(self.stopped)
             return self.stopped
         if self.task is None:
             self.task = asyncio.current_task()
-        if self.history.overtook:
-            self.recorder.record_again(self.history.overtook)
+        if history.overtook:
+            self.recorder.record_again(history.overtook)
         deadline = None if self.claim.deadline_at is None else self._watch_deadline()
         function = (AsyncProgram if self.workflow.is_async else ThreadProgram)(self)
         self.program = program = function if undo is None else undoing.program(self, function)
@@ -160,7 +161,7 @@ class Execution:
             outcome = self.teller.end(outcome)
         if self.recorder.owes:
             outcome = undoing.begin(self.recorder, outcome)
-        if self.recorder.open or self.history.recorded:
+        if self.recorder.open or history.recorded:
             self._close_rows(outcome)
         return outcome
 
@@ -204,7 +205,7 @@ class Execution:
             and not self.draining
             and self._guard.now() < self._guard.until
             and not self._guard.lost
-            and not 0 < self.limit <= self.recorder.attempts
+            and self.recorder.attempts < self.limit
         )
 
     async def gate(self, operation: Operation) -> None:
@@ -219,7 +220,7 @@ class Execution:
             await self.services.guard.renewed()
         if (self.claim.id, self.claim.claim_no) in self.services.guard.lost:
             self._lose()
-        if 0 < self.limit <= self.recorder.attempts:
+        if self.recorder.attempts >= self.limit:
             self.fail(TooManySteps(self.limit))
         if self.stopped is not None or self.draining:
             raise Suspended

@@ -140,12 +140,12 @@ class AsyncRuns:
         type where that type is known, else as StepFailed. If the run fails or is canceled after
         the step, `undo` is called with its result: see docs/sagas.md.
         """
-        execution, program = self._execution, self._program
+        execution = self._execution
         if undo is None:
             operation = CallOperation(execution, name, fn, args, kwargs, retry, timeout)
         else:
             operation = UndoableCall(execution, name, fn, args, kwargs, retry, timeout, undo)
-        execution.agenda.unawaited[operation] = coroutine = program.ask(operation)
+        execution.agenda.unawaited[operation] = coroutine = self._program.ask(operation)
         return coroutine
 
 

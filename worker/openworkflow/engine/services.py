@@ -1,5 +1,6 @@
 """What the executions of one worker have in common, and what each is given of the worker."""
 
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ from openworkflow.engine.journal import Journal
 from openworkflow.engine.library import Library, nothing_told
 from openworkflow.engine.threads import Threads
 from openworkflow.telemetry.metrics import Metrics
+
+NO_LIMIT = sys.maxsize
+"""More than a run can do: a step compares with one number, whether there is a limit or not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from openworkflow.engine.outcome import (
     decision,
 )
 from openworkflow.engine.recorder import Recorder
+from openworkflow.engine.services import NO_LIMIT
 from openworkflow.engine.undone import Owed, Undone, undo_key
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class UndoProgram:
         assert undone is not None
         assert undone.decision is not None
         execution.recorder.owes = False
-        execution.limit = 0  # attempts of undos are not counted against the run
+        execution.limit = NO_LIMIT  # attempts of undos are not counted against the run
         if (stopped := await self._replayed()) is not None:
             return stopped
         for owed in undone.owed(execution.history.recorded):

@@ -152,26 +152,29 @@ class Executor:
 
     def _start(self, arrivals: Sequence[Arrival]) -> None:
         known, scheduled = list[Arrival](), list[Arrival]()
+        claims, metrics, occurrences = self._claims, self._metrics, self._occurrences
         for arrival in arrivals:
             run = arrival.run
             waited = (run.claimed_at - run.due_at).total_seconds()
-            self._metrics.schedule_to_start(run.workflow_name, max(0.0, waited))
+            metrics.schedule_to_start(run.workflow_name, max(0.0, waited))
             if run.crashes:
-                self._metrics.crashed(run.workflow_name)
+                metrics.crashed(run.workflow_name)
             # A claim of the same run that is still in progress here is lost: this one is newer.
-            if (older := self._claims.get(run.id)) is not None:
+            if (older := claims.get(run.id)) is not None:
                 self.lose([older])
-            self._claims[run.id] = arrival.claim
-            waiting = scheduled if self._occurrences and may_be_occurrence(run.id) else known
-            if waiting is scheduled or run.has_history:
-                self._loading[arrival.claim] = arrival
-                waiting.append(arrival)
+            claims[run.id] = arrival.claim
+            if occurrences is not None and may_be_occurrence(run.id):
+                scheduled.append(arrival)
+            elif run.has_history:
+                known.append(arrival)
             else:
                 self._begin(arrival, ())
+                continue
+            self._loading[arrival.claim] = arrival
         if known:
             self._spawn(self._start_known(known))
-        if scheduled and self._occurrences is not None:
-            self._spawn(self._start_scheduled(scheduled, self._occurrences))
+        if scheduled and occurrences is not None:
+            self._spawn(self._start_scheduled(scheduled, occurrences))
 
     async def _start_scheduled(self, arrivals: Sequence[Arrival], occurrences: Occurrences) -> None:
         """Runs of schedules begin if their schedules let them."""
