@@ -10,14 +10,13 @@ import argparse
 import asyncio
 import json
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable, Coroutine
 
 import asyncpg
 
 from benchmarks.database import Bench, Preload, start_server
-from benchmarks.measure import ROOT
+from benchmarks.measure import worked_off
 from benchmarks.report import describe_machine
 from benchmarks.workloads import Workload
 from openworkflow.backend.arranging import Wish, arrange
@@ -92,24 +91,15 @@ def drain(bench: Bench, role: str, preload: Preload, tenants: int) -> dict[str, 
         try:
             asyncio.run(ROLES[role](admin, tenants))
             url = admin if role == "owner, no roles" else admin.replace("postgres@", "bench_login@")
-            cpu = bench.cpu_seconds()
-            report = _contender(preload.workload.value, url, str(preload.pending))
-            cpu = bench.cpu_seconds() - cpu
+            report = worked_off(bench, "ours", preload, url)
             bench.check_drained(name, preload.pending, preload.workload)
         finally:
             asyncio.run(_forget(admin))
     return {
         "runs": preload.pending / report["seconds"],
-        "server": cpu / preload.pending * 1e6,
+        "server": report["server_cpu_seconds"] / preload.pending * 1e6,
         "client": report["cpu_seconds"] / preload.pending * 1e6,
     }
-
-
-def _contender(*arguments: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.contender", "ours", *arguments]
-    done = subprocess.run(command, cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE)
-    report: dict[str, float] = json.loads(done.stdout)
-    return report
 
 
 async def _execute(url: str, *statements: str) -> None:

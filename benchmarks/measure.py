@@ -47,22 +47,33 @@ class Drained:
 def drain(bench: Bench, kind: str, preload: Preload) -> Drained:
     """Runs per second of a fresh worker process (`ours` or `naive`) on a fresh database."""
     with bench.database(preload) as name:
-        cpu, wal = bench.cpu_seconds(), bench.wal_bytes()
-        report = _contender(
-            kind, preload.workload.value, bench.server.url(name), str(preload.pending)
-        )
-        cpu, wal = bench.cpu_seconds() - cpu, bench.wal_bytes() - wal
+        report = worked_off(bench, kind, preload, bench.server.url(name))
         stored = bench.stored_bytes(name)
         if preload.finished == 0:
             bench.check_drained(name, preload.pending, preload.workload)
     return Drained(
         runs_per_second=preload.pending / report["seconds"],
         client_cpu=report["cpu_seconds"] / preload.pending * 1e6,
-        server_cpu=cpu / preload.pending * 1e6,
+        server_cpu=report["server_cpu_seconds"] / preload.pending * 1e6,
         peak_rss_mib=report["peak_rss_mib"],
-        wal_bytes=wal / preload.pending,
+        wal_bytes=report["wal_bytes"] / preload.pending,
         stored_bytes=stored / (preload.pending + preload.finished),
     )
+
+
+def worked_off(bench: Bench, kind: str, preload: Preload, url: str) -> dict[str, float]:
+    """What a contender in a process of its own reports, and what the server spent meanwhile."""
+    with _process(kind, preload.workload.value, url, str(preload.pending)) as contender:
+        cpu, wal = bench.cpu_seconds(), bench.wal_bytes()
+        told, _ = contender.communicate("begin\n", timeout=600)
+    if contender.returncode:
+        raise subprocess.CalledProcessError(contender.returncode, contender.args)
+    report: dict[str, float] = json.loads(told.splitlines()[-1])
+    spent = {
+        "server_cpu_seconds": bench.cpu_seconds() - cpu,
+        "wal_bytes": float(bench.wal_bytes() - wal),
+    }
+    return report | spent
 
 
 def drain_with_pgbench(bench: Bench, script: pgbench.Script, preload: Preload) -> float:
@@ -206,33 +217,27 @@ async def _memory_over(url: str, pid: int, chunk: int, marks: int) -> list[float
 @contextmanager
 def _serving(url: str) -> Iterator[subprocess.Popen[str]]:
     """Our worker in a process of its own, until the block ends."""
-    command = [sys.executable, "-m", "benchmarks.contender", "serve", "W1", url, "0"]
-    with subprocess.Popen(
-        command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as worker:
-        assert worker.stdin is not None
-        assert worker.stdout is not None
-        if worker.stdout.readline().strip() != "ready":
-            msg = "the worker did not start"
-            raise RuntimeError(msg)
+    with _process("serve", "W1", url, "0") as worker:
         try:
             yield worker
         finally:
+            assert worker.stdin is not None
             worker.stdin.close()
             worker.wait(timeout=60)
 
 
-def _contender(*args: str) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.contender", *args],
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.PIPE,
-        timeout=600,
-        check=True,
-    )
-    report: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return report
+@contextmanager
+def _process(*args: str) -> Iterator[subprocess.Popen[str]]:
+    """A contender that has said that it is ready; one that is left is waited for."""
+    command = [sys.executable, "-m", "benchmarks.contender", *args]
+    with subprocess.Popen(
+        command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        if process.stdout.readline().strip() != "ready":
+            msg = "the worker did not start"
+            raise RuntimeError(msg)
+        yield process
 
 
 def _on_uvloop(run: Callable[[], Coroutine[object, object, T]]) -> T:
