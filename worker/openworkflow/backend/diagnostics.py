@@ -27,6 +27,8 @@ _NEEDED = (
     *(f"workflow_children {word}" for word in ("SELECT", "INSERT", "UPDATE")),
     *(f"workflow_limits {word}" for word in ("SELECT", "INSERT", "UPDATE", "DELETE")),
     *(f"workflow_keys {word}" for word in ("SELECT", "INSERT", "UPDATE", "DELETE")),
+    *(f"workflow_rates {word}" for word in ("SELECT", "INSERT", "UPDATE")),
+    *(f"workflow_turns {word}" for word in ("SELECT", "INSERT", "UPDATE", "DELETE")),
     *(f"workflow_limit_{table} SELECT" for table in ("keys", "runs", "lanes")),
 )
 """What a worker's role may do; the same as in `sql/security/grants.sql`."""
