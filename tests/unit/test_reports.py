@@ -21,6 +21,7 @@ class Claimed:
     workflow_name = "ship"
     attempts = 1
     claim_no = 1
+    was_limited = False
 
 
 class Poller:

@@ -37,6 +37,7 @@ from openworkflow.core.parameters import (
 from openworkflow.core.priority import check_workflow_priority
 from openworkflow.core.retry import DEFAULT_WORKFLOW_RETRY, RetryPolicy, check_policy
 from openworkflow.core.serialization import Codec, codec_for
+from openworkflow.core.stand_in import StandIn
 
 if TYPE_CHECKING:
     from openworkflow.core.signatures import (
@@ -73,14 +74,6 @@ class _InsideStep:
 INSIDE_STEP: StepRunner = _InsideStep()
 current_run: ContextVar[StepRunner | None] = ContextVar("openworkflow_current_run", default=None)
 """The run whose workflow function is executing, INSIDE_STEP in a step, None elsewhere."""
-
-
-class StandIn:
-    """What a test hands to a plain call of a workflow in the place of `step`."""
-
-    def _enact(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
-        """Call the function, as the run that its steps belong to."""
-        raise NotImplementedError
 
 
 class Workflow(Generic[I, O]):

@@ -74,9 +74,10 @@ class FakeStep(Fake):
         retry: Any = None,
         timeout: Any = None,
         undo: Any = None,
+        rate: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """See Step.run; called once, without `retry`, `timeout` and `undo`."""
+        """See Step.run; called once, without `retry`, `timeout`, `undo` and `rate`."""
         return await self._called(self._begin(name, fn, args, kwargs))
 
     async def sleep(self, name: str, duration: Duration) -> None:
@@ -101,6 +102,10 @@ class FakeStep(Fake):
     async def signal(self, to: Any, /, *message: Any, **options: Any) -> UUID:
         """See Step.signal; kept in `sent`."""
         return self._send(to, message)
+
+    async def pause_limit(self, name: str, until: datetime | Duration) -> None:
+        """See Step.pause_limit; kept in `paused_limits`."""
+        self._pause(name, until)
 
     async def run_workflow(
         self, name: str, workflow: Any, input: Any = None, /, **options: Any
@@ -208,6 +213,7 @@ class FakeSyncStep(Fake):
         retry: Any = None,
         timeout: Any = None,
         undo: Any = None,
+        rate: Any = None,
         **kwargs: Any,
     ) -> Any:
         """See FakeStep.run."""
@@ -235,6 +241,10 @@ class FakeSyncStep(Fake):
     def signal(self, to: Any, /, *message: Any, **options: Any) -> UUID:
         """See FakeStep.signal."""
         return self._send(to, message)
+
+    def pause_limit(self, name: str, until: datetime | Duration) -> None:
+        """See FakeStep.pause_limit."""
+        self._pause(name, until)
 
     def run_workflow(self, name: str, workflow: Any, input: Any = None, /, **options: Any) -> Any:
         """See FakeStep.run_workflow."""

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
-from openworkflow.core.duration import Duration
+from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import (
     ChildFailed,
     ChildTimeout,
@@ -18,7 +18,8 @@ from openworkflow.core.errors import (
 )
 from openworkflow.core.failure import Failure
 from openworkflow.core.serialization import codec_for
-from openworkflow.core.workflow import DurableFunction, StandIn, Workflow
+from openworkflow.core.stand_in import StandIn
+from openworkflow.core.workflow import DurableFunction, Workflow
 from openworkflow.engine.operations.signal import MISSING
 from openworkflow.testing.plans import Call, StepName, matches, nearest, play, step_name
 
@@ -62,6 +63,8 @@ class Fake(StandIn):
         """The sleeps, by name and length, or the time that they are until."""
         self.sent: list[tuple[Any, ...]] = []
         """What the workflow has sent as signals."""
+        self.paused_limits: list[tuple[str, timedelta | datetime]] = []
+        """Names, each with for how long, or until when."""
         self.emitted: list[tuple[str, Any]] = []
         """Topics and values."""
         self.status: Any = None
@@ -98,6 +101,11 @@ class Fake(StandIn):
     def tag(self, **tags: str) -> None:
         """See Step.tag."""
         self.tags |= tags
+
+    def _pause(self, name: str, until: datetime | Duration) -> None:
+        """Note that a limit was paused."""
+        length = until if isinstance(until, datetime) else parse_duration(until)
+        self.paused_limits.append((name, length))
 
     def _key(self, name: str) -> str:
         """The step's key: a name that came before gets an ordinal."""

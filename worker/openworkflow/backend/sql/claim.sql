@@ -217,7 +217,8 @@ cardinality(:pinned_keys::text[]) > 0
 -- Only for a worker whose workflows have limits. When it came to be due may be long before it was let
 -- begin.
 , limits is not null as names_limits,
-              (select {instant had.due_at} from {schema}.workflow_limit_runs had
+              (select {instant had.due_at + make_interval(hours => coalesce(run.priority, 0))}
+                 from {schema}.workflow_limit_runs had
                 where had.run_id = run.id) as came_due_at
 
 
