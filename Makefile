@@ -8,6 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PYTEST_ARGS ?=
+RETRY ?=
 CHAOS_ARGS ?=
 BENCH_ARGS ?=
 LOCK_ARGS ?=
@@ -18,7 +19,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --custom-compile-command 'make lock' $(LOCK_ARGS)
 
-.PHONY: help setup check format test test-twice chaos chaos-tests demo bench bench-autoscaling envtest matrix docs generate lock images e2e
+.PHONY: help setup check format test chaos chaos-tests demo bench bench-autoscaling envtest matrix docs generate lock images e2e
 .PHONY: test-programs chart chart-scan fuzz sbom audit verify clean
 
 help: ## Show this list
@@ -44,11 +45,8 @@ format: setup ## Rewrite the code in the one format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: setup ## All tests, in parallel, on a PostgreSQL of their own
-	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
-
-test-twice: setup ## The same, and what failed once more by itself, as CI does
-	$(BIN)/python -m tools.test_twice -n auto $(PYTEST_ARGS)
+test: setup ## All tests, in parallel, on a PostgreSQL of their own (RETRY=1: what fails once more)
+	$(BIN)/python -m $(if $(RETRY),tools.test_twice,pytest) -n auto $(PYTEST_ARGS)
 
 chaos: setup ## Faults of every kind against a fleet at work (CHAOS_ARGS='--seconds 3600 --seed 7')
 	$(BIN)/python -m tests.chaos.campaign $(CHAOS_ARGS)
