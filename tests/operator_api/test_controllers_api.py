@@ -80,6 +80,8 @@ async def test_a_drain_of_the_only_node_goes_on_when_a_pod_has_found_no_place(
         first, second = tenant.pods()
         for name in (first, second):
             tenant.pod_status(name, {"phase": "Running", "conditions": READY})
+        # Made after the Deployment: without one every eviction is allowed.
+        await eventually(lambda: "poddisruptionbudgets" in tenant.children(), deadline=40)
         await eventually(lambda: is_evicted(tenant, first), deadline=40)
         await eventually(
             lambda: first not in tenant.pods() and len(tenant.pods()) == 2, deadline=40

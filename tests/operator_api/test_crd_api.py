@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from tests.control_plane import ApiRefusal
+from tests.helpers import eventually_sync
 from tests.kubernetes_space import GROUP, MERGE, ROOT, Space
 
 EXAMPLES = sorted((ROOT / "manifests/examples").glob("*.yaml"))
@@ -156,11 +158,18 @@ def test_the_columns_answer_the_first_questions(space: Space) -> None:
 
 
 def test_every_field_of_the_spec_is_explained_by_the_api_server(space: Space) -> None:
-    document = space.plane.request("GET", "/openapi/v3/apis/openworkflow.dev/v1alpha1")
+    document = eventually_sync(lambda: published(space), deadline=60)
     name = next(n for n in document["components"]["schemas"] if n.endswith("WorkflowNamespace"))
     spec = document["components"]["schemas"][name]["properties"]["spec"]
 
     assert [] == [n for n, field in spec["properties"].items() if not field.get("description")]
+
+
+def published(space: Space) -> Any:
+    """The schemas of the group; they are told some time after the resource is served."""
+    with suppress(ApiRefusal):
+        return space.plane.request("GET", "/openapi/v3/apis/openworkflow.dev/v1alpha1")
+    return None
 
 
 def test_the_status_is_a_thing_apart(space: Space) -> None:

@@ -325,8 +325,8 @@ async def test_two_operators_hand_over_in_seconds(
         assert not standby.is_leader
         await leading.__aexit__(None, None, None)
         stopped = time.monotonic()
-        await eventually(lambda: standby.is_leader)
-        assert time.monotonic() - stopped < 2
+        await eventually(lambda: standby.is_leader, deadline=30)
+        assert time.monotonic() - stopped < 10, "long before the lease of 15 s has ended"
         await enqueue(sql, 1)
         await eventually(lambda: tenant.replicas() == 1, deadline=20)
 

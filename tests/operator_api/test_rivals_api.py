@@ -20,6 +20,7 @@ from tests.guarded_postgres import guarded_server
 from tests.helpers import eventually
 from tests.kubernetes_space import FAST, Space
 from tests.local_postgres import LocalPostgres
+from tests.operator_api.test_status_api import deployed
 from tests.postgres import run_sync
 
 Start = Callable[..., AbstractAsyncContextManager[Operator]]
@@ -77,6 +78,39 @@ async def test_an_older_resource_without_valid_credentials_puts_nobody_out_of_ac
         await eventually(lambda: space.condition("Ready") == CONFLICT, deadline=20)
         assert intruder.name not in str(space.get()) + str(space.events())
         assert "shadow" not in str(space.get()) + str(space.events())
+
+
+async def test_who_may_have_to_yield_vouches_for_no_template_that_it_did_not_apply(
+    plane: ControlPlane, space: Space, start: Start, url: str
+) -> None:
+    """The pods of the image before made Verified true of the new one, for good."""
+    elder = Space(plane, f"{space.name}-elder")
+    plane.create_namespace(elder.name)
+    elder.secret(url.format("wrong"))
+    elder.resource("shadow", namespaceId="orders", scaling=FAST)
+    space.secret(url.format("right"))
+    await asyncio.sleep(1.1)  # creation times have whole seconds
+    space.resource(scaling=FAST)
+    async with start(namespaces=(space.name, elder.name)):
+        await eventually(lambda: space.replicas() == 2, deadline=30)
+        deployed(space, 2, 2, 2)
+        good = ("True", "WorkersStarted")
+        await eventually(lambda: space.condition("Verified") == good, deadline=30)
+    # Another operator begins, and nobody's credentials open the database any more.
+    space.secret(url.format("no longer right"))
+    before = space.generation()
+    space.patch({"worker": {"image": "registry.example.com/shop/workers:none"}})
+    async with start(namespaces=(space.name, elder.name)):
+        await eventually(lambda: is_seen(space.get()), deadline=30)
+        refused = ("False", "AuthenticationFailed")
+        await eventually(lambda: space.condition("DatabaseReachable") == refused, deadline=30)
+        assert before == space.generation(), "nothing is changed while another one may act"
+        assert ("Unknown", "NotStarted") == space.condition("Verified")
+
+
+def is_seen(resource: dict[str, Any]) -> bool:
+    """Whether the status is about the spec as it is."""
+    return bool(resource["status"]["observedGeneration"] == resource["metadata"]["generation"])
 
 
 async def test_of_two_with_valid_credentials_the_younger_changes_nothing_before_it_yields(
