@@ -217,9 +217,10 @@ cardinality(:pinned_keys::text[]) > 0
 -- Only for a worker whose workflows have limits. When it came to be due may be long before it was let
 -- begin.
 , limits is not null as names_limits,
-              (select {instant had.due_at + make_interval(hours => coalesce(run.priority, 0))}
-                 from {schema}.workflow_limit_runs had
-                where had.run_id = run.id) as came_due_at
+              (select {instant came.due_at}
+                 from (select had.due_at + make_interval(hours => coalesce(run.priority, 0))
+                         from {schema}.workflow_limit_runs had
+                        where had.run_id = run.id) came (due_at)) as came_due_at
 
 
 -- name: claim_named_all
