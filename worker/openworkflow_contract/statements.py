@@ -15,6 +15,7 @@ SHARED = "openworkflow_contract"
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _PARAMETER = re.compile(r"(?<!:):(\w+)")
 _INCLUDE = re.compile(r"\{(\w+)(?: ([\w.']+))?\}")
+_MACRO_LEFT = re.compile(r"\{\w+ [^}]*\}")
 _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
 
 MACROS = {
@@ -76,7 +77,10 @@ def _expanded(name: str, blocks: Mapping[str, str]) -> str:
             return _COMMENT.sub("", _expanded(word, blocks))
         return match[0]
 
-    return _INCLUDE.sub(included, blocks[name])
+    text = _INCLUDE.sub(included, blocks[name])
+    if left := _MACRO_LEFT.search(text):
+        raise ValueError(f"statement {name!r}: {left[0]} is no macro of one word")
+    return text
 
 
 def _files(package: str) -> list[Traversable]:
