@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, assert_type
 import pytest
 
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.limits import Limit
 from openworkflow.core.registry import Registry, collect
 from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.workflow import DurableFunction, Workflow, current_run, step, workflow
@@ -342,3 +343,14 @@ def test_collect_finds_the_workflows_of_a_module_once() -> None:
     vars(module).update(one=send_welcome, two=billing, again=send_welcome, other=5)
 
     assert [send_welcome, billing] == collect(module)
+
+
+def test_a_worker_given_a_workflow_in_place_of_a_list_says_what_to_write() -> None:
+    with pytest.raises(ConfigurationError, match=r"workflows=\[\.\.\.\]"):
+        Registry(workflow(name="alone")(_nothing))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", [{"limits": Limit(2)}, {"limits": 3}, {"rate": 3}])
+def test_limits_that_are_no_list_say_what_to_write(given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="a list of them"):
+        workflow(name="limited", **given)(_nothing)

@@ -1,6 +1,6 @@
 """Limits of workflows: how many runs at once, and how many in some time, for each key. Pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -122,7 +122,14 @@ class Limits:
     def __init__(
         self, workflow: str, limits: Sequence[Limit] = (), rates: Rate | Sequence[Rate] = ()
     ) -> None:
-        given: list[Limit | Rate] = [*limits, *((rates,) if isinstance(rates, Rate) else rates)]
+        rates = (rates,) if isinstance(rates, Rate) else rates
+        for some in (limits, rates):
+            if not isinstance(some, Iterable):
+                raise ConfigurationError(
+                    f"workflow {workflow!r}: limits are a list of them, such as "
+                    f"limits=[Limit(5)], not {some!r:.80}"
+                )
+        given: list[Limit | Rate] = [*limits, *rates]
         if len(given) > MOST_LIMITS:
             raise ConfigurationError(f"workflow {workflow!r} has more than {MOST_LIMITS} limits")
         self._keys: dict[str, Key | None] = {}

@@ -13,6 +13,10 @@ class Registry:
 
     def __init__(self, workflows: Iterable[Workflow[Any, Any]]) -> None:
         self._workflows: dict[tuple[str, str], Workflow[Any, Any]] = {}
+        if not isinstance(workflows, Iterable):
+            raise ConfigurationError(
+                f"a worker takes a list of workflows, workflows=[...], not {workflows!r:.80}"
+            )
         for each in workflows:
             if not isinstance(each, Workflow):
                 raise ConfigurationError(
