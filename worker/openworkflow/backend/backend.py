@@ -43,6 +43,7 @@ from openworkflow.backend.rows import as_member, as_run, as_step, cursor_after, 
 from openworkflow.backend.schedules import Schedules
 from openworkflow.backend.session import WorkerSession
 from openworkflow.backend.url import Dsn, parse
+from openworkflow.core.asked import page_size
 from openworkflow.core.errors import ConfigurationError, InvalidRunState, RunNotFound
 from openworkflow.core.step_attempt import StepAttempt
 from openworkflow.core.unique import UniqueRule
@@ -190,8 +191,7 @@ class BackendPostgres:
         self, run_filter: RunFilter | None = None, limit: int = 50, cursor: str | None = None
     ) -> Page:
         """A page of runs, newest first; `cursor` is the `next_cursor` of the page before."""
-        if limit < 1:
-            raise ConfigurationError(f"limit must be at least 1, not {limit}")
+        page_size(limit)
         wanted = run_filter or RunFilter()
         times = (wanted.created_after, wanted.created_before)
         page = (*(read_cursor(cursor) if cursor else (None, None)), limit + 1)

@@ -12,7 +12,7 @@ from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.records import Page
 from openworkflow.backend.requests import Requests
 from openworkflow.backend.rows import as_run, cursor_after, read_cursor
-from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.asked import page_size
 from openworkflow.core.filters import FIELDS, Kind, Term
 from openworkflow_contract.statements import numbered
 
@@ -63,8 +63,7 @@ class Filtering:
 
     async def page(self, terms: Sequence[Term], limit: int, cursor: str | None) -> Page:
         """A page of runs, newest first. Raises ConfigurationError and BackendError."""
-        if limit < 1:
-            raise ConfigurationError(f"limit must be at least 1, not {limit}")
+        page_size(limit)
         at, last = read_cursor(cursor) if cursor else (None, None)
         rows = await self._ask("where_list", terms, None, at=at, id=last, limit=limit + 1)
         runs = [as_run(row) for row in rows[:limit]]

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from openworkflow.backend.family import ChildEnd, Disowned, NewChild
 from openworkflow.backend.told import EventWrite, ProgressWrite
+from openworkflow.core.asked import check_asked
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.recorded import ClaimedRun, Message, RecordedStep
 from openworkflow.core.step_attempt import StepKind, StepStatus
@@ -319,6 +320,12 @@ class RunFilter:
     build_id: str | None = None
     schedule_name: str | None = None
     parent_run_id: UUID | None = None
+
+    def __post_init__(self) -> None:
+        kinds = {"status": RunStatus, "parent_run_id": UUID}
+        for name in self.__slots__:
+            kind = datetime if name.startswith("created") else kinds.get(name, str)
+            check_asked(name, kind, getattr(self, name))
 
     @property
     def takes_all(self) -> bool:

@@ -183,6 +183,8 @@ class OpenWorkflow(RunControl, RunFollowing):
             if run_filter is not None:
                 raise ConfigurationError("give a run_filter or where, not both")
             return await self._backend.filtering.page(parse_filter(where), limit, cursor)
+        if run_filter is not None and not isinstance(run_filter, RunFilter):
+            raise ConfigurationError(f"give a RunFilter(...), or where=, not {run_filter!r:.80}")
         return await self._backend.list_workflow_runs(run_filter, limit, cursor)
 
     @property

@@ -23,6 +23,8 @@ class LimitClient:
 
         With neither, nothing is limited. Of the rate its count, time and burst matter.
         """
+        if rate is not None and not isinstance(rate, Rate):
+            raise ConfigurationError(f'a rate is a Rate(20, per="1m"), not {rate!r:.80}')
         per = None if rate is None else parse_duration(rate.per).total_seconds()
         count, burst = (None, None) if rate is None else (rate.count, rate.burst)
         rule = LimitRule(name=name, slots=slots, rate=count, rate_seconds=per, burst=burst)
@@ -38,7 +40,9 @@ class LimitClient:
         False if there is no such limit.
         """
         if not isinstance(until, datetime):
-            return await self._table.pause(name, None, parse_duration(until).total_seconds())
+            return await self._table.pause(
+                limit_name(name), None, parse_duration(until).total_seconds()
+            )
         if until.tzinfo is None:
             raise ConfigurationError("until must carry a time zone, for example tzinfo=UTC")
         return await self._table.pause(limit_name(name), until, None)

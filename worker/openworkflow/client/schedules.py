@@ -7,9 +7,11 @@ from uuid import UUID
 
 from openworkflow.backend.schedules import Schedules
 from openworkflow.client.handle import RunHandle
+from openworkflow.client.subject import REASON_LIMIT
 from openworkflow.core.cron import Cron
 from openworkflow.core.errors import ConfigurationError
-from openworkflow.core.schedule import NewSchedule, Schedule, Source
+from openworkflow.core.names import storable_text
+from openworkflow.core.schedule import NewSchedule, Schedule, Source, schedule_name
 from openworkflow.core.workflow import Workflow
 from openworkflow.engine.request import Request
 
@@ -64,19 +66,21 @@ class ScheduleClient:
 
     async def get(self, name: str) -> Schedule:
         """One schedule."""
-        return await self._schedules.get(name)
+        return await self._schedules.get(schedule_name(name))
 
     async def pause(self, name: str, reason: str | None = None) -> Schedule:
         """Have no occurrence begin until it is resumed, deploys or not; begun ones go on."""
-        return await self._schedules.pause(name, reason)
+        if reason is not None:
+            storable_text("reason", reason, REASON_LIMIT)
+        return await self._schedules.pause(schedule_name(name), reason)
 
     async def resume(self, name: str) -> Schedule:
         """Go on with the next instant from now on."""
-        return await self._schedules.resume(name)
+        return await self._schedules.resume(schedule_name(name))
 
     async def trigger(self, name: str) -> RunHandle[Any]:
         """Have an occurrence begin now, whatever else runs, paused or not."""
-        return self._handle(await self._schedules.trigger(name))
+        return self._handle(await self._schedules.trigger(schedule_name(name)))
 
     async def backfill(self, name: str, start: datetime, end: datetime) -> int:
         """Run the occurrences from `start` on and before `end` that have not run; says how many.
@@ -84,14 +88,19 @@ class ScheduleClient:
         One after the other, unless they may overlap. Raises ConfigurationError for an `end` that is
         still to come, and for more than 10,000.
         """
-        return len(await self._schedules.backfill(name, start, end))
+        for at in (start, end):
+            if not isinstance(at, datetime):
+                raise ConfigurationError(
+                    f"a backfill is from a datetime to another, not {at!r:.80}"
+                )
+        return len(await self._schedules.backfill(schedule_name(name), start, end))
 
     async def delete(self, name: str) -> None:
         """Forget a schedule, and cancel its runs that have not begun.
 
         One that code declares comes back with the next look of a worker: take it out there.
         """
-        await self._schedules.delete(name)
+        await self._schedules.delete(schedule_name(name))
 
     def _wish(
         self,

@@ -14,6 +14,8 @@ KEY_OF_LIMIT_LIMIT = 200
 MOST_LIMITS = 8
 """Limits of one workflow."""
 MOST_SLOTS = 1_000_000
+LONGEST_RATE_SECONDS = 1e9
+"""What the table takes."""
 SEPARATOR = "\x1f"
 """Between the name of a limit and a key."""
 JOINT = "\x1e"
@@ -80,6 +82,11 @@ class LimitRule:
             )
         if not self.rate_seconds:
             raise ConfigurationError(f"limit {self.name!r}: a rate is per some time, not 0 s")
+        if self.rate_seconds >= LONGEST_RATE_SECONDS:
+            raise ConfigurationError(
+                f"limit {self.name!r}: a rate is per less than {LONGEST_RATE_SECONDS:g} s, "
+                f"not {self.rate_seconds:g}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

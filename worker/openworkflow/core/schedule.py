@@ -33,6 +33,11 @@ class Source(StrEnum):
     """A WorkflowNamespace, by the operator."""
 
 
+def schedule_name(name: object) -> str:
+    """Return `name` if a schedule can be called so. Raises ConfigurationError."""
+    return storable_text("a schedule's name", name, NAME_LIMIT, printable=True)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewSchedule:
     """What a schedule is to be, checked."""
@@ -64,9 +69,7 @@ class NewSchedule:
         if catch_up not in ("none", "all"):
             catch_up = str(parse_duration(catch_up).total_seconds())
         return cls(
-            name=storable_text(
-                "a schedule's name", name or cron.name or workflow[0], NAME_LIMIT, printable=True
-            ),
+            name=schedule_name(name or cron.name or workflow[0]),
             workflow_name=workflow[0],
             version=workflow[1],
             source=source,

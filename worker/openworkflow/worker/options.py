@@ -63,10 +63,13 @@ class WorkerOptions:
     def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name.partition(" ")[0])
+            kind = timedelta if name.endswith("(seconds)") else int
             number = value.total_seconds() if isinstance(value, timedelta) else value
-            if not least <= number <= most:
+            if type(value) is not kind or not least <= number <= most:
+                shown = f"{number:g}" if isinstance(value, timedelta) else f"{value!r:.80}"
+                meant = " as a timedelta" if kind is timedelta else ""
                 raise ConfigurationError(
-                    f"{name} must be between {least:g} and {most:g}, not {number:g}"
+                    f"{name} must be between {least:g} and {most:g}{meant}, not {shown}"
                 )
         if self.build_id:
             valid_build_id(self.build_id)

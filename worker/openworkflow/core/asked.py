@@ -1,0 +1,39 @@
+"""What is asked about runs, checked before it becomes the arguments of a statement. Pure."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.names import storable_text
+from openworkflow.core.workflow_run import RunStatus
+
+MOST_RUNS = 1_000_000
+"""Runs of one page; fewer are what a program can hold."""
+TEXT_LIMIT = 1000
+"""Characters of a text that runs are asked for by: more than any of them has."""
+
+
+def page_size(limit: object) -> int:
+    """Return `limit` if a page can have so many runs. Raises ConfigurationError."""
+    if type(limit) is not int or not 1 <= limit <= MOST_RUNS:
+        raise ConfigurationError(
+            f"limit is a whole number, must be at least 1 and at most {MOST_RUNS}, "
+            f"not {limit!r:.80}"
+        )
+    return limit
+
+
+def check_asked(field: str, kind: type, value: Any) -> None:
+    """Refuse what a field of RunFilter cannot be. Raises ConfigurationError that names it."""
+    if value is None:
+        return
+    if kind is str:
+        storable_text(field, value, TEXT_LIMIT)
+    elif kind is RunStatus:
+        if not isinstance(value, str) or value not in list(RunStatus):
+            known = ", ".join(RunStatus)
+            raise ConfigurationError(f"status is one of {known}, not {value!r:.80}")
+    elif not isinstance(value, kind):
+        meant = {UUID: "a UUID", datetime: "a datetime"}[kind]
+        raise ConfigurationError(f"{field} is {meant}, not {value!r:.80}")
