@@ -26,7 +26,7 @@ def page_size(limit: object) -> int:
 
 def check_asked(field: str, kind: type, value: Any) -> None:
     """Refuse what a field of RunFilter cannot be. Raises ConfigurationError that names it."""
-    if value is None:
+    if value is None or value == "":  # which no run has
         return
     if kind is str:
         storable_text(field, value, TEXT_LIMIT)
