@@ -200,7 +200,7 @@ class BackendPostgres:
                 self._sql["list_newest_runs"], self.namespace_id, *times, *page
             )
         else:
-            failed = wanted.status is RunStatus.FAILED
+            failed = wanted.status == RunStatus.FAILED
             rows = await self._fetch(
                 self._sql["list_failed_runs"] if failed else self._sql["list_workflow_runs"],
                 *(self.namespace_id, *times, *page, wanted.status, wanted.workflow_name),

@@ -24,8 +24,6 @@ TABLES = (
     "workflow_keys",
 )
 """Where every row counts."""
-TRIGGERS = blueprint.triggers(blueprint.known())
-"""Ours: they wake whom a signal or the end of a child is for, and give slots of limits on."""
 
 _MEANINGS = {
     "asynchronous": (
@@ -73,8 +71,13 @@ class Distortion:
 async def find(
     fetch: Callable[..., Awaitable[list[Any]]], queries: Mapping[str, str], schema: str
 ) -> list[Distortion]:
-    """What is set up in this schema, for this role; `fetch` takes SQL and its arguments."""
-    rows = await fetch(queries["find_distortions"], quoted(schema), TABLES, TRIGGERS)
+    """What is set up in this schema, for this role; `fetch` takes SQL and its arguments.
+
+    All our triggers count: they wake whom a signal or the end of a child is for, and give slots of
+    limits on.
+    """
+    triggers = blueprint.triggers(blueprint.known())
+    rows = await fetch(queries["find_distortions"], quoted(schema), TABLES, triggers)
     return [
         Distortion(row["kind"], *(text.format(name=row["name"]) for text in _MEANINGS[row["kind"]]))
         for row in rows

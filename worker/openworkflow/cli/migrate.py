@@ -5,7 +5,6 @@ import time
 from datetime import timedelta
 
 import click
-from rich.table import Table
 
 from openworkflow.backend.arranging import Wish, arrange
 from openworkflow.backend.failures import ConnectionLost
@@ -19,7 +18,7 @@ from openworkflow.cli.options import (
     json_option,
     run_async,
 )
-from openworkflow.cli.render import as_json, console, say, styled, when
+from openworkflow.cli.render import Listing, as_json, console, say, styled, when
 from openworkflow.telemetry.logs import mask
 
 
@@ -151,7 +150,7 @@ async def _status(where: Database, json_wanted: bool) -> None:
             ]
         )
         return
-    table = Table("VERSION", "NAME", "APPLIED", box=None, pad_edge=False, header_style="bold")
+    table = Listing("VERSION", "NAME", "APPLIED")
     for state in states:
         applied = when(state.applied_at) or styled("not yet", "yellow")
         table.add_row(f"{state.migration.version:04d}", state.migration.name, applied)

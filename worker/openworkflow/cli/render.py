@@ -57,8 +57,8 @@ class _Console(Console):
 class Listing(Table):
     """A table of which each row is one line, whatever somebody stored in a cell."""
 
-    def __init__(self) -> None:
-        super().__init__(box=None, pad_edge=False, header_style="bold")
+    def __init__(self, *headings: str) -> None:
+        super().__init__(*headings, box=None, pad_edge=False, header_style="bold")
 
     def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
         """Ends of lines in texts are escaped."""

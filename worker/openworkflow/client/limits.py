@@ -5,7 +5,7 @@ from datetime import datetime
 from openworkflow.backend.limits import LimitState, LimitTable
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
-from openworkflow.core.limits import LimitRule, Rate, limit_name
+from openworkflow.core.limits import LimitRule, Rate, limit_name, pause_until
 
 
 class LimitClient:
@@ -39,13 +39,7 @@ class LimitClient:
 
         False if there is no such limit.
         """
-        if not isinstance(until, datetime):
-            return await self._table.pause(
-                limit_name(name), None, parse_duration(until).total_seconds()
-            )
-        if until.tzinfo is None:
-            raise ConfigurationError("until must carry a time zone, for example tzinfo=UTC")
-        return await self._table.pause(limit_name(name), until, None)
+        return await self._table.pause(limit_name(name), *pause_until(until))
 
     async def resume(self, name: str) -> bool:
         """End a pause of a limit. False if there is no such limit."""

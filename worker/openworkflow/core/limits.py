@@ -180,6 +180,15 @@ def step_rate(step: str, given: object) -> StepRate:
     return StepRate(given.name, _rule(step, given))
 
 
+def pause_until(until: datetime | Duration) -> tuple[datetime | None, float | None]:
+    """A moment, or a length in seconds. Raises ConfigurationError."""
+    if not isinstance(until, datetime):
+        return None, parse_duration(until).total_seconds()
+    if until.tzinfo is None:
+        raise ConfigurationError("until must carry a time zone, for example tzinfo=UTC")
+    return until, None
+
+
 def limit_name(name: object) -> str:
     """Return `name` if a limit can be called so. Raises ConfigurationError."""
     return storable_text("a limit's name", name, KEY_OF_LIMIT_LIMIT, printable=True)

@@ -9,9 +9,9 @@ import logging
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from openworkflow.core.duration import Duration, parse_duration
-from openworkflow.core.errors import BackendError, ConfigurationError
-from openworkflow.core.limits import StepRate, limit_name
+from openworkflow.core.duration import Duration
+from openworkflow.core.errors import BackendError
+from openworkflow.core.limits import StepRate, limit_name, pause_until
 from openworkflow.engine.operations.operation import Operation
 
 if TYPE_CHECKING:
@@ -44,15 +44,6 @@ async def take_turn(operation: Operation, rate: StepRate) -> None:
 async def pause(execution: "Execution", name: str, until: datetime | Duration) -> None:
     """Let no step that names the limit be called until then, in any run."""
     await execution.services.pause_limit(limit_name(name), *pause_until(until))
-
-
-def pause_until(until: datetime | Duration) -> tuple[datetime | None, float | None]:
-    """A moment, or a length in seconds. Raises ConfigurationError."""
-    if not isinstance(until, datetime):
-        return None, parse_duration(until).total_seconds()
-    if until.tzinfo is None:
-        raise ConfigurationError("until must carry a time zone, for example tzinfo=UTC")
-    return until, None
 
 
 def check_pause(name: Any, until: Any) -> None:

@@ -11,45 +11,44 @@ jsonb_build_object('slots', said.slots, 'rate', said.rate, 'rate_seconds', said.
                           'burst', said.burst)
 
 
--- name: ensure_limits
--- What nobody has told of yet. Workers say what is so.
-insert into {schema}.workflow_limits
+-- name: declared_insert
+insert into {schema}.workflow_limits as there
     (namespace_id, name, slots, rate, rate_seconds, burst, workflow_name, declared)
 select $1, name, slots, rate, rate_seconds, burst, workflow_name, {declared_as}
   from {declared_rows}
+
+
+-- name: declared_rate
+-- What somebody has set stays, whatever the code says.
+rate = case when there.is_set then there.rate else excluded.rate end,
+       rate_seconds = case when there.is_set then there.rate_seconds else excluded.rate_seconds end,
+       burst = case when there.is_set then there.burst else excluded.burst end,
+       declared = excluded.declared,
+       updated_at = now()
+
+
+-- name: ensure_limits
+-- What nobody has told of yet. Workers say what is so.
+{declared_insert}
 on conflict do nothing;
 
 
 -- name: declare_limits
 -- Every update has what is in use counted afresh, so twice a minute is enough for many workers.
-insert into {schema}.workflow_limits as there
-    (namespace_id, name, slots, rate, rate_seconds, burst, workflow_name, declared)
-select $1, name, slots, rate, rate_seconds, burst, workflow_name, {declared_as}
-  from {declared_rows}
+{declared_insert}
 on conflict (namespace_id, name) do update
    set slots = case when there.is_set then there.slots else excluded.slots end,
-       rate = case when there.is_set then there.rate else excluded.rate end,
-       rate_seconds = case when there.is_set then there.rate_seconds else excluded.rate_seconds end,
-       burst = case when there.is_set then there.burst else excluded.burst end,
        workflow_name = excluded.workflow_name,
-       declared = excluded.declared,
-       updated_at = now()
+       {declared_rate}
  where there.updated_at < now() - interval '30 s'
     or there.declared is distinct from excluded.declared;
 
 
 -- name: tell_limit
 -- Of steps: it is told by whoever calls one, so that nothing is told again and again.
-insert into {schema}.workflow_limits as there
-    (namespace_id, name, slots, rate, rate_seconds, burst, workflow_name, declared)
-select $1, name, slots, rate, rate_seconds, burst, workflow_name, {declared_as}
-  from {declared_rows}
+{declared_insert}
 on conflict (namespace_id, name) do update
-   set rate = case when there.is_set then there.rate else excluded.rate end,
-       rate_seconds = case when there.is_set then there.rate_seconds else excluded.rate_seconds end,
-       burst = case when there.is_set then there.burst else excluded.burst end,
-       declared = excluded.declared,
-       updated_at = now()
+   set {declared_rate}
  where there.declared is distinct from excluded.declared;
 
 
