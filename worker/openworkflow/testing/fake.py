@@ -16,13 +16,13 @@ from uuid import UUID, uuid4
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.workflow import DurableFunction, Workflow, current_run
-from openworkflow.engine.mapping import item_keys, tolerated
 from openworkflow.engine.operations.signal import MISSING
 from openworkflow.testing.fake_base import (
     FAKE,
     Begun,
     ContinuedAsNew,
     Fake,
+    items_of,
     mapped,
     outcome_of,
     tried,
@@ -133,11 +133,9 @@ class FakeStep(Fake):
         **options: Any,
     ) -> list[Any]:
         """See Step.map; one item after the other."""
-        given = list(items)
-        most = tolerated(name, len(given), min_successful, tolerate_failures)
+        each, most = items_of(name, items, key, min_successful, tolerate_failures)
         answers = []
-        for each, item in zip(item_keys(name, given, key), given, strict=True):
-            step = f"{name}[{each}]"
+        for step, item in each:
             if isinstance(over, Workflow | str):
                 made = self._ended(self._begin_child(step, over, item))
             else:
@@ -270,20 +268,14 @@ class FakeSyncStep(Fake):
         **options: Any,
     ) -> list[Any]:
         """See FakeStep.map."""
-        given = list(items)
-        most = tolerated(name, len(given), min_successful, tolerate_failures)
+        each, most = items_of(name, items, key, min_successful, tolerate_failures)
 
         def one(step: str, item: Any) -> Any:
             if isinstance(over, Workflow | str):
                 return self._ended(self._begin_child(step, over, item))
             return self._called(self._begin(step, over, (item,), {}))
 
-        keys = item_keys(name, given, key)
-        answers = [
-            tried(partial(one, f"{name}[{each}]", item))
-            for each, item in zip(keys, given, strict=True)
-        ]
-        return mapped(name, answers, most)
+        return mapped(name, [tried(partial(one, step, item)) for step, item in each], most)
 
     def patched(self, name: str) -> bool:
         """See FakeStep.patched."""

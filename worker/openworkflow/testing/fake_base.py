@@ -1,7 +1,7 @@
 """What the fakes of `step` have in common: what they are given, and what a test reads of them."""
 
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -20,6 +20,7 @@ from openworkflow.core.failure import Failure
 from openworkflow.core.serialization import codec_for
 from openworkflow.core.stand_in import StandIn
 from openworkflow.core.workflow import DurableFunction, Workflow
+from openworkflow.engine.mapping import item_keys, tolerated
 from openworkflow.engine.operations.signal import MISSING
 from openworkflow.testing.plans import Call, StepName, matches, nearest, play, step_name
 
@@ -221,6 +222,20 @@ def value_of(outcome: Any) -> Any:
     if isinstance(outcome, Raised):
         raise outcome.error
     return outcome
+
+
+def items_of(
+    name: str,
+    items: Iterable[Any],
+    key: Callable[[Any], object] | None,
+    min_successful: int | None,
+    tolerate_failures: int | None,
+) -> tuple[list[tuple[str, Any]], int]:
+    """The items of a map, each with the key of its step, and how many may fail."""
+    given = list(items)
+    most = tolerated(name, len(given), min_successful, tolerate_failures)
+    keys = item_keys(name, given, key)
+    return [(f"{name}[{each}]", item) for each, item in zip(keys, given, strict=True)], most
 
 
 def mapped(name: str, outcomes: Sequence[Any], most: int) -> list[Any]:
