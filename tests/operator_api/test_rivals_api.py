@@ -55,16 +55,22 @@ def url() -> Iterator[str]:
         yield f"postgresql://careful:{{}}@127.0.0.1:{server.port}/postgres"
 
 
-async def test_an_older_resource_without_valid_credentials_puts_nobody_out_of_action(
-    plane: ControlPlane, space: Space, start: Start, url: str
-) -> None:
-    intruder = Space(plane, f"{space.name}-intruder")
-    plane.create_namespace(intruder.name)
-    intruder.secret(url.format("wrong"))
-    intruder.resource("shadow", namespaceId="orders", scaling=FAST)
+async def with_an_elder(plane: ControlPlane, space: Space, url: str) -> Space:
+    """An older resource for the same database, without valid credentials; and that of `space`."""
+    elder = Space(plane, f"{space.name}-elder")
+    plane.create_namespace(elder.name)
+    elder.secret(url.format("wrong"))
+    elder.resource("shadow", namespaceId="orders", scaling=FAST)
     space.secret(url.format("right"))
     await asyncio.sleep(1.1)  # creation times have whole seconds
     space.resource(scaling=FAST)
+    return elder
+
+
+async def test_an_older_resource_without_valid_credentials_puts_nobody_out_of_action(
+    plane: ControlPlane, space: Space, start: Start, url: str
+) -> None:
+    intruder = await with_an_elder(plane, space, url)
     async with start(namespaces=(space.name, intruder.name)):
         await eventually(lambda: space.condition("Ready") is not None, deadline=20)
         refused = ("False", "AuthenticationFailed")
@@ -84,13 +90,7 @@ async def test_who_may_have_to_yield_vouches_for_no_template_that_it_did_not_app
     plane: ControlPlane, space: Space, start: Start, url: str
 ) -> None:
     """The pods of the image before made Verified true of the new one, for good."""
-    elder = Space(plane, f"{space.name}-elder")
-    plane.create_namespace(elder.name)
-    elder.secret(url.format("wrong"))
-    elder.resource("shadow", namespaceId="orders", scaling=FAST)
-    space.secret(url.format("right"))
-    await asyncio.sleep(1.1)  # creation times have whole seconds
-    space.resource(scaling=FAST)
+    elder = await with_an_elder(plane, space, url)
     async with start(namespaces=(space.name, elder.name)):
         await eventually(lambda: space.replicas() == 2, deadline=30)
         deployed(space, 2, 2, 2)
