@@ -117,6 +117,24 @@ async def test_fails_by_itself(ow_env):
     assert "its own failure" == "and no other"
 """
 
+SERVER_OF_THE_SESSION = """
+import os
+
+import pytest
+from tests.local_postgres import LocalPostgres, embedded_programs
+
+
+@pytest.fixture(scope="session", autouse=True)
+def server():
+    programs = embedded_programs()
+    server = LocalPostgres(programs, lib_dir=programs.parent / "lib").start()
+    os.environ["TEST_DATABASE_URL"] = f"postgresql://postgres@127.0.0.1:{server.port}/postgres"
+    yield
+    server.stop()
+
+
+"""
+
 
 def _pytest(path: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     options = ["-q", "-c", os.devnull, "--rootdir", str(path.parent), "-p", "no:cacheprovider"]
@@ -148,6 +166,16 @@ def test_a_plan_that_met_nothing_fails_its_test_and_hides_no_other_failure(tmp_p
     assert "2 failed" in done.stdout, done.stdout
     assert "env.fail('gret', ...) met no step; did you mean 'greet'?" in done.stdout
     assert "assert 'its own failure' == 'and no other'" in done.stdout
+
+
+def test_a_server_that_ends_with_the_session_leaves_no_error_behind(tmp_path: Path) -> None:
+    """A container of a fixture is gone when what we made in it is dropped."""
+    (test := tmp_path / "test_server.py").write_text(SERVER_OF_THE_SESSION + KINDS)
+    code = os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])
+    done = _pytest(test, "-o", "asyncio_mode=strict", "-k", "plain", PYTHONPATH=code)
+    assert "1 passed" in done.stdout, done.stdout
+    assert done.returncode == 0
+    assert done.stderr == ""
 
 
 def test_who_does_not_use_the_fixture_does_not_import_the_package(tmp_path: Path) -> None:

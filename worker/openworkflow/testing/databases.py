@@ -17,7 +17,7 @@ from openworkflow.backend.backend import BackendPostgres
 from openworkflow.backend.blueprint import known
 from openworkflow.backend.connection import Connection
 from openworkflow.backend.failures import DRIVER_ERRORS
-from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.errors import BackendError, ConfigurationError
 from openworkflow.testing.admin import LoopThread
 from openworkflow.testing.server import Server, connect
 
@@ -130,10 +130,13 @@ class Databases:
 
     async def _close(self) -> None:
         async with self._turn:
-            if self._all:
-                async with self._administered():
-                    for database in self._all:
-                        await self._drop(database)
+            # A server that ended before us, as a container of the session does, has none to drop;
+            # one that comes back is swept by the next session.
+            with contextlib.suppress(BackendError, *DRIVER_ERRORS):
+                if self._all:
+                    async with self._administered():
+                        for database in self._all:
+                            await self._drop(database)
             self._all, self._free, self._template = [], [], ""
 
     @contextlib.asynccontextmanager
