@@ -36,14 +36,16 @@ class Block:
         """Execute it as a module in which `await` may be written; returns the names it has then."""
         names = {"__name__": "documentation", **world}
         code = self._compiled(self.text, self.line, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-        answer = eval(code, names)  # noqa: S307 -- the text is ours
+        answer = eval(code, names)
         if code.co_flags & inspect.CO_COROUTINE:
             await answer
         return names
 
-    def execute(self, **world: Any) -> None:
-        """Execute it as a program of its own, in this thread."""
-        exec(self._compiled(self.text, self.line, 0), {"__name__": "__main__", **world})  # noqa: S102
+    def execute(self, names: dict[str, Any] | None = None) -> None:
+        """Execute it as a program of its own, in this thread, where it awaits nothing itself."""
+        names = {} if names is None else names
+        names.setdefault("__name__", "__main__")
+        exec(self._compiled(self.text, self.line, 0), names)
 
     def body(self, head: str, **world: Any) -> Callable[..., Any]:
         """The function with this `head`, such as "async def f(step: Step)", and the block as body.
@@ -52,7 +54,7 @@ class Block:
         """
         text = f"{head}:\n{textwrap.indent(self.text, '    ')}\n    return locals()\n"
         names = {"__name__": "documentation", **world}
-        exec(self._compiled(text, self.line - 1, 0), names)  # noqa: S102
+        exec(self._compiled(text, self.line - 1, 0), names)
         function: Callable[..., Any] = names[re.split(r"[ (]", head.removeprefix("async "))[1]]
         return function
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import ast
 from pathlib import Path
 
 import pytest
@@ -12,14 +12,37 @@ from tests.docs.blocks import ROOT, Page
 PAGES = [
     str(path.relative_to(ROOT)) for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 ]
-TESTS = {path: path.read_text() for path in Path(__file__).parent.glob("test_*.py")}
-NAMED = re.compile(r'\.block\(\s*"((?:[^"\\]|\\.)*)"', re.DOTALL)
+TESTS = [ast.parse(path.read_text()) for path in sorted(Path(__file__).parent.glob("test_*.py"))]
 
 
 def executed(page: str) -> list[str]:
-    """How the tests name the blocks of a page."""
-    texts = [text for text in TESTS.values() if f'Page("{page}")' in text]
-    return [start.replace('\\"', '"') for text in texts for start in NAMED.findall(text)]
+    """How the tests name the blocks of a page: PAGE.block("...")."""
+    return [
+        text
+        for module in TESTS
+        for variable in _variables(module, page)
+        for text in _blocks(module, variable)
+    ]
+
+
+def _variables(module: ast.Module, page: str) -> list[str]:
+    return [
+        target.id
+        for node in module.body
+        for target in (node.targets if isinstance(node, ast.Assign) else [])
+        if isinstance(target, ast.Name) and ast.unparse(node).endswith(f"Page({page!r})")
+    ]
+
+
+def _blocks(module: ast.Module, variable: str) -> list[str]:
+    return [
+        node.args[0].value
+        for node in ast.walk(module)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == f"{variable}.block"
+        and isinstance(node.args[0], ast.Constant)
+        and isinstance(node.args[0].value, str)
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -49,9 +49,14 @@ async def test_the_first_workflow(ow_env: Environment) -> None:
         return f"{number} at noon"
 
     names = await README.block("async def order(input: Order, step: Step)").run(
-        **{name: of_order for name in ("reserve_stock", "charge_card", "print_invoice")},
-        **{"workflow": workflow, "Step": Step, "RetryPolicy": RetryPolicy, "asyncio": asyncio},
-        **{"Order": Order, "Receipt": Receipt, "ship": ship},
+        **dict.fromkeys(("reserve_stock", "charge_card", "print_invoice"), of_order),
+        workflow=workflow,
+        Step=Step,
+        RetryPolicy=RetryPolicy,
+        asyncio=asyncio,
+        Order=Order,
+        Receipt=Receipt,
+        ship=ship,
     )
     run = await ow_env.run(names["order"], Order(7))
 
@@ -69,7 +74,9 @@ async def test_worker_and_client(
     await README.block("worker = ow.new_worker(workflows=[hello], concurrency=100)").run(
         BackendPostgres=BackendPostgres,
         OpenWorkflow=OpenWorkflow,
-        **{"os": os, "hello": hello, "Greeting": Greeting},
+        os=os,
+        hello=hello,
+        Greeting=Greeting,
     )
 
     assert capsys.readouterr().out == "Hello, world!\n"
@@ -82,8 +89,14 @@ async def shop() -> ModuleType:
         print(f"{email}: {receipt}")
 
     names = await QUICKSTART.block("async def ship_order(order: Order, step: Step) -> str:").run(
-        **{"workflow": workflow, "Step": Step, "RetryPolicy": RetryPolicy, "asyncio": asyncio},
-        **{"Order": Order, "charge": of_order, "pack": of_order, "notify": notify},
+        workflow=workflow,
+        Step=Step,
+        RetryPolicy=RetryPolicy,
+        asyncio=asyncio,
+        Order=Order,
+        charge=of_order,
+        pack=of_order,
+        notify=notify,
     )
     module = ModuleType("workflows")
     module.__dict__.update(names)

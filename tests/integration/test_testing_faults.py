@@ -11,6 +11,7 @@ import pytest
 from openworkflow import (
     ConfigurationError,
     PoisonPill,
+    Rate,
     SerializationError,
     Step,
     SyncStep,
@@ -87,6 +88,27 @@ async def test_what_was_not_stored_when_a_worker_died_is_called_again(
     assert len(ow_env.calls(name)) == 3
     assert len(world.charged) + len(world.shipped) == 4
     assert (await run.handle.run()).claim_no == 3
+
+
+async def test_a_failure_waits_for_the_call_of_a_step_at_a_rate(ow_env: Environment) -> None:
+    """The step comes to its gate before it has its turn, and again by another claim."""
+
+    @workflow
+    async def paying(number: int, step: Step) -> str:
+        await step.run("first", world.charge, number, rate="vendor")
+        return await step.run("second", world.charge, number, rate="vendor")
+
+    ow = await ow_env.client()
+    await ow.limits.set("vendor", rate=Rate(1, per="1m"))
+    ow_env.fail("second", ConnectionError(), times=1)
+    run = await ow_env.run(paying, 7)
+
+    assert run.step("second").attempts == 2
+    assert [(call.step, call.attempt) for call in ow_env.all_calls] == [
+        ("first", 1),
+        ("second", 1),
+        ("second", 2),
+    ]
 
 
 async def test_a_run_that_kills_five_workers_is_a_poison_pill(ow_env: Environment) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import pytest
+from pydantic import BaseModel
 
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.backend.namespace import Namespace
@@ -20,7 +22,22 @@ def rows(workflow: Any, key: Any = None) -> list[Any]:
     return Request(workflow, {}, LIMIT).runs([None], [key])
 
 
+@dataclass
+class Order:
+    number: int
+
+
+class Bill(BaseModel):
+    number: int
+
+
 def undecorated() -> None: ...
+
+
+@pytest.mark.parametrize("value", [Order(7), Bill(number=7), {"number": 7}])
+def test_the_input_of_a_workflow_given_by_name_says_itself_how_it_is_written(value: Any) -> None:
+    (run,) = Request("orders", {}, LIMIT).runs([value], [None])
+    assert run.input == '{"number":7}'
 
 
 @pytest.mark.parametrize("workflow", [undecorated, None, 5])

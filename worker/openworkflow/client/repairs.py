@@ -10,7 +10,7 @@ from openworkflow.core.errors import ConfigurationError, RunNotFound
 from openworkflow.core.ids import uuid7
 from openworkflow.core.names import NAME_LIMIT, storable_text, valid_build_id
 from openworkflow.core.recorded import RecordedStep
-from openworkflow.core.serialization import codec_for
+from openworkflow.core.serialization import codec_of
 from openworkflow.core.workflow_run import WorkflowRun
 from openworkflow.engine.forking import keep
 from openworkflow_contract.recurrence import may_be_occurrence
@@ -40,13 +40,13 @@ async def fork(
     limit: int,
 ) -> WorkflowRun:
     """See OpenWorkflow.fork."""
-    codec, forked_id = codec_for(Any), uuid7()
+    forked_id = uuid7()
     if may_be_occurrence(run_id):  # by such an id a worker knows to ask of which instant it is
         forked_id = uuid5(run_id, str(forked_id))
     if version is not UNCHANGED and version is not None:
         storable_text("version", version, NAME_LIMIT)
     texts = {
-        name: codec.encode(value, "result of step", limit, name)
+        name: codec_of(value).encode(value, "result of step", limit, name)
         for name, value in (results or {}).items()
     }
     for _ in range(_TRIES):
@@ -60,7 +60,7 @@ async def fork(
                 has_version=version is not UNCHANGED,
                 version=None if version is UNCHANGED else version,
                 has_input=input is not UNCHANGED,
-                input=None if input is UNCHANGED else codec.encode(input, "input", limit),
+                input=None if input is UNCHANGED else codec_of(input).encode(input, "input", limit),
                 build=None if build is None else valid_build_id(build),
                 rows=kept.rows,
                 overridden=kept.overridden,

@@ -8,6 +8,7 @@ part of, where in it, and what to do. Keys of dicts come back in jsonb's order (
 import json
 import types
 from collections.abc import Awaitable, Coroutine, Iterator
+from dataclasses import is_dataclass
 from functools import lru_cache
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin
 
@@ -238,6 +239,15 @@ def codec_for(annotation: Any) -> Codec[Any]:
         return _cached(annotation, repr(annotation))
     except TypeError:  # unhashable, such as Annotated[..., [...]]
         return Codec(annotation)
+
+
+def codec_of(value: Any) -> Codec[Any]:
+    """The codec of a value whose annotation is elsewhere, as that of a run started by name.
+
+    A dataclass or a model says itself how it is written. All else has to be plain JSON.
+    """
+    told = is_dataclass(value) or isinstance(value, pydantic.BaseModel)
+    return codec_for(type(value) if told else Any)
 
 
 @lru_cache(maxsize=4096)

@@ -11,7 +11,7 @@ from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import KEY_LIMIT, NAME_LIMIT, storable_text
 from openworkflow.core.priority import run_priority
-from openworkflow.core.serialization import codec_for
+from openworkflow.core.serialization import codec_of
 from openworkflow.core.tags import encode_tags
 from openworkflow.core.unique import Debounce, Unique
 from openworkflow.core.workflow import Workflow
@@ -133,7 +133,7 @@ class Request:
     def _encode(self, value: Any) -> tuple[str | None, str | None]:
         """The input as JSON text, and the limits that it is under."""
         if isinstance(self.workflow, str):
-            return codec_for(Any).encode(value, "input", self.payload_limit), None
+            return codec_of(value).encode(value, "input", self.payload_limit), None
         limits = self.workflow.limits
         if not self.workflow.takes_input:
             if value is not None:

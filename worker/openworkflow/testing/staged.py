@@ -108,7 +108,7 @@ class StagedExecution(Execution):
         if isinstance(operation, CallOperation):
             attempt = operation.recorded.failures + 1 if operation.recorded else 1
             if isinstance(operation.fn, StagedCall):
-                attempt = operation.fn.attempt + 1
+                attempt = operation.fn.attempt + operation.fn.called
             StagedCall(self, operation, attempt)
 
     def crash(self) -> None:
@@ -118,22 +118,25 @@ class StagedExecution(Execution):
 
 
 class StagedCall:
-    """One attempt of a step, in the place of its function."""
+    """One attempt of a step, in the place of its function.
+
+    A plan is used up by the call: one that has to wait for its turn may never be made.
+    """
 
     def __init__(self, execution: StagedExecution, operation: CallOperation, attempt: int) -> None:
         before = operation.fn
-        self.attempt = attempt
+        self.attempt, self.called = attempt, False
         self._fn: Callable[..., Any] = before._fn if isinstance(before, StagedCall) else before
         self._is_async: bool = (
             before._is_async if isinstance(before, StagedCall) else operation.about.is_async
         )
         self._execution, self._step = execution, operation.key
-        plans = execution.stage.plans
-        self._plan = plans.take(operation.key, "fail") or plans.take(operation.key, "stub")
+        plans, key = execution.stage.plans, operation.key
+        self._is_planned = plans.expects(key, "fail") or plans.expects(key, "stub")
         self._is_part = is_part(operation)
         operation.fn = self
         operation.about = dataclasses.replace(
-            operation.about, is_async=self._plan is not None or self._is_async
+            operation.about, is_async=self._is_planned or self._is_async
         )
 
     @property
@@ -142,19 +145,22 @@ class StagedCall:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Called as the function would be: on the loop of the worker, or in a thread."""
-        run_id = self._execution.claim.id
-        self._execution.stage.plans.calls.append(
-            Call(self._step, args, kwargs, run_id, self.attempt)
-        )
-        if self._plan is not None and self._is_part:
+        self.called, plans = True, self._execution.stage.plans
+        plans.calls.append(Call(self._step, args, kwargs, self._execution.claim.id, self.attempt))
+        plan = None
+        if self._is_planned:
+            plan = plans.take(self._step, "fail") or plans.take(self._step, "stub")
+        if plan is not None and self._is_part:
             raise ConfigurationError(
                 f"step {self._step!r:.80} is a part of a map, with several items in it; replace "
                 "the function of the map instead (monkeypatch.setattr)"
             )
-        if self._plan is not None:
-            return self._planned(self._plan, args, kwargs)
+        if plan is not None:
+            return self._planned(plan, args, kwargs)
         if self._is_async:
             return self._real(args, kwargs)
+        if self._is_planned:  # and another run met the plan first
+            return self._real_in_thread(args, kwargs)
         value = self._fn(*args, **kwargs)
         return self._after(value) if self._expects_crash() else value
 
@@ -166,6 +172,9 @@ class StagedCall:
 
     async def _real(self, args: Any, kwargs: Any) -> Any:
         return await self._after(self._fn(*args, **kwargs))
+
+    async def _real_in_thread(self, args: Any, kwargs: Any) -> Any:
+        return await self._after(await asyncio.to_thread(self._fn, *args, **kwargs))
 
     async def _after(self, answer: Any) -> Any:
         value = await answer if inspect.isawaitable(answer) else answer
