@@ -20,7 +20,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 	--no-annotate --custom-compile-command 'make lock' $(LOCK_ARGS)
 
 .PHONY: help setup check format test chaos chaos-tests demo bench bench-autoscaling envtest matrix docs generate lock images e2e
-.PHONY: test-programs chart chart-scan fuzz sbom audit verify clean
+.PHONY: test-programs site chart chart-scan fuzz sbom audit verify clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -74,6 +74,16 @@ matrix: setup ## The integration tests on PostgreSQL 12 and 18 (needs npm)
 
 docs: setup ## Write docs/cli.md by running every command it shows
 	$(BIN)/python -m tools.cli_docs
+
+.venv-site: requirements/site.txt
+	@$(PYTHON) -m venv .venv-site
+	@.venv-site/bin/pip install --quiet --disable-pip-version-check --requirement $< || \
+		{ rm -rf .venv-site; exit 1; }
+	@touch .venv-site
+
+site: setup .venv-site ## The documentation as a site in dist/site, every link checked; writes llms.txt
+	$(BIN)/python -m tools.site
+	NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build --quiet --strict
 
 generate: setup ## Write the dashboards and the tables of docs/monitoring.md from the code
 	$(BIN)/python -m tools.dashboards

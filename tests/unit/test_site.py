@@ -1,0 +1,39 @@
+"""How the documentation is laid out as a site; `make site` builds it, with every link checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tools.site import ROOT, llms, page_for, pages, with_pages
+
+
+def test_llms_txt_is_made_from_the_pages() -> None:
+    assert (ROOT / "llms.txt").read_text() == llms(), "run `make site`"
+
+
+def test_every_page_of_the_documentation_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    for page in pages():
+        if page.parent == Path("docs"):
+            assert f"- {page}\n" in navigation, f"{page}: name it in mkdocs.yml"
+
+
+@pytest.mark.parametrize(
+    ("link", "there"),
+    [
+        ("signals.md#waiting", "signals.md#waiting"),
+        ("../examples/trip.py", "../examples/trip.py.md"),
+        ("../manifests/examples", "../manifests/examples/index.md"),
+        ("../charts/openworkflow", "../charts/openworkflow/README.md"),
+        ("https://example.com/a", "https://example.com/a"),
+        ("#here", "#here"),
+    ],
+)
+def test_a_link_leads_to_a_page(link: str, there: str) -> None:
+    assert with_pages(f"[x]({link})", Path("docs/page.md"), set()) == f"[x]({there})"
+
+
+def test_a_folder_that_has_a_page_is_that_page() -> None:
+    assert page_for(Path("charts/openworkflow")) == Path("charts/openworkflow/README.md")
