@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from openworkflow import ConfigurationError, OpenWorkflow, Rate, RunFilter
+from openworkflow import ConfigurationError, OpenWorkflow, Rate, RunFilter, SyncStep, workflow
+from openworkflow.testing import Environment
 from openworkflow.worker.options import WorkerOptions
 
 ODD: tuple[Any, ...] = (float("nan"), 10**400, "a\0b", "\ud800", b"x", object(), [], {}, 1j)
@@ -65,3 +66,18 @@ def test_a_worker_refuses_values_of_another_kind(option: str) -> None:
 async def test_a_rate_is_no_slower_than_its_table_can_hold(ow: OpenWorkflow) -> None:
     with pytest.raises(ConfigurationError, match="rate"):
         await ow.limits.set("some", None, Rate(1, "20000d"))
+
+
+async def test_a_plain_function_that_returns_a_coroutine_is_no_workflow(
+    ow_env: Environment,
+) -> None:
+    """A lambda around an async function is one: nobody would await what it returns."""
+
+    async def hidden(step: SyncStep) -> None: ...
+
+    made = workflow(name="lambda")(lambda step: hidden(step))
+    run = await ow_env.start(made)
+    await run.end()
+
+    assert run.error is not None
+    assert "make it an async def" in run.error.message

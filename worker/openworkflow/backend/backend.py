@@ -116,7 +116,7 @@ class BackendPostgres:
         BackendError, with the next thing to try, or ConfigurationError.
         """
         namespace = Namespace(namespace_id, schema)
-        dsn, listen_dsn = parse(url), parse(listen_url) if listen_url else None
+        dsn, listen_dsn = parse(url), None if listen_url in (None, "") else parse(listen_url)
         connection, pooled = await probe(dsn, application_name=application_name)
         try:
             if migrate:

@@ -8,6 +8,8 @@ from typing import Any
 
 from openworkflow.backend.connection import Connection
 from openworkflow.core.errors import ConfigurationError, InvalidBuildState
+from openworkflow.core.names import valid_build_id
+from openworkflow.core.shown import shown
 from openworkflow_contract.retirement import BATCH, Leftover, error_of
 
 
@@ -74,8 +76,9 @@ class Builds:
         claim. Raises InvalidBuildState for a build without workers so far, and for a share of
         less than 100 where no other build takes new runs.
         """
-        if not 1 <= share <= 100:
-            raise ConfigurationError(f"a share is 1 to 100 percent, not {share}")
+        valid_build_id(build_id)
+        if type(share) is not int or not 1 <= share <= 100:
+            raise ConfigurationError(f"a share is 1 to 100 percent, not {shown(share)}")
         if await self._route(self._sql["promote_build"], build_id, share):
             return
         if build_id not in {build.build_id for build in await self.list()}:
@@ -93,7 +96,7 @@ class Builds:
 
         Raises InvalidBuildState if no other build takes new runs.
         """
-        if not await self._route(self._sql["hold_build"], build_id):
+        if not await self._route(self._sql["hold_build"], valid_build_id(build_id)):
             raise InvalidBuildState(
                 f"build {build_id!r} is unknown, or no other build could take its new runs; "
                 "promote another one first"
@@ -106,9 +109,9 @@ class Builds:
         InvalidBuildState if it takes new runs, and, for "refuse", if runs are left on it.
         """
         found = {build.build_id: build for build in await self.list()}
-        build = found.get(build_id)
+        build = found.get(valid_build_id(build_id))
         if build is None:
-            raise InvalidBuildState(f"there is no build {build_id!r} in this namespace")
+            raise InvalidBuildState(f"there is no build {shown(build_id)} in this namespace")
         if build.share:
             raise InvalidBuildState(
                 f"build {build_id!r} takes {build.share} percent of the new runs; promote another "

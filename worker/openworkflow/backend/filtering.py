@@ -13,7 +13,9 @@ from openworkflow.backend.records import Page
 from openworkflow.backend.requests import Requests
 from openworkflow.backend.rows import as_run, cursor_after, read_cursor
 from openworkflow.core.asked import page_size
+from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.filters import FIELDS, Kind, Term
+from openworkflow.core.shown import shown
 from openworkflow_contract.statements import numbered
 
 Action = Literal["retry", "cancel", "pause", "resume", "delete"]
@@ -53,6 +55,14 @@ _ONE_OF = "where_one_of"
 _PARAMETER = re.compile(r"(?<!:):(\w+)")
 
 
+def check_action(action: object) -> None:
+    """Refuse what is no action. Raises ConfigurationError."""
+    if not isinstance(action, str) or action not in ACTIONABLE:
+        raise ConfigurationError(
+            f"there is no action {shown(action)}; there are {', '.join(ACTIONABLE)}"
+        )
+
+
 class Filtering:
     """Finds runs of one namespace by filters."""
 
@@ -64,7 +74,7 @@ class Filtering:
     async def page(self, terms: Sequence[Term], limit: int, cursor: str | None) -> Page:
         """A page of runs, newest first. Raises ConfigurationError and BackendError."""
         page_size(limit)
-        at, last = read_cursor(cursor) if cursor else (None, None)
+        at, last = (None, None) if cursor in (None, "") else read_cursor(cursor)
         rows = await self._ask("where_list", terms, None, at=at, id=last, limit=limit + 1)
         runs = [as_run(row) for row in rows[:limit]]
         return Page(runs, cursor_after(runs[-1]) if len(rows) > limit else None)

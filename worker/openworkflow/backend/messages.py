@@ -6,7 +6,7 @@ from uuid import UUID
 
 import asyncpg
 
-from openworkflow.backend.connection import Connection
+from openworkflow.backend.connection import Connection, check_connection
 from openworkflow.backend.failures import DRIVER_ERRORS, as_backend_error
 from openworkflow.backend.records import Delivery, Outgoing, Waiting
 from openworkflow.backend.requests import Requests
@@ -39,6 +39,7 @@ class Messages:
         RunNotFound, InvalidRunState for a run that has ended, and BackendError.
         """
         if connection is not None:
+            check_connection(connection)
             try:
                 # A refusal rolls back to here, and not the caller's whole transaction.
                 async with connection.transaction():

@@ -12,7 +12,9 @@ from uuid import UUID
 
 import asyncpg
 
+from openworkflow.core.asked import check_is
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.shown import shown
 from openworkflow.core.step_attempt import StepAttempt, StepKind, StepStatus
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
@@ -56,13 +58,14 @@ def cursor_after(run: WorkflowRun) -> str:
 
 def read_cursor(cursor: str) -> tuple[datetime, UUID]:
     """The created_at and id in a cursor; raises ConfigurationError if it is none."""
+    check_is("cursor", cursor, str, "the next_cursor of a page")
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
         created_at, run_id = text.split(" ")
         return datetime.fromisoformat(created_at), UUID(run_id)
     except (binascii.Error, ValueError) as error:
         raise ConfigurationError(
-            f"{cursor[:80]!r} is no cursor; pass the next_cursor of a page"
+            f"{shown(cursor)} is no cursor; pass the next_cursor of a page"
         ) from error
 
 

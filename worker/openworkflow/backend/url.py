@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode
 
+from openworkflow.core.asked import check_is
 from openworkflow.core.errors import ConfigurationError
 
 DEFAULT_PORT = 5432
@@ -92,6 +93,8 @@ class Dsn:
 
 def parse(url: str | None) -> Dsn:
     """Read a connection string; ConfigurationError says what is wrong with it."""
+    if url is not None:
+        check_is("a database URL", url, str, "text, such as postgresql://user:password@host/name")
     if url is None or not url.strip():
         raise ConfigurationError(
             "there is no database URL; "

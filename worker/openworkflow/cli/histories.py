@@ -12,6 +12,7 @@ from openworkflow.backend.records import ClaimedRun, RecordedStep, RunFilter
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.printable import printable_json
 from openworkflow.core.recorded import Occurrence
+from openworkflow.core.shown import shown
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 from openworkflow.engine.replay import RecordedRun
 
@@ -96,7 +97,7 @@ def _of_run(run: WorkflowRun, steps: Sequence[RecordedStep]) -> RecordedRun:
 def _of_line(fields: dict[str, Any]) -> RecordedRun:
     if fields["format"] not in READABLE:
         raise ValueError(
-            f"the format is {fields['format']!r:.80}, this program reads up to {FORMAT!r}"
+            f"the format is {shown(fields['format'])}, this program reads up to {FORMAT!r}"
         )
     scheduled = fields.get("schedule")  # format 1 has none, nor have earlier files of format 2
     claimed = _claimed(

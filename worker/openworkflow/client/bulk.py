@@ -10,9 +10,11 @@ from datetime import datetime
 from uuid import UUID
 
 from openworkflow.backend.backend import BackendPostgres
-from openworkflow.backend.filtering import ACTIONABLE, Action
+from openworkflow.backend.filtering import Action, check_action
+from openworkflow.core.asked import check_is
 from openworkflow.core.errors import ConfigurationError, InvalidRunState, RunNotFound
 from openworkflow.core.filters import Term
+from openworkflow.core.shown import shown
 
 CHUNK = 200
 AT_ONCE = 8
@@ -42,12 +44,11 @@ async def act(
     by: str | None,
 ) -> AsyncIterator[BulkProgress]:
     """See OpenWorkflow.bulk."""
-    if action not in ACTIONABLE:
-        raise ConfigurationError(
-            f"there is no action {action!r}; there are {', '.join(ACTIONABLE)}"
-        )
-    if per_second is not None and not 0 < per_second < 1e9:
-        raise ConfigurationError(f"per_second is more than 0, not {per_second!r}")
+    check_action(action)
+    if per_second is not None:
+        check_is("per_second", per_second, (int, float), "a number")
+        if not 0 < per_second < 1e9:
+            raise ConfigurationError(f"per_second is more than 0, not {shown(per_second)}")
     began, after = (await backend.now(), None) if cursor is None else _read(cursor)
     limit = CHUNK if per_second is None else max(1, min(CHUNK, int(per_second)))
     done = passed = 0
@@ -99,11 +100,12 @@ def _cursor(began: datetime, after: UUID) -> str:
 
 
 def _read(cursor: str) -> tuple[datetime, UUID]:
+    check_is("cursor", cursor, str, "the one that the operation ended with")
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
         began, after = text.split(" ")
         return datetime.fromisoformat(began), UUID(after)
     except (binascii.Error, ValueError) as error:
         raise ConfigurationError(
-            f"{cursor[:80]!r} is no cursor; pass the one that the operation ended with"
+            f"{shown(cursor)} is no cursor; pass the one that the operation ended with"
         ) from error

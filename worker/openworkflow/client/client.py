@@ -16,6 +16,7 @@ from openworkflow.client.repairs import UNCHANGED
 from openworkflow.client.schedules import ScheduleClient
 from openworkflow.client.streams import streams_of
 from openworkflow.client.subject import checked_id
+from openworkflow.core.asked import check_is, check_list
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import (
     ConfigurationError,
@@ -26,6 +27,7 @@ from openworkflow.core.explanation import Explanation, explain, with_child
 from openworkflow.core.filters import parse_filter
 from openworkflow.core.progress import NOTHING_TOLD
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, codec_for
+from openworkflow.core.shown import shown
 from openworkflow.core.unique import UniqueRule
 from openworkflow.core.workflow import Workflow
 from openworkflow.core.workflow_run import WorkflowRun
@@ -61,7 +63,9 @@ class OpenWorkflow(RunControl, RunFollowing):
                 "a client is made of a backend that has connected: "
                 "OpenWorkflow(await BackendPostgres.connect(url))"
             )
+        check_is("backend", backend, BackendPostgres, "one that has connected")
         super().__init__(backend)
+        check_is("payload_limit", payload_limit, int, "a number of bytes")
         self._payload_limit = payload_limit
 
     def __repr__(self) -> str:
@@ -131,7 +135,10 @@ class OpenWorkflow(RunControl, RunFollowing):
     ) -> list[RunHandle[Any]]:
         """Start a run for each input, all or none; thousands in one call. See run_workflow."""
         check_options("run_workflows", options, ManyRunsOptions)
-        keys = options.get("idempotency_keys") or [None] * len(inputs)
+        check_list("inputs", inputs, "a list, with an input for each run")
+        keys = options.get("idempotency_keys")
+        keys = [None] * len(inputs) if keys is None else keys
+        check_list("idempotency_keys", keys, "a list, with a key for each input")
         if len(keys) != len(inputs):
             raise ConfigurationError(
                 f"{len(inputs)} inputs need as many idempotency_keys, not {len(keys)}"
@@ -140,6 +147,8 @@ class OpenWorkflow(RunControl, RunFollowing):
 
     def handle(self, run_id: UUID, workflow: Workflow[I, O] | None = None) -> RunHandle[O]:
         """A handle of a run started elsewhere; `workflow` types its result."""
+        if workflow is not None:
+            check_is("workflow", workflow, Workflow, "a function decorated with @workflow")
         return RunHandle(
             self, checked_id(run_id), codec_for(Any) if workflow is None else workflow.output_codec
         )
@@ -184,7 +193,7 @@ class OpenWorkflow(RunControl, RunFollowing):
                 raise ConfigurationError("give a run_filter or where, not both")
             return await self._backend.filtering.page(parse_filter(where), limit, cursor)
         if run_filter is not None and not isinstance(run_filter, RunFilter):
-            raise ConfigurationError(f"give a RunFilter(...), or where=, not {run_filter!r:.80}")
+            raise ConfigurationError(f"give a RunFilter(...), or where=, not {shown(run_filter)}")
         return await self._backend.list_workflow_runs(run_filter, limit, cursor)
 
     @property

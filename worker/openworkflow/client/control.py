@@ -5,12 +5,13 @@ from typing import Any
 from uuid import UUID
 
 from openworkflow.backend.backend import BackendPostgres
-from openworkflow.backend.filtering import Action
+from openworkflow.backend.filtering import Action, check_action
 from openworkflow.backend.pausing import Pause
 from openworkflow.client import repairs
 from openworkflow.client.bulk import BulkProgress, act
 from openworkflow.client.misspellings import Misspellings
 from openworkflow.client.subject import checked_id, subject
+from openworkflow.core.asked import check_is
 from openworkflow.core.errors import ConfigurationError, InvalidRunState, RunNotFound
 from openworkflow.core.filters import parse_filter
 from openworkflow.core.workflow import Workflow
@@ -40,6 +41,7 @@ class RunControl:
         InvalidRunState if it has succeeded or failed.
         """
         checked_id(run_id)
+        check_is("force", force, bool, "True or False")
         return await self._backend.cancel_workflow_run(run_id, force=force)
 
     async def retry(self, run_id: UUID, *, from_step: str | None = None) -> WorkflowRun:
@@ -52,10 +54,13 @@ class RunControl:
         checked_id(run_id)
         if from_step is None:
             return await self._backend.control.retry(run_id)
+        check_is("from_step", from_step, str, "the key of a step")
         return await repairs.retry_from(self._backend, run_id, from_step)
 
     async def count_runs(self, where: str, action: Action | None = None) -> int:
         """How many runs a filter means; with an `action`, those that it would do anything to."""
+        if action is not None:
+            check_action(action)
         return await self._backend.filtering.count(parse_filter(where), action)
 
     def bulk(

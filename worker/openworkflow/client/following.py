@@ -5,6 +5,7 @@ from uuid import UUID
 
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.client.streams import streams_of
+from openworkflow.client.subject import checked_id
 from openworkflow.core.errors import ConfigurationError, RunNotFound
 from openworkflow.core.progress import (
     NOTHING_TOLD,
@@ -13,6 +14,7 @@ from openworkflow.core.progress import (
     RunProgress,
     checked_topic,
 )
+from openworkflow.core.shown import shown
 
 
 class RunFollowing:
@@ -22,6 +24,7 @@ class RunFollowing:
 
     async def progress(self, run_id: UUID) -> RunProgress:
         """What a run says of itself: the status that it set last. Raises RunNotFound."""
+        checked_id(run_id)
         found = await self._backend.progress.of_runs([run_id])
         if run_id in found:
             return found[run_id]
@@ -39,10 +42,11 @@ class RunFollowing:
         and as they are asked for RunNotFound, and BackendError where a database that answers
         refuses, for half a minute, or was stopped.
         """
+        checked_id(run_id)
         if topic is not None:
             checked_topic(topic)
         if type(from_offset) is not int or not 0 <= from_offset < 2**31:
-            raise ConfigurationError(f"from_offset is a number from 0, not {from_offset!r:.80}")
+            raise ConfigurationError(f"from_offset is a number from 0, not {shown(from_offset)}")
         return self._follow(run_id, topic, from_offset)
 
     async def _follow(

@@ -6,6 +6,7 @@ from openworkflow.backend.limits import LimitState, LimitTable
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.limits import LimitRule, Rate, limit_name, pause_until
+from openworkflow.core.shown import shown
 
 
 class LimitClient:
@@ -24,7 +25,7 @@ class LimitClient:
         With neither, nothing is limited. Of the rate its count, time and burst matter.
         """
         if rate is not None and not isinstance(rate, Rate):
-            raise ConfigurationError(f'a rate is a Rate(20, per="1m"), not {rate!r:.80}')
+            raise ConfigurationError(f'a rate is a Rate(20, per="1m"), not {shown(rate)}')
         per = None if rate is None else parse_duration(rate.per).total_seconds()
         count, burst = (None, None) if rate is None else (rate.count, rate.burst)
         rule = LimitRule(name=name, slots=slots, rate=count, rate_seconds=per, burst=burst)

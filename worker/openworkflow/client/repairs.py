@@ -6,6 +6,7 @@ from uuid import UUID, uuid5
 
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.backend.control import Fork
+from openworkflow.core.asked import check_is
 from openworkflow.core.errors import ConfigurationError, RunNotFound
 from openworkflow.core.ids import uuid7
 from openworkflow.core.names import NAME_LIMIT, storable_text, valid_build_id
@@ -40,11 +41,10 @@ async def fork(
     limit: int,
 ) -> WorkflowRun:
     """See OpenWorkflow.fork."""
+    _check_asked(from_step, results, version)
     forked_id = uuid7()
     if may_be_occurrence(run_id):  # by such an id a worker knows to ask of which instant it is
         forked_id = uuid5(run_id, str(forked_id))
-    if version is not UNCHANGED and version is not None:
-        storable_text("version", version, NAME_LIMIT)
     texts = {
         name: codec_of(value).encode(value, "result of step", limit, name)
         for name, value in (results or {}).items()
@@ -69,6 +69,15 @@ async def fork(
         if forked is not None:
             return forked
     raise ConfigurationError(f"workflow run {run_id} continues as new again and again; cancel it")
+
+
+def _check_asked(from_step: object, results: object, version: Any) -> None:
+    if version is not UNCHANGED and version is not None:
+        storable_text("version", version, NAME_LIMIT)
+    if from_step is not None:
+        check_is("from_step", from_step, str, "the key of a step")
+    if results is not None:
+        check_is("results", results, Mapping, "results by the keys of steps")
 
 
 async def _history(backend: BackendPostgres, run_id: UUID) -> tuple[int, list[RecordedStep]]:

@@ -12,6 +12,7 @@ from openworkflow.core.cron import Cron
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import storable_text
 from openworkflow.core.schedule import NewSchedule, Schedule, Source, schedule_name
+from openworkflow.core.shown import shown
 from openworkflow.core.workflow import Workflow
 from openworkflow.engine.request import Request
 
@@ -91,7 +92,7 @@ class ScheduleClient:
         for at in (start, end):
             if not isinstance(at, datetime):
                 raise ConfigurationError(
-                    f"a backfill is from a datetime to another, not {at!r:.80}"
+                    f"a backfill is from a datetime to another, not {shown(at)}"
                 )
         return len(await self._schedules.backfill(schedule_name(name), start, end))
 
@@ -111,7 +112,7 @@ class ScheduleClient:
     ) -> NewSchedule:
         wanted = Cron(cron) if isinstance(cron, str) else cron
         if not isinstance(wanted, Cron):
-            raise ConfigurationError(f'not a Cron: {cron!r:.80}; give Cron("0 9 * * 1-5")')
+            raise ConfigurationError(f'not a Cron: {shown(cron)}; give Cron("0 9 * * 1-5")')
         request = Request(workflow, {"version": version}, self._payload_limit)
         (run,) = request.runs([wanted.input], [None])
         return NewSchedule.of(wanted, Source.API, (run.workflow_name, run.version), run.input, name)

@@ -7,6 +7,7 @@ from uuid import UUID
 from openworkflow.backend.pausing import ALL_WORKFLOWS
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import NAME_LIMIT, storable_text
+from openworkflow.core.shown import shown
 from openworkflow.core.workflow import Workflow
 
 REASON_LIMIT = 1000
@@ -18,13 +19,13 @@ def checked_id(run_id: object) -> UUID:
     if isinstance(run_id, UUID):
         return run_id
     if isinstance(getattr(run_id, "id", None), UUID):
-        raise ConfigurationError(f"give the id of {run_id!r:.80}: its .id")
+        raise ConfigurationError(f"give the id of {shown(run_id)}: its .id")
     with contextlib.suppress(ValueError):
         if isinstance(run_id, str):
             said = f"UUID({str(UUID(run_id))!r})"
             raise ConfigurationError(f"a run's id is a UUID, not text: write {said}")
     raise ConfigurationError(
-        f"a run's id is a UUID, as `run.id` and `runs list` have it, not {run_id!r:.80}"
+        f"a run's id is a UUID, as `run.id` and `runs list` have it, not {shown(run_id)}"
     )
 
 

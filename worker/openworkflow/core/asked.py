@@ -1,11 +1,13 @@
 """What is asked about runs, checked before it becomes the arguments of a statement. Pure."""
 
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import storable_text
+from openworkflow.core.shown import shown
 from openworkflow.core.workflow_run import RunStatus
 
 MOST_RUNS = 1_000_000
@@ -14,12 +16,24 @@ TEXT_LIMIT = 1000
 """Characters of a text that runs are asked for by: more than any of them has."""
 
 
+def check_is(what: str, value: object, kind: type | tuple[type, ...], meant: str) -> None:
+    """Refuse what is not of a kind, in words: "limits is a list". Raises ConfigurationError."""
+    if not isinstance(value, kind):
+        raise ConfigurationError(f"{what} is {meant}, not {shown(value)}")
+
+
+def check_list(what: str, value: object, meant: str) -> None:
+    """Refuse what has no elements, or other ones than are meant. Raises ConfigurationError."""
+    if not isinstance(value, Collection) or isinstance(value, (str, bytes, Mapping)):
+        raise ConfigurationError(f"{what} is {meant}, not {shown(value)}")
+
+
 def page_size(limit: object) -> int:
     """Return `limit` if a page can have so many runs. Raises ConfigurationError."""
     if type(limit) is not int or not 1 <= limit <= MOST_RUNS:
         raise ConfigurationError(
             f"limit is a whole number, must be at least 1 and at most {MOST_RUNS}, "
-            f"not {limit!r:.80}"
+            f"not {shown(limit)}"
         )
     return limit
 
@@ -33,7 +47,7 @@ def check_asked(field: str, kind: type, value: Any) -> None:
     elif kind is RunStatus:
         if not isinstance(value, str) or value not in list(RunStatus):
             known = ", ".join(RunStatus)
-            raise ConfigurationError(f"status is one of {known}, not {value!r:.80}")
+            raise ConfigurationError(f"status is one of {known}, not {shown(value)}")
     elif not isinstance(value, kind):
         meant = {UUID: "a UUID", datetime: "a datetime"}[kind]
-        raise ConfigurationError(f"{field} is {meant}, not {value!r:.80}")
+        raise ConfigurationError(f"{field} is {meant}, not {shown(value)}")

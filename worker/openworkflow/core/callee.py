@@ -11,6 +11,7 @@ from openworkflow.core.annotations import innermost, return_annotation
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.fingerprint import fingerprint
 from openworkflow.core.serialization import Codec, codec_for
+from openworkflow.core.shown import shown
 from openworkflow.core.workflow import DurableFunction, Workflow
 
 __all__ = ["OPTIONS", "Callee", "callee", "check_call", "fingerprint"]
@@ -190,10 +191,10 @@ def _has_signature(fn: Any) -> bool:
 def _not_callable(fn: object) -> ConfigurationError:
     if inspect.isawaitable(fn):
         return ConfigurationError(
-            f"a step takes a function and its arguments, not a call of it ({fn!r:.80}): write "
+            f"a step takes a function and its arguments, not a call of it ({shown(fn)}): write "
             "step.run(name, fetch, url) instead of step.run(name, fetch(url))"
         )
-    return ConfigurationError(f"a step takes a function to call, not {fn!r:.80}")
+    return ConfigurationError(f"a step takes a function to call, not {shown(fn)}")
 
 
 def _name(fn: Any) -> str:

@@ -8,7 +8,7 @@ first; jobs with a wildcard for minutes or hours run through both as the time pa
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -20,6 +20,7 @@ from cronsim import CronSim, CronSimError
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import NAME_LIMIT, storable_text
+from openworkflow.core.shown import shown
 from openworkflow_contract.recurrence import ALIASES, fields_of, instants_after, zone_of
 
 Overlap = Literal["skip", "queue_one", "queue_all", "cancel_running", "allow"]
@@ -57,7 +58,7 @@ class Cron:
             storable_text("a schedule's name", self.name, NAME_LIMIT, printable=True)
         if self.overlap not in get_args(Overlap):
             raise ConfigurationError(
-                f"overlap must be one of {', '.join(get_args(Overlap))}, not {self.overlap!r:.80}"
+                f"overlap must be one of {', '.join(get_args(Overlap))}, not {shown(self.overlap)}"
             )
         lateness(self.catch_up)
         if self.catch_up == "all" and self.overlap not in ("queue_all", "allow"):
@@ -66,8 +67,9 @@ class Cron:
                 "choose overlap='queue_all' or overlap='allow'"
             )
         if parse_duration(self.jitter) > LONGEST_JITTER:
-            raise ConfigurationError(f"jitter is at most a day, not {self.jitter!r:.80}")
-        recurrence(self.expression, self.tz)
+            raise ConfigurationError(f"jitter is at most a day, not {shown(self.jitter)}")
+        texts: tuple[Any, ...] = (self.expression, self.tz)
+        recurrence(*(each if isinstance(each, str) else shown(each) for each in texts))
 
 
 def lateness(catch_up: Duration) -> timedelta | None:
@@ -79,7 +81,7 @@ def lateness(catch_up: Duration) -> timedelta | None:
     limit = parse_duration(catch_up)
     if limit < timedelta(seconds=1):
         raise ConfigurationError(
-            f'catch_up is "none", "all" or a duration of a second or more, not {catch_up!r:.80}'
+            f'catch_up is "none", "all" or a duration of a second or more, not {shown(catch_up)}'
         )
     return limit
 
@@ -95,7 +97,7 @@ class Recurrence:
             self.after(datetime(2000, 1, 1, tzinfo=UTC))
         except CronSimError as error:
             raise ConfigurationError(
-                f"{expression!r:.80} is no cron expression: {str(error).lower()}; it has minute, "
+                f"{shown(expression)} is no cron expression: {str(error).lower()}; it has minute, "
                 'hour, day of month, month and day of week, such as "0 9 * * 1-5"'
             ) from None
 
@@ -116,7 +118,8 @@ class Recurrence:
 
     def between(self, start: datetime, end: datetime, limit: int) -> list[datetime]:
         """The instants from `start` on and before `end`, `limit` of them at most."""
-        found = itertools.takewhile(lambda at: at < end, self._from(start - timedelta.resolution))
+        before = max(start, _FIRST) - timedelta.resolution
+        found = itertools.takewhile(lambda at: at < end, self._from(before))
         return list(itertools.islice(found, limit))
 
     def last_until(self, instant: datetime, after: datetime) -> datetime | None:
@@ -137,6 +140,10 @@ class Recurrence:
         return instants_after(instant, self._text, self._zone)
 
 
+_FIRST = datetime(1, 1, 3, tzinfo=UTC)
+"""There is nothing before it in some time zone."""
+
+
 @lru_cache(maxsize=4096)
 def recurrence(expression: str, tz: str) -> Recurrence:
     """The instants of an expression; the same object for the same. Raises ConfigurationError."""
@@ -150,7 +157,7 @@ def _fields(expression: str) -> str:
     if len(str(expression).split()) == 6:
         more = "; there is none for seconds: for less than a minute use step.sleep in a loop"
     raise ConfigurationError(
-        f"{expression!r:.80} is no cron expression: it has five fields, minute, hour, day of "
+        f"{shown(expression)} is no cron expression: it has five fields, minute, hour, day of "
         f'month, month and day of week, such as "0 9 * * 1-5", or is one of '
         f"{', '.join(ALIASES)}{more}"
     )
@@ -159,7 +166,7 @@ def _fields(expression: str) -> str:
 def _zone(tz: str) -> ZoneInfo:
     if (zone := zone_of(tz)) is None:
         raise ConfigurationError(
-            f"there is no time zone {tz!r:.80}; give a name of the IANA database, such as "
+            f"there is no time zone {shown(tz)}; give a name of the IANA database, such as "
             '"Europe/Berlin" or "UTC"'
         )
     return zone
@@ -167,10 +174,10 @@ def _zone(tz: str) -> ZoneInfo:
 
 def named_schedules(schedule: Cron | Sequence[Cron], name: str) -> tuple[Cron, ...]:
     """The schedules of a workflow, each with a name. Raises ConfigurationError."""
-    given = (schedule,) if isinstance(schedule, Cron) else tuple(schedule)
-    if any(not isinstance(each, Cron) for each in given):
+    given: Any = (schedule,) if isinstance(schedule, Cron) else schedule
+    if not isinstance(given, Iterable) or any(not isinstance(each, Cron) for each in given):
         raise ConfigurationError(
-            f'workflow {name!r}: a schedule is a Cron("0 9 * * 1-5"), not {schedule!r:.80}'
+            f'workflow {name!r}: a schedule is a Cron("0 9 * * 1-5"), not {shown(schedule)}'
         )
     named = tuple(replace(each, name=each.name or name) for each in given)
     if len({each.name for each in named}) < len(named):

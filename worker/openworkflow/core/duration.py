@@ -5,6 +5,7 @@ import re
 from datetime import timedelta
 
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.shown import shown
 
 Duration = timedelta | str | int | float
 """A number is seconds; so is text without a unit."""
@@ -60,5 +61,7 @@ def _of_seconds(seconds: float, value: object) -> timedelta:
 
 
 def _refused(value: object) -> ConfigurationError:
-    shown = repr(value) if not isinstance(value, int) or abs(value) < 10**20 else "a huge number"
-    return ConfigurationError(f"{shown:.80} is not a duration: {_ALLOWED}")
+    huge = isinstance(value, int) and abs(value) >= 10**20
+    return ConfigurationError(
+        f"{'a huge number' if huge else shown(value)} is not a duration: {_ALLOWED}"
+    )

@@ -9,6 +9,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
+from openworkflow.core.shown import shown
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -104,8 +106,8 @@ class RunExists(OpenWorkflowError):
 
     def __init__(self, run_id: UUID | str, key: str) -> None:
         super().__init__(
-            f"workflow run {run_id} has the key {key!r:.80} and has not ended; wait for it, or let "
-            "the call return, replace or cancel it: Unique(key, on_conflict=...)"
+            f"workflow run {run_id} has the key {shown(key)} and has not ended; wait for it, or "
+            "let the call return, replace or cancel it: Unique(key, on_conflict=...)"
         )
         self.run_id, self.key = str(run_id), key
 
@@ -115,7 +117,7 @@ class ScheduleNotFound(OpenWorkflowError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"there is no schedule {name!r:.80} in this namespace; look at `openworkflow "
+            f"there is no schedule {shown(name)} in this namespace; look at `openworkflow "
             "schedules list`"
         )
         self.name = name

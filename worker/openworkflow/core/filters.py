@@ -16,9 +16,11 @@ from enum import StrEnum
 from typing import Literal
 from uuid import UUID
 
+from openworkflow.core.asked import check_is
 from openworkflow.core.duration import parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import storable_text
+from openworkflow.core.shown import shown
 from openworkflow.core.tags import tag_name
 from openworkflow.core.workflow_run import RunStatus
 
@@ -96,6 +98,7 @@ class Term:
 
 def parse_filter(text: str) -> tuple[Term, ...]:
     """The terms of a filter, none of an empty one. Raises ConfigurationError that says where."""
+    check_is("where", text, str, 'text, such as "status:failed"')
     if len(text) > LENGTH_LIMIT:
         raise ConfigurationError(f"a filter has at most {LENGTH_LIMIT} characters")
     terms = tuple(_terms(text))
@@ -153,7 +156,7 @@ def _field(text: str, word: str, start: int) -> tuple[str, tuple[str, ...], Kind
     shape = f"{prefix}.NAME" if dot else word
     near = difflib.get_close_matches(shape, known, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-    raise _refusal(text, start, f"there is no field {word!r:.80}; {hint}")
+    raise _refusal(text, start, f"there is no field {shown(word)}; {hint}")
 
 
 def _text(text: str, place: int) -> tuple[str, int]:
@@ -180,7 +183,7 @@ def _value(text: str, start: int, kind: Kind, operator: Operator, value: str) ->
         return storable_text(f"the value after {operator}", value, VALUE_LIMIT)
     except (ValueError, KeyError, ConfigurationError) as error:
         told = str(error) if isinstance(error, ConfigurationError) else f"it is {kind}"
-        raise _refusal(text, start, f"{value!r:.80} does not fit: {told}") from None
+        raise _refusal(text, start, f"{shown(value)} does not fit: {told}") from None
 
 
 def _status(value: str) -> str:

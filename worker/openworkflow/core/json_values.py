@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
+from openworkflow.core.shown import shown
+
 DEEPEST = 100
 """The most levels of nesting; the JSON parsers of pydantic stop at 200."""
 LARGEST_BITS = 13_000
@@ -96,8 +98,8 @@ def _in_dict(value: dict[Any, Any], path: tuple[Any, ...], typed: bool) -> str |
             if typed:
                 continue
             return (
-                f"{place(path)} has the key {key!r:.40} of type {type(key).__qualname__}; the keys "
-                "of JSON are text: use str(key), or annotate the function's type"
+                f"{place(path)} has the key {shown(key, 40)} of type {type(key).__qualname__}; the "
+                "keys of JSON are text: use str(key), or annotate the function's type"
             )
         if (found := _in_text(key, (*path, "(key)"))) is not None:
             return found

@@ -8,6 +8,7 @@ from typing import Any
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import storable_text
+from openworkflow.core.shown import shown
 
 KEY_OF_LIMIT_LIMIT = 200
 """Characters of a limit's name, and of a key."""
@@ -71,14 +72,14 @@ class LimitRule:
         limit_name(self.name)
         if self.slots is not None and not _is_count(self.slots, 0):
             raise ConfigurationError(
-                f"limit {self.name!r}: slots are 0 to {MOST_SLOTS}, not {self.slots!r:.80}"
+                f"limit {self.name!r}: slots are 0 to {MOST_SLOTS}, not {shown(self.slots)}"
             )
-        if self.rate is None:
+        if self.rate is None and self.rate_seconds is None:
             return
         if not _is_count(self.rate, 1) or not _is_count(self.burst, 1):
             raise ConfigurationError(
                 f"limit {self.name!r}: the count of a rate, and its burst, are 1 to {MOST_SLOTS}, "
-                f"not {self.rate!r:.80} and {self.burst!r:.80}"
+                f"not {shown(self.rate)} and {shown(self.burst)}"
             )
         if not self.rate_seconds:
             raise ConfigurationError(f"limit {self.name!r}: a rate is per some time, not 0 s")
@@ -134,7 +135,7 @@ class Limits:
             if not isinstance(some, Iterable):
                 raise ConfigurationError(
                     f"workflow {workflow!r}: limits are a list of them, such as "
-                    f"limits=[Limit(5)], not {some!r:.80}"
+                    f"limits=[Limit(5)], not {shown(some)}"
                 )
         given: list[Limit | Rate] = [*limits, *rates]
         if len(given) > MOST_LIMITS:
@@ -174,8 +175,8 @@ def step_rate(step: str, given: object) -> StepRate:
         return StepRate(limit_name(given), None)
     if not isinstance(given, Rate) or given.name is None or given.key is not None:
         raise ConfigurationError(
-            f"step {step!r:.80}: rate is the name of a limit, or a Rate with a name and without a "
-            f"key, such as Rate(20, per='1m', name='stripe'), not {given!r:.80}"
+            f"step {shown(step)}: rate is the name of a limit, or a Rate with a name and without a "
+            f"key, such as Rate(20, per='1m', name='stripe'), not {shown(given)}"
         )
     return StepRate(given.name, _rule(step, given))
 
@@ -198,12 +199,12 @@ def _rule(workflow: str, given: object) -> LimitRule:
     if not isinstance(given, Limit | Rate):
         raise ConfigurationError(
             f'workflow {workflow!r}: a limit is a Limit(5) or a Rate(20, per="1m"), '
-            f"not {given!r:.80}"
+            f"not {shown(given)}"
         )
     if given.key is not None and not callable(given.key):
         raise ConfigurationError(
             f"workflow {workflow!r}: the key of a limit is a function of the input, such as "
-            f"lambda order: order.customer, not {given.key!r:.80}"
+            f"lambda order: order.customer, not {shown(given.key)}"
         )
     suffix = ("/rate" if isinstance(given, Rate) else "") + ("/key" if given.key else "")
     name = f"{workflow}{suffix}" if given.name is None else given.name
@@ -222,7 +223,7 @@ def _rule(workflow: str, given: object) -> LimitRule:
 def _key(name: str, key: object) -> str:
     text = str(key)
     if SEPARATOR in text or JOINT in text:
-        raise ConfigurationError(f"limit {name!r}: a key has no U+001E or U+001F: {text!r:.80}")
+        raise ConfigurationError(f"limit {name!r}: a key has no U+001E or U+001F: {shown(text)}")
     return storable_text(f"the key of limit {name!r}", text, KEY_OF_LIMIT_LIMIT)
 
 

@@ -4,6 +4,7 @@ import re
 from typing import Literal
 
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.shown import shown
 from openworkflow_contract.names import BUILD_ID
 
 NAME_LIMIT = 200
@@ -35,12 +36,12 @@ def storable_text(
         size = len(text) if unit == "characters" else len(text.encode())
         if size <= limit and (not printable or text.isprintable()):
             return text
-        shown = f"{text!r:.80}, which has {size}" if size > limit else f"{text!r:.80}"
+        told = f"{shown(text)}, which has {size}" if size > limit else shown(text)
     else:
-        shown = f"{text!r:.80}"
+        told = shown(text)
     invisible = "invisible characters" if printable else "NUL or surrogates"
     raise ConfigurationError(
-        f"{what} must be text of 1 to {limit} {unit} without {invisible}, not {shown}"
+        f"{what} must be text of 1 to {limit} {unit} without {invisible}, not {told}"
     )
 
 
@@ -53,5 +54,5 @@ def valid_build_id(build_id: object) -> str:
         return build_id
     raise ConfigurationError(
         "a build id is 1 to 128 letters, digits and -_.:/@+, "
-        f"such as a commit or an image's digest, not {build_id!r:.80}"
+        f"such as a commit or an image's digest, not {shown(build_id)}"
     )

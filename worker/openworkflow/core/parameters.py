@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.shown import shown
 
 STEP_TYPES = frozenset({"Step", "SyncStep"})
 
@@ -13,13 +14,13 @@ STEP_TYPES = frozenset({"Step", "SyncStep"})
 def check_function(fn: object) -> None:
     """Refuse what cannot be a workflow's function, with what was meant."""
     if isinstance(fn, str):
-        raise ConfigurationError(f"a workflow's name is an option: @workflow(name={fn!r:.80})")
+        raise ConfigurationError(f"a workflow's name is an option: @workflow(name={shown(fn)})")
     if isinstance(fn, staticmethod | classmethod):
         raise ConfigurationError(
             f"workflow {fn.__name__!r} is a method; make it a function of its module"
         )
     if not inspect.isroutine(fn):
-        raise ConfigurationError(f"a workflow must be a function, not {fn!r:.80}")
+        raise ConfigurationError(f"a workflow must be a function, not {shown(fn)}")
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         raise ConfigurationError(
             f"workflow {fn.__name__!r} yields; a workflow returns its result and awaits its steps"
@@ -29,9 +30,9 @@ def check_function(fn: object) -> None:
 def check_step(fn: object) -> None:
     """Refuse what cannot be a step's function."""
     if isinstance(fn, str):
-        raise ConfigurationError(f"a step's name is an option: @step(name={fn!r:.80})")
+        raise ConfigurationError(f"a step's name is an option: @step(name={shown(fn)})")
     if not callable(fn) and not isinstance(fn, staticmethod | classmethod):
-        raise ConfigurationError(f"a step must be a function, not {fn!r:.80}")
+        raise ConfigurationError(f"a step must be a function, not {shown(fn)}")
 
 
 def default_name(fn: Callable[..., Any]) -> str:

@@ -5,6 +5,7 @@ waits for ever, and where there is room for all it makes no difference.
 """
 
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.shown import shown
 
 HIGHEST = 9
 
@@ -14,7 +15,7 @@ def check_workflow_priority(workflow: str, value: object) -> int:
     if type(value) is not int or not -HIGHEST <= value <= HIGHEST:
         raise ConfigurationError(
             f"workflow {workflow!r}: priority is a whole number from -{HIGHEST} to {HIGHEST}, "
-            f"not {value!r:.80}"
+            f"not {shown(value)}"
         )
     return value
 
@@ -31,7 +32,7 @@ def run_priority(value: object) -> int | None:
         )
     if type(value) is not int or not 0 <= value <= HIGHEST:
         raise ConfigurationError(
-            f"the priority of a run is a whole number from 0 to {HIGHEST}, not {value!r:.80}"
+            f"the priority of a run is a whole number from 0 to {HIGHEST}, not {shown(value)}"
         )
     return value or None
 

@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.shown import shown
 from openworkflow.core.workflow import Workflow
 
 
@@ -15,12 +16,12 @@ class Registry:
         self._workflows: dict[tuple[str, str], Workflow[Any, Any]] = {}
         if not isinstance(workflows, Iterable):
             raise ConfigurationError(
-                f"a worker takes a list of workflows, workflows=[...], not {workflows!r:.80}"
+                f"a worker takes a list of workflows, workflows=[...], not {shown(workflows)}"
             )
         for each in workflows:
             if not isinstance(each, Workflow):
                 raise ConfigurationError(
-                    f"not a workflow: {each!r:.80}; decorate it with @workflow"
+                    f"not a workflow: {shown(each)}; decorate it with @workflow"
                 )
             if self._workflows.setdefault(each.key, each) is not each:
                 version = f" in version {each.version!r}" if each.version else ""

@@ -4,7 +4,6 @@ The delay after attempt n is min(max_delay, initial * factor ** (n - 1)), shorte
 to `jitter` of it, so that what failed together is not repeated together.
 """
 
-import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from datetime import timedelta
 
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError, NonRetryableError
+from openworkflow.core.shown import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def check_policy(what: str, value: object) -> None:
     if not isinstance(value, RetryPolicy):
         raise ConfigurationError(
             f"{what}: retry must be a RetryPolicy, such as RetryPolicy(max_attempts=3), "
-            f"not {value!r:.80}"
+            f"not {shown(value)}"
         )
 
 
@@ -87,7 +87,7 @@ def _check_count(value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 2**31 - 1:
         raise ConfigurationError(
             f"RetryPolicy: max_attempts must be a whole number from 1, or 0 for no limit, "
-            f"not {value!r:.80}"
+            f"not {shown(value)}"
         )
 
 
@@ -95,11 +95,10 @@ def _check_number(name: str, value: object, least: float, most: float) -> None:
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or not least <= value <= most
+        or not least <= value <= most  # no NaN is, and no number that is no float
     ):
         raise ConfigurationError(
-            f"RetryPolicy: {name} must be a number from {least:g} to {most:g}, not {value!r:.80}"
+            f"RetryPolicy: {name} must be a number from {least:g} to {most:g}, not {shown(value)}"
         )
 
 
@@ -115,7 +114,7 @@ def _error_types(value: object) -> tuple[type[Exception], ...]:
     for each in types:
         if not (isinstance(each, type) and issubclass(each, Exception)):
             raise ConfigurationError(
-                f"RetryPolicy: non_retryable must be classes of exceptions, not {each!r:.80}"
+                f"RetryPolicy: non_retryable must be classes of exceptions, not {shown(each)}"
             )
     return types
 

@@ -31,6 +31,7 @@ from openworkflow.core.jsonb import (
     with_floats_kept,
 )
 from openworkflow.core.losses import Loss, change, conversion_loss, is_reordered
+from openworkflow.core.shown import shown
 
 T = TypeVar("T")
 
@@ -132,7 +133,7 @@ class Codec(Generic[T]):
     @property
     def _shown(self) -> str:
         name = getattr(self._annotation, "__qualname__", None)
-        return name if isinstance(self._annotation, type) and name else repr(self._annotation)
+        return name if isinstance(self._annotation, type) and name else shown(self._annotation)
 
     def _make_adapter(self, annotation: Any) -> TypeAdapter[Any]:
         try:
@@ -143,10 +144,10 @@ class Codec(Generic[T]):
             # A type pydantic does not know: its values are refused one by one, with their path.
             self._plain = self._takes_none = True
             return TypeAdapter(Any)
-        except (pydantic.PydanticUserError, NameError, TypeError) as error:
+        except Exception as error:  # a type may make its own schema, or be text that is no type
             told = " ".join(str(getattr(error, "message", error)).split())  # without its address
             raise ConfigurationError(
-                f"the annotation {self._shown} cannot be used: {told}"
+                f"the annotation {self._shown} cannot be used: {told:.300}"
             ) from error
 
     def _dump_plain(self, value: Any, what: str) -> bytes:
@@ -237,7 +238,7 @@ def codec_for(annotation: Any) -> Codec[Any]:
     try:
         # With its repr, since int | str equals str | int, but pydantic tries them in order.
         return _cached(annotation, repr(annotation))
-    except TypeError:  # unhashable, such as Annotated[..., [...]]
+    except Exception:  # unhashable, such as Annotated[..., [...]], or without a repr
         return Codec(annotation)
 
 

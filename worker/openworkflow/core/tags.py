@@ -4,8 +4,10 @@ import json
 import re
 from collections.abc import Mapping
 
+from openworkflow.core.asked import check_is
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import storable_text
+from openworkflow.core.shown import shown
 
 MOST_TAGS = 50
 VALUE_LIMIT = 500
@@ -19,12 +21,15 @@ def tag_name(name: object) -> str:
         return name
     raise ConfigurationError(
         f"a tag's name is up to 100 letters, digits and _.- that begin with a letter, "
-        f"not {name!r:.120}"
+        f"not {shown(name, 120)}"
     )
 
 
 def encode_tags(tags: Mapping[str, str] | None) -> str | None:
     """Tags as JSON text, the same for the same tags; None for none. Raises ConfigurationError."""
+    if tags is None:
+        return None
+    check_is("tags", tags, Mapping, "names and texts, such as {'customer': 'acme'}")
     if not tags:
         return None
     if len(tags) > MOST_TAGS:

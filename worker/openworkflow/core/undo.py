@@ -9,6 +9,7 @@ from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.failure import Failure
 from openworkflow.core.retry import RetryPolicy, check_policy
+from openworkflow.core.shown import shown
 from openworkflow.core.workflow import DurableFunction
 from openworkflow.core.workflow_run import RunStatus
 
@@ -46,7 +47,7 @@ def undo_of(what: str, given: Any) -> Undo[Any]:
         if not callable(fn):
             raise ConfigurationError(
                 f"{what}: undo takes a function that is called with what the step returned, or an "
-                f"Undo(...) of one, not {fn!r:.80}"
+                f"Undo(...) of one, not {shown(fn)}"
             )
         callee(fn)
     if isinstance(undo.fn, DurableFunction):

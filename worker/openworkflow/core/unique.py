@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import KEY_LIMIT, storable_text
+from openworkflow.core.shown import shown
 
 OnConflict = Literal["return", "reject", "replace", "cancel"]
 
@@ -53,7 +54,7 @@ class UniqueRule:
             raise ConfigurationError("give unique= or debounce=, not both")
         if debounce is not None:
             if not isinstance(debounce, Debounce):
-                raise ConfigurationError(f'not a Debounce("key", "5s"): {debounce!r:.80}')
+                raise ConfigurationError(f'not a Debounce("key", "5s"): {shown(debounce)}')
             longest = debounce.max_wait
             return cls(
                 key=storable_text("the key of debounce", debounce.key, KEY_LIMIT),
@@ -67,7 +68,7 @@ class UniqueRule:
         if not isinstance(wanted, Unique) or wanted.on_conflict not in get_args(OnConflict):
             raise ConfigurationError(
                 f"unique is a key, or Unique(key, on_conflict=...) with one of "
-                f"{', '.join(get_args(OnConflict))}, not {unique!r:.120}"
+                f"{', '.join(get_args(OnConflict))}, not {shown(unique, 120)}"
             )
         key = storable_text("the key of unique", wanted.key, KEY_LIMIT)
         return cls(key=key, on_conflict=wanted.on_conflict)

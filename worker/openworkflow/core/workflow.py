@@ -37,6 +37,7 @@ from openworkflow.core.parameters import (
 from openworkflow.core.priority import check_workflow_priority
 from openworkflow.core.retry import DEFAULT_WORKFLOW_RETRY, RetryPolicy, check_policy
 from openworkflow.core.serialization import Codec, codec_for
+from openworkflow.core.shown import shown
 from openworkflow.core.stand_in import StandIn
 
 if TYPE_CHECKING:
@@ -343,6 +344,6 @@ def step(
 def _valid_build_policy(policy: BuildPolicy | None, name: str) -> BuildPolicy | None:
     if policy is not None and policy not in get_args(BuildPolicy):
         raise ConfigurationError(
-            f"workflow {name!r}: build_policy must be 'pinned' or 'moving', not {policy!r:.80}"
+            f"workflow {name!r}: build_policy must be 'pinned' or 'moving', not {shown(policy)}"
         )
     return policy

@@ -91,6 +91,8 @@ class Agenda:
 
     def withdraw(self, operation: Operation) -> None:
         """The workflow has cancelled the branch that waits for it."""
+        if type(operation.key) is not str:
+            return  # it was refused for that
         # A coroutine may be freed, and cancel its timer, after the execution was forgotten.
         if operation.key not in self.operations or self._execution.stopped is not None:
             return

@@ -9,6 +9,7 @@ from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.ids import depth_of
 from openworkflow.core.priority import inherited
 from openworkflow.core.serialization import Codec, codec_for
+from openworkflow.core.shown import shown
 from openworkflow.core.workflow import Workflow
 from openworkflow.engine.request import Moment, Request, check_options
 
@@ -62,7 +63,7 @@ class ChildRequest:
         """Refuse what could not be started. Raises ConfigurationError or InputValidationError."""
         if self._on_close not in get_args(OnClose):
             raise ConfigurationError(
-                f"parent_close must be 'cancel' or 'abandon', not {self._on_close!r:.80}"
+                f"parent_close must be 'cancel' or 'abandon', not {shown(self._on_close)}"
             )
         check_options("run_workflow", self._options, ChildOptions)
         check_depth(self._execution.claim.id)

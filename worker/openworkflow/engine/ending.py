@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from openworkflow.core.errors import ConfigurationError, OpenWorkflowError, Stalled
 from openworkflow.core.failure import Failure
+from openworkflow.core.shown import shown
 from openworkflow.engine.operations.sleep import TimerOperation
 from openworkflow.engine.outcome import (
     Completed,
@@ -92,7 +93,7 @@ def _next_input(execution: "Execution", value: Any) -> str | None:
 def inside_a_step(name: str) -> ConfigurationError:
     """The error for what is asked for by a step, where no replay would come."""
     return ConfigurationError(
-        f"step {name!r:.80} is asked for inside a step, which a replay would not call; "
+        f"step {shown(name)} is asked for inside a step, which a replay would not call; "
         "call the function directly there, or ask for the step in the workflow"
     )
 

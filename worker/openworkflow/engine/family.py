@@ -13,6 +13,7 @@ from openworkflow.engine.child_request import ChildOptions, ChildRequest, OnClos
 from openworkflow.engine.mapping import (
     ItemOptions,
     item_keys,
+    items_given,
     map_in_branches,
     map_in_turn,
     map_options,
@@ -203,7 +204,7 @@ class Family:
         over a function each is a step, with its `retry` and `timeout`, and beyond 400 items
         several share one.
         """
-        given = list(items)
+        given = items_given(name, items)
         keys = item_keys(name, given, key)
         most = tolerated(name, len(given), min_successful, tolerate_failures)
         if isinstance(over, Workflow | str):
@@ -310,7 +311,7 @@ class SyncFamily:
         **options: Unpack[ItemOptions],
     ) -> list[Any]:
         """See Family.map; over a function each step takes `concurrency` items."""
-        given = list(items)
+        given = items_given(name, items)
         keys = item_keys(name, given, key)
         most = tolerated(name, len(given), min_successful, tolerate_failures)
         if isinstance(over, Workflow | str):

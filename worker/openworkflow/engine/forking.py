@@ -11,6 +11,7 @@ from uuid import UUID
 
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.recorded import RecordedStep
+from openworkflow.core.shown import shown
 from openworkflow.core.step_attempt import StepKind
 from openworkflow.engine.history import History
 from openworkflow.engine.keys import PATCHED
@@ -78,9 +79,9 @@ def _check(name: str, history: History) -> None:
     known = [key for key in history.recorded if not key.startswith(PATCHED)]
     if name in known:
         return
-    near = difflib.get_close_matches(name, known, 1) or known[-1:]
+    near = difflib.get_close_matches(str(name), known, 1) or known[-1:]
     hint = f"; there is {near[0]!r}" if near else ", and none was"
-    raise ConfigurationError(f"no step {name!r} was recorded{hint}")
+    raise ConfigurationError(f"no step {shown(name)} was recorded{hint}")
 
 
 def _check_result(name: str, kept: Mapping[str, RecordedStep], from_step: str | None) -> None:

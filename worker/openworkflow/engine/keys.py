@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import storable_text
+from openworkflow.core.shown import shown
 
 NAME_LIMIT = 200
 """Characters of a step's name."""
@@ -148,4 +149,4 @@ def tells_call(context: Mapping[str, Any]) -> bool:
 def _check(name: str) -> None:
     storable_text("a step's name", name, NAME_LIMIT)
     if name.startswith(PATCHED):
-        raise ConfigurationError(f"a step's name may not begin with {PATCHED!r}, as {name!r:.80}")
+        raise ConfigurationError(f"a step's name may not begin with {PATCHED!r}, as {shown(name)}")

@@ -154,7 +154,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             except (SystemExit, KeyboardInterrupt):
                 pass  # asyncio.Task keeps it too, and that is where it is looked at
             except BaseException as error:
-                told = f"a callback of the workflow failed: {error!r:.200}"
+                told = "a callback of the workflow failed"
                 self.call_exception_handler({"message": told, "exception": error})
         return ran
 

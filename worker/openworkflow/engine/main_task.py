@@ -13,6 +13,7 @@ from contextvars import Context
 from types import FrameType
 from typing import Any, TextIO
 
+from openworkflow.core.shown import shown
 from openworkflow.engine.loop import ONE_TASK_PER_THREAD, WorkflowLoop
 from openworkflow.engine.operations.operation import Operation
 
@@ -115,14 +116,14 @@ class MainTask(asyncio.Future[Any]):
             self._on.call_soon(self._proceed, context=self._context)
             return
         elif not getattr(awaited, "_asyncio_future_blocking", False):
-            self._proceed(RuntimeError(f"the workflow awaits {awaited!r:.80}, which is no future"))
+            self._proceed(RuntimeError(f"the workflow awaits {shown(awaited)}, which is no future"))
             return
         else:
             awaited._asyncio_future_blocking = False
         if asyncio.futures._get_loop(future) is not self._on:  # type: ignore[attr-defined]
             self._proceed(
                 RuntimeError(
-                    f"the workflow awaits {future!r:.80}, which was made outside of it; whatever "
+                    f"the workflow awaits {shown(future)}, which was made outside of it; whatever "
                     "comes from outside has to come as the result of a step"
                 )
             )

@@ -6,14 +6,16 @@ their results together. Over workflows see operations/map.py.
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from openworkflow.core.callee import OPTIONS, callee
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError, MapFailed, Suspended
 from openworkflow.core.failure import Failure
+from openworkflow.core.names import NAME_LIMIT, storable_text
 from openworkflow.core.retry import DEFAULT_STEP_RETRY, RetryPolicy
+from openworkflow.core.shown import shown
 from openworkflow.engine import calls
 from openworkflow.engine.child_request import ChildOptions
 from openworkflow.engine.operations.call import CallOperation
@@ -53,25 +55,48 @@ def map_options(
     """What is said of a map over a function. Raises ConfigurationError or TypeError."""
     if type(concurrency) is not int or concurrency < 1:
         raise ConfigurationError(
-            f"map {name!r:.80}: concurrency is a whole number from 1, not {concurrency!r:.80}"
+            f"map {shown(name)}: concurrency is a whole number from 1, not {shown(concurrency)}"
         )
     if unknown := options.keys() - OPTIONS:
         raise TypeError(f"map() over a function has no option {min(unknown)!r}")
     return MapOptions(name, fn, concurrency, most, options.get("retry"), options.get("timeout"))
 
 
+def items_given(name: str, items: object) -> list[Any]:
+    """The items of a map. Raises ConfigurationError, for its name too."""
+    storable_text("a step's name", name, NAME_LIMIT)
+    if not isinstance(items, Iterable):
+        raise ConfigurationError(f"map {shown(name)}: items is a list of them, not {shown(items)}")
+    return list(items)
+
+
 def item_keys(name: str, items: Sequence[Any], key: Callable[[Any], object] | None) -> list[str]:
     """What each item is called, by `key` or place. Raises ConfigurationError for two alike."""
     if key is None:
         return [str(place) for place in range(len(items))]
-    keys = [str(key(item)) for item in items]
+    if not callable(key):
+        raise ConfigurationError(
+            f"map {shown(name)}: key is a function of an item, such as lambda order: order.number, "
+            f"not {shown(key)}"
+        )
+    keys = [_text(name, key(item)) for item in items]
     if len(set(keys)) < len(keys):
         seen: set[str] = set()
         twice = next(each for each in keys if each in seen or seen.add(each))  # type: ignore[func-returns-value]
         raise ConfigurationError(
-            f"map {name!r:.80}: two items have the key {twice!r:.80}; a key is for one item"
+            f"map {shown(name)}: two items have the key {shown(twice)}; a key is for one item"
         )
     return keys
+
+
+def _text(name: str, key: object) -> str:
+    try:
+        return storable_text("an item's key", str(key), NAME_LIMIT)
+    except (ConfigurationError, ValueError):  # or a number with too many digits
+        raise ConfigurationError(
+            f"map {shown(name)}: an item's key is a text of at most {NAME_LIMIT} characters, "
+            f"not {shown(key)}"
+        ) from None
 
 
 def tolerated(
@@ -84,13 +109,14 @@ def tolerated(
     ):
         if value is not None and (type(value) is not int or value < 0):
             raise ConfigurationError(
-                f"map {name!r:.80}: {option} is a whole number from 0, not {value!r:.80}"
+                f"map {shown(name)}: {option} is a whole number from 0, not {shown(value)}"
             )
     if min_successful is None:
         return tolerate_failures or 0
     if min_successful > items:
         raise ConfigurationError(
-            f"map {name!r:.80}: min_successful is {min_successful}, and there are {items} items"
+            f"map {shown(name)}: min_successful is {shown(min_successful)}, and there are {items} "
+            "items"
         )
     left = items - min_successful
     return left if tolerate_failures is None else min(left, tolerate_failures)

@@ -10,6 +10,7 @@ from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.ids import uuid7
 from openworkflow.core.names import KEY_LIMIT, NAME_LIMIT, storable_text
 from openworkflow.core.serialization import codec_for
+from openworkflow.core.shown import shown
 
 KEEP_FOR = timedelta(hours=24)
 """How long a signal to a topic waits for those who begin to wait later."""
@@ -65,7 +66,7 @@ def _run_id(to: object) -> UUID | None:
     if isinstance(run_id, UUID):
         return run_id
     raise ConfigurationError(
-        f"a signal goes to a run (its UUID, or its handle) or to a topic (text), not to {to!r:.80}"
+        f"a signal goes to a run (its UUID, or its handle) or to a topic (text), not to {shown(to)}"
     )
 
 

@@ -12,6 +12,7 @@ from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import KEY_LIMIT, NAME_LIMIT, storable_text
 from openworkflow.core.priority import run_priority
 from openworkflow.core.serialization import codec_of
+from openworkflow.core.shown import shown
 from openworkflow.core.tags import encode_tags
 from openworkflow.core.unique import Debounce, Unique
 from openworkflow.core.workflow import Workflow
@@ -121,7 +122,7 @@ class Request:
             return self.workflow, version, deadline
         if not isinstance(self.workflow, Workflow):
             raise ConfigurationError(
-                f"not a workflow: {self.workflow!r:.80}; decorate it with @workflow, or give the "
+                f"not a workflow: {shown(self.workflow)}; decorate it with @workflow, or give the "
                 "name of one"
             )
         return (

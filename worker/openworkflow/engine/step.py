@@ -10,6 +10,7 @@ from uuid import UUID
 
 from openworkflow.core.duration import Duration
 from openworkflow.core.errors import Suspended
+from openworkflow.core.shown import shown
 from openworkflow.core.workflow import DurableFunction
 from openworkflow.engine.current import run_key
 from openworkflow.engine.family import Family, SyncFamily
@@ -161,7 +162,7 @@ class Step(_RunIdentity, AsyncRuns, AsyncTells, Family):
         True for runs that had not come to this point when the code was deployed; it is recorded.
         False, for good, for runs that had gone past it.
         """
-        self._program.check_asking(f"patched:{name}")
+        self._program.check_asking(f"patched:{shown(name)}")
         return self._execution.patched(name)
 
     def _call(self, fn: DurableFunction[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:

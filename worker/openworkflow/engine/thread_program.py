@@ -8,6 +8,7 @@ function's own are told apart by their names alone, so a name belongs to one thr
 
 import asyncio
 import functools
+import inspect
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from openworkflow.core.errors import ConfigurationError, Suspended
+from openworkflow.core.shown import shown
 from openworkflow.core.workflow import INSIDE_STEP, current_run
 from openworkflow.engine import calls, ending
 from openworkflow.engine.keys import Branch
@@ -61,7 +63,15 @@ class ThreadProgram:
 
     def _in_thread(self, arguments: tuple[Any, ...], step: SyncStep) -> Any:
         self._main = threading.get_ident()
-        return self._execution.workflow._invoke(arguments, step)
+        workflow = self._execution.workflow
+        result = workflow._invoke(arguments, step)
+        if inspect.iscoroutine(result):
+            result.close()
+            raise ConfigurationError(
+                f"workflow {workflow.name!r} is a plain function, and returned a coroutine that "
+                "nobody awaits; make it an async def, or decorate the function that it calls"
+            )
+        return result
 
     # -- for the execution -----------------------------------------------------------------------
 
@@ -147,8 +157,8 @@ class ThreadProgram:
         """Refuse a name that another thread has used. Raises ConfigurationError."""
         if self._threads.setdefault(name, thread) != thread:
             raise ConfigurationError(
-                f"step {name!r:.80} is asked for by two threads, and a replay could not tell which "
-                "is which; give the steps of each thread names of their own"
+                f"step {shown(name)} is asked for by two threads, and a replay could not tell "
+                "which is which; give the steps of each thread names of their own"
             )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from openworkflow.core.recorded import RecordedStep
+from openworkflow.core.shown import shown
 from openworkflow.core.step_attempt import StepStatus
 from openworkflow.engine.recorded import Recorded, context_of
 
@@ -68,7 +69,7 @@ class Undone:
         else:
             decision = json.loads(row.output or "")
             if not isinstance(decision, dict) or "end" not in decision:
-                raise ValueError(f"it says {row.output!r:.80} of how the run is to end")
+                raise ValueError(f"it says {shown(row.output)} of how the run is to end")
             self.decision = decision
 
     def owed(self, recorded: dict[str, Recorded]) -> list[Owed]:

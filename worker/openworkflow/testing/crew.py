@@ -8,6 +8,7 @@ from typing import Any
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.recorded import ClaimedRun
+from openworkflow.core.shown import shown
 from openworkflow.core.workflow import Workflow
 from openworkflow.telemetry.metrics import Metrics
 from openworkflow.testing.clock import Clock
@@ -61,7 +62,7 @@ class Crew:
         for workflow in workflows:
             if not isinstance(workflow, Workflow):
                 raise ConfigurationError(
-                    f"not a workflow: {workflow!r:.80}; decorate it with @workflow"
+                    f"not a workflow: {shown(workflow)}; decorate it with @workflow"
                 )
             served = self._workflows.setdefault(workflow.key, workflow)
             if served is not workflow:

@@ -12,6 +12,7 @@ from openworkflow.client.handle import RunHandle
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.registry import collect
+from openworkflow.core.shown import shown
 from openworkflow.core.workflow import Workflow
 from openworkflow.engine.request import RunOptions, TopicSending
 from openworkflow.engine.step import Step, SyncStep
@@ -189,7 +190,7 @@ class Environment:
     ) -> None:
         """Let the next calls of a step raise this, in the place of what its function does."""
         if not isinstance(_made(error), Exception):
-            raise ConfigurationError(f"a step fails with an Exception, not with {error!r:.80}")
+            raise ConfigurationError(f"a step fails with an Exception, not with {shown(error)}")
         self._plans.add(Plan("fail", step_name(step), _times(times), error=_made(error)))
 
     def stub(self, step: StepName, value_or_function: Any = None) -> None:
@@ -335,5 +336,5 @@ def _made(error: BaseException | type[BaseException]) -> BaseException:
 
 def _times(times: int) -> int:
     if type(times) is not int or times < 1:
-        raise ConfigurationError(f"times is a whole number from 1, not {times!r:.80}")
+        raise ConfigurationError(f"times is a whole number from 1, not {shown(times)}")
     return times

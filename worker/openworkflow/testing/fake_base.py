@@ -18,9 +18,10 @@ from openworkflow.core.errors import (
 )
 from openworkflow.core.failure import Failure
 from openworkflow.core.serialization import codec_for
+from openworkflow.core.shown import shown
 from openworkflow.core.stand_in import StandIn
 from openworkflow.core.workflow import DurableFunction, Workflow
-from openworkflow.engine.mapping import item_keys, tolerated
+from openworkflow.engine.mapping import item_keys, items_given, tolerated
 from openworkflow.engine.operations.signal import MISSING
 from openworkflow.testing.plans import Call, StepName, matches, nearest, play, step_name
 
@@ -32,7 +33,7 @@ class ContinuedAsNew(Exception):
     """The workflow has continued as new; `input` is what it goes on with."""
 
     def __init__(self, input: Any) -> None:
-        super().__init__(f"the workflow continues as new with {input!r:.80}")
+        super().__init__(f"the workflow continues as new with {shown(input)}")
         self.input = input
 
 
@@ -80,7 +81,7 @@ class Fake(StandIn):
         self._asked: dict[str, int] = defaultdict(int)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} after {self.all_calls!r:.300}>"
+        return f"<{type(self).__name__} after {shown(self.all_calls, 300)}>"
 
     @property
     def key(self) -> str:
@@ -124,7 +125,7 @@ class Fake(StandIn):
     def _begin(self, name: str, fn: Any, args: tuple[Any, ...], kwargs: Any) -> "Begun":
         """A step: its key, and what it comes to once that is called."""
         if not callable(fn):
-            raise ConfigurationError(f"a step takes a function to call, not {fn!r:.80}")
+            raise ConfigurationError(f"a step takes a function to call, not {shown(fn)}")
         key = self._key(name)
         self.all_calls.append(Call(key, tuple(args), kwargs, self.run_id, 1))
         given, result = self._result(key)
@@ -232,7 +233,7 @@ def items_of(
     tolerate_failures: int | None,
 ) -> tuple[list[tuple[str, Any]], int]:
     """The items of a map, each with the key of its step, and how many may fail."""
-    given = list(items)
+    given = items_given(name, items)
     most = tolerated(name, len(given), min_successful, tolerate_failures)
     keys = item_keys(name, given, key)
     return [(f"{name}[{each}]", item) for each, item in zip(keys, given, strict=True)], most

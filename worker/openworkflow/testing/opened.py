@@ -9,6 +9,7 @@ from typing import Any
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.client.client import OpenWorkflow
 from openworkflow.core.errors import OpenWorkflowError
+from openworkflow.core.shown import shown
 from openworkflow.testing.clock import Clock
 from openworkflow.testing.crew import Crew
 from openworkflow.testing.plans import Plans
@@ -61,4 +62,4 @@ async def why_not(opened: Opened, run: Run[Any], stuck: Stuck) -> str:
     unserved = sorted({key[0] for key in stuck.moment.due if not opened.crew.serves(key)})
     hint = f"; nobody serves {', '.join(unserved)}: await env.serve(...)" if unserved else ""
     what = f"the run of {run.workflow!r} does not end"
-    return f"{what}: {reason} ({stuck}){hint}; it is {run!r:.1000}"
+    return f"{what}: {reason} ({stuck}){hint}; it is {shown(run, 1000)}"

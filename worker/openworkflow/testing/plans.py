@@ -10,6 +10,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.shown import shown
 from openworkflow.core.workflow import DurableFunction, Workflow
 
 StepName = str | DurableFunction[..., Any]
@@ -29,8 +30,8 @@ class Call:
     """Of the step in this run, from 1; one that a crash has cut short is made again."""
 
     def __repr__(self) -> str:
-        given = [f"{each!r:.60}" for each in self.args]
-        given += [f"{name}={value!r:.60}" for name, value in self.kwargs.items()]
+        given = [f"{shown(each, 60)}" for each in self.args]
+        given += [f"{name}={shown(value, 60)}" for name, value in self.kwargs.items()]
         again = f", attempt {self.attempt}" if self.attempt > 1 else ""
         return f"<call of {self.step}({', '.join(given)}){again}>"
 
@@ -128,7 +129,7 @@ def step_name(step: StepName) -> str:
             f"fake is decorated with @workflow(name={step.name!r})"
         )
     raise ConfigurationError(
-        f'a step is given by its name, such as "charge", not {step!r:.80}; the name is the first '
+        f'a step is given by its name, such as "charge", not {shown(step)}; the name is the first '
         "argument of step.run, or the function's with dashes where that is decorated with @step"
     )
 

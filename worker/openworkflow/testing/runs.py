@@ -8,6 +8,7 @@ from uuid import UUID
 from openworkflow.client.handle import RunDetails, RunHandle
 from openworkflow.core.errors import WorkflowFailed
 from openworkflow.core.failure import Failure
+from openworkflow.core.shown import shown
 from openworkflow.core.step_attempt import StepAttempt, StepKind, StepStatus
 from openworkflow.core.workflow_run import RunStatus
 from openworkflow.engine.request import Sending
@@ -42,7 +43,7 @@ class RunStep:
     def __repr__(self) -> str:
         tries = f" in {self.attempts} attempts" if self.attempts > 1 else ""
         what = "" if self.kind is StepKind.RUN else f" ({self.kind})"
-        came = f": {self.error.summary:.100}" if self.error else f": {self.output!r:.100}"
+        came = f": {self.error.summary:.100}" if self.error else f": {shown(self.output, 100)}"
         return f"<step {self.name!r}{what} {self.status}{tries}{'' if came == ': None' else came}>"
 
 
@@ -77,7 +78,9 @@ class Run(Generic[O]):
         if self.error is not None:
             raise self.failure()
         if self._seen is None or not self.status.finished:
-            raise AssertionError(f"the run has no output: {self!r:.300}; await run.end() first")
+            raise AssertionError(
+                f"the run has no output: {shown(self, 300)}; await run.end() first"
+            )
         return self.handle._codec.validate_stored(self._seen.run.output)
 
     @property
@@ -100,7 +103,7 @@ class Run(Generic[O]):
                 return step
         near = nearest(wanted, [step.name for step in steps])
         hint = f"did you mean {near!r}? " if near else ""
-        raise NoSuchStep(f"the run has no step {wanted!r}; {hint}it is {self!r:.1000}")
+        raise NoSuchStep(f"the run has no step {wanted!r}; {hint}it is {shown(self, 1000)}")
 
     async def end(self) -> "Run[O]":
         """Wait until it has ended, however; the time that it waits for passes at once.

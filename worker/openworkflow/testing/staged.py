@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 from openworkflow.backend.records import StepSuccess, StepWrite
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.recorded import ClaimedRun
+from openworkflow.core.shown import shown
 from openworkflow.core.step_attempt import StepStatus
 from openworkflow.core.workflow import Workflow
 from openworkflow.engine.execution import Execution
@@ -152,7 +153,7 @@ class StagedCall:
             plan = plans.take(self._step, "fail") or plans.take(self._step, "stub")
         if plan is not None and self._is_part:
             raise ConfigurationError(
-                f"step {self._step!r:.80} is a part of a map, with several items in it; replace "
+                f"step {shown(self._step)} is a part of a map, with several items in it; replace "
                 "the function of the map instead (monkeypatch.setattr)"
             )
         if plan is not None:

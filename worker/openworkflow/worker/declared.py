@@ -13,6 +13,7 @@ from openworkflow.backend.schedules import Schedules
 from openworkflow.core.cron import Cron
 from openworkflow.core.errors import BackendError, ConfigurationError, InputValidationError
 from openworkflow.core.schedule import NewSchedule, Source
+from openworkflow.core.shown import shown
 from openworkflow.core.workflow import Workflow
 from openworkflow.telemetry.metrics import Metrics
 
@@ -93,6 +94,6 @@ def _input(workflow: Workflow[Any, Any], cron: Cron, payload_limit: int) -> str 
     except InputValidationError as error:
         raise ConfigurationError(
             f"the schedule of workflow {workflow.name!r} starts it with the input "
-            f"{cron.input!r:.80}, which does not fit ({error}); give one: Cron(..., input=...), or "
-            "let the workflow accept None"
+            f"{shown(cron.input)}, which does not fit ({error}); give one: "
+            "Cron(..., input=...), or let the workflow accept None"
         ) from None

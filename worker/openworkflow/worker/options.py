@@ -12,6 +12,7 @@ from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import valid_build_id
 from openworkflow.core.registry import Registry
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, MOST_PAYLOAD_LIMIT
+from openworkflow.core.shown import shown
 from openworkflow.core.step_attempt import DEFAULT_MAX_STEP_ATTEMPTS
 from openworkflow.core.workflow import BuildPolicy
 from openworkflow.core.workflow_run import DEFAULT_REST_SECONDS
@@ -66,10 +67,10 @@ class WorkerOptions:
             kind = timedelta if name.endswith("(seconds)") else int
             number = value.total_seconds() if isinstance(value, timedelta) else value
             if type(value) is not kind or not least <= number <= most:
-                shown = f"{number:g}" if isinstance(value, timedelta) else f"{value!r:.80}"
+                told = f"{number:g}" if isinstance(value, timedelta) else shown(value)
                 meant = " as a timedelta" if kind is timedelta else ""
                 raise ConfigurationError(
-                    f"{name} must be between {least:g} and {most:g}{meant}, not {shown}"
+                    f"{name} must be between {least:g} and {most:g}{meant}, not {told}"
                 )
         if self.build_id:
             valid_build_id(self.build_id)

@@ -19,6 +19,7 @@ from uuid import UUID, uuid4
 
 from openworkflow.backend.backend import BackendPostgres, WorkerSession
 from openworkflow.backend.notifications import Listener
+from openworkflow.core.asked import check_is
 from openworkflow.core.errors import BackendError, ConfigurationError
 from openworkflow.core.registry import Registry
 from openworkflow.core.workflow import Workflow
@@ -82,6 +83,8 @@ class Worker:
         self._limits = declared_limits(self._registry)
         self._backend = backend
         self.worker_id = worker_id or f"{socket.gethostname()}/{uuid4().hex[:8]}"
+        if metrics is not None:
+            check_is("metrics", metrics, Metrics, "the Metrics of another worker")
         self.metrics = metrics or Metrics(backend.namespace_id)
         self.metrics.serve({workflow.name for workflow in self._registry})
         self._parts: Parts | None = None

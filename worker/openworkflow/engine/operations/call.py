@@ -17,6 +17,7 @@ from openworkflow.core.failure import Failure
 from openworkflow.core.limits import Rate, step_rate
 from openworkflow.core.recorded import RecordedStep
 from openworkflow.core.retry import DEFAULT_STEP_RETRY, RetryPolicy, check_policy
+from openworkflow.core.shown import shown
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.engine import calls, rated
 from openworkflow.engine.history import replayed, step_error
@@ -63,7 +64,7 @@ class CallOperation(Operation):
     def check(self) -> None:
         """See Operation.check: the function, its options, and the call that was recorded."""
         if self.retry is not None:
-            check_policy(f"step {self.name!r:.80}", self.retry)
+            check_policy(f"step {shown(self.name)}", self.retry)
         if self.timeout is not None:
             self.seconds = parse_duration(self.timeout).total_seconds()
         if self.rate is not None:
@@ -210,7 +211,7 @@ class CallOperation(Operation):
         for option in sorted(options):
             if given[option] is not None:
                 raise ConfigurationError(
-                    f"step {self.name!r:.80}: the function takes {option!r} itself; write "
+                    f"step {shown(self.name)}: the function takes {option!r} itself; write "
                     f"functools.partial(function, {option}=...) for its own, and for the step's "
                     "put the call into a function that takes none"
                 )

@@ -21,6 +21,7 @@ from openworkflow.core.ids import child_id, depth_of
 from openworkflow.core.recorded import Awaited, ChildState, RecordedStep
 from openworkflow.core.retry import RetryPolicy, check_policy
 from openworkflow.core.serialization import Codec
+from openworkflow.core.shown import shown
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.workflow_run import RunStatus
 from openworkflow.engine.child_request import ChildRequest
@@ -157,7 +158,7 @@ class ChildOperation(ChildWait):
     def check(self) -> None:
         """See Operation.check."""
         if self._retry is not None:
-            check_policy(f"step {self.name!r:.80}", self._retry)
+            check_policy(f"step {shown(self.name)}", self._retry)
         if self.recorded is None:
             self._request.check()
 

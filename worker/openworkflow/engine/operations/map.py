@@ -32,6 +32,7 @@ from openworkflow.core.failure import Failure
 from openworkflow.core.ids import child_id, depth_of
 from openworkflow.core.recorded import Awaited, ChildState, MapItem, RecordedStep
 from openworkflow.core.serialization import Codec
+from openworkflow.core.shown import shown
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.workflow import Workflow
 from openworkflow.core.workflow_run import RunStatus
@@ -84,14 +85,14 @@ class MapOperation(Operation):
 
     def check(self) -> None:
         """See Operation.check."""
-        if not 1 <= self._concurrency <= MOST_AT_ONCE:
+        if type(self._concurrency) is not int or not 1 <= self._concurrency <= MOST_AT_ONCE:
             raise ConfigurationError(
-                f"map {self.name!r:.80}: concurrency is 1 to {MOST_AT_ONCE}, "
-                f"not {self._concurrency!r:.80}"
+                f"map {shown(self.name)}: concurrency is 1 to {MOST_AT_ONCE}, "
+                f"not {shown(self._concurrency)}"
             )
         if len(self._requests) > MOST_ITEMS:
             raise ConfigurationError(
-                f"map {self.name!r:.80} has {len(self._requests):,} items, and may have "
+                f"map {shown(self.name)} has {len(self._requests):,} items, and may have "
                 f"{MOST_ITEMS:,}: map over parts of them, each in a workflow of its own"
             )
         if self.recorded is None:

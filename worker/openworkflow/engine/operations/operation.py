@@ -11,6 +11,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from openworkflow.core.recorded import RecordedStep
+from openworkflow.core.shown import shown
 from openworkflow.core.step_attempt import StepKind
 from openworkflow.engine.journal import Written
 from openworkflow.engine.recorded import Recorded
@@ -72,7 +73,7 @@ class Operation:
 
     def __repr__(self) -> str:
         """What asyncio says of it where a task was begun behind the loop's back."""
-        return f"<step {self.name!r:.80} in a task with eager_start, which a workflow cannot have>"
+        return f"<step {shown(self.name)} in a task with eager_start, which a workflow cannot have>"
 
     @property
     def starts(self) -> Any:

@@ -8,6 +8,7 @@ only grow, so no answer ever changes.
 
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import PATCH_LIMIT
+from openworkflow.core.shown import shown
 from openworkflow.engine.history import History
 from openworkflow.engine.keys import PATCHED
 from openworkflow.engine.recorder import Recorder
@@ -30,11 +31,11 @@ class Patches:
 
     def ask(self, name: str) -> bool:
         """Whether this run takes the new path. Raises ConfigurationError for an unfit name."""
-        if name not in self._answers:
+        if type(name) is not str or name not in self._answers:
             if type(name) is not str or not 0 < len(name) <= PATCH_LIMIT or not name.isprintable():
                 raise ConfigurationError(
                     f"a patch's name must be text of 1 to {PATCH_LIMIT} characters, "
-                    f"not {name!r:.80}"
+                    f"not {shown(name)}"
                 )
             self._answers[name] = self._decide(PATCHED + name)
         return self._answers[name]

@@ -7,6 +7,7 @@ from typing import Any
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.recorded import RecordedStep
+from openworkflow.core.shown import shown
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.engine.handles import Timer
 from openworkflow.engine.loop import WorkflowLoop
@@ -89,7 +90,7 @@ def sleep_until(execution: Any, name: str, when: datetime) -> SleepOperation:
     """A sleep until this moment. Raises ConfigurationError without a time zone."""
     if getattr(when, "tzinfo", None) is None:
         raise ConfigurationError(
-            f"step.sleep_until({name!r:.80}): the time must be a datetime with a time zone, "
-            f"for example datetime(..., tzinfo=UTC), not {when!r:.80}"
+            f"step.sleep_until({shown(name)}): the time must be a datetime with a time zone, "
+            f"for example datetime(..., tzinfo=UTC), not {shown(when)}"
         )
     return SleepOperation(execution, name, lambda: when.astimezone(UTC))

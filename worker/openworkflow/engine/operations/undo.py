@@ -16,6 +16,7 @@ from openworkflow.core.errors import SerializationError, StepTimeout, Suspended
 from openworkflow.core.limits import Rate
 from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.serialization import Codec
+from openworkflow.core.shown import shown
 from openworkflow.core.step_attempt import StepKind
 from openworkflow.core.undo import Undo, undo_of
 from openworkflow.core.workflow import DurableFunction
@@ -54,7 +55,7 @@ class UndoableCall(CallOperation):
     def check(self) -> None:
         """See Operation.check."""
         super().check()
-        self.undo = undo_of(f"step {self.name!r:.80}", self.undo)
+        self.undo = undo_of(f"step {shown(self.name)}", self.undo)
         self.context, execution = _MARK, self.execution
         execution.owed = execution.owed or {}
         execution.owed[self.key] = self
