@@ -11,6 +11,7 @@ import pytest
 
 from openworkflow import (
     BackendPostgres,
+    ConfigurationError,
     OpenWorkflow,
     Rate,
     RetryPolicy,
@@ -19,6 +20,7 @@ from openworkflow import (
     SyncStep,
     WorkflowFailed,
     current_step,
+    step,
     workflow,
 )
 from openworkflow.core.explanation import Reason
@@ -232,6 +234,35 @@ async def trying(number: int, step: Step) -> int:
     return await step.run("call", vendor.fail, number, rate="api", retry=policy)
 
 
+@step(rate="api")
+async def decorated(number: int) -> int:
+    return await vendor.call(number)
+
+
+@workflow
+async def calling_decorated(number: int) -> int:
+    return await decorated(number)
+
+
+@workflow
+async def mapping(count: int, step: Step) -> list[int]:
+    return await step.map("call", vendor.call, range(count), rate="api")
+
+
+@workflow
+def mapping_in_a_thread(count: int, step: SyncStep) -> list[int]:
+    return step.map("call", vendor.call_in_a_thread, range(count), rate="api")
+
+
+async def convert(amount: int, rate: str) -> str:
+    return f"{amount} at {rate}"
+
+
+@workflow
+async def ambiguous(number: int, step: Step) -> str:
+    return await step.run("convert", convert, number, rate="api")
+
+
 async def parked(sql: asyncpg.Connection[Any], *runs: UUID) -> bool:
     rows = await sql.fetch(
         "select from workflow_runs where id = any ($1) and status = 'pending'"
@@ -425,3 +456,73 @@ async def test_each_attempt_waits_for_a_turn(
     with pytest.raises(WorkflowFailed, match="down"):
         await run.result(30)
     assert [7, 7, 7] == vendor.calls
+
+
+async def test_a_decorated_step_has_its_rate(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
+) -> None:
+    await ow.limits.set("api", rate=Rate(1, per="5000s"))
+    await start_worker(calling_decorated)
+    runs = [(await ow.run_workflow(calling_decorated, n)).id for n in (1, 2)]
+    done = await eventually(lambda: finished(ow, *runs), 30)
+    (other,) = {*runs} - done
+    await eventually(lambda: parked(sql, other), 30)
+    assert 1 == len(vendor.calls)
+
+    await come(sql, other)
+    await ow.wait(other, 30)
+
+    assert {1, 2} == {*vendor.calls}
+
+
+@pytest.mark.parametrize(
+    "rate", [Rate(1, per=1), Rate(1, per=1, key=str, name="x"), 3, ""], ids=repr
+)
+def test_a_decorated_step_is_refused_a_rate_that_is_none(rate: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        step(rate=rate)(convert)
+
+
+async def test_a_function_with_a_rate_of_its_own_is_not_given_that_of_the_step(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    await start_worker(ambiguous)
+    run = await ow.run_workflow(ambiguous, 1)
+
+    with pytest.raises(WorkflowFailed, match="the function takes 'rate' itself"):
+        await run.result(30)
+
+
+async def test_each_item_of_a_map_waits_for_a_turn_and_the_run_is_parked_meanwhile(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
+) -> None:
+    await ow.limits.set("api", rate=Rate(1, per="5000s"))
+    await start_worker(mapping)
+    run = await ow.run_workflow(mapping, 3)
+    for calls in (1, 2):
+        await eventually(lambda: parked(sql, run.id), 30)
+        assert calls == len(vendor.calls)
+        await sql.execute(
+            "update workflow_turns set at = now() - interval '1 s'"
+            " where (run_id, step) in (select run_id, step from workflow_turns order by at limit 1)"
+        )
+        await sql.execute("update workflow_runs set available_at = now()")
+        await eventually(lambda n=calls: len(vendor.calls) > n, 30)  # type: ignore[misc]
+
+    assert [0, 1, 2] == await run.result(30)
+    assert [0, 1, 2] == sorted(vendor.calls)
+
+
+async def test_items_that_share_a_step_have_turns_of_their_own(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
+) -> None:
+    await ow.limits.set("api", rate=Rate(1, per="1s", burst=2))
+    await start_worker(mapping_in_a_thread)
+    run = await ow.run_workflow(mapping_in_a_thread, 3)
+
+    assert [0, 1, 2] == await run.result(30)
+    assert [0, 1, 2] == sorted(vendor.calls)
+    arrival, made = await sql.fetchrow(
+        "select arrival_at, created_at from workflow_rates, workflow_runs"
+    )
+    assert 3 <= (arrival - made).total_seconds()
