@@ -157,6 +157,39 @@ async def test_another_rate_gives_those_who_wait_other_turns_in_their_order(
     assert [None, None] == await turns(backend, -3, *runs[2:])
 
 
+async def test_turns_follow_in_the_transaction_that_changes_the_limit_whoever_does(
+    backend: BackendPostgres, sql: asyncpg.Connection[Any]
+) -> None:
+    await backend.limits.set(rule(1, 5000))
+    runs = [uuid7() for _ in range(4)]
+    assert [None, 5000, 10000, 15000] == await turns(backend, -1, *runs)
+
+    await sql.execute("update workflow_limits set rate_seconds = 100")
+    assert [0, 100, 200] == [await turn_in(sql, run) for run in runs[1:]]
+    await sql.execute("update workflow_limits set paused_until = now() + interval '9000 s'")
+    await sql.execute("update workflow_limits set paused_until = now() + interval '200 s'")
+    assert [0, 200, 300] == [await turn_in(sql, run) for run in runs[1:]]
+    await sql.execute("delete from workflow_limits")
+    assert [0, 0, 0] == [await turn_in(sql, run) for run in runs[1:]]
+
+
+async def test_a_run_that_is_about_to_be_parked_for_a_turn_is_told_that_it_has_another(
+    ow: OpenWorkflow, backend: BackendPostgres, sql: asyncpg.Connection[Any]
+) -> None:
+    await backend.limits.set(rule(1, 5000))
+    run = (await ow.run_workflow(calling, 1)).id
+    await turns(backend, -1, uuid7(), run)
+    seen = await sql.fetchval(
+        "update workflow_runs set status = 'running', claim_no = 1, worker_id = 'w',"
+        " available_at = now() + interval '1 min', started_at = now() returning wake_no"
+    )
+
+    await ow.limits.set("api", rate=Rate(1, per="10s"))
+
+    assert seen < await sql.fetchval("select wake_no from workflow_runs")
+    assert await sql.fetchval("select available_at > now() + interval '9 s' from workflow_runs")
+
+
 async def test_a_limit_that_nobody_has_told_of_limits_nothing_and_is_told_once(
     backend: BackendPostgres, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -164,6 +197,14 @@ async def test_a_limit_that_nobody_has_told_of_limits_nothing_and_is_told_once(
     assert [None] == await turns(backend, 0, uuid7())
 
     assert 1 == caplog.text.count("there is no limit 'api'")
+
+
+async def turn_in(sql: asyncpg.Connection[Any], run: UUID) -> float:
+    """Seconds until its turn, in tens."""
+    found = await sql.fetchval(
+        "select extract(epoch from at - now())::float8 from workflow_turns where run_id = $1", run
+    )
+    return round(max(found, 0), -1)
 
 
 class Vendor:
