@@ -23,6 +23,7 @@ from openworkflow import (
     step,
     workflow,
 )
+from openworkflow.cli import render
 from openworkflow.core.explanation import Reason
 from openworkflow.core.ids import uuid7
 from openworkflow.core.limits import LimitRule, StepRate
@@ -328,7 +329,10 @@ async def finished(ow: OpenWorkflow, *runs: UUID) -> set[UUID]:
 
 
 async def test_a_step_waits_for_its_turn_without_a_worker_and_is_called_once(
-    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
+    ow: OpenWorkflow,
+    start_worker: StartWorker,
+    sql: asyncpg.Connection[Any],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     await ow.limits.set("api", rate=Rate(1, per="5000s"))
     await start_worker(calling)
@@ -342,6 +346,12 @@ async def test_a_step_waits_for_its_turn_without_a_worker_and_is_called_once(
     assert [Reason.LIMITED] * 2 == [each.reason for each in why]
     assert all("limit 'api'" in each.sentence and each.until for each in why)
     assert {0, 1} == {each.ahead for each in why}
+    ((turn,), (_,)) = [(await ow.get_run(run)).turns for run in waiting]
+    assert ("call", "api") == (turn.step, turn.limit_name)
+    for part in render.details(await ow.get_run(waiting[0])):
+        render.console().print(part)
+    assert "its turn to call 'call', at the rate of limit 'api', " in capsys.readouterr().out
+    assert [] == (await ow.get_run(next(iter(done)))).turns
     assert [("api", 2)] == [(each.name, each.waiting) for each in await ow.limits.list()]
     assert 1 == await sql.fetchval("select count(*) from step_attempts")
 

@@ -73,6 +73,15 @@ union all
 select run_id, step, case when waits then at end, true from judged where waits or has_come;
 
 
+-- name: turns_of_run
+-- The steps of the run $2 that wait for a turn to come, the next first; no more than a screen shows.
+select step, name as limit_name, at
+  from {schema}.workflow_turns
+ where run_id = $2 and namespace_id = $1 and at > now()
+ order by at, step
+ limit 100;
+
+
 -- name: hold_limit
 -- As pause_limit, for a step that was told to wait: also of a limit that nobody has told of.
 insert into {schema}.workflow_limits as there (namespace_id, name, paused_until)
