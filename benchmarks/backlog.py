@@ -22,7 +22,7 @@ import asyncpg
 from benchmarks.database import Bench, start_server
 from openworkflow import BackendPostgres, Limit, OpenWorkflow, workflow
 from openworkflow.backend.backend import WorkerSession
-from openworkflow.backend.records import ClaimRequest, Completion, Flush, claim_key
+from openworkflow.backend.records import ClaimRequest, Completion, Flush, Write, claim_key
 from tests.flushes import completion_of
 
 LEASE = timedelta(minutes=10)
@@ -57,7 +57,7 @@ class Backlog:
         assert len(flushed.claimed) == BATCH
         self.inputs += [str(run.input) for run in flushed.claimed]
         began = time.perf_counter()
-        ends = {Completion: [completion_of(run) for run in flushed.claimed]}
+        ends: dict[type[Write], Any] = {Completion: [completion_of(run) for run in flushed.claimed]}
         await self.session.flush(Flush("bench/1", LEASE, ends))
         self.ends.append((time.perf_counter() - began) * 1000)
 
