@@ -91,3 +91,9 @@ def test_limits_hold_for_each_customer(database_url: str) -> None:
 
     assert "2 of 2 slots in use, behind 17 with the same" in out
     assert "at once at most: {'acme': 2, 'globex': 2}\n" in out
+
+
+def test_calls_have_a_rate_and_the_urgent_run_goes_before_others(database_url: str) -> None:
+    out = run_example("rates.py", DATABASE_URL=database_url)
+
+    assert "before the last: True\nsent: 12\nlimit 'mail': 20 in 1 s\n" in out

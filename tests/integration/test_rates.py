@@ -11,6 +11,7 @@ import pytest
 
 from openworkflow import (
     BackendPostgres,
+    ConfigurationError,
     OpenWorkflow,
     Rate,
     RetryPolicy,
@@ -19,8 +20,10 @@ from openworkflow import (
     SyncStep,
     WorkflowFailed,
     current_step,
+    step,
     workflow,
 )
+from openworkflow.cli import render
 from openworkflow.core.explanation import Reason
 from openworkflow.core.ids import uuid7
 from openworkflow.core.limits import LimitRule, StepRate
@@ -155,6 +158,39 @@ async def test_another_rate_gives_those_who_wait_other_turns_in_their_order(
     assert [None, None] == await turns(backend, -3, *runs[2:])
 
 
+async def test_turns_follow_in_the_transaction_that_changes_the_limit_whoever_does(
+    backend: BackendPostgres, sql: asyncpg.Connection[Any]
+) -> None:
+    await backend.limits.set(rule(1, 5000))
+    runs = [uuid7() for _ in range(4)]
+    assert [None, 5000, 10000, 15000] == await turns(backend, -1, *runs)
+
+    await sql.execute("update workflow_limits set rate_seconds = 100")
+    assert [0, 100, 200] == [await turn_in(sql, run) for run in runs[1:]]
+    await sql.execute("update workflow_limits set paused_until = now() + interval '9000 s'")
+    await sql.execute("update workflow_limits set paused_until = now() + interval '200 s'")
+    assert [0, 200, 300] == [await turn_in(sql, run) for run in runs[1:]]
+    await sql.execute("delete from workflow_limits")
+    assert [0, 0, 0] == [await turn_in(sql, run) for run in runs[1:]]
+
+
+async def test_a_run_that_is_about_to_be_parked_for_a_turn_is_told_that_it_has_another(
+    ow: OpenWorkflow, backend: BackendPostgres, sql: asyncpg.Connection[Any]
+) -> None:
+    await backend.limits.set(rule(1, 5000))
+    run = (await ow.run_workflow(calling, 1)).id
+    await turns(backend, -1, uuid7(), run)
+    seen = await sql.fetchval(
+        "update workflow_runs set status = 'running', claim_no = 1, worker_id = 'w',"
+        " available_at = now() + interval '1 min', started_at = now() returning wake_no"
+    )
+
+    await ow.limits.set("api", rate=Rate(1, per="10s"))
+
+    assert seen < await sql.fetchval("select wake_no from workflow_runs")
+    assert await sql.fetchval("select available_at > now() + interval '9 s' from workflow_runs")
+
+
 async def test_a_limit_that_nobody_has_told_of_limits_nothing_and_is_told_once(
     backend: BackendPostgres, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -162,6 +198,14 @@ async def test_a_limit_that_nobody_has_told_of_limits_nothing_and_is_told_once(
     assert [None] == await turns(backend, 0, uuid7())
 
     assert 1 == caplog.text.count("there is no limit 'api'")
+
+
+async def turn_in(sql: asyncpg.Connection[Any], run: UUID) -> float:
+    """Seconds until its turn, in tens."""
+    found = await sql.fetchval(
+        "select extract(epoch from at - now())::float8 from workflow_turns where run_id = $1", run
+    )
+    return float(round(max(found, 0), -1))
 
 
 class Vendor:
@@ -232,6 +276,35 @@ async def trying(number: int, step: Step) -> int:
     return await step.run("call", vendor.fail, number, rate="api", retry=policy)
 
 
+@step(rate="api")
+async def decorated(number: int) -> int:
+    return await vendor.call(number)
+
+
+@workflow
+async def calling_decorated(number: int) -> int:
+    return await decorated(number)
+
+
+@workflow
+async def mapping(count: int, step: Step) -> list[int]:
+    return await step.map("call", vendor.call, range(count), rate="api")
+
+
+@workflow
+def mapping_in_a_thread(count: int, step: SyncStep) -> list[int]:
+    return step.map("call", vendor.call_in_a_thread, range(count), rate="api")
+
+
+async def convert(amount: int, rate: str) -> str:
+    return f"{amount} at {rate}"
+
+
+@workflow
+async def ambiguous(number: int, step: Step) -> str:
+    return await step.run("convert", convert, number, rate="api")
+
+
 async def parked(sql: asyncpg.Connection[Any], *runs: UUID) -> bool:
     rows = await sql.fetch(
         "select from workflow_runs where id = any ($1) and status = 'pending'"
@@ -256,7 +329,10 @@ async def finished(ow: OpenWorkflow, *runs: UUID) -> set[UUID]:
 
 
 async def test_a_step_waits_for_its_turn_without_a_worker_and_is_called_once(
-    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
+    ow: OpenWorkflow,
+    start_worker: StartWorker,
+    sql: asyncpg.Connection[Any],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     await ow.limits.set("api", rate=Rate(1, per="5000s"))
     await start_worker(calling)
@@ -270,6 +346,12 @@ async def test_a_step_waits_for_its_turn_without_a_worker_and_is_called_once(
     assert [Reason.LIMITED] * 2 == [each.reason for each in why]
     assert all("limit 'api'" in each.sentence and each.until for each in why)
     assert {0, 1} == {each.ahead for each in why}
+    ((turn,), (_,)) = [(await ow.get_run(run)).turns for run in waiting]
+    assert ("call", "api") == (turn.step, turn.limit_name)
+    for part in render.details(await ow.get_run(waiting[0])):
+        render.console().print(part)
+    assert "its turn to call 'call', at the rate of limit 'api', " in capsys.readouterr().out
+    assert [] == (await ow.get_run(next(iter(done)))).turns
     assert [("api", 2)] == [(each.name, each.waiting) for each in await ow.limits.list()]
     assert 1 == await sql.fetchval("select count(*) from step_attempts")
 
@@ -425,3 +507,71 @@ async def test_each_attempt_waits_for_a_turn(
     with pytest.raises(WorkflowFailed, match="down"):
         await run.result(30)
     assert [7, 7, 7] == vendor.calls
+
+
+async def test_a_decorated_step_has_its_rate(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
+) -> None:
+    await ow.limits.set("api", rate=Rate(1, per="5000s"))
+    await start_worker(calling_decorated)
+    runs = [(await ow.run_workflow(calling_decorated, n)).id for n in (1, 2)]
+    done = await eventually(lambda: finished(ow, *runs), 30)
+    (other,) = {*runs} - done
+    await eventually(lambda: parked(sql, other), 30)
+    assert 1 == len(vendor.calls)
+
+    await come(sql, other)
+    await ow.wait(other, 30)
+
+    assert {1, 2} == {*vendor.calls}
+
+
+@pytest.mark.parametrize(
+    "rate", [Rate(1, per=1), Rate(1, per=1, key=str, name="x"), 3, ""], ids=repr
+)
+def test_a_decorated_step_is_refused_a_rate_that_is_none(rate: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        step(rate=rate)(convert)
+
+
+async def test_a_function_with_a_rate_of_its_own_is_not_given_that_of_the_step(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    await start_worker(ambiguous)
+    run = await ow.run_workflow(ambiguous, 1)
+
+    with pytest.raises(WorkflowFailed, match="the function takes 'rate' itself"):
+        await run.result(30)
+
+
+async def test_each_item_of_a_map_waits_for_a_turn_and_the_run_is_parked_meanwhile(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
+) -> None:
+    await ow.limits.set("api", rate=Rate(1, per="5000s"))
+    await start_worker(mapping)
+    run = await ow.run_workflow(mapping, 3)
+    for calls in (1, 2):
+        await eventually(lambda: parked(sql, run.id), 30)
+        assert calls == len(vendor.calls)
+        await sql.execute(
+            "update workflow_turns set at = now() - interval '1 s'"
+            " where (run_id, step) in (select run_id, step from workflow_turns order by at limit 1)"
+        )
+        await sql.execute("update workflow_runs set available_at = now()")
+        await eventually(lambda n=calls: len(vendor.calls) > n, 30)  # type: ignore[misc]
+
+    assert [0, 1, 2] == await run.result(30)
+    assert [0, 1, 2] == sorted(vendor.calls)
+
+
+async def test_items_that_share_a_step_have_turns_of_their_own(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
+) -> None:
+    await ow.limits.set("api", rate=Rate(1, per="1s", burst=2))
+    await start_worker(mapping_in_a_thread)
+    run = await ow.run_workflow(mapping_in_a_thread, 3)
+
+    assert [0, 1, 2] == await run.result(30)
+    assert [0, 1, 2] == sorted(vendor.calls)
+    given = await sql.fetchval("select arrival_at - created_at from workflow_rates, workflow_runs")
+    assert 3 <= given.total_seconds()

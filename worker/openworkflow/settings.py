@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, get_args
 
+from openworkflow.core.build_policy import BuildPolicy
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, MOST_PAYLOAD_LIMIT
 from openworkflow.core.step_attempt import DEFAULT_MAX_STEP_ATTEMPTS
-from openworkflow.core.workflow import BuildPolicy
 from openworkflow.core.workflow_run import DEFAULT_REST_SECONDS
 from openworkflow.telemetry.logs import LogFormat
 

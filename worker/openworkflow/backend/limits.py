@@ -1,6 +1,7 @@
 """Limits of one namespace, and what is in use of them: `BackendPostgres.limits`.
 
-Which runs may begin is decided in the database, by the trigger of migration 0013.
+Which runs may begin is decided in the database, by the trigger of migration 0013; turns of steps
+follow their limit by that of 0022.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,7 +49,6 @@ class LimitTable:
         self, requests: Requests, queries: Mapping[str, str], namespace: Namespace
     ) -> None:
         self._fetch, self._sql, self._namespace_id = requests.fetch, queries, namespace.id
-        self._work_channel = namespace.work_channel
         self._known: set[LimitRule] = set()
         self._told: set[LimitRule] = set()
         self.turns = Turns(requests, queries, namespace, self.tell)
@@ -62,7 +62,6 @@ class LimitTable:
         """Have a limit of steps be as the code says, once."""
         if rule not in self._told:
             await self._fetch(self._sql["tell_limit"], self._namespace_id, *_columns([rule]))
-            await self._space(rule.name)
             self._told.add(rule)
 
     async def ensure(self, rules: Sequence[LimitRule]) -> None:
@@ -96,23 +95,16 @@ class LimitTable:
     async def set(self, rule: LimitRule) -> None:
         """Make a limit this, whatever the code says, from now on."""
         await self._fetch(self._sql["set_limit"], self._namespace_id, *_row(rule))
-        await self._space(rule.name)
 
     async def delete(self, name: str) -> bool:
         """Have a limit be as the code says, or be no more; False if it was not set."""
         rows = await self._fetch(self._sql["delete_limit"], self._namespace_id, name)
-        await self._space(name)
         return bool(rows)
 
     async def pause(self, name: str, until: datetime | None, seconds: float | None) -> bool:
         """Let nothing begin until then, or for so many seconds; False if there is no such limit."""
         rows = await self._fetch(self._sql["pause_limit"], self._namespace_id, name, until, seconds)
-        await self._space(name)
         return bool(rows)
-
-    async def _space(self, name: str) -> None:
-        """Give steps that wait for their turns others, as the limit is now."""
-        await self._fetch(self._sql["space_turns"], self._namespace_id, name, self._work_channel)
 
 
 def _row(rule: LimitRule) -> tuple[object, ...]:

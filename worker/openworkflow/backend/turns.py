@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from openworkflow.backend.namespace import Namespace
@@ -18,6 +18,14 @@ from openworkflow.core.limits import LimitRule, StepRate
 logger = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 500
+
+
+class Turn(NamedTuple):
+    """A step that waits until it may be called, at a rate."""
+
+    step: str
+    limit_name: str
+    at: datetime
 
 
 class Turns:
@@ -47,6 +55,11 @@ class Turns:
         if rate.name not in self._tasks:
             self._tasks[rate.name] = asyncio.create_task(self._ask(rate.name))
         return await asyncio.shield(asked)
+
+    async def of_run(self, run_id: UUID) -> list[Turn]:
+        """The steps of a run that wait for their turns, the next first. Raises BackendError."""
+        rows = await self._fetch(self._sql["turns_of_run"], self._namespace_id, run_id)
+        return [Turn(**row) for row in rows]
 
     async def pause(self, name: str, until: datetime | None, seconds: float | None) -> None:
         """Let nothing of a limit begin until then, or for so many seconds. Raises BackendError."""

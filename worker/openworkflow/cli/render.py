@@ -280,7 +280,7 @@ def _json(value: Any) -> str:
 
 
 def _waits(found: RunDetails) -> str:
-    """The signals and children that the run waits for, and since when."""
+    """The signals and children that the run waits for, since when, and the turns of its steps."""
     if found.run.status.finished:
         return ""
     waits = [
@@ -288,6 +288,10 @@ def _waits(found: RunDetails) -> str:
         + (f", until {when(each.resume_at)}" if each.resume_at else "")
         for each in found.steps
         if each.kind in _AWAITED and each.status == StepStatus.RUNNING
+    ]
+    waits += [
+        f"its turn to call {turn.step!r}, at the rate of limit {turn.limit_name!r}, {when(turn.at)}"
+        for turn in found.turns
     ]
     return "\n".join(waits)
 

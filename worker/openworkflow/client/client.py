@@ -30,7 +30,7 @@ from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, codec_for
 from openworkflow.core.shown import shown
 from openworkflow.core.unique import UniqueRule
 from openworkflow.core.workflow import Workflow
-from openworkflow.core.workflow_run import WorkflowRun
+from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 from openworkflow.engine.outgoing import outgoing
 from openworkflow.engine.request import (
     ManyRunsOptions,
@@ -158,7 +158,10 @@ class OpenWorkflow(RunControl, RunFollowing):
         run = await self.get_workflow_run(run_id)
         steps = await self._backend.list_step_attempts(run_id)
         told = await self._backend.progress.of_runs([run_id])
-        return RunDetails(run, steps, told.get(run_id, NOTHING_TOLD))
+        # Only a step waits for a turn, so nobody who has not begun does.
+        is_parked = run.status == RunStatus.PENDING and run.claim_no > 0
+        turns = await self._backend.limits.turns.of_run(run_id) if is_parked else []
+        return RunDetails(run, steps, told.get(run_id, NOTHING_TOLD), turns)
 
     async def explain(self, run_id: UUID) -> Explanation:
         """Why a run is not done: in one sentence, and as data. Raises RunNotFound.

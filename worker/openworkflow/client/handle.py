@@ -1,10 +1,11 @@
 """A run as its starter sees it."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 from uuid import UUID
 
+from openworkflow.backend.turns import Turn
 from openworkflow.core.duration import Duration
 from openworkflow.core.errors import WorkflowCanceled, WorkflowFailed
 from openworkflow.core.explanation import Explanation
@@ -28,6 +29,8 @@ class RunDetails:
     run: WorkflowRun
     steps: list[StepAttempt]
     progress: RunProgress = NOTHING_TOLD
+    turns: list[Turn] = field(default_factory=list)
+    """Its steps that wait for a rate, the next first, if it is parked."""
 
 
 class RunHandle(Generic[O]):

@@ -16,7 +16,7 @@ from openworkflow.core.workflow import DurableFunction, Workflow
 
 __all__ = ["OPTIONS", "Callee", "callee", "check_call", "fingerprint"]
 
-OPTIONS = frozenset({"retry", "timeout", "undo"})
+OPTIONS = frozenset({"retry", "timeout", "undo", "rate"})
 """Keyword arguments of `step.run` itself."""
 CACHED = 4096
 """Functions remembered; when there are more, all are forgotten."""

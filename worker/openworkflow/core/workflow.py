@@ -12,19 +12,18 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Generic,
-    Literal,
     ParamSpec,
     Protocol,
     TypeVar,
-    get_args,
     overload,
 )
 
 from openworkflow.core.annotations import resolve
+from openworkflow.core.build_policy import BuildPolicy, valid_build_policy
 from openworkflow.core.cron import Cron, named_schedules
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
-from openworkflow.core.limits import Limit, Limits, Rate
+from openworkflow.core.limits import Limit, Limits, Rate, step_rate
 from openworkflow.core.names import NAME_LIMIT, storable_text
 from openworkflow.core.parameters import (
     check_function,
@@ -37,7 +36,6 @@ from openworkflow.core.parameters import (
 from openworkflow.core.priority import check_workflow_priority
 from openworkflow.core.retry import DEFAULT_WORKFLOW_RETRY, RetryPolicy, check_policy
 from openworkflow.core.serialization import Codec, codec_for
-from openworkflow.core.shown import shown
 from openworkflow.core.stand_in import StandIn
 
 if TYPE_CHECKING:
@@ -53,8 +51,6 @@ I = TypeVar("I", contravariant=True)  # noqa: E741, PLC0105
 O = TypeVar("O")  # noqa: E741
 P = ParamSpec("P")
 R = TypeVar("R")
-
-BuildPolicy = Literal["pinned", "moving"]
 
 
 class StepRunner(Protocol):
@@ -111,7 +107,7 @@ class Workflow(Generic[I, O]):
         )
         check_policy(f"workflow {self.name!r}", retry)
         self.retry = retry
-        self.build_policy = _valid_build_policy(build_policy, self.name)
+        self.build_policy = valid_build_policy(build_policy, self.name)
         self.deadline = None if deadline is None else parse_duration(deadline)
         self.is_async = inspect.iscoroutinefunction(fn)
         self._input, self._step = parameters_of(fn, self.name)
@@ -187,14 +183,17 @@ class DurableFunction(Generic[P, R]):
         retry: RetryPolicy | None = None,
         timeout: Duration | None = None,
         undo: Any = None,
+        rate: str | Rate | None = None,
     ) -> None:
         check_step(fn)
-        self.fn, self.undo = fn, undo
+        self.fn, self.undo, self.rate = fn, undo, rate
         self.name = storable_text(
             "a step's name", default_name(fn) if name is None else name, NAME_LIMIT
         )
         if retry is not None:
             check_policy(f"step {self.name!r}", retry)
+        if rate is not None:
+            step_rate(self.name, rate)
         self.retry, self.timeout = retry, None if timeout is None else parse_duration(timeout)
         update_wrapper(self, fn)
 
@@ -218,6 +217,7 @@ class DurableFunction(Generic[P, R]):
             retry=self.retry,
             timeout=self.timeout,
             undo=self.undo,
+            rate=self.rate,
         )
 
 
@@ -318,6 +318,7 @@ def step(
     retry: RetryPolicy | None = None,
     timeout: Duration | None = None,
     undo: Any = None,
+    rate: str | Rate | None = None,
 ) -> StepDecorator: ...
 
 
@@ -329,6 +330,7 @@ def step(
     retry: RetryPolicy | None = None,
     timeout: Duration | None = None,
     undo: Any = None,
+    rate: str | Rate | None = None,
 ) -> Any:
     """Make a function a step wherever a workflow calls it; bare, or with options as of `step.run`.
 
@@ -336,14 +338,6 @@ def step(
     """
 
     def decorate(fn: Callable[..., Any]) -> DurableFunction[..., Any]:
-        return DurableFunction(fn, name=name, retry=retry, timeout=timeout, undo=undo)
+        return DurableFunction(fn, name=name, retry=retry, timeout=timeout, undo=undo, rate=rate)
 
     return decorate if fn is None else decorate(fn)
-
-
-def _valid_build_policy(policy: BuildPolicy | None, name: str) -> BuildPolicy | None:
-    if policy is not None and policy not in get_args(BuildPolicy):
-        raise ConfigurationError(
-            f"workflow {name!r}: build_policy must be 'pinned' or 'moving', not {shown(policy)}"
-        )
-    return policy

@@ -201,8 +201,8 @@ class Family:
         failed (by default none may), or so many that `min_successful` cannot be reached, and
         cancels the rest; a failure that is tolerated stands in the place of the result, as an
         exception. Over a workflow each item is a child, and the history of this run has one row;
-        over a function each is a step, with its `retry` and `timeout`, and beyond 400 items
-        several share one.
+        over a function each is a step, with its `retry`, `timeout` and `rate`, and beyond 400
+        items several share one.
         """
         given = items_given(name, items)
         keys = item_keys(name, given, key)

@@ -13,10 +13,11 @@ from openworkflow.core.callee import OPTIONS, callee
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError, MapFailed, Suspended
 from openworkflow.core.failure import Failure
+from openworkflow.core.limits import Rate, step_rate
 from openworkflow.core.names import NAME_LIMIT, storable_text
 from openworkflow.core.retry import DEFAULT_STEP_RETRY, RetryPolicy
 from openworkflow.core.shown import shown
-from openworkflow.engine import calls
+from openworkflow.engine import calls, rated
 from openworkflow.engine.child_request import ChildOptions
 from openworkflow.engine.operations.call import CallOperation
 
@@ -32,6 +33,8 @@ class ItemOptions(ChildOptions, total=False):
     """Of a function: as of any step."""
     timeout: Duration | None
     """Of a function: of each attempt."""
+    rate: str | Rate | None
+    """Of a function: as of any step, for each attempt of each item."""
 
 
 class MapOptions(NamedTuple):
@@ -43,6 +46,7 @@ class MapOptions(NamedTuple):
     tolerated: int
     retry: RetryPolicy | None
     timeout: Duration | None
+    rate: str | Rate | None
 
 
 def map_options(
@@ -59,7 +63,10 @@ def map_options(
         )
     if unknown := options.keys() - OPTIONS:
         raise TypeError(f"map() over a function has no option {min(unknown)!r}")
-    return MapOptions(name, fn, concurrency, most, options.get("retry"), options.get("timeout"))
+    if (rate := options.get("rate")) is not None:
+        step_rate(name, rate)
+    said = (options.get("retry"), options.get("timeout"), rate)
+    return MapOptions(name, fn, concurrency, most, *said)
 
 
 def items_given(name: str, items: object) -> list[Any]:
@@ -196,12 +203,8 @@ def _parts(
     for start in range(0, len(items), size):
         key = f"{name}[{keys[start]}]"
         if size == 1:
-            yield (
-                start,
-                CallOperation(
-                    execution, key, fn, (items[start],), {}, options.retry, options.timeout
-                ),
-            )
+            said = (options.retry, options.timeout, options.rate)
+            yield start, CallOperation(execution, key, fn, (items[start],), {}, *said)
             continue
         part = list(zip(keys[start : start + size], items[start : start + size], strict=True))
         run = _runner(execution, options, part)
@@ -238,6 +241,9 @@ async def _attempts(execution: Any, options: MapOptions, key: str, item: Any) ->
         )
         step.about = about
         step.seconds = None if timeout is None else parse_duration(timeout).total_seconds()
+        if options.rate is not None:
+            rate = step_rate(options.name, options.rate)
+            await rated.take_turn(step, rate, is_within=True)
         try:
             call = calls.call if step.seconds is None else calls.call_within
             value = await call(step, services.step_threads)

@@ -21,13 +21,20 @@ logger = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 1.0
 """Until the database is asked again that did not answer."""
+MOST_SECONDS = 30.0
+"""Until a turn is asked for again that is waited for within a step."""
 
 
-async def take_turn(operation: Operation, rate: StepRate) -> None:
-    """Wait until the step may be called. Raises Suspended if the run ends or is parked."""
+async def take_turn(operation: Operation, rate: StepRate, *, is_within: bool = False) -> None:
+    """Wait until the step may be called. Raises Suspended if the run ends or is parked.
+
+    With `is_within` for one of several items of a step that is being performed: the run cannot be
+    parked, and the turn is asked for again meanwhile, since another rate may have moved it.
+    """
     execution = operation.execution
     while True:
-        await execution.gate(operation)
+        if not is_within:
+            await execution.gate(operation)
         try:
             at = await execution.services.take_turn(rate, execution.claim.id, operation.key)
         except BackendError as error:
@@ -38,7 +45,11 @@ async def take_turn(operation: Operation, rate: StepRate) -> None:
         if at is None:
             return
         execution.services.metrics.wait_begun(execution.workflow.name, "rate")
-        await execution.agenda.wait(operation, at)
+        if is_within:
+            left = (at - execution.now()).total_seconds()
+            await asyncio.sleep(min(max(left, 0), MOST_SECONDS))
+        else:
+            await execution.agenda.wait(operation, at)
 
 
 async def pause(execution: "Execution", name: str, until: datetime | Duration) -> None:

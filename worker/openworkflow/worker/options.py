@@ -8,13 +8,13 @@ from datetime import timedelta
 from typing import TypedDict
 
 from openworkflow.backend.records import ClaimRequest, claim_key
+from openworkflow.core.build_policy import BuildPolicy
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import valid_build_id
 from openworkflow.core.registry import Registry
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, MOST_PAYLOAD_LIMIT
 from openworkflow.core.shown import shown
 from openworkflow.core.step_attempt import DEFAULT_MAX_STEP_ATTEMPTS
-from openworkflow.core.workflow import BuildPolicy
 from openworkflow.core.workflow_run import DEFAULT_REST_SECONDS
 from openworkflow.telemetry.metrics import Metrics
 from openworkflow.worker.claimer import trusted_crashes

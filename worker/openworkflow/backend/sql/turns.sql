@@ -73,36 +73,13 @@ union all
 select run_id, step, case when waits then at end, true from judged where waits or has_come;
 
 
--- name: space_turns
--- A limit has another rate, or is not paused any more: those that wait are given turns anew, in their
--- order, and runs that would come too late are woken.
-with {rate_said}, waiting as (
-    select run_id, step, row_number() over (order by at, run_id, step) - 1 as nth,
-           count(*) over () as in_all
-      from {schema}.workflow_turns
-     where namespace_id = $1 and name = $2 and at > now()
-), counted as (
-    update {schema}.workflow_rates
-       set arrival_at = said.opens + said.every * (waiting.in_all + said.burst - 1)
-      from said, (select max(in_all) as in_all from waiting) waiting
-     where namespace_id = $1 and name = $2 and said.every is not null and waiting.in_all > 0
-), moved as (
-    update {schema}.workflow_turns turn
-       set at = coalesce((select opens + coalesce(every, '0') * waiting.nth from said), now())
-      from waiting
-     where turn.run_id = waiting.run_id and turn.step = waiting.step
-    returning turn.run_id, turn.at
-), woken as (
-    update {schema}.workflow_runs run
-       set available_at = first.at
-      from (select run_id, min(at) as at from moved group by run_id) first
-     where run.id = first.run_id and run.namespace_id || '' = $1
-       and run.status || '' = 'pending' and run.claim_no > 0 and not run.paused
-       and run.available_at > first.at
-    returning run.id
-)
-select (select count(*) from moved) as moved,
-       (select pg_notify($3, '') where exists (select from woken))::text as told;
+-- name: turns_of_run
+-- The steps of the run $2 that wait for a turn to come, the next first; no more than a screen shows.
+select step, name as limit_name, at
+  from {schema}.workflow_turns
+ where run_id = $2 and namespace_id = $1 and at > now()
+ order by at, step
+ limit 100;
 
 
 -- name: hold_limit

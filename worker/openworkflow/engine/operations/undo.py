@@ -150,6 +150,7 @@ def durable_call(
     execution: Any, fn: DurableFunction[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> CallOperation:
     """The call of a function that is decorated with `@step`."""
+    call = (execution, fn.name, fn.fn, args, kwargs, fn.retry, fn.timeout)
     if fn.undo is None:
-        return CallOperation(execution, fn.name, fn.fn, args, kwargs, fn.retry, fn.timeout)
-    return UndoableCall(execution, fn.name, fn.fn, args, kwargs, fn.retry, fn.timeout, fn.undo)
+        return CallOperation(*call, fn.rate)
+    return UndoableCall(*call, fn.undo, fn.rate)
