@@ -3,6 +3,7 @@
 from typing import Literal, get_args
 
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.shown import shown
 
 BuildPolicy = Literal["pinned", "moving"]
 
@@ -11,6 +12,6 @@ def valid_build_policy(policy: BuildPolicy | None, name: str) -> BuildPolicy | N
     """Return `policy` if a workflow can have it. Raises ConfigurationError."""
     if policy is not None and policy not in get_args(BuildPolicy):
         raise ConfigurationError(
-            f"workflow {name!r}: build_policy must be 'pinned' or 'moving', not {policy!r:.80}"
+            f"workflow {name!r}: build_policy must be 'pinned' or 'moving', not {shown(policy)}"
         )
     return policy
