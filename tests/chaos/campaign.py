@@ -19,7 +19,7 @@ import time
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,8 @@ class Campaign:
                 await faults.FAULTS[kind](self.ground)
                 await stage.fleet.heal(options.workers)
                 self.recovery[kind].append(await self._recovered())
+                if kind == "silence":  # which lasts until the connections are given up
+                    stage.faults[-1] = replace(stage.faults[-1], end=time.monotonic())
             await stage.fleet.heal(options.workers)
 
     async def _recovered(self) -> float:

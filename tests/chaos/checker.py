@@ -288,10 +288,14 @@ def _rows(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _fence(evidence: Evidence) -> Iterator[Violation]:
-    """A claim records nothing after a newer one has begun a step."""
+    """A claim records nothing after a newer one has begun a step.
+
+    The row of a wait has the claim that ended it, and the time at which an older one began it.
+    """
     newer: dict[str, list[tuple[datetime, int]]] = defaultdict(list)
     for row in evidence.rows:
-        newer[row.job].append((row.created_at, row.claim_no))
+        if row.kind == "run":
+            newer[row.job].append((row.created_at, row.claim_no))
     margin = timedelta(seconds=0.05)
     for row in evidence.rows:
         if row.status != "succeeded" or row.completed_at is None:

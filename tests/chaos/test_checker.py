@@ -67,6 +67,13 @@ def test_a_step_that_a_fault_kept_from_its_record_may_be_called_again() -> None:
     assert () == check(evidence).violations
 
 
+def test_a_wait_that_a_newer_claim_ends_was_begun_before_what_the_older_one_recorded() -> None:
+    wait = replace(row("number", "1", 2, at=0.05), kind="signal")
+    rows = [row("a", "t1"), wait, row("b", "t2", 2, at=1)]
+
+    assert () == check(replace(GOOD, rows=rows)).violations
+
+
 def test_what_a_process_was_about_to_call_when_it_was_frozen_is_excused_and_counted() -> None:
     stop = Fault("sigstop", 1.5, 5, (1,))
     evidence = replace(GOOD, calls=[*GOOD.calls, call(5.1, "a", "t9")], faults=[stop])
