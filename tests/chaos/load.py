@@ -103,11 +103,23 @@ class Load:
                 await asyncio.sleep(0.2)
 
     async def _signaled(self) -> None:
-        """A run, and what it waits for: each signal until it is known to be sent."""
-        name, handle = await self._stage.enqueue(shapes.signaled)
+        """A run, and what it waits for: each until it is known to be there.
+
+        One whose start was in doubt would wait for what nobody sends.
+        """
+        name, handle = await self._known(shapes.signaled)
         for number in range(shapes.SIGNALS):
             await asyncio.sleep(self._chance.uniform(0, 0.5))
             await self._stage.signal(handle, number, f"{name}-{number}")
+
+    async def _known(self, workflow: Any) -> tuple[str, Any]:
+        """Start a run until it is known to be there."""
+        name = self._stage.name()
+        while True:
+            try:
+                return await self._stage.enqueue(workflow, name=name, idempotency_key=name)
+            except REFUSALS:
+                await asyncio.sleep(0.2)
 
     async def _idempotent(self) -> None:
         """Three calls at once, and another until one was answered: one run."""
