@@ -35,9 +35,26 @@ from openworkflow.core.failure import Failure
 from openworkflow.telemetry.logs import mask
 
 ERROR, RUN_FAILED, TIMED_OUT = 1, 3, 4
+_OF_COMMANDS = ("--url", "--namespace", "--schema", "--json", "-n")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """Says where an option of the commands belongs."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See click."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name in _OF_COMMANDS:
+                raise click.UsageError(
+                    f"{error.option_name} belongs to a command: give it after that, as in "
+                    f"`openworkflow runs list {error.option_name} ...`"
+                ) from None
+            raise
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="openworkflow-fleet", prog_name="openworkflow")
 def cli() -> None:
     """Durable workflows on PostgreSQL.

@@ -62,6 +62,11 @@ class Codec(Generic[T]):
         self._scalars = _scalars_of(annotation)
         self._shows_order = shows_order(self._adapter.core_schema)
 
+    @property
+    def takes_none(self) -> bool:
+        """Whether None fits the annotation."""
+        return self._takes_none
+
     def encode(
         self, value: Any, what: str, limit: int = DEFAULT_PAYLOAD_LIMIT, name: str = ""
     ) -> str | None:

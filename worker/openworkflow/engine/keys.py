@@ -147,6 +147,11 @@ def tells_call(context: Mapping[str, Any]) -> bool:
 
 
 def _check(name: str) -> None:
+    if callable(name):
+        raise ConfigurationError(
+            f'a step\'s name comes first, and its function after it: step.run("name", function), '
+            f"not {shown(name)}"
+        )
     storable_text("a step's name", name, NAME_LIMIT)
     if name.startswith(PATCHED):
         raise ConfigurationError(f"a step's name may not begin with {PATCHED!r}, as {shown(name)}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from openworkflow.backend.records import NewRun
 from openworkflow.core.duration import Duration, parse_duration
-from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.errors import ConfigurationError, InputValidationError
 from openworkflow.core.names import KEY_LIMIT, NAME_LIMIT, storable_text
 from openworkflow.core.priority import run_priority
 from openworkflow.core.serialization import codec_of
@@ -141,6 +141,12 @@ class Request:
                 raise ConfigurationError(f"workflow {self.workflow.name!r} takes no input")
             return None, limits.of(None) if limits else None
         codec = self.workflow.input_codec
+        if value is None and not codec.takes_none:
+            raise InputValidationError(
+                f"workflow {self.workflow.name!r} takes an input, and got none: give it after the "
+                "workflow",
+                "input",
+            )
         valid = codec.validate(value, "input")
         text = codec.encode(valid, "input", self.payload_limit)
         return text, limits.of(valid) if limits else None
