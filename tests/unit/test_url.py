@@ -36,6 +36,8 @@ def _place(dsn: Dsn) -> tuple[object, ...]:
         ("postgresql://u@/db?host=/run/pg&port=7", ((("/run/pg", 7),), "db", "u", None)),
         ("postgresql://%2Frun%2Fpg/db?user=u", ((("/run/pg", 5432),), "db", "u", None)),
         ("postgresql:///db?user=u&password=p%26q", ((("localhost", 5432),), "db", "u", "p&q")),
+        ("postgresql+asyncpg://u@h/db", ((("h", 5432),), "db", "u", None)),
+        ("postgres+psycopg://u@h/db", ((("h", 5432),), "db", "u", None)),
         ("postgresql://u@h", ((("h", 5432),), "u", "u", None)),
         ("postgresql://u@h?dbname=x", ((("h", 5432),), "x", "u", None)),
         ("postgresql://h", ((("h", 5432),), "somebody", "somebody", None)),

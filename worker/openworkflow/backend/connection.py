@@ -13,7 +13,6 @@ from typing import Any
 
 import asyncpg
 from asyncpg.pgproto.pgproto import UUID
-from asyncpg.pool import PoolConnectionProxy
 
 from openworkflow.backend import liveness
 from openworkflow.backend.failures import (
@@ -28,26 +27,13 @@ from openworkflow.backend.hosts import dial
 from openworkflow.backend.liveness import Silences, bounded
 from openworkflow.backend.url import Dsn
 from openworkflow.core import ids
-from openworkflow.core.errors import BackendError, ConfigurationError, Fault
-from openworkflow.core.shown import shown
+from openworkflow.core.errors import BackendError, Fault
 
 logger = logging.getLogger(__name__)
 
 ids.make = UUID
 
 Connection = Any
-
-
-def check_connection(connection: object) -> None:
-    """Refuse what no statement can be sent on. Raises ConfigurationError, and nothing is stored."""
-    if not isinstance(connection, (asyncpg.Connection, PoolConnectionProxy)):
-        hint = ": take one of it, `async with pool.acquire() as connection`"
-        raise ConfigurationError(
-            f"connection is an asyncpg connection of yours, not {shown(connection)}"
-            + (hint if isinstance(connection, asyncpg.Pool) else "")
-        )
-
-
 """An asyncpg connection, or a pool's proxy of one."""
 
 WORKER_SETTINGS = {

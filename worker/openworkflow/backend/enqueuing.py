@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from datetime import timedelta
 
-from openworkflow.backend.connection import Connection, check_connection
+from openworkflow.backend.callers import driver_connection
+from openworkflow.backend.connection import Connection
 from openworkflow.backend.creation import CHUNK, Creation
 from openworkflow.backend.failures import DRIVER_ERRORS, as_backend_error, is_of_messages
 from openworkflow.backend.gathering import Gathering, can_gather
@@ -47,7 +48,7 @@ class Enqueuing:
         """See BackendPostgres.create_workflow_runs."""
         self._requests.check_usable()
         if connection is not None:
-            check_connection(connection)
+            connection = await driver_connection(connection)
         if unique is not None:
             (run,) = runs
             return [await self._create_unique(run, unique, connection)]

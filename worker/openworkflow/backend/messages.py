@@ -6,7 +6,8 @@ from uuid import UUID
 
 import asyncpg
 
-from openworkflow.backend.connection import Connection, check_connection
+from openworkflow.backend.callers import driver_connection
+from openworkflow.backend.connection import Connection
 from openworkflow.backend.failures import DRIVER_ERRORS, as_backend_error
 from openworkflow.backend.records import Delivery, Outgoing, Waiting
 from openworkflow.backend.requests import Requests
@@ -39,7 +40,7 @@ class Messages:
         RunNotFound, InvalidRunState for a run that has ended, and BackendError.
         """
         if connection is not None:
-            check_connection(connection)
+            connection = await driver_connection(connection)
             try:
                 # A refusal rolls back to here, and not the caller's whole transaction.
                 async with connection.transaction():

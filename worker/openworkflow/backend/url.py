@@ -39,7 +39,7 @@ KNOWN_PARAMETERS = (
     "user",
 )
 _ESCAPE = "percent-encode special characters in the user and password (@ is %40, / is %2F)"
-_SHAPE = re.compile(r"postgres(?:ql)?://([^/?#]*)(?:/([^?#]*))?(?:\?([^#]*))?\Z")
+_SHAPE = re.compile(r"postgres(?:ql)?(?:\+\w+)?://([^/?#]*)(?:/([^?#]*))?(?:\?([^#]*))?\Z")
 _HOST = re.compile(r"(\[[^\]]+\]|[^:\[\]]*)(?::(\d*))?\Z")
 
 

@@ -19,6 +19,12 @@ from openworkflow.core.workflow import Workflow
 
 if TYPE_CHECKING:
     import asyncpg
+    from asyncpg.pool import PoolConnectionProxy
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+    CallersConnection = (
+        asyncpg.Connection[Any] | PoolConnectionProxy[Any] | AsyncSession | AsyncConnection
+    )
 
 Moment = datetime | Duration
 """A time, which must carry a time zone, or a length of time from now."""
@@ -37,8 +43,9 @@ class SharedOptions(TypedDict, total=False):
     """Names and texts by which people find the run; see core/tags.py for what they may be."""
     priority: int
     """From 0 to 9: it is claimed as if it had been due so many hours earlier."""
-    connection: "asyncpg.Connection[Any] | None"
-    """A connection of yours, in a transaction with which the run comes into being, or does not."""
+    connection: "CallersConnection | None"
+    """A connection of yours, in a transaction with which the run comes into being, or does not: of
+    asyncpg, or SQLAlchemy's AsyncSession or AsyncConnection over that."""
 
 
 class RunOptions(SharedOptions, total=False):
@@ -64,7 +71,7 @@ class Sending(TypedDict, total=False):
 
     idempotency_key: str | None
     """A second signal of the name with this key, to the same run or topic, is not sent."""
-    connection: "asyncpg.Connection[Any] | None"
+    connection: "CallersConnection | None"
     """A connection of yours, in a transaction with which the signal is sent, or is not."""
 
 
