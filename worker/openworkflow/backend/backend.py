@@ -46,6 +46,7 @@ from openworkflow.backend.url import Dsn, parse
 from openworkflow.core.asked import page_size
 from openworkflow.core.errors import ConfigurationError, InvalidRunState, RunNotFound
 from openworkflow.core.step_attempt import StepAttempt
+from openworkflow.core.stopping import StopsAtExit
 from openworkflow.core.unique import UniqueRule
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
@@ -66,8 +67,8 @@ __all__ = [
 _WAKE = flush.Shape((Wake,), updates=False, claim=False)
 
 
-class BackendPostgres:
-    """A connected backend; make one with `connect`, and `stop` it when done."""
+class BackendPostgres(StopsAtExit):
+    """A connected backend; `stop` it, or `async with await BackendPostgres.connect(url) as …`."""
 
     def __init__(
         self,
@@ -91,10 +92,9 @@ class BackendPostgres:
         self.messages = Messages(self._requests, dsn, self._sql, namespace.id)
         self.progress = Progress(self._requests, self._sql, namespace.id)
         self.schedules = Schedules(self._requests.borrow, self._sql, namespace)
-        self.filtering = Filtering(self._requests, self._sql, namespace)
-        self.limits = LimitTable(self._requests, self._sql, namespace)
-        self.pauses = Pauses(self._requests, self._sql, namespace)
-        self.control = Control(self._requests, self._sql, namespace, self._existing)
+        with_all = (self._requests, self._sql, namespace)
+        self.filtering, self.limits = Filtering(*with_all), LimitTable(*with_all)
+        self.pauses, self.control = Pauses(*with_all), Control(*with_all, self._existing)
         self.families = Families(self._requests, self._sql, namespace, self.control.cancel)
         self._enqueuing = Enqueuing(self._requests, dsn, self._sql, namespace)
         self._closers: list[Callable[[], Awaitable[object]]] = []

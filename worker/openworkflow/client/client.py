@@ -28,6 +28,7 @@ from openworkflow.core.filters import parse_filter
 from openworkflow.core.progress import NOTHING_TOLD
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, codec_for
 from openworkflow.core.shown import shown
+from openworkflow.core.stopping import StopsAtExit
 from openworkflow.core.unique import UniqueRule
 from openworkflow.core.workflow import Workflow
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
@@ -49,7 +50,7 @@ I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
 
 
-class OpenWorkflow(RunControl, RunFollowing):
+class OpenWorkflow(RunControl, RunFollowing, StopsAtExit):
     """Starts and follows runs in the namespace of `backend`.
 
     `payload_limit` is the most bytes of JSON an input or result may have.

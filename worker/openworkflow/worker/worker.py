@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Iterable
-from typing import Any
+from typing import Any, Self
 from uuid import UUID, uuid4
 
 from openworkflow.backend.backend import BackendPostgres, WorkerSession
@@ -22,6 +22,7 @@ from openworkflow.backend.notifications import Listener
 from openworkflow.core.asked import check_is
 from openworkflow.core.errors import BackendError, ConfigurationError
 from openworkflow.core.registry import Registry
+from openworkflow.core.stopping import StopsAtExit
 from openworkflow.core.workflow import Workflow
 from openworkflow.engine.outcome import Released
 from openworkflow.telemetry.metrics import Metrics
@@ -51,7 +52,7 @@ does not let itself be stopped, 5 s each for the heartbeat and the connections, 
 STOPPED = "stopped"
 
 
-class Worker:
+class Worker(StopsAtExit):
     """Runs workflows of one namespace; made by `OpenWorkflow.new_worker`.
 
     The `options` are those of WorkerOptions. `concurrency` is the number of runs in progress at
@@ -139,6 +140,10 @@ class Worker:
             return
         await self._main
         logger.info("worker %s stopped", self.worker_id)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
 
     async def run_until_signal(self) -> None:
         """Start, serve until SIGTERM or SIGINT, drain; a second signal cuts the drain short.
