@@ -9,12 +9,14 @@ from typing import Any
 import asyncpg
 import pytest
 
+from openworkflow.backend import heartbeat as heartbeats
 from openworkflow.backend.backend import (
     BackendPostgres,
     ClaimRequest,
     NewRun,
     WorkerSession,
 )
+from openworkflow.backend.heartbeat import HeartbeatSession
 from openworkflow.backend.records import claim_key
 from openworkflow.core.errors import BackendError, ConfigurationError
 from openworkflow.core.step_attempt import StepStatus
@@ -32,6 +34,7 @@ from tests.flushes import (
     success_of,
     wanted,
 )
+from tests.helpers import eventually
 
 
 @pytest.fixture
@@ -479,3 +482,39 @@ async def test_a_cold_database_is_walked_by_its_indexes(database_url: str) -> No
     await connection.close()
     await session.close()
     await backend.stop()
+
+
+async def test_a_claim_that_is_being_taken_over_is_not_taken_for_ones_own(
+    backend: BackendPostgres,
+    session: WorkerSession,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After an outage: the lease is over, and another worker's claim is not committed yet."""
+    monkeypatch.setattr(heartbeats, "UNKNOWN_SECONDS", 1.0)
+    await backend.create_workflow_runs([NewRun("a")] * 2)
+    taken, kept = await claim(session, "a")
+    heartbeat = await backend.open_heartbeat()
+    looks: list[None] = []
+    extend = HeartbeatSession._extend
+
+    async def counted(*arguments: Any) -> Any:
+        answer = await extend(*arguments)
+        looks.append(None)
+        return answer
+
+    monkeypatch.setattr(HeartbeatSession, "_extend", counted)
+    await expire_leases(database_url)
+    connection = await asyncpg.connect(database_url)
+    async with connection.transaction():
+        await connection.execute(
+            "UPDATE workflow_runs SET claim_no = claim_no + 1, worker_id = 'host/2',"
+            " available_at = now() + interval '1 minute' WHERE id = $1",
+            taken.id,
+        )
+        claims = [(run.id, run.claim_no) for run in (taken, kept)]
+        beating = asyncio.create_task(heartbeat.beat("host/1", LEASE, claims))
+        await eventually(lambda: looks)
+    assert {(kept.id, 1)} == await beating
+    await heartbeat.close()
+    await connection.close()

@@ -94,7 +94,8 @@ select run.workflow_name, run.idempotency_key, run.id, run.status
 
 -- name: extend_leases
 -- The heartbeat: one statement for all runs of a worker. Answers which claims still stand.
--- A row that is locked is being ended or canceled; waiting for it could deadlock.
+-- A row that is locked is being ended or canceled; waiting for it could deadlock. If its lease is
+-- over, it may as well be somebody's claim that is not committed yet: not known until asked again.
 -- The lease counts from when it is written, not from before a wait for a lock on the table.
 with claim as (
     select * from unnest($1::uuid[], $2::int[]) as claim (run_id, claim_no)
@@ -109,7 +110,9 @@ with claim as (
        set available_at = clock_timestamp() + $3::interval
      where id = any (array(select id from unlocked))
 )
-select claim.run_id, claim.claim_no
+select claim.run_id, claim.claim_no,
+       run.available_at <= clock_timestamp()
+       and run.id <> all (array(select id from unlocked)) as unknown
   from claim
   join {schema}.workflow_runs run
     on run.id = claim.run_id and run.claim_no = claim.claim_no and run.worker_id = $4;
