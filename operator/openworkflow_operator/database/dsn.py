@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from openworkflow_contract.schemes import SCHEME
 
 MOST_HOSTS: Final = 8
 LONGEST_URL: Final = 8192
@@ -79,7 +82,7 @@ def parse(url: str) -> Dsn:
         parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
     except ValueError:
         raise InvalidUrl(_FORM) from None
-    if parts.scheme not in ("postgresql", "postgres"):
+    if not re.fullmatch(SCHEME, parts.scheme):
         raise InvalidUrl(_FORM)
     _check(parameters)
     hosts, ports = _places(parts, parameters)

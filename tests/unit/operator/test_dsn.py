@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openworkflow.backend.url import parse as parse_as_worker
+from openworkflow.core.errors import ConfigurationError
 from openworkflow_operator.database.diagnosis import SchemaMissing, SchemaTooNew, diagnose
 from openworkflow_operator.database.dsn import (
     Dsn,
@@ -174,3 +176,22 @@ def test_every_error_has_a_reason_and_advice_and_is_never_quoted(
     assert reason == problem.reason
     assert len(problem.message) > 10
     assert [] == [part for part in PARTS if part in problem.message]
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    ["postgresql", "postgres", "POSTGRESQL", "postgresql+asyncpg", "postgres+psycopg"],
+)
+def test_what_a_worker_reads_the_operator_reads(scheme: str) -> None:
+    """A Secret that one of them refuses is a fleet that does not start, or is never scaled."""
+    url = f"{scheme}://me:x@db.example/orders"
+    assert parse(url).database == parse_as_worker(url).database == "orders"
+
+
+@pytest.mark.parametrize("scheme", ["mysql", "postgresqlx", "postgresql+", "http"])
+def test_what_a_worker_refuses_the_operator_refuses(scheme: str) -> None:
+    url = f"{scheme}://me:x@db.example/orders"
+    with pytest.raises(InvalidUrl):
+        parse(url)
+    with pytest.raises(ConfigurationError):
+        parse_as_worker(url)

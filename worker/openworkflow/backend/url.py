@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlencode
 
 from openworkflow.core.asked import check_is
 from openworkflow.core.errors import ConfigurationError
+from openworkflow_contract.schemes import SCHEME
 
 DEFAULT_PORT = 5432
 DEFAULT_POOL_SIZE = 10
@@ -39,7 +40,7 @@ KNOWN_PARAMETERS = (
     "user",
 )
 _ESCAPE = "percent-encode special characters in the user and password (@ is %40, / is %2F)"
-_SHAPE = re.compile(r"postgres(?:ql)?(?:\+\w+)?://([^/?#]*)(?:/([^?#]*))?(?:\?([^#]*))?\Z")
+_SHAPE = re.compile(SCHEME + r"://([^/?#]*)(?:/([^?#]*))?(?:\?([^#]*))?\Z")
 _HOST = re.compile(r"(\[[^\]]+\]|[^:\[\]]*)(?::(\d*))?\Z")
 
 
