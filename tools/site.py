@@ -18,13 +18,11 @@ OUT = ROOT / "build" / "site"
 PAGES = ("*.md", "docs/**/*.md", "benchmarks/**/*.md", "charts/*/README.md")
 LINK = re.compile(r"(?<=\]\()([^)#:\s]+)(?=[)#])")
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".sql": "sql", ".json": "json"}
-SITE = ROOT / "mkdocs.yml"
 
 
 def pages() -> list[Path]:
     """The pages of the site, as paths in the repository."""
-    found = {path.relative_to(ROOT) for pattern in PAGES for path in ROOT.glob(pattern)}
-    return sorted(path for path in found if "node_modules" not in path.parts)
+    return sorted({path.relative_to(ROOT) for pattern in PAGES for path in ROOT.glob(pattern)})
 
 
 def shown(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -324,6 +325,14 @@ async def come(sql: asyncpg.Connection[Any], run_id: UUID) -> None:
     )
 
 
+async def one_waits(ow: OpenWorkflow, sql: asyncpg.Connection[Any], runs: Sequence[UUID]) -> UUID:
+    """The run that is parked for its turn, once all others have ended."""
+    done = await eventually(lambda: finished(ow, *runs), 30)
+    (other,) = {*runs} - done
+    await eventually(lambda: parked(sql, other), 30)
+    return other
+
+
 async def finished(ow: OpenWorkflow, *runs: UUID) -> set[UUID]:
     return {run for run in runs if (await ow.get_run(run)).run.status == RunStatus.SUCCEEDED}
 
@@ -470,9 +479,7 @@ async def test_the_rate_that_the_code_says_is_told_and_another_that_is_set_count
 ) -> None:
     await start_worker(calling_in_a_thread)
     runs = [(await ow.run_workflow(calling_in_a_thread, n)).id for n in (1, 2)]
-    done = await eventually(lambda: finished(ow, *runs), 30)
-    (other,) = {*runs} - done
-    await eventually(lambda: parked(sql, other), 30)
+    other = await one_waits(ow, sql, runs)
     (state,) = await ow.limits.list()
     assert (1, 5000.0) == (state.rate, state.rate_seconds)
     assert (True, False) == (state.is_declared, state.is_set)
@@ -515,9 +522,7 @@ async def test_a_decorated_step_has_its_rate(
     await ow.limits.set("api", rate=Rate(1, per="5000s"))
     await start_worker(calling_decorated)
     runs = [(await ow.run_workflow(calling_decorated, n)).id for n in (1, 2)]
-    done = await eventually(lambda: finished(ow, *runs), 30)
-    (other,) = {*runs} - done
-    await eventually(lambda: parked(sql, other), 30)
+    other = await one_waits(ow, sql, runs)
     assert 1 == len(vendor.calls)
 
     await come(sql, other)

@@ -30,12 +30,13 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from openworkflow.backend import roles, rows, url
+from openworkflow.backend import roles, url
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.notifications import Listener
 from openworkflow.backend.records import RunFilter
 from openworkflow.cli import histories
+from openworkflow.core import cursor
 from openworkflow.core.cron import Cron, recurrence
 from openworkflow.core.duration import LONGEST, parse_duration
 from openworkflow.core.errors import (
@@ -341,7 +342,7 @@ TARGETS: dict[str, Target] = {
         (ConfigurationError,),
     ),
     "cursors": Target(
-        rows.read_cursor,
+        cursor.read_cursor,
         pieces("=", "MjAyNi0", "-", "_", "A")
         | st.tuples(st.datetimes().map(str) | st.text(max_size=9), st.uuids() | st.text(max_size=9))
         .map(lambda pair: f"{pair[0].replace(' ', 'T')} {pair[1]}".encode("utf-8", "replace"))

@@ -39,11 +39,12 @@ from openworkflow.backend.records import (
     Wake,
 )
 from openworkflow.backend.requests import Requests
-from openworkflow.backend.rows import as_member, as_run, as_step, cursor_after, read_cursor
+from openworkflow.backend.rows import as_member, as_run, as_step, page_of
 from openworkflow.backend.schedules import Schedules
 from openworkflow.backend.session import WorkerSession
 from openworkflow.backend.url import Dsn, parse
 from openworkflow.core.asked import page_size
+from openworkflow.core.cursor import read_cursor
 from openworkflow.core.errors import ConfigurationError, InvalidRunState, RunNotFound
 from openworkflow.core.step_attempt import StepAttempt
 from openworkflow.core.stopping import StopsAtExit
@@ -208,8 +209,7 @@ class BackendPostgres(StopsAtExit):
                 wanted.parent_run_id,
                 seconds=SCAN_SECONDS,
             )
-        runs = [as_run(row) for row in rows[:limit]]
-        return Page(runs, cursor_after(runs[-1]) if len(rows) > limit else None)
+        return page_of(rows, limit)
 
     async def count_runs(self) -> dict[RunStatus, int]:
         """How many runs of the namespace have each status."""

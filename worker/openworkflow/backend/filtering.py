@@ -11,8 +11,9 @@ from openworkflow.backend.liveness import SCAN_SECONDS
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.records import Page
 from openworkflow.backend.requests import Requests
-from openworkflow.backend.rows import as_run, cursor_after, read_cursor
+from openworkflow.backend.rows import page_of
 from openworkflow.core.asked import page_size
+from openworkflow.core.cursor import read_cursor
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.filters import FIELDS, Kind, Term
 from openworkflow.core.shown import shown
@@ -76,8 +77,7 @@ class Filtering:
         page_size(limit)
         at, last = (None, None) if cursor in (None, "") else read_cursor(cursor)
         rows = await self._ask("where_list", terms, None, at=at, id=last, limit=limit + 1)
-        runs = [as_run(row) for row in rows[:limit]]
-        return Page(runs, cursor_after(runs[-1]) if len(rows) > limit else None)
+        return page_of(rows, limit)
 
     async def count(
         self, terms: Sequence[Term], action: Action | None = None, began: datetime | None = None

@@ -1,20 +1,15 @@
 """Rows of the database as the types of the core, and the cursors of pages."""
 
-import base64
-import binascii
 import json
 from collections.abc import Sequence
 from dataclasses import fields
-from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeVar
-from uuid import UUID
 
 import asyncpg
 
-from openworkflow.core.asked import check_is
-from openworkflow.core.errors import ConfigurationError
-from openworkflow.core.shown import shown
+from openworkflow.backend.records import Page
+from openworkflow.core.cursor import cursor_of
 from openworkflow.core.step_attempt import StepAttempt, StepKind, StepStatus
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
@@ -50,23 +45,11 @@ def as_member(enum: type[M], text: str) -> M:
         return member
 
 
-def cursor_after(run: WorkflowRun) -> str:
-    """The cursor of the page that begins after this run."""
-    text = f"{run.created_at.isoformat()} {run.id}"
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def read_cursor(cursor: str) -> tuple[datetime, UUID]:
-    """The created_at and id in a cursor; raises ConfigurationError if it is none."""
-    check_is("cursor", cursor, str, "the next_cursor of a page")
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        created_at, run_id = text.split(" ")
-        return datetime.fromisoformat(created_at), UUID(run_id)
-    except (binascii.Error, ValueError) as error:
-        raise ConfigurationError(
-            f"{shown(cursor)} is no cursor; pass the next_cursor of a page"
-        ) from error
+def page_of(rows: Sequence[asyncpg.Record], limit: int) -> Page:
+    """The first `limit` runs, and where those after them begin, of which one is among the rows."""
+    runs = [as_run(row) for row in rows[:limit]]
+    last = runs[-1] if len(rows) > limit else None
+    return Page(runs, None if last is None else cursor_of(last.created_at, last.id))
 
 
 def _decoded(row: asyncpg.Record, columns: Sequence[str]) -> dict[str, Any]:

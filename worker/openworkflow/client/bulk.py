@@ -1,17 +1,15 @@
 """One action on all runs that a filter means: in chunks, no faster than asked, resumable."""
 
 import asyncio
-import base64
-import binascii
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from uuid import UUID
 
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.backend.filtering import Action, check_action
 from openworkflow.core.asked import check_is
+from openworkflow.core.cursor import cursor_of, read_cursor
 from openworkflow.core.errors import ConfigurationError, InvalidRunState, RunNotFound
 from openworkflow.core.filters import Term
 from openworkflow.core.shown import shown
@@ -19,6 +17,7 @@ from openworkflow.core.shown import shown
 CHUNK = 200
 AT_ONCE = 8
 """Requests under way: few, so that workers and others go on."""
+_WANTED = "the one that the operation ended with"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ async def act(
         check_is("per_second", per_second, (int, float), "a number")
         if not 0 < per_second < 1e9:
             raise ConfigurationError(f"per_second is more than 0, not {shown(per_second)}")
-    began, after = (await backend.now(), None) if cursor is None else _read(cursor)
+    began, after = (await backend.now(), None) if cursor is None else read_cursor(cursor, _WANTED)
     limit = CHUNK if per_second is None else max(1, min(CHUNK, int(per_second)))
     done = passed = 0
     while True:
@@ -58,7 +57,7 @@ async def act(
         if ids:
             changed = await _act_on(backend, action, ids, reason, by)
             done, passed, after = done + changed, passed + len(ids) - changed, ids[-1]
-            yield BulkProgress(done, passed, _cursor(began, after))
+            yield BulkProgress(done, passed, cursor_of(began, after))
         if len(ids) < limit:
             return
         if per_second is not None:
@@ -93,19 +92,3 @@ async def _act_on(
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(on_one(run_id)) for run_id in ids]
     return sum(task.result() for task in tasks)
-
-
-def _cursor(began: datetime, after: UUID) -> str:
-    return base64.urlsafe_b64encode(f"{began.isoformat()} {after}".encode()).decode().rstrip("=")
-
-
-def _read(cursor: str) -> tuple[datetime, UUID]:
-    check_is("cursor", cursor, str, "the one that the operation ended with")
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        began, after = text.split(" ")
-        return datetime.fromisoformat(began), UUID(after)
-    except (binascii.Error, ValueError) as error:
-        raise ConfigurationError(
-            f"{shown(cursor)} is no cursor; pass the one that the operation ended with"
-        ) from error
