@@ -5,12 +5,15 @@ import dataclasses
 import time
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import asyncpg
 import pytest
 
 from openworkflow import (
+    ConfigurationError,
+    MapFailed,
     NonRetryableError,
     OpenWorkflow,
     RetryPolicy,
@@ -390,6 +393,56 @@ async def test_sleep_until_a_time_in_the_past_is_no_wait(
     await start_worker(late)
 
     assert "on" == await (await ow.run_workflow(late)).result(timeout=20)
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_a_decorated_function_brings_its_options_to_run_and_map(
+    ow: OpenWorkflow, start_worker: StartWorker, is_async: bool
+) -> None:
+    calls: list[Any] = []
+
+    def refund(charged: str) -> None:
+        calls.append(("refund", charged))
+
+    @step(retry=RetryPolicy(max_attempts=2, initial="1ms"), undo=refund)
+    def charge(name: str) -> str:
+        calls.append(name)
+        if calls.count(name) < 2:
+            raise OSError("busy")
+        return name
+
+    @step(retry=RetryPolicy(max_attempts=1))
+    def once(n: int) -> int:
+        calls.append(n)
+        raise OSError("never")
+
+    @workflow
+    async def given(step: Step) -> None:
+        await step.run("a", charge, "a")
+        await step.run("b", partial(charge, "b"))
+        with pytest.raises(MapFailed):
+            await step.map("c", once, [1, 2], concurrency=1)
+        with pytest.raises(ConfigurationError, match="not undone"):
+            await step.map("d", charge, ["d"])
+        await step.run("e", once, 5, retry=FAST)
+
+    @workflow
+    def given_in_a_thread(step: SyncStep) -> None:
+        step.run("a", charge, "a")
+        step.run("b", partial(charge, "b"))
+        with pytest.raises(MapFailed):
+            step.map("c", once, [1, 2], concurrency=1)
+        with pytest.raises(ConfigurationError, match="not undone"):
+            step.map("d", charge, ["d"])
+        step.run("e", once, 5, retry=FAST)
+
+    given_to = given if is_async else given_in_a_thread
+    await start_worker(given_to)
+    with pytest.raises(WorkflowFailed, match="never"):
+        await (await ow.run_workflow(given_to)).result(timeout=20)
+
+    assert ["a", "a", "b", "b", 1] == calls[:5]
+    assert [5, 5, 5, ("refund", "b"), ("refund", "a")] == calls[-5:]
 
 
 async def test_decorated_functions_are_durable_inside_and_plain_outside(

@@ -288,6 +288,11 @@ async def calling_decorated(number: int) -> int:
 
 
 @workflow
+async def running_decorated(number: int, step: Step) -> int:
+    return await step.run("call", decorated, number)
+
+
+@workflow
 async def mapping(count: int, step: Step) -> list[int]:
     return await step.map("call", vendor.call, range(count), rate="api")
 
@@ -516,12 +521,13 @@ async def test_each_attempt_waits_for_a_turn(
     assert [7, 7, 7] == vendor.calls
 
 
+@pytest.mark.parametrize("asking", [calling_decorated, running_decorated], ids=lambda w: w.name)
 async def test_a_decorated_step_has_its_rate(
-    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any], asking: Any
 ) -> None:
     await ow.limits.set("api", rate=Rate(1, per="5000s"))
-    await start_worker(calling_decorated)
-    runs = [(await ow.run_workflow(calling_decorated, n)).id for n in (1, 2)]
+    await start_worker(asking)
+    runs = [(await ow.run_workflow(asking, n)).id for n in (1, 2)]
     other = await one_waits(ow, sql, runs)
     assert 1 == len(vendor.calls)
 

@@ -14,7 +14,7 @@ from openworkflow.core.serialization import Codec, codec_for
 from openworkflow.core.shown import shown
 from openworkflow.core.workflow import DurableFunction, Workflow
 
-__all__ = ["OPTIONS", "Callee", "callee", "check_call", "fingerprint"]
+__all__ = ["OPTIONS", "Callee", "callee", "check_call", "decorated", "fingerprint"]
 
 OPTIONS = frozenset({"retry", "timeout", "undo", "rate"})
 """Keyword arguments of `step.run` itself."""
@@ -63,6 +63,13 @@ def callee(fn: Callable[..., Any]) -> Callee:
     if isinstance(fn, MethodType):
         return callee(fn.__func__)
     return _other(fn)
+
+
+def decorated(fn: object) -> DurableFunction[..., Any] | None:
+    """The function decorated with `@step` that this is, or binds arguments of; else None."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return fn if isinstance(fn, DurableFunction) else None
 
 
 def check_call(

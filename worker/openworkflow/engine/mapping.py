@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from openworkflow.core.callee import OPTIONS, callee
+from openworkflow.core.callee import OPTIONS, callee, decorated
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError, MapFailed, Suspended
 from openworkflow.core.failure import Failure
@@ -63,10 +63,20 @@ def map_options(
         )
     if unknown := options.keys() - OPTIONS:
         raise TypeError(f"map() over a function has no option {min(unknown)!r}")
-    if (rate := options.get("rate")) is not None:
+    retry, timeout, undo, rate = (
+        options.get(each) for each in ("retry", "timeout", "undo", "rate")
+    )
+    if (own := decorated(fn)) is not None:
+        retry, timeout = retry or own.retry, timeout or own.timeout
+        undo, rate = undo or own.undo, rate or own.rate
+    if undo is not None:
+        raise ConfigurationError(
+            f"map {shown(name)}: the items of a map over a function are not undone: map over a "
+            "workflow that calls it with its undo"
+        )
+    if rate is not None:
         step_rate(name, rate)
-    said = (options.get("retry"), options.get("timeout"), rate)
-    return MapOptions(name, fn, concurrency, most, *said)
+    return MapOptions(name, fn, concurrency, most, retry, timeout, rate)
 
 
 def items_given(name: str, items: object) -> list[Any]:

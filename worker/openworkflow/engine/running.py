@@ -5,6 +5,7 @@ option it cannot: a `ParamSpec` allows no keyword between the two halves of itse
 """
 
 from collections.abc import Awaitable, Callable, Coroutine
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from openworkflow.core.duration import Duration
@@ -12,7 +13,7 @@ from openworkflow.core.limits import Rate
 from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.undo import Undo
 from openworkflow.engine.operations.call import CallOperation
-from openworkflow.engine.operations.undo import UndoableCall
+from openworkflow.engine.operations.undo import call_operation
 
 if TYPE_CHECKING:
     from openworkflow.engine.execution import Execution
@@ -164,13 +165,15 @@ class AsyncRuns:
         type where that type is known, else as StepFailed. With `rate`, the name of a limit or a
         named Rate, attempts begin no faster than that in all runs together: see docs/limits.md. If
         the run fails or is canceled after the step, `undo` is called with its result: see
-        docs/sagas.md.
+        docs/sagas.md. A function decorated with `@step` brings those options that are not given.
         """
         execution = self._execution
-        if undo is None:
+        if undo is None and type(fn) is FunctionType:
             operation = CallOperation(execution, name, fn, args, kwargs, retry, timeout, rate)
         else:
-            operation = UndoableCall(execution, name, fn, args, kwargs, retry, timeout, undo, rate)
+            operation = call_operation(
+                execution, name, fn, args, kwargs, retry, timeout, undo, rate
+            )
         execution.agenda.unawaited[operation] = coroutine = self._program.ask(operation)
         return coroutine
 
@@ -244,10 +247,6 @@ class ThreadRuns:
         **kwargs: Any,
     ) -> Any:
         """See Step.run."""
-        if undo is None:
-            operation = CallOperation(self._execution, name, fn, args, kwargs, retry, timeout, rate)
-        else:
-            operation = UndoableCall(
-                self._execution, name, fn, args, kwargs, retry, timeout, undo, rate
-            )
-        return self._program.ask(operation)
+        return self._program.ask(
+            call_operation(self._execution, name, fn, args, kwargs, retry, timeout, undo, rate)
+        )

@@ -8,9 +8,10 @@ undone.
 import json
 from collections.abc import Callable
 from datetime import datetime
+from types import FunctionType
 from typing import Any
 
-from openworkflow.core.callee import Callee, callee
+from openworkflow.core.callee import Callee, callee, decorated
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import SerializationError, StepTimeout, Suspended
 from openworkflow.core.limits import Rate
@@ -144,6 +145,26 @@ class _Nothing(Codec[Any]):
 
 
 _NOTHING = _Nothing(Any)
+
+
+def call_operation(
+    execution: Any,
+    name: str,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    retry: RetryPolicy | None,
+    timeout: Duration | None,
+    undo: Any,
+    rate: str | Rate | None,
+) -> CallOperation:
+    """What `step.run` asks for; a function decorated with `@step` brings what is not said here."""
+    if type(fn) is not FunctionType and (own := decorated(fn)) is not None:
+        retry, timeout = own.retry if retry is None else retry, timeout or own.timeout
+        undo, rate = undo or own.undo, rate or own.rate
+    if undo is None:
+        return CallOperation(execution, name, fn, args, kwargs, retry, timeout, rate)
+    return UndoableCall(execution, name, fn, args, kwargs, retry, timeout, undo, rate)
 
 
 def durable_call(
