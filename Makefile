@@ -95,7 +95,7 @@ generate: setup ## Write the dashboards and the tables of docs/monitoring.md fro
 	$(BIN)/python -m tools.monitoring_docs
 
 lock: setup ## Write requirements/*.txt anew where pyproject.toml asks for it (LOCK_ARGS=--upgrade)
-	$(LOCK) pyproject.toml --output-file requirements/worker.txt
+	$(LOCK) pyproject.toml --extra dashboard --output-file requirements/worker.txt
 	$(LOCK) pyproject.toml --extra operator --output-file requirements/operator.txt
 	$(LOCK) requirements/build.in --output-file requirements/build.txt
 

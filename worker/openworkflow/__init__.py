@@ -4,6 +4,7 @@ from openworkflow import BackendPostgres, OpenWorkflow, Step, workflow
 """
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 from openworkflow.backend.backend import BackendPostgres, Page, RunFilter
 from openworkflow.backend.pausing import Pause
@@ -56,6 +57,9 @@ from openworkflow.engine.child_handle import ChildHandle
 from openworkflow.engine.current import CurrentStep, current_step
 from openworkflow.engine.step import Step, SyncStep
 from openworkflow.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from openworkflow.web import dashboard
 
 try:
     __version__ = version("openworkflow-fleet")
@@ -125,6 +129,21 @@ __all__ = [
     "WorkflowFailed",
     "WorkflowRun",
     "current_step",
+    "dashboard",
     "step",
     "workflow",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The dashboard, which needs an extra that others do not have."""
+    if name != "dashboard":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from openworkflow.web import dashboard
+    except ImportError as error:
+        raise ConfigurationError(
+            f"the dashboard needs its extra ({error.name} is missing): "
+            "pip install 'openworkflow-fleet[dashboard]'"
+        ) from None
+    return dashboard

@@ -8,6 +8,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from openworkflow.backend import flush, migrations, queries
+from openworkflow.backend.board import Board
 from openworkflow.backend.builds import Builds
 from openworkflow.backend.children import Families
 from openworkflow.backend.connection import Connection, Link, connect, connected, probe
@@ -95,7 +96,8 @@ class BackendPostgres(StopsAtExit):
         self.schedules = Schedules(self._requests.borrow, self._sql, namespace)
         with_all = (self._requests, self._sql, namespace)
         self.filtering, self.limits = Filtering(*with_all), LimitTable(*with_all)
-        self.pauses, self.control = Pauses(*with_all), Control(*with_all, self._existing)
+        self.pauses, self.board = Pauses(*with_all), Board(*with_all)
+        self.control = Control(*with_all, self._existing)
         self.families = Families(self._requests, self._sql, namespace, self.control.cancel)
         self._enqueuing = Enqueuing(self._requests, dsn, self._sql, namespace)
         self._closers: list[Callable[[], Awaitable[object]]] = []
@@ -244,8 +246,8 @@ class BackendPostgres(StopsAtExit):
         finished, or is none of this namespace.
         """
         values: dict[str, Any] = {**self._place, "wake_run_id": [run_id]}
-        arguments = [values[name] for name in _WAKE.parameters]
-        (row,) = await self._fetch(flush.statement(self._sql, _WAKE), *arguments)
+        given = (values[name] for name in _WAKE.parameters)
+        (row,) = await self._fetch(flush.statement(self._sql, _WAKE), *given)
         return bool(row["wakes"])
 
     def prune(
@@ -300,11 +302,8 @@ class BackendPostgres(StopsAtExit):
             return await migrations.migrate(connection, self.schema, pooled=self.pooled)
 
     async def mend_indexes(self) -> list[str]:
-        """Make indexes again that are gone or invalid; returns their names.
-
-        Behind a pooler none: they are made concurrently, which needs a direct connection.
-        """
-        if self.pooled:
+        """Make indexes again that are gone or invalid, not behind a pooler; returns their names."""
+        if self.pooled:  # they are made concurrently, which needs a direct connection
             return []
         async with self._own_connection() as connection:
             return [index.name for index in await migrations.mend(connection, self.schema)]

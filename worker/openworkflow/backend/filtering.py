@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
+from openworkflow.backend.connection import set_local
 from openworkflow.backend.liveness import SCAN_SECONDS
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.records import Page
@@ -53,6 +54,10 @@ COLUMNS = {
 _IN_ERROR = "coalesce((error ->> 'type') || ': ' || (error ->> 'message'), error::text, '')"
 _NO_ID = UUID(int=0)
 _ONE_OF = "where_one_of"
+_STATED: Mapping[frozenset[object], str] = {
+    frozenset({status}): f"where_{status}" for status in ("failed", "pending", "running")
+}
+"""Statuses that are said as they stand in the conditions of their indexes."""
 _PARAMETER = re.compile(r"(?<!:):(\w+)")
 
 
@@ -72,12 +77,22 @@ class Filtering:
     ) -> None:
         self._requests, self._sql, self._namespace = requests, queries, namespace
 
-    async def page(self, terms: Sequence[Term], limit: int, cursor: str | None) -> Page:
-        """A page of runs, newest first. Raises ConfigurationError and BackendError."""
+    async def page(
+        self, terms: Sequence[Term], limit: int, cursor: str | None, within: float | None = None
+    ) -> Page:
+        """A page of runs, newest first. Raises ConfigurationError and BackendError.
+
+        With `within` the server gives up after so many seconds: a BackendError of Fault.SIZE.
+        """
         page_size(limit)
         at, last = (None, None) if cursor in (None, "") else read_cursor(cursor)
-        rows = await self._ask("where_list", terms, None, at=at, id=last, limit=limit + 1)
-        return page_of(rows, limit)
+        given = {"at": at, "id": last, "limit": limit + 1}
+        if within is None:
+            return page_of(await self._ask("where_list", terms, None, **given), limit)
+        sql, arguments = self._composed("where_list", terms, None, given)
+        async with self._requests.borrow() as connection, connection.transaction():
+            await connection.execute(set_local({"statement_timeout": f"'{int(within * 1000)}ms'"}))
+            return page_of(await connection.fetch(sql, *arguments), limit)
 
     async def count(
         self, terms: Sequence[Term], action: Action | None = None, began: datetime | None = None
@@ -109,13 +124,19 @@ class Filtering:
     async def _ask(
         self, block: str, terms: Sequence[Term], action: Action | None, **given: Any
     ) -> list[Any]:
+        sql, arguments = self._composed(block, terms, action, given)
+        return await self._requests.fetch(sql, *arguments, seconds=SCAN_SECONDS)
+
+    def _composed(
+        self, block: str, terms: Sequence[Term], action: Action | None, given: Mapping[str, Any]
+    ) -> tuple[str, list[Any]]:
+        """A statement for these terms, and its arguments."""
         values = {"namespace_id": self._namespace.id, **given}
         where = " and ".join(["true", *self._conditions(terms, values)])
         actionable = "true" if action is None else self._sql[ACTIONABLE[action]]
         text = self._sql[block].replace("{where}", where).replace("{actionable}", actionable)
         used = [name for name in dict.fromkeys(_PARAMETER.findall(text)) if name in values]
-        arguments = [values[name] for name in used]
-        return await self._requests.fetch(numbered(text, used), *arguments, seconds=SCAN_SECONDS)
+        return numbered(text, used), [values[name] for name in used]
 
     def _conditions(self, terms: Sequence[Term], values: dict[str, Any]) -> Iterator[str]:
         """The SQL of each term; what it compares with goes into `values`."""
@@ -144,8 +165,8 @@ def _parts(term: Term, place: int) -> Iterator[tuple[str, str, Any]]:
     elif term.field == "error":
         # The class as people know it, without its module.
         yield _ONE_OF, f"split_part({column}, ':', 2)", list(term.values)
-    elif term.field == "status" and set(term.values) == {"failed"}:
-        yield "where_failed", column, None  # as it stands in the condition of their index
+    elif term.field == "status" and (block := _STATED.get(frozenset(term.values))):
+        yield block, column, None
     elif kind is Kind.ID:
         yield "where_id", column, list(term.values)
     elif kind is Kind.FLAG:

@@ -10,6 +10,7 @@ import click
 
 from openworkflow.cli.builds import builds
 from openworkflow.cli.completion import completion
+from openworkflow.cli.dashboard import dashboard
 from openworkflow.cli.dev import dev
 from openworkflow.cli.doctor import doctor
 from openworkflow.cli.init import init
@@ -67,6 +68,7 @@ def cli() -> None:
 for _command in (
     builds,
     completion,
+    dashboard,
     dev,
     doctor,
     init,

@@ -15,6 +15,14 @@
 status = 'failed'
 
 
+-- name: where_pending
+status = 'pending'
+
+
+-- name: where_running
+status = 'running'
+
+
 -- name: where_contains
 {column} ilike any (:value::text[])
 

@@ -1,0 +1,120 @@
+-- What the dashboard shows beside what others read too. $1 is the namespace throughout.
+--
+-- It is asked again and again while somebody looks, so nothing here costs more as the tables grow:
+-- counts stop at a number, and what is summed up is summed up over the newest runs.
+
+
+-- name: board_counts
+-- Runs by where they stand, each up to $2.
+select (select count(*)
+          from (select from {schema}.workflow_runs
+                 where namespace_id = $1 and status = 'pending' and available_at <= now()
+                 limit $2) counted) as due,
+       (select count(*)
+          from (select from {schema}.workflow_runs
+                 where namespace_id = $1 and status = 'pending' and available_at > now()
+                   and not (paused and completed_at is null)
+                 limit $2) counted) as later,
+       (select count(*)
+          from (select from {schema}.workflow_runs
+                 where namespace_id = $1 and paused and completed_at is null
+                 limit $2) counted) as paused,
+       (select count(*)
+          from (select from {schema}.workflow_runs
+                 where namespace_id = $1 and status = 'running' and available_at > now()
+                 limit $2) counted) as running,
+       (select count(*)
+          from (select from {schema}.workflow_runs
+                 where namespace_id = $1 and status = 'running' and available_at <= now()
+                 limit $2) counted) as lost,
+       (select {age due.available_at}
+          from (select min(available_at) as available_at
+                  from {schema}.workflow_runs
+                 where namespace_id = $1 and status = 'pending' and available_at <= now()) due)
+           as oldest_due;
+
+
+-- name: board_newest
+-- The newest $2 runs of each workflow, of no more than 100 workflows: how they ended and how long
+-- they took. No index has all of a namespace by their age, but one has those of each workflow: its
+-- names are hopped through.
+with recursive names as (
+    select (select min(workflow_name) from {schema}.workflow_runs where namespace_id = $1) as name,
+           1 as place
+    union all
+    select (select min(workflow_name) from {schema}.workflow_runs
+             where namespace_id = $1 and workflow_name > names.name), place + 1
+      from names
+     where names.name is not null and place < 100
+), newest as (
+    select names.name, run.*
+      from names
+     cross join lateral (select status, {instant created_at} as created_at,
+                                {instant started_at} as started_at,
+                                {instant completed_at} as completed_at
+                           from {schema}.workflow_runs
+                          where namespace_id = $1 and workflow_name = names.name
+                          order by created_at desc
+                          limit $2) run
+)
+select name as workflow, count(*) as runs,
+       count(*) filter (where status = 'succeeded') as succeeded,
+       count(*) filter (where status = 'failed') as failed,
+       count(*) filter (where status = 'canceled') as canceled,
+       count(*) filter (where status in ('pending', 'running')) as open,
+       min(created_at) as since,
+       (percentile_cont(array[0.5, 0.95]) within group
+           (order by extract(epoch from completed_at - created_at)))::float8[] as seconds,
+       array_agg(extract(epoch from now() - created_at)::float8 order by created_at) as begun,
+       array_agg(extract(epoch from now() - completed_at)::float8 order by completed_at)
+           filter (where status = 'succeeded') as ended_well,
+       array_agg(extract(epoch from now() - completed_at)::float8 order by completed_at)
+           filter (where status = 'failed') as ended_badly
+  from newest
+ group by name
+ order by name;
+
+
+-- name: board_failures
+-- The newest $2 runs that failed, with as much of each error as tells them apart.
+select id, workflow_name, {instant created_at} as created_at, {instant completed_at} as failed_at,
+       left(error ->> 'type', 300) as type, left(error ->> 'message', 500) as message,
+       right(coalesce(error ->> 'traceback', ''), 1000) as traceback,
+       left(error -> 'cause' ->> 'type', 300) as cause
+  from {schema}.workflow_runs
+ where namespace_id = $1 and status = 'failed'
+ order by created_at desc, id desc
+ limit $2;
+
+
+-- name: board_steps
+-- Step attempts of the run $2, the newest first, before the one that began at $3 with the id $4.
+-- Of results and errors no more than $6 characters: a page is for reading.
+select id, workflow_run_id, step_name, kind, status, attempt, claim_no, context,
+       {instant created_at} as created_at, {instant completed_at} as completed_at,
+       {instant resume_at} as resume_at,
+       left(output::text, $6) as output, length(output::text) as output_length,
+       case when error is not null
+            then jsonb_build_object('type', left(error ->> 'type', 300),
+                                    'message', left(error ->> 'message', $6),
+                                    'traceback', right(error ->> 'traceback', $6)) end as error
+  from {schema}.step_attempts attempt
+ where workflow_run_id = $2
+   and exists (select from {schema}.workflow_runs run
+                where run.id = attempt.workflow_run_id and run.namespace_id = $1)
+   and created_at <= coalesce($3::timestamptz, 'infinity')
+   and ($3 is null or ({instant created_at}, id) < ($3, $4::uuid))
+ order by created_at desc, id desc
+ limit $5;
+
+
+-- name: board_children
+-- The newest $3 runs that the run $2 started.
+select run.id, run.workflow_name, run.status, {instant run.created_at} as created_at,
+       {instant run.completed_at} as completed_at
+  from (select id from {schema}.workflow_children
+         where parent_run_id = $2
+         order by id desc
+         limit $3) child
+  join {schema}.workflow_runs run on run.id = child.id and run.namespace_id = $1
+ order by run.created_at desc, run.id desc;

@@ -1,0 +1,131 @@
+"""`openworkflow dashboard`: look at runs in a browser."""
+
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from openworkflow.cli.options import Database, database, database_options, run_async
+from openworkflow.cli.render import say
+from openworkflow.client import OpenWorkflow
+from openworkflow.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from openworkflow.web import Auth
+
+PORT = 8321
+TOKENS = "OPENWORKFLOW_DASHBOARD_TOKENS"
+"""`role:token` or `name:role:token`, apart by commas: not an option, since others see those."""
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_STOP_SECONDS = 5
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True)
+@click.option("--also", multiple=True, metavar="NAMESPACE", help="Another namespace; repeatable.")
+@click.option("--proxy-header", help="Header in which a proxy names who asks.")
+@click.option("--proxy-from", multiple=True, metavar="NETWORK", help="Where that proxy is.")
+@click.option("--proxy-role", default="viewer", show_default=True, help="What they may all do.")
+@database_options
+def dashboard(
+    host: str,
+    port: int,
+    also: tuple[str, ...],
+    proxy_header: str | None,
+    proxy_from: tuple[str, ...],
+    proxy_role: str,
+    url: str | None,
+    namespace: str | None,
+    schema: str | None,
+) -> None:
+    """Serve the dashboard.
+
+    For this machine alone, unless OPENWORKFLOW_DASHBOARD_TOKENS holds tokens, such as
+    `viewer:TOKEN,ann:admin:TOKEN`, or --proxy-header names whom a proxy has let in.
+    """
+    try:
+        import uvicorn  # noqa: F401
+
+        import openworkflow.web  # noqa: F401
+    except ImportError as error:
+        raise ConfigurationError(
+            f"the dashboard needs its extra ({error.name} is missing): "
+            "pip install 'openworkflow-fleet[dashboard]'"
+        ) from None
+    auth = _auth(proxy_header, proxy_from, proxy_role)
+    if auth is None and host not in _LOOPBACK:
+        raise ConfigurationError(
+            f"on {host} others can reach the dashboard: set {TOKENS}, for example to "
+            "viewer:$(openssl rand -hex 20), or give --proxy-header and --proxy-from; or leave "
+            "--host out"
+        )
+    where = database(url, namespace, schema)
+    run_async(serve(where, also, host=host, port=port, auth=auth))
+
+
+async def serve(
+    where: Database, also: tuple[str, ...] = (), *, host: str, port: int, auth: "Auth | None" = None
+) -> None:
+    """Serve it until SIGINT or SIGTERM."""
+    import uvicorn
+
+    from openworkflow.web import dashboard as made
+
+    async with _clients(where, also) as clients:
+        config = uvicorn.Config(
+            made(clients, auth=auth),
+            log_level="warning",
+            lifespan="off",
+            server_header=False,
+            proxy_headers=False,  # who is who is for `auth` to say
+            timeout_graceful_shutdown=_STOP_SECONDS,
+        )
+        with _listen(host, port) as listening:
+            address, port = listening.getsockname()[:2]
+            shown = f"[{address}]" if ":" in address else address
+            say(f"dashboard: http://{shown}:{port}/")
+            await uvicorn.Server(config).serve([listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on port {port} of {host} ({error.strerror}); choose another: --port"
+        ) from None
+
+
+@asynccontextmanager
+async def _clients(
+    where: Database, also: tuple[str, ...]
+) -> AsyncIterator[Mapping[str, OpenWorkflow]]:
+    async with AsyncExitStack() as stack:
+        clients = {}
+        for name in dict.fromkeys((where.namespace, *also)):
+            place = Database(where.url, name, where.schema, where.listen_url)
+            backend = await stack.enter_async_context(
+                place.connect(migrate=False, application_name="openworkflow-dashboard")
+            )
+            clients[name] = OpenWorkflow(backend)
+        yield clients
+
+
+def _auth(header: str | None, networks: tuple[str, ...], role: str) -> "Auth | None":
+    from openworkflow.web import ProxyHeader, Tokens
+
+    if header is not None:
+        return ProxyHeader(header, networks, default=role)
+    text = os.environ.get(TOKENS, "").strip()
+    if not text:
+        return None
+    roles: dict[str, Any] = {}
+    for each in text.split(","):
+        *name, said, token = each.strip().split(":") if each.count(":") else ("", "", "")
+        roles[token] = (name[0], said) if name else said
+    return Tokens(roles)

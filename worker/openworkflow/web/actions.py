@@ -1,0 +1,211 @@
+"""What can be done from the dashboard: each is a POST, asks for a role, and is in the audit log."""
+
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from openworkflow.core.errors import ConfigurationError
+from openworkflow.web.auth import Role
+from openworkflow.web.site import Place
+
+AUDIT = logging.getLogger("openworkflow.dashboard.audit")
+"""A line for each action: who, what, of what, with which outcome."""
+BULK_SECONDS = 20.0
+"""A bulk action pauses after so long, and is gone on with by another click."""
+BULK = {
+    "retry": Role.OPERATOR,
+    "cancel": Role.OPERATOR,
+    "pause": Role.OPERATOR,
+    "resume": Role.OPERATOR,
+    "delete": Role.ADMIN,
+}
+
+Form = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of an action."""
+
+    to: str
+    """The page to go to, under the namespace's."""
+    note: str
+    """What is told there."""
+
+
+Act = Callable[[Place, Mapping[str, Any], Form], Awaitable[Done]]
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """An action: where it is sent to, and who may."""
+
+    path: str
+    role: Role
+    act: Act
+
+
+async def retry(place: Place, of: Mapping[str, Any], form: Form) -> Done:
+    """Start a failed or canceled run again."""
+    step = form.get("from_step") or None
+    await place.ow.retry(of["run_id"], from_step=step)
+    return Done(_run(of), f"it is retried from {step!r}" if step else "it is retried")
+
+
+async def cancel(place: Place, of: Mapping[str, Any], form: Form) -> Done:
+    """Cancel a run, after its undo."""
+    run = await place.ow.cancel(of["run_id"])
+    return Done(
+        _run(of), "it is canceled" if run.status.finished else "its steps are undone, then it ends"
+    )
+
+
+async def kill(place: Place, of: Mapping[str, Any], form: Form) -> Done:
+    """Cancel a run at once."""
+    await place.ow.cancel(of["run_id"], force=True)
+    return Done(_run(of), "it is canceled, and nothing is undone")
+
+
+async def pause(place: Place, of: Mapping[str, Any], form: Form) -> Done:
+    """Hold a run back."""
+    await place.ow.pause(of["run_id"], by=place.caller.name[:200], reason="from the dashboard")
+    return Done(_run(of), "it is paused")
+
+
+async def resume(place: Place, of: Mapping[str, Any], form: Form) -> Done:
+    """Let a paused run go on."""
+    await place.ow.resume(of["run_id"])
+    return Done(_run(of), "it goes on")
+
+
+async def signal(place: Place, of: Mapping[str, Any], form: Form) -> Done:
+    """Send a run a signal."""
+    name = form.get("name", "")
+    await place.ow.signal(of["run_id"], name, _json("the value", form.get("value") or "null"))
+    return Done(_run(of), f"signal {name!r} is sent")
+
+
+async def fork(place: Place, of: Mapping[str, Any], form: Form) -> Done:
+    """Start a new run with a part of another's history."""
+    options: dict[str, Any] = {"from_step": form.get("from_step") or None}
+    if (text := form.get("input", "").strip()) and form.get("was", "").strip() != text:
+        options["input"] = _json("the input", text)
+    made = await place.ow.fork(of["run_id"], **options)
+    return Done(f"/runs/{made.id}", f"this is the fork of {of['run_id']}")
+
+
+async def pause_schedule(place: Place, of: Mapping[str, Any], form: Form) -> Done:
+    """Pause a schedule."""
+    await place.ow.schedules.pause(of["name"], f"from the dashboard, by {place.caller.name[:100]}")
+    return Done("/schedules", f"schedule {of['name']!r} is paused")
+
+
+async def resume_schedule(place: Place, of: Mapping[str, Any], form: Form) -> Done:
+    """Resume a schedule."""
+    await place.ow.schedules.resume(of["name"])
+    return Done("/schedules", f"schedule {of['name']!r} goes on")
+
+
+async def trigger_schedule(place: Place, of: Mapping[str, Any], form: Form) -> Done:
+    """Start a run of a schedule now."""
+    made = await place.ow.schedules.trigger(of["name"])
+    return Done(f"/runs/{made.id}", f"this is a run of schedule {of['name']!r}")
+
+
+async def pause_limit(place: Place, of: Mapping[str, Any], form: Form) -> Done:
+    """Let nothing begin under a limit for ten minutes."""
+    known = await place.ow.limits.pause(of["name"], "10m")
+    return Done("/limits", _known("limit", of["name"], known, "is paused for ten minutes"))
+
+
+async def resume_limit(place: Place, of: Mapping[str, Any], form: Form) -> Done:
+    """End the pause of a limit."""
+    known = await place.ow.limits.resume(of["name"])
+    return Done("/limits", _known("limit", of["name"], known, "is open again"))
+
+
+async def promote(place: Place, of: Mapping[str, Any], form: Form) -> Done:
+    """Have a build take all new runs."""
+    await place.backend.builds.promote(of["name"])
+    return Done("/fleet", f"build {of['name']!r} takes the new runs")
+
+
+async def hold(place: Place, of: Mapping[str, Any], form: Form) -> Done:
+    """Take the new runs away from a build."""
+    await place.backend.builds.hold(of["name"])
+    return Done("/fleet", f"build {of['name']!r} is held")
+
+
+ACTIONS = (
+    Action("/runs/{run_id:uuid}/retry", Role.OPERATOR, retry),
+    Action("/runs/{run_id:uuid}/cancel", Role.OPERATOR, cancel),
+    Action("/runs/{run_id:uuid}/kill", Role.ADMIN, kill),
+    Action("/runs/{run_id:uuid}/pause", Role.OPERATOR, pause),
+    Action("/runs/{run_id:uuid}/resume", Role.OPERATOR, resume),
+    Action("/runs/{run_id:uuid}/signal", Role.OPERATOR, signal),
+    Action("/runs/{run_id:uuid}/fork", Role.OPERATOR, fork),
+    Action("/schedules/{name:path}/pause", Role.OPERATOR, pause_schedule),
+    Action("/schedules/{name:path}/resume", Role.OPERATOR, resume_schedule),
+    Action("/schedules/{name:path}/trigger", Role.OPERATOR, trigger_schedule),
+    Action("/limits/{name:path}/pause", Role.ADMIN, pause_limit),
+    Action("/limits/{name:path}/resume", Role.ADMIN, resume_limit),
+    Action("/builds/{name:path}/promote", Role.ADMIN, promote),
+    Action("/builds/{name:path}/hold", Role.ADMIN, hold),
+)
+
+
+async def bulk(
+    place: Place, action: str, where: str, cursor: str | None
+) -> tuple[int, int, str | None]:
+    """Act on the runs of a filter for a while: how many, how many were left, where to go on."""
+    done, passed, until = 0, 0, time.monotonic() + BULK_SECONDS
+    by = place.caller.name[:200]
+    told: Any = place.ow.bulk(
+        action,  # type: ignore[arg-type]
+        where,
+        cursor=cursor,
+        by=by,
+        reason="from the dashboard" if action == "pause" else None,
+    )
+    async for step in told:
+        done, passed, cursor = step.done, step.passed, step.cursor
+        if time.monotonic() > until:
+            return done, passed, cursor
+    return done, passed, None
+
+
+def record(place: Place, what: str, outcome: str, **about: object) -> None:
+    """Write a line into the audit log; what is sent along is not in it."""
+    AUDIT.info(
+        "%s",
+        json.dumps(
+            {
+                "who": place.caller.name,
+                "role": place.role.name.lower(),
+                "namespace": place.namespace,
+                "what": what,
+                **{name: str(value) for name, value in about.items()},
+                "outcome": outcome,
+            }
+        ),
+    )
+
+
+def _run(of: Mapping[str, Any]) -> str:
+    return f"/runs/{of['run_id']}"
+
+
+def _known(what: str, name: str, known: bool, told: str) -> str:
+    if not known:
+        raise ConfigurationError(f"there is no {what} {name!r}")
+    return f"{what} {name!r} {told}"
+
+
+def _json(what: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{what} is not JSON: {error}") from None

@@ -1,0 +1,254 @@
+"""The dashboard as an ASGI application: its routes, and what a mistake is answered."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+from starlette.applications import Starlette
+from starlette.datastructures import FormData
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from openworkflow.client import OpenWorkflow
+from openworkflow.core.errors import (
+    BackendError,
+    ConfigurationError,
+    InvalidBuildState,
+    InvalidRunState,
+    OpenWorkflowError,
+    RunNotFound,
+    ScheduleNotFound,
+)
+from openworkflow.web import actions
+from openworkflow.web.actions import ACTIONS, BULK, Action, Done
+from openworkflow.web.auth import COOKIE, Auth, Loopback
+from openworkflow.web.headers import SecureHeaders, check_same_site
+from openworkflow.web.live import Hub
+from openworkflow.web.pages import PAGES, Page
+from openworkflow.web.rendering import NOTE, Renderer
+from openworkflow.web.site import Place, Redact, Site, place_of
+
+BASE = "/n/{namespace}"
+"""The path of what is of one namespace. Not a Mount: within one, nobody knows the path of all."""
+LONGEST_FORM = 1_000_000
+"""Bytes of what is sent to an action."""
+ASKED = ("where", "after", "before")
+"""Parameters of a query that a page heeds."""
+_WRONG = (ConfigurationError, InvalidRunState, InvalidBuildState, ScheduleNotFound, RunNotFound)
+"""What the caller asked for cannot be done."""
+
+
+def dashboard(
+    ow: OpenWorkflow | Mapping[str, OpenWorkflow],
+    *,
+    auth: Auth | None = None,
+    redact: Redact | None = None,
+) -> ASGIApp:
+    """The dashboard of a client's namespace, or of several, as an ASGI application to mount.
+
+    Without `auth` it answers requests from the machine itself alone; see openworkflow.web.auth.
+    `redact(what, value)` is called with each input, output, result, status, error and explanation
+    before it is shown. Raises ConfigurationError.
+    """
+    clients = {ow._backend.namespace_id: ow} if isinstance(ow, OpenWorkflow) else dict(ow)
+    if not clients or not all(isinstance(each, OpenWorkflow) for each in clients.values()):
+        raise ConfigurationError("dashboard takes an OpenWorkflow, or several by their namespaces")
+    site = Site(clients, auth or Loopback(), redact, Hub())
+    pages = _Pages(site)
+    return Starlette(
+        routes=[
+            Route("/", pages.home),
+            Route("/healthz", _healthz),
+            Route("/login", pages.log_in, methods=["POST"]),
+            Route("/logout", pages.log_out, methods=["POST"]),
+            Mount("/static", StaticFiles(packages=[("openworkflow.web", "static")])),
+            *pages.routes(),
+        ],
+        middleware=[Middleware(SecureHeaders)],
+        exception_handlers={
+            HTTPException: pages.refused,
+            OpenWorkflowError: pages.failed,
+        },
+    )
+
+
+class _Pages:
+    """What answers requests."""
+
+    def __init__(self, site: Site) -> None:
+        self._site, self._render = site, Renderer(site)
+
+    def routes(self) -> list[Route]:
+        """Of each namespace: the pages, what follows them, and the actions."""
+        found = [Route(f"{BASE}/bulk", self.bulk, methods=["POST"])]
+        for page in PAGES:
+            found += [
+                Route(f"{BASE}{page.path}/live", partial(self.live, page), methods=["GET"]),
+                Route(f"{BASE}{page.path}", partial(self.page, page), methods=["GET"]),
+            ]
+        for action in ACTIONS:
+            path = f"{BASE}{action.path}"
+            found.append(Route(path, partial(self.act, action), methods=["POST"]))
+        return found
+
+    async def home(self, request: Request) -> Response:
+        """The namespaces; the one that there is."""
+        caller, root = await self._site.caller(request), request.scope.get("root_path", "")
+        seen = [name for name in self._site.clients if caller.role_in(name) is not None]
+        if len(seen) == 1:
+            return RedirectResponse(f"{root}/n/{quote(seen[0], safe='')}", 303)
+        return await self._render.home(root, seen)
+
+    async def page(self, page: Page, request: Request) -> Response:
+        """A page."""
+        place = await place_of(self._site, request)
+        note = unquote(request.cookies.get(NOTE, ""))
+        answer = await self._render.page(place, page, _asked(request), note)
+        if note:
+            answer.delete_cookie(NOTE, path=place.root or "/")
+        return answer
+
+    async def live(self, page: Page, request: Request) -> Response:
+        """What a page looks like, whenever that changes: server-sent events."""
+        place = await place_of(self._site, request)
+        events = self._render.followed(place, page, _asked(request))
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+    async def act(self, action: Action, request: Request) -> Response:
+        """Do something, and go to the page that shows it."""
+        check_same_site(request)
+        place = await place_of(self._site, request, action.role)
+        of, what = request.path_params, action.act.__name__
+        about = {name: of[name] for name in ("run_id", "name") if name in of}
+        try:
+            done = await action.act(place, of, await _form(request))
+        except OpenWorkflowError as error:
+            actions.record(place, what, type(error).__name__, **about)
+            if not isinstance(error, _WRONG) or isinstance(error, RunNotFound):
+                raise
+            done = Done(_before(action, of), f"Nothing was done: {error}")
+        else:
+            actions.record(place, what, "done", **about)
+        return _go(place, done)
+
+    async def bulk(self, request: Request) -> Response:
+        """Say how many runs an action on a filter means; and then do it."""
+        check_same_site(request)
+        form = await _form(request)
+        action, where = form.get("action", ""), form.get("where", "")
+        if action not in BULK:
+            raise HTTPException(400, "there is no such action")
+        place = await place_of(self._site, request, BULK[action])
+        if not where.strip():
+            raise HTTPException(400, "a filter that says nothing means every run; say which")
+        found: dict[str, Any] = {"done": None, "passed": 0, "cursor": None}
+        if form.get("sure") == "yes":
+            before = int(form["done"]) if form.get("done", "").isdecimal() else 0
+            done, passed, cursor = await actions.bulk(
+                place, action, where, form.get("cursor") or None
+            )
+            found = {"done": before + done, "passed": passed, "cursor": cursor}
+            actions.record(place, f"bulk {action}", "done", where=where, count=done)
+        count = await place.ow.count_runs(where, action)  # type: ignore[arg-type]
+        return self._render.bulk(place, action=action, where=where, count=count, **found)
+
+    async def log_in(self, request: Request) -> Response:
+        """Take a token, and keep a cookie that stands for it."""
+        check_same_site(request)
+        root, form = request.scope.get("root_path", ""), await _form(request)
+        session_of = getattr(self._site.auth, "session_of", None)
+        session = None if session_of is None else session_of(form.get("token", "").strip())
+        to = form.get("to", "")
+        if session is None:
+            return self._render.login(root, to, "That is not a token of this dashboard.")
+        answer = RedirectResponse(_own_path(root, to), 303)
+        answer.set_cookie(
+            COOKIE,
+            session,
+            path=root or "/",
+            httponly=True,
+            samesite="lax",
+            secure=request.url.scheme == "https",
+        )
+        return answer
+
+    async def log_out(self, request: Request) -> Response:
+        """Forget the cookie."""
+        check_same_site(request)
+        root = request.scope.get("root_path", "")
+        answer = RedirectResponse(f"{root}/", 303)
+        answer.delete_cookie(COOKIE, path=root or "/")
+        return answer
+
+    async def refused(self, request: Request, error: Exception) -> Response:
+        """What an HTTP status means here."""
+        assert isinstance(error, HTTPException)
+        root = request.scope.get("root_path", "")
+        if error.status_code == 401 and hasattr(self._site.auth, "session_of"):
+            to = request.url.path if request.method == "GET" else f"{root}/"
+            return self._render.login(root, to, None)
+        return self._render.refused(root, error.status_code, error.detail)
+
+    async def failed(self, request: Request, error: Exception) -> Response:
+        """What our own errors mean to somebody who looks."""
+        root = request.scope.get("root_path", "")
+        if isinstance(error, RunNotFound):
+            gone = "There is no such run here: it was deleted, or belongs to another namespace."
+            return self._render.refused(root, 404, gone)
+        status = 503 if isinstance(error, BackendError) else 400
+        return self._render.refused(root, status, str(error))
+
+
+async def _healthz(request: Request) -> Response:
+    return PlainTextResponse("ok\n")
+
+
+def _asked(request: Request) -> dict[str, str]:
+    """What is asked of a page, by its path and its query."""
+    asked = {name: request.query_params[name] for name in ASKED if name in request.query_params}
+    return asked | {
+        name: str(value) for name, value in request.path_params.items() if name == "run_id"
+    }
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """The fields of a form. Raises HTTPException 413."""
+    if int(request.headers.get("content-length") or 0) > LONGEST_FORM:
+        raise HTTPException(413, f"that is more than {LONGEST_FORM:,} bytes")
+    form: FormData = await request.form(max_files=0, max_fields=20)
+    return {name: value for name, value in form.items() if isinstance(value, str)}
+
+
+def _before(action: Action, of: Mapping[str, Any]) -> str:
+    """The page from which an action was asked for."""
+    if "run_id" in of:
+        return f"/runs/{of['run_id']}"
+    return {"builds": "/fleet"}.get(action.path.split("/")[1], f"/{action.path.split('/')[1]}")
+
+
+def _go(place: Place, done: Done) -> Response:
+    """To a page, with a note that is shown there once."""
+    answer = RedirectResponse(f"{place.base}{done.to}", 303)
+    answer.set_cookie(
+        NOTE,
+        quote(done.note[:500]),
+        max_age=30,
+        path=place.root or "/",
+        httponly=True,
+        samesite="lax",
+    )
+    return answer
+
+
+def _own_path(root: str, to: str) -> str:
+    """A path of the dashboard, and of nobody else."""
+    parts = urlsplit(to)
+    is_own = not parts.scheme and not parts.netloc and to.startswith(f"{root}/")
+    return to if is_own and not to.startswith("//") and "\\" not in to else f"{root}/"

@@ -1,0 +1,90 @@
+"""A run: why it is not done, its timeline, and what went in and came out."""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from openworkflow.backend.board import StepRow
+from openworkflow.backend.rows import as_json
+from openworkflow.core.failure import Failure
+from openworkflow.core.workflow_run import RunStatus
+from openworkflow.web.site import Place, Site
+from openworkflow.web.timeline import timeline
+from openworkflow.web.words import value
+
+STEPS = 200
+CHILDREN = 20
+CAUSES = 8
+
+
+async def load(place: Place, asked: Mapping[str, str]) -> dict[str, Any]:
+    """See Load. Raises RunNotFound."""
+    run_id, before = UUID(asked["run_id"]), asked.get("before") or None
+    run = await place.ow.get_workflow_run(run_id)
+    steps, more = await place.backend.board.steps(run_id, STEPS, before)
+    now, shown = await place.backend.now(), place.site.shown
+    told, explanation = await place.ow.progress(run_id), await place.ow.explain(run_id)
+    is_parent = any(step.kind in ("child", "child-start", "map") for step in steps)
+    return {
+        "run": run,
+        "ended": run.status.finished,
+        "now": now,
+        "explanation": explanation,
+        "timeline": timeline(steps, now, run.completed_at),
+        "more": more,
+        "before": before,
+        "children": await place.backend.board.children(run_id, CHILDREN) if is_parent else [],
+        "failures": failures(shown("error", run.error)) if run.error is not None else [],
+        "input": shown("input", run.input),
+        "output": shown("output", run.output),
+        "says": shown("status", told.status),
+        "events": told.events,
+        "step_shown": shown,
+        "child_of": _child_of,
+        "result_of": partial(_result_of, place.site),
+        "sentence": str(shown("explanation", explanation.sentence)),
+        "input_text": json.dumps(shown("input", run.input), ensure_ascii=False, indent=2),
+        "can": actions(run.status, bool(run.pause)),
+        "signals": sorted(set(_signals(steps))),
+    }
+
+
+def failures(error: Any) -> list[Failure]:
+    """An error and its causes."""
+    found: list[Failure] = []
+    failure: Failure | None = Failure.from_object(error)
+    while failure is not None and len(found) < CAUSES:
+        found.append(failure)
+        failure = failure.cause
+    return found
+
+
+def actions(status: RunStatus, is_paused: bool) -> frozenset[str]:
+    """What can be done with a run as it is."""
+    if status.finished:
+        again = {"retry"} if status in (RunStatus.FAILED, RunStatus.CANCELED) else set()
+        return frozenset(again | {"fork"})
+    return frozenset({"cancel", "signal", "fork", "resume" if is_paused else "pause"})
+
+
+def _child_of(step: StepRow) -> UUID | str:
+    """The run that a step starts or waits for."""
+    named = step.context.get("child") if isinstance(step.context, dict) else None
+    return named if isinstance(named, str) else step.id
+
+
+def _result_of(site: Site, step: StepRow) -> str:
+    """What a step returned, as far as it was read."""
+    text, left = step.output or "", (step.output_length or 0) - len(step.output or "")
+    if site.redact is None:
+        return f"{text}\n… {left:,} more characters" if left > 0 else text
+    return (
+        "(too long to be redacted here)" if left > 0 else value(site.shown("result", as_json(text)))
+    )
+
+
+def _signals(steps: Sequence[StepRow]) -> list[str]:
+    """The names of signals that it waits for."""
+    return [step.step_name for step in steps if step.kind == "signal" and step.status == "running"]

@@ -1,0 +1,74 @@
+"""Runs: those that a filter means, a page at a time."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from openworkflow.backend.backend import Page
+from openworkflow.core.errors import BackendError, ConfigurationError, Fault
+from openworkflow.core.filters import FIELDS, parse_filter
+from openworkflow.core.standing import word
+from openworkflow.core.workflow_run import RunStatus
+from openworkflow.web.site import Place
+
+LIMIT = 50
+WITHIN = 2.0
+"""Seconds that PostgreSQL may look for the runs of a filter."""
+NARROWER = ("", "created<1d", "created<1h")
+"""What is added to a filter that takes longer than that."""
+QUICK = (
+    ("all", ""),
+    ("running", "status:running"),
+    ("pending", "status:pending"),
+    ("failed", "status:failed"),
+    ("succeeded", "status:succeeded"),
+    ("canceled", "status:canceled"),
+    ("paused", "paused:yes"),
+)
+"""Filters to click on."""
+
+
+async def load(place: Place, asked: Mapping[str, str]) -> dict[str, Any]:
+    """See Load. A filter that cannot be read is told of in its place."""
+    where, cursor = asked.get("where", "").strip(), asked.get("after") or None
+    found: dict[str, Any] = {
+        "where": where,
+        "cursor": cursor,
+        "quick": QUICK,
+        "fields": [*FIELDS, "tag.NAME", "input.PATH", "output.PATH"],
+        "statuses": [status.value for status in RunStatus],
+        "page": Page([], None),
+        "states": {},
+        "complaint": None,
+        "narrowed": None,
+    }
+    try:
+        page, narrowed = await _page(place, where, cursor)
+    except ConfigurationError as error:
+        return found | {"complaint": str(error)}
+    return found | {"page": page, "narrowed": narrowed, "states": await _states(place, page)}
+
+
+async def _page(place: Place, where: str, cursor: str | None) -> tuple[Page, str | None]:
+    """A page, and what it was narrowed by because all would have taken too long."""
+    if not where:
+        return await place.ow.list_runs(limit=LIMIT, cursor=cursor), None
+    for narrower in NARROWER:
+        terms = parse_filter(f"{where} {narrower}")
+        try:
+            page = await place.backend.filtering.page(terms, LIMIT, cursor, within=WITHIN)
+        except BackendError as error:
+            if error.fault is not Fault.SIZE or narrower == NARROWER[-1]:
+                raise
+        else:
+            return page, narrower or None
+    raise AssertionError
+
+
+async def _states(place: Place, page: Page) -> dict[Any, str]:
+    """In a word where each run of a page stands that has not ended."""
+    open_ids = [run.id for run in page.runs if not run.status.finished]
+    if not open_ids:
+        return {}
+    control = place.backend.control
+    known, served = await control.standings(open_ids), await control.served()
+    return {run.id: word(run, known.get(run.id), served) for run in page.runs}
