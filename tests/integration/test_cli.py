@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import asyncpg
 import pytest
 
@@ -93,8 +94,8 @@ async def start(
     )
 
 
-async def run(project: Path, url: str | None, *args: str) -> Done:
-    process = await start(project, url, *args)
+async def run(project: Path, url: str | None, *args: str, **settings: str) -> Done:
+    process = await start(project, url, *args, **settings)
     out, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode is not None
     assert "Traceback" not in err.decode()
@@ -542,6 +543,11 @@ async def test_init_writes_a_project_that_dev_serves(tmp_path: Path) -> None:
     dev = await start(shop, None, "dev", "workflows", "--data", str(tmp_path / "postgres"))
     try:
         url = await _url(dev)
+        assert dev.stdout is not None
+        async with asyncio.timeout(60):
+            link = (await _line(dev.stdout, b"dashboard: ")).decode().split()[1]
+        async with aiohttp.ClientSession() as browser, browser.get(link) as page:
+            assert "<h1>Overview</h1>" in await page.text()
         started = await run(
             shop, url, "run", "ship-order", "-i", '{"id": 1, "email": "a@b.c"}', "--json"
         )

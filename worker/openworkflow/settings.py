@@ -56,6 +56,8 @@ class Settings:
     """Workers a run may kill, without recording a step in between, before it is failed."""
     max_step_attempts: int = DEFAULT_MAX_STEP_ATTEMPTS
     """Attempts of steps that a run may make before it is failed; 0 for no limit."""
+    dashboard_tokens: str | None = field(default=None, repr=False)
+    """Who may log in to the dashboard: role:token or name:role:token, apart by commas."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":

@@ -24,7 +24,6 @@ FAILURES = 1000
 """Failed runs that are grouped."""
 SHOWN = 4000
 """Characters of a step's result that are read."""
-LOOK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,37 +115,35 @@ class Board:
 
     async def counts(self) -> Counts:
         """How many runs are due, and so on."""
-        (row,) = await self._ask("board_counts", MOST_COUNTED)
+        (row,) = await self._ask(self._sql["board_counts"], MOST_COUNTED)
         return Counts(**row)
 
     async def recent(self) -> list[Recent]:
         """The newest runs of each workflow."""
-        return [Recent(**row) for row in await self._ask("board_newest", NEWEST)]
+        return [Recent(**row) for row in await self._ask(self._sql["board_newest"], NEWEST)]
 
     async def failures(self) -> list[FailedRun]:
         """The newest failed runs."""
-        return [FailedRun(**row) for row in await self._ask("board_failures", FAILURES)]
+        return [FailedRun(**row) for row in await self._ask(self._sql["board_failures"], FAILURES)]
 
     async def steps(
         self, run_id: UUID, limit: int, cursor: str | None = None
     ) -> tuple[list[StepRow], str | None]:
         """The newest attempts of a run in the order they began, and where those before them end."""
         at, last = read_cursor(cursor) if cursor else (None, None)
-        rows = await self._ask("board_steps", run_id, at, last, limit + 1, SHOWN)
+        rows = await self._ask(self._sql["board_steps"], run_id, at, last, limit + 1, SHOWN)
         found = [_step(row) for row in rows[:limit]]
         before = cursor_of(found[-1].created_at, found[-1].id) if len(rows) > limit else None
         return found[::-1], before
 
     async def children(self, run_id: UUID, limit: int) -> list[Child]:
         """The newest runs that a run started."""
-        rows = await self._ask("board_children", run_id, limit)
+        rows = await self._ask(self._sql["board_children"], run_id, limit)
         return [Child(**{**row, "status": as_member(RunStatus, row["status"])}) for row in rows]
 
-    async def _ask(self, statement: str, *arguments: Any) -> list[Any]:
-        sql = self._sql[statement]
-        return await self._requests.fetch_once(
-            sql, self._namespace_id, *arguments, seconds=LOOK_SECONDS
-        )
+    async def _ask(self, sql: str, *arguments: Any) -> list[Any]:
+        wanted = (self._namespace_id, *arguments)
+        return await self._requests.fetch_once(sql, *wanted)
 
 
 def _step(row: Any) -> StepRow:

@@ -55,7 +55,9 @@ _IN_ERROR = "coalesce((error ->> 'type') || ': ' || (error ->> 'message'), error
 _NO_ID = UUID(int=0)
 _ONE_OF = "where_one_of"
 _STATED: Mapping[frozenset[object], str] = {
-    frozenset({status}): f"where_{status}" for status in ("failed", "pending", "running")
+    frozenset({"failed"}): "where_failed",
+    frozenset({"pending"}): "where_pending",
+    frozenset({"running"}): "where_running",
 }
 """Statuses that are said as they stand in the conditions of their indexes."""
 _PARAMETER = re.compile(r"(?<!:):(\w+)")
@@ -87,9 +89,10 @@ class Filtering:
         page_size(limit)
         at, last = (None, None) if cursor in (None, "") else read_cursor(cursor)
         given = {"at": at, "id": last, "limit": limit + 1}
-        if within is None:
-            return page_of(await self._ask("where_list", terms, None, **given), limit)
         sql, arguments = self._composed("where_list", terms, None, given)
+        if within is None:
+            rows = await self._requests.fetch(sql, *arguments, seconds=SCAN_SECONDS)
+            return page_of(rows, limit)
         async with self._requests.borrow() as connection, connection.transaction():
             await connection.execute(set_local({"statement_timeout": f"'{int(within * 1000)}ms'"}))
             return page_of(await connection.fetch(sql, *arguments), limit)

@@ -1,6 +1,7 @@
 """`openworkflow dashboard`: look at runs in a browser."""
 
 import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,13 +13,14 @@ from openworkflow.cli.options import Database, database, database_options, run_a
 from openworkflow.cli.render import say
 from openworkflow.client import OpenWorkflow
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.settings import Settings
 
 if TYPE_CHECKING:
     from openworkflow.web import Auth
 
 PORT = 8321
 TOKENS = "OPENWORKFLOW_DASHBOARD_TOKENS"
-"""`role:token` or `name:role:token`, apart by commas: not an option, since others see those."""
+"""In the environment, since others see the options of a process."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _STOP_SECONDS = 5
 
@@ -88,6 +90,9 @@ async def serve(
             address, port = listening.getsockname()[:2]
             shown = f"[{address}]" if ":" in address else address
             say(f"dashboard: http://{shown}:{port}/")
+            for number in (signal.SIGTERM, signal.SIGINT):
+                # The server ends by them, and then raises them again: that ends nobody any more.
+                signal.signal(number, lambda *_: None)
             await uvicorn.Server(config).serve([listening])
 
 
@@ -97,7 +102,8 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise ConfigurationError(
-            f"cannot listen on port {port} of {host} ({error.strerror}); choose another: --port"
+            f"cannot listen on port {port} of {host} ({os.strerror(error.errno or 0)}); choose "
+            "another: --port"
         ) from None
 
 
@@ -121,11 +127,14 @@ def _auth(header: str | None, networks: tuple[str, ...], role: str) -> "Auth | N
 
     if header is not None:
         return ProxyHeader(header, networks, default=role)
-    text = os.environ.get(TOKENS, "").strip()
-    if not text:
+    text = Settings.from_env().dashboard_tokens
+    if text is None:
         return None
     roles: dict[str, Any] = {}
     for each in text.split(","):
-        *name, said, token = each.strip().split(":") if each.count(":") else ("", "", "")
-        roles[token] = (name[0], said) if name else said
+        said, _, token = each.strip().rpartition(":")
+        name, _, role = said.rpartition(":")
+        if not role:
+            raise ConfigurationError(f"{TOKENS} holds role:token or name:role:token, by commas")
+        roles[token] = (name, role) if name else role
     return Tokens(roles)

@@ -1,16 +1,19 @@
-"""`openworkflow dev`: a database, a worker, and a new one whenever the code changes or it dies."""
+"""`openworkflow dev`: a database, the dashboard, and a worker, anew whenever the code changes."""
 
 import asyncio
 import contextlib
+import importlib.util
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from openworkflow.cli.options import run_async
+from openworkflow.cli.dashboard import PORT
+from openworkflow.cli.options import database, run_async
 from openworkflow.cli.render import say
 from openworkflow.cli.target import load_workflows
 from openworkflow.core.errors import ConfigurationError
@@ -30,7 +33,8 @@ KILL_SECONDS = 35
 def dev(target: str, data: Path | None, no_reload: bool) -> None:
     """Serve TARGET for development, with a database of its own.
 
-    An embedded PostgreSQL, and a worker: a new one whenever the code changes or something kills it.
+    An embedded PostgreSQL, the dashboard, and a worker: a new one whenever the code changes or
+    something kills it.
 
     With DATABASE_URL set, that database is used instead of the embedded one.
     """
@@ -58,6 +62,17 @@ async def _serve(target: str, url: str, *, watch: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     changes = _changes(stop) if watch else None
+    board = await _start_dashboard(url)
+    try:
+        await _work(target, url, changes, stop)
+    finally:
+        if board is not None:
+            await _drain(board)
+
+
+async def _work(
+    target: str, url: str, changes: "asyncio.Queue[None] | None", stop: asyncio.Event
+) -> None:
     while not stop.is_set():
         child = await _start(target, url)
         await _until_change(child, changes, stop)
@@ -70,6 +85,27 @@ async def _serve(target: str, url: str, *, watch: bool) -> None:
             await asyncio.sleep(AGAIN_SECONDS)
         else:
             click.echo("the code changed: starting a new worker")
+
+
+async def _start_dashboard(url: str) -> asyncio.subprocess.Process | None:
+    """It says itself where it is. None without its extra."""
+    needed = ("jinja2", "multipart", "starlette", "uvicorn")
+    if any(importlib.util.find_spec(name) is None for name in needed):
+        click.echo("no dashboard: pip install 'openworkflow-fleet[dashboard]'")
+        return None
+    async with database(url, None, None, warn=False).connect():
+        pass  # so that there are tables to look at
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "openworkflow", "dashboard", "--port", str(_port())),
+        env={**os.environ, "DATABASE_URL": url},
+    )
+
+
+def _port() -> int:
+    """That of the dashboard; any, where another program has it, such as a second `dev`."""
+    with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", PORT)):
+        return PORT
+    return 0
 
 
 async def _start(target: str, url: str) -> asyncio.subprocess.Process:

@@ -68,8 +68,13 @@ def json_option(command: F) -> F:
     return option(command)
 
 
-def database(url: str | None, namespace: str | None, schema: str | None) -> Database:
-    """The options, and the environment for what they leave open."""
+def database(
+    url: str | None, namespace: str | None, schema: str | None, *, warn: bool = True
+) -> Database:
+    """The options, and the environment for what they leave open.
+
+    Unless `warn` is False, a password in the list of processes is warned of.
+    """
     settings = Settings.from_env()
     chosen = url or settings.database_url
     if chosen is None:
@@ -77,7 +82,7 @@ def database(url: str | None, namespace: str | None, schema: str | None) -> Data
             "which database? set DATABASE_URL or give --url, for example "
             "postgresql://user@localhost:5432/database; `openworkflow dev` needs none"
         )
-    if url is not None and parse(url).password is not None:
+    if warn and url is not None and parse(url).password is not None:
         click.echo(
             "warning: others on this machine see the password of --url in its list of processes; "
             "set DATABASE_URL instead",

@@ -16,6 +16,7 @@ BARS = 24
 _FRAME = re.compile(r'File "([^"]+)", line \d+, in (.+)')
 _FOLDER = re.compile(r".*[/\\]")
 _OURS = re.compile(r"[/\\]openworkflow[/\\]")
+_STEP = re.compile(r"^in step (.+), attempt \d+$", re.MULTILINE)
 _VARIABLE = re.compile(r"0x[0-9a-fA-F]+|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\d+")
 
 
@@ -26,7 +27,7 @@ class Group:
     type: str
     workflow: str
     frame: str
-    """Where: function and file; "" where that is not known."""
+    """Where: step, function and file; what the message says where that is not known."""
     message: str
     """Of the newest."""
     runs: int
@@ -83,14 +84,14 @@ def grouped(found: Iterable[FailedRun]) -> list[Group]:
 
 
 def _fingerprint(run: FailedRun) -> tuple[str, str, str]:
-    """The type, the workflow, and the innermost frame of the user's; else what the message says."""
+    """The type, the workflow, and where: the step, and the innermost frame of the user's."""
     kind = (run.type or "unknown").rpartition(":")[2]
-    frames = _FRAME.findall(run.traceback)
+    steps, frames = _STEP.findall(run.traceback), _FRAME.findall(run.traceback)
     users = [frame for frame in frames if not _OURS.search(frame[0])] or frames
-    if users:
-        file, function = users[-1]
-        return kind, run.workflow_name, f"{function} in {_FOLDER.sub('', file)}"
-    return kind, run.workflow_name, _VARIABLE.sub("…", (run.message or "")[:80])
+    where = [f"step {steps[-1]}"] if steps else []
+    where += [f"{function} in {_FOLDER.sub('', file)}" for file, function in users[-1:]]
+    told = " · ".join(where) or _VARIABLE.sub("…", (run.message or "")[:80])
+    return kind, run.workflow_name, told
 
 
 def _at(run: FailedRun) -> datetime:

@@ -26,6 +26,8 @@ async def load(place: Place, asked: Mapping[str, str]) -> dict[str, Any]:
     steps, more = await place.backend.board.steps(run_id, STEPS, before)
     now, shown = await place.backend.now(), place.site.shown
     told, explanation = await place.ow.progress(run_id), await place.ow.explain(run_id)
+    if explanation.status != run.status:  # it has moved meanwhile, and a page is of one moment
+        run = await place.ow.get_workflow_run(run_id)
     is_parent = any(step.kind in ("child", "child-start", "map") for step in steps)
     return {
         "run": run,
