@@ -99,7 +99,9 @@ async def test_a_run_says_why_it_is_not_done_and_goes_on_by_a_click(
             assert (303, page, "signal 'approval' is sent") == (status, to, note)
             assert "away with ann" in await followed.until("It succeeded")
 
-        assert "hx-sse" not in (await visitor.get(page))[1]  # what has ended is not followed
+        assert (
+            "hx-sse:connect" not in (await visitor.get(page))[1]
+        )  # what has ended is not followed
 
 
 async def test_failed_runs_are_grouped_and_retried(

@@ -37,7 +37,7 @@ INCLUDED = {
 async def test_every_named_statement_prepares_against_the_schema(
     sql: asyncpg.Connection[Any], name: str
 ) -> None:
-    await sql.prepare(STATEMENTS[name])
+    await sql.prepare(STATEMENTS[name].replace("{most}", "10"))
 
 
 @pytest.mark.parametrize("claim", [False, True])

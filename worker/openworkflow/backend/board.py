@@ -22,6 +22,8 @@ NEWEST = 500
 """Runs of a workflow that are summed up."""
 FAILURES = 1000
 """Failed runs that are grouped."""
+CHILDREN = 1000
+"""Runs of a parent among which the newest are looked for."""
 SHOWN = 4000
 """Characters of a step's result that are read."""
 
@@ -131,17 +133,18 @@ class Board:
     ) -> tuple[list[StepRow], str | None]:
         """The newest attempts of a run in the order they began, and where those before them end."""
         at, last = read_cursor(cursor) if cursor else (None, None)
-        rows = await self._ask(self._sql["board_steps"], run_id, at, last, limit + 1, SHOWN)
+        rows = await self._ask(self._sql["board_steps"], limit + 1, run_id, at, last, SHOWN)
         found = [_step(row) for row in rows[:limit]]
         before = cursor_of(found[-1].created_at, found[-1].id) if len(rows) > limit else None
         return found[::-1], before
 
     async def children(self, run_id: UUID, limit: int) -> list[Child]:
         """The newest runs that a run started."""
-        rows = await self._ask(self._sql["board_children"], run_id, limit)
+        rows = await self._ask(self._sql["board_children"], CHILDREN, run_id, limit)
         return [Child(**{**row, "status": as_member(RunStatus, row["status"])}) for row in rows]
 
-    async def _ask(self, sql: str, *arguments: Any) -> list[Any]:
+    async def _ask(self, sql: str, most: int, *arguments: Any) -> list[Any]:
+        sql = sql.replace("{most}", str(most))
         wanted = (self._namespace_id, *arguments)
         return await self._requests.fetch_once(sql, *wanted)
 

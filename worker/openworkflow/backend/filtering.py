@@ -179,6 +179,8 @@ def _parts(term: Term, place: int) -> Iterator[tuple[str, str, Any]]:
     elif kind in (Kind.TIME, Kind.NUMBER):
         for value in term.values:
             yield _compared(term.operator, value), column, value
+    elif len(term.values) == 1:
+        yield "where_is", column, term.values[0]
     else:
         yield _ONE_OF, column, list(term.values)
 

@@ -18,8 +18,10 @@ WIDTH = 1000.0
 """Units of a timeline from left to right."""
 FOLD = 28.0
 """Units of what is folded."""
-FOLDED_FROM = 0.15
+FOLDED_FROM = 0.5
 """What is idle for more than this part of all that is not is folded."""
+FOLDED_SECONDS = 1.0
+"""What is idle for less than this is not."""
 LEAST = 3.0
 """Units of a bar, so that it is seen."""
 
@@ -142,7 +144,7 @@ class _Scale:
         lengths = [after - before for before, after in pieces]
         idle = [not _within(covered, before, after) for before, after in pieces]
         active = sum(taken for taken, is_idle in zip(lengths, idle, strict=True) if not is_idle)
-        most = FOLDED_FROM * active if active else self.seconds * 2
+        most = max(FOLDED_FROM * active, FOLDED_SECONDS) if active else self.seconds * 2
         folded = [is_idle and taken > most for taken, is_idle in zip(lengths, idle, strict=True)]
         room = max(WIDTH - FOLD * sum(folded), WIDTH / 3)
         fold = (WIDTH - room) / max(1, sum(folded))

@@ -1,32 +1,33 @@
 -- What the dashboard shows beside what others read too. $1 is the namespace throughout.
 --
 -- It is asked again and again while somebody looks, so nothing here costs more as the tables grow:
--- counts stop at a number, and what is summed up is summed up over the newest runs.
+-- counts stop at a number, and what is summed up is summed up over the newest runs. The numbers are
+-- {most}, written into the text: of a parameter the planner would think that it is a tenth of all.
 
 
 -- name: board_counts
--- Runs by where they stand, each up to $2.
+-- Runs by where they stand, each up to {most}.
 select (select count(*)
           from (select from {schema}.workflow_runs
                  where namespace_id = $1 and status = 'pending' and available_at <= now()
-                 limit $2) counted) as due,
+                 limit {most}) counted) as due,
        (select count(*)
           from (select from {schema}.workflow_runs
                  where namespace_id = $1 and status = 'pending' and available_at > now()
                    and not (paused and completed_at is null)
-                 limit $2) counted) as later,
+                 limit {most}) counted) as later,
        (select count(*)
           from (select from {schema}.workflow_runs
                  where namespace_id = $1 and paused and completed_at is null
-                 limit $2) counted) as paused,
+                 limit {most}) counted) as paused,
        (select count(*)
           from (select from {schema}.workflow_runs
                  where namespace_id = $1 and status = 'running' and available_at > now()
-                 limit $2) counted) as running,
+                 limit {most}) counted) as running,
        (select count(*)
           from (select from {schema}.workflow_runs
                  where namespace_id = $1 and status = 'running' and available_at <= now()
-                 limit $2) counted) as lost,
+                 limit {most}) counted) as lost,
        (select {age due.available_at}
           from (select min(available_at) as available_at
                   from {schema}.workflow_runs
@@ -35,7 +36,7 @@ select (select count(*)
 
 
 -- name: board_newest
--- The newest $2 runs of each workflow, of no more than 100 workflows: how they ended and how long
+-- The newest {most} runs of each workflow, of no more than 100 workflows: how they ended and how long
 -- they took. No index has all of a namespace by their age, but one has those of each workflow: its
 -- names are hopped through.
 with recursive names as (
@@ -52,10 +53,10 @@ with recursive names as (
      cross join lateral (select status, {instant created_at} as created_at,
                                 {instant started_at} as started_at,
                                 {instant completed_at} as completed_at
-                           from {schema}.workflow_runs
+                           from {schema}.workflow_runs its
                           where namespace_id = $1 and workflow_name = names.name
-                          order by created_at desc
-                          limit $2) run
+                          order by its.created_at desc
+                          limit {most}) run
 )
 select name as workflow, count(*) as runs,
        count(*) filter (where status = 'succeeded') as succeeded,
@@ -76,44 +77,44 @@ select name as workflow, count(*) as runs,
 
 
 -- name: board_failures
--- The newest $2 runs that failed, with as much of each error as tells them apart.
+-- The newest {most} runs that failed, with as much of each error as tells them apart.
 select id, workflow_name, {instant created_at} as created_at, {instant completed_at} as failed_at,
        left(error ->> 'type', 300) as type, left(error ->> 'message', 500) as message,
        right(coalesce(error ->> 'traceback', ''), 1000) as traceback,
        left(error -> 'cause' ->> 'type', 300) as cause
-  from {schema}.workflow_runs
+  from {schema}.workflow_runs run
  where namespace_id = $1 and status = 'failed'
- order by created_at desc, id desc
- limit $2;
+ order by run.created_at desc, run.id desc
+ limit {most};
 
 
 -- name: board_steps
 -- Step attempts of the run $2, the newest first, before the one that began at $3 with the id $4.
--- Of results and errors no more than $6 characters: a page is for reading.
+-- Of results and errors no more than $5 characters: a page is for reading.
 select id, workflow_run_id, step_name, kind, status, attempt, claim_no, context,
        {instant created_at} as created_at, {instant completed_at} as completed_at,
        {instant resume_at} as resume_at,
-       left(output::text, $6) as output, length(output::text) as output_length,
+       left(output::text, $5) as output, length(output::text) as output_length,
        case when error is not null
             then jsonb_build_object('type', left(error ->> 'type', 300),
-                                    'message', left(error ->> 'message', $6),
-                                    'traceback', right(error ->> 'traceback', $6)) end as error
+                                    'message', left(error ->> 'message', $5),
+                                    'traceback', right(error ->> 'traceback', $5)) end as error
   from {schema}.step_attempts attempt
  where workflow_run_id = $2
    and exists (select from {schema}.workflow_runs run
                 where run.id = attempt.workflow_run_id and run.namespace_id = $1)
    and created_at <= coalesce($3::timestamptz, 'infinity')
    and ($3 is null or ({instant created_at}, id) < ($3, $4::uuid))
- order by created_at desc, id desc
- limit $5;
+ order by attempt.created_at desc, attempt.id desc
+ limit {most};
 
 
 -- name: board_children
--- The newest $3 runs that the run $2 started.
+-- The newest $3 runs that the run $2 started; of one with more than {most}, of so many.
 select run.id, run.workflow_name, run.status, {instant run.created_at} as created_at,
        {instant run.completed_at} as completed_at
-  from (select id from {schema}.workflow_children
-         where parent_run_id = $2
+  from (select id
+          from (select id from {schema}.workflow_children where parent_run_id = $2 limit {most}) found
          order by id desc
          limit $3) child
   join {schema}.workflow_runs run on run.id = child.id and run.namespace_id = $1

@@ -3,6 +3,11 @@
 -- (backend/filtering.py).
 
 
+-- name: where_is
+-- Said so, an index has its rows in their order; of several values the planner sorts them.
+{column} = :value::text
+
+
 -- name: where_one_of
 {column} = any (:value::text[])
 
@@ -66,11 +71,11 @@ tags @> :value::text::jsonb
 
 -- name: where_list
 select {run_columns}
-  from {schema}.workflow_runs
+  from {schema}.workflow_runs run
  where namespace_id = :namespace_id and {where}
    and created_at <= case when :at::timestamptz < {instant 'infinity'} then :at else 'infinity' end
    and (:at is null or ({instant created_at}, id) < (:at, :id::uuid))
- order by created_at desc, id desc
+ order by run.created_at desc, run.id desc
  limit :limit
 
 

@@ -266,7 +266,7 @@ id, namespace_id, workflow_name, version, status, worker_id, config, context, in
 -- Newest first. $4 and $5 are the created_at and id of the last run of the page before, as shown.
 -- The first test of $4 is for the index; a time too late to be shown passes it on every page.
 select {run_columns}
-  from {schema}.workflow_runs
+  from {schema}.workflow_runs run
  where namespace_id = $1
    and {list_wanted}
    and {list_page}
@@ -275,7 +275,7 @@ select {run_columns}
 -- name: list_failed_runs
 -- The same for runs that failed; their index is of use only where its condition is said.
 select {run_columns}
-  from {schema}.workflow_runs
+  from {schema}.workflow_runs run
  where namespace_id = $1 and status = 'failed'
    and {list_wanted}
    and {list_page}
@@ -308,7 +308,7 @@ with recursive names as (
     select run.id
       from names
      cross join lateral (select id, created_at
-                           from {schema}.workflow_runs
+                           from {schema}.workflow_runs run
                           where namespace_id = $1 and workflow_name = names.name
                             and {list_page}) run
      order by run.created_at desc, run.id desc
@@ -321,11 +321,13 @@ select {run_columns}
 
 
 -- name: list_page
+-- Ordered by the column of the table: the one that is shown by its name is an expression, which no
+-- index has, so that all runs of a workflow would be read and sorted for a page.
 ($2::timestamptz is null or created_at >= $2)
    and ($3::timestamptz is null or created_at < $3)
    and created_at <= case when $4::timestamptz < {instant 'infinity'} then $4 else 'infinity' end
    and ($4 is null or ({instant created_at}, id) < ($4, $5::uuid))
- order by created_at desc, id desc
+ order by run.created_at desc, run.id desc
  limit $6
 
 
