@@ -27,7 +27,8 @@ import asyncpg
 
 from openworkflow.core.errors import BackendError
 from tests.chaos import faults, shapes
-from tests.chaos.checker import Evidence, Verdict, check
+from tests.chaos.checker import check
+from tests.chaos.evidence import Evidence, Verdict
 from tests.chaos.ground import Ground
 from tests.chaos.load import Load
 from tests.chaos.pooler import Pooler

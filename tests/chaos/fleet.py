@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.chaos.checker import Exit
+from tests.chaos.evidence import Exit
 
 ROOT = Path(__file__).parents[2]
 LEAVE_SECONDS = 20.0

@@ -20,7 +20,7 @@ from openworkflow.engine.history import History
 from openworkflow.engine.outcome import Lost
 from openworkflow.engine.recorder import Recorder
 from openworkflow.engine.telling import Teller
-from tests.chaos import checker
+from tests.chaos import evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ MUTATIONS: Mapping[str, Mutation] = {
         "a lost claim records steps",
         _sql("flush_steps", ("run.claim_no = step.claim_no and run.worker_id is not null", "true")),
         "frozen",
-        checker.FENCE,
+        evidence.FENCE,
     ),
     "ends-unfenced": Mutation(
         "a lost claim ends its run",
@@ -139,7 +139,7 @@ MUTATIONS: Mapping[str, Mutation] = {
             "flush_ends", ("run.claim_no = ending.claim_no and run.worker_id is not null", "true")
         ),
         "frozen at the end",
-        checker.RESULTS,
+        evidence.RESULTS,
     ),
     "lease-ignored": Mutation(
         "runs are taken from workers that are alive",
@@ -148,35 +148,35 @@ MUTATIONS: Mapping[str, Mutation] = {
             ("and available_at <= now()", ""),
         ),
         "two workers",
-        checker.REPEATS,
+        evidence.REPEATS,
     ),
     "claim-no-kept": Mutation(
         "a claim is not told from the one before",
         _sql("claim_taken", ("claim_no = claim_no + 1", "claim_no = greatest(claim_no, 1)")),
         "calm",
-        checker.CALLED,
+        evidence.CALLED,
     ),
     "recorded-late": Mutation(
-        "the next step does not wait", _record_late, "locked and killed", checker.CALLED
+        "the next step does not wait", _record_late, "locked and killed", evidence.CALLED
     ),
     "history-forgotten": Mutation(
-        "a replay knows of no result", _forget_history, "calm", checker.CALLED
+        "a replay knows of no result", _forget_history, "calm", evidence.CALLED
     ),
     "order-ignored": Mutation(
-        "a replay hands out results by name", _ignore_order, "calm", checker.ENDS
+        "a replay hands out results by name", _ignore_order, "calm", evidence.ENDS
     ),
     "losses-ignored": Mutation(
-        "nobody hears of a cancel", _ignore_losses, "canceled", checker.RESTS
+        "nobody hears of a cancel", _ignore_losses, "canceled", evidence.RESTS
     ),
     "last-step-dropped": Mutation(
-        "an end travels without its step", _drop_last_step, "calm", checker.ROWS
+        "an end travels without its step", _drop_last_step, "calm", evidence.ROWS
     ),
     "deadline-ignored": Mutation(
-        "a deadline stops nothing", _ignore_deadline, "calm", checker.ENDS
+        "a deadline stops nothing", _ignore_deadline, "calm", evidence.ENDS
     ),
     "resent-anew": Mutation(
-        "a row sent again is another row", _resend_anew, "answer lost", checker.INVARIANTS
+        "a row sent again is another row", _resend_anew, "answer lost", evidence.INVARIANTS
     ),
-    "told-again": Mutation("a replay tells again what was told", _tell_again, "calm", checker.TOLD),
-    "never-retried": Mutation("the first failure is the last", _never_retry, "calm", checker.ENDS),
+    "told-again": Mutation("a replay tells again what was told", _tell_again, "calm", evidence.TOLD),
+    "never-retried": Mutation("the first failure is the last", _never_retry, "calm", evidence.ENDS),
 }

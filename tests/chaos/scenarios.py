@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from tests.chaos import shapes
-from tests.chaos.checker import Evidence
+from tests.chaos.evidence import Evidence
 from tests.chaos.proxy import Proxy
 from tests.chaos.stage import Stage, stage, until
 

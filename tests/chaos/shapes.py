@@ -1,108 +1,40 @@
-"""The workflows of the campaign: every step returns a token of its own, and tells what it has seen.
+"""The plain workflows of the campaign.
 
 A result is the tokens that the function was given, by key, so that the tables can be compared with
-the ledger. The input is `{"job": name, "generation": number}`.
+the ledger.
 """
 
 from __future__ import annotations
 
 import asyncio
-import mmap
-import threading
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from openworkflow import (
-    NonRetryableError,
-    RetryPolicy,
-    Step,
-    SyncStep,
-    current_step,
-    workflow,
-)
+from openworkflow import Step, SyncStep, workflow
 from openworkflow.core.workflow import Workflow
-from tests.chaos.ledger import Ledger
+from tests.chaos.steps import (
+    RETRY,
+    Input,
+    Tokens,
+    block,
+    broken,
+    eat,
+    idle,
+    unsteady,
+    work,
+    work_and_tell,
+    work_at_once,
+    work_in_thread,
+)
 
 GENERATIONS = 3
 SIGNALS = 3
 """That a run of `signaled` is sent."""
-HUNGER_BYTES = 256 << 20
-Input = dict[str, Any]
-Tokens = dict[str, str]
-_RETRY = RetryPolicy(max_attempts=50, initial=0.05, max_delay=0.2)
-
-
-class _Here:
-    """What a process has: its ledger, and which steps have failed in it once."""
-
-    ledger: Ledger
-    failed: set[tuple[str, int, str]]
-
-
-def open_ledger(folder: Path) -> None:
-    """Have the steps of this process write to that folder."""
-    _Here.ledger, _Here.failed = Ledger(folder), set()
-
-
-def idle(seconds: float) -> None:
-    """Block this thread. Not time.sleep, which fails in processes whose clock can jump."""
-    threading.Event().wait(seconds)
-
-
-async def work(input: Input, key: str, seen: Mapping[str, str], seconds: float = 0.01) -> str:
-    """A step that takes a while."""
-    token = _begin(input, key, seen)
-    await asyncio.sleep(seconds)
-    return token
-
-
-async def work_at_once(input: Input, key: str, seen: Mapping[str, str]) -> str:
-    """A step that waits for nothing."""
-    return _begin(input, key, seen)
-
-
-def work_in_thread(input: Input, key: str, seen: Mapping[str, str], seconds: float = 0.02) -> str:
-    """A step in a thread."""
-    token = _begin(input, key, seen)
-    idle(seconds)
-    return token
-
-
-async def unsteady(input: Input, key: str, seen: Mapping[str, str]) -> str:
-    """A step whose first attempt in each process fails."""
-    which = (input["job"], input["generation"], key)
-    fails = which not in _Here.failed
-    _Here.failed.add(which)
-    token = _begin(input, key, seen, raises=fails)
-    if fails:
-        raise ValueError(key)
-    return token
-
-
-async def broken(input: Input, key: str, seen: Mapping[str, str]) -> str:
-    """A step that fails for good."""
-    _begin(input, key, seen, raises=True)
-    raise NonRetryableError(f"meant to fail: {key}")
-
-
-async def eat(input: Input, key: str, seen: Mapping[str, str]) -> str:
-    """A step that fails without memory, before it has done anything; it does not fill it."""
-    mmap.mmap(-1, HUNGER_BYTES).close()
-    return _begin(input, key, seen)
-
-
-async def block(input: Input, key: str, seen: Mapping[str, str]) -> str:
-    """A step that blocks the event loop of its worker."""
-    token = _begin(input, key, seen)
-    idle(float(input.get("seconds", 1.0)))
-    return token
 
 
 @workflow
 async def sequential(input: Input, step: Step) -> Tokens:
     """Steps one after the other."""
-    return await _in_order(input, step, "abc")
+    return await in_order(input, step, "abc")
 
 
 @workflow
@@ -117,7 +49,7 @@ async def quick(input: Input, step: Step) -> Tokens:
 @workflow
 async def slow(input: Input, step: Step) -> Tokens:
     """Steps that take a while each."""
-    return await _in_order(input, step, "abcd", float(input.get("seconds", 0.4)))
+    return await in_order(input, step, "abcd", float(input.get("seconds", 0.4)))
 
 
 @workflow
@@ -167,7 +99,7 @@ async def retrying(input: Input, step: Step) -> Tokens:
     """A step whose first attempt fails, between two others."""
     seen: Tokens = {}
     for key, function in (("a", work), ("b", unsteady), ("c", work)):
-        seen[key] = await step.run(key, function, input, key, dict(seen), retry=_RETRY)
+        seen[key] = await step.run(key, function, input, key, dict(seen), retry=RETRY)
     return seen
 
 
@@ -182,19 +114,19 @@ async def failing(input: Input, step: Step) -> Tokens:
 @workflow
 async def late(input: Input, step: Step) -> Tokens:
     """More steps than the deadline of a run leaves time for."""
-    return await _in_order(input, step, [f"s{number}" for number in range(200)], 0.2)
+    return await in_order(input, step, [f"s{number}" for number in range(200)], 0.2)
 
 
 @workflow
 async def doomed(input: Input, step: Step) -> Tokens:
     """A run long enough to be canceled."""
-    return await _in_order(input, step, [f"s{number}" for number in range(200)], 0.2)
+    return await in_order(input, step, [f"s{number}" for number in range(200)], 0.2)
 
 
 @workflow
 async def renewed(input: Input, step: Step) -> Tokens:
     """Continues as new, twice."""
-    seen = await _in_order(input, step, "ab")
+    seen = await in_order(input, step, "ab")
     if input["generation"] + 1 < GENERATIONS:
         await step.continue_as_new({**input, "generation": input["generation"] + 1})
     return seen
@@ -203,13 +135,13 @@ async def renewed(input: Input, step: Step) -> Tokens:
 @workflow(name="versioned", version="1")
 async def versioned_1(input: Input, step: Step) -> Tokens:
     """The old version."""
-    return await _in_order(input, step, ["one", "two"])
+    return await in_order(input, step, ["one", "two"])
 
 
 @workflow(name="versioned", version="2")
 async def versioned_2(input: Input, step: Step) -> Tokens:
     """The new one."""
-    return await _in_order(input, step, ["uno", "due"])
+    return await in_order(input, step, ["uno", "due"])
 
 
 @workflow
@@ -219,14 +151,6 @@ async def blocking(input: Input, step: Step) -> Tokens:
     for key, function in (("a", work), ("b", block), ("c", work)):
         seen[key] = await step.run(key, function, input, key, dict(seen))
     return seen
-
-
-async def work_and_tell(input: Input, key: str, seen: Mapping[str, str]) -> str:
-    """A step that tells what it is about to return."""
-    token = _begin(input, key, seen)
-    current_step().emit("work", [key, token])
-    await asyncio.sleep(0.01)
-    return token
 
 
 @workflow
@@ -266,7 +190,7 @@ async def hungry(input: Input, step: Step) -> Tokens:
     """A step that needs much memory, between two others; it is tried until it gets it."""
     seen: Tokens = {}
     for key, function in (("a", work), ("b", eat), ("c", work)):
-        seen[key] = await step.run(key, function, input, key, dict(seen), retry=_RETRY)
+        seen[key] = await step.run(key, function, input, key, dict(seen), retry=RETRY)
     return seen
 
 
@@ -301,7 +225,7 @@ WORKFLOWS: tuple[Workflow[Any, Any], ...] = (
 )
 
 
-async def _in_order(
+async def in_order(
     input: Input, step: Step, keys: str | list[str], seconds: float = 0.01
 ) -> Tokens:
     seen: Tokens = {}
@@ -310,7 +234,3 @@ async def _in_order(
         last = dict(list(seen.items())[-2:])
         seen[key] = await step.run(key, work, input, key, last, seconds)
     return seen
-
-
-def _begin(input: Input, key: str, seen: Mapping[str, str], *, raises: bool = False) -> str:
-    return _Here.ledger.begin(input["job"], input["generation"], key, seen, raises=raises)

@@ -17,7 +17,7 @@ from openworkflow import BackendPostgres, OpenWorkflow, RunHandle
 from openworkflow.core.errors import BackendError, InvalidRunState
 from openworkflow.core.workflow import Workflow
 from tests.chaos import ledger, shapes, tables
-from tests.chaos.checker import Evidence, Fault, Job
+from tests.chaos.evidence import Evidence, Fault, Job
 from tests.chaos.fleet import Fleet
 from tests.helpers import eventually
 

@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 
 from openworkflow.backend import queries
-from tests.chaos.checker import Row, Run, Told
+from tests.chaos.evidence import Row, Run, Told
 from tests.helpers import eventually
 
 _WATCH = """

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.chaos import checker
-from tests.chaos.checker import Evidence, Exit, Fault, Job, Row, Run, Told, check
+from tests.chaos import evidence
+from tests.chaos.checker import check
+from tests.chaos.evidence import Evidence, Exit, Fault, Job, Row, Run, Told
 from tests.chaos.ledger import Call
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -86,79 +87,79 @@ def test_what_a_process_was_about_to_call_when_it_was_frozen_is_excused_and_coun
 @pytest.mark.parametrize(
     ("rule", "changed"),
     [
-        (checker.ENDS, {"runs": [Run("job", "running")]}),
-        (checker.ENDS, {"runs": [Run("job", "failed")]}),
-        (checker.ENDS, {"runs": []}),
-        (checker.ENDS, {"runs": [*GOOD.runs, *[Run("nobody was told", "succeeded")] * 2]}),
-        (checker.ENDS, {"runs": [*GOOD.runs, *GOOD.runs]}),
+        (evidence.ENDS, {"runs": [Run("job", "running")]}),
+        (evidence.ENDS, {"runs": [Run("job", "failed")]}),
+        (evidence.ENDS, {"runs": []}),
+        (evidence.ENDS, {"runs": [*GOOD.runs, *[Run("nobody was told", "succeeded")] * 2]}),
+        (evidence.ENDS, {"runs": [*GOOD.runs, *GOOD.runs]}),
         (
-            checker.ENDS,
+            evidence.ENDS,
             {
                 "jobs": [Job("job", frozenset({"failed"}), "DeadlineExceeded")],
                 "runs": [Run("job", "failed", error="SerializationError")],
             },
         ),
         (
-            checker.CALLED,
+            evidence.CALLED,
             {"calls": [*GOOD.calls, call(3, "a", "t3", 2)], "faults": [KILL]},
         ),
         (
-            checker.CALLED,
+            evidence.CALLED,
             {
                 "calls": [*GOOD.calls, call(6.5, "a", "t3")],
                 "faults": [Fault("sigstop", 1.5, 5, (1,))],
             },
         ),
         (
-            checker.CALLED,
+            evidence.CALLED,
             {"calls": [Call(0, 1, "job", 1, "a", "t0"), *GOOD.calls]},
         ),
-        (checker.RESULTS, {"calls": [*GOOD.calls, call(3, "c", "t3", a="t9")]}),
+        (evidence.RESULTS, {"calls": [*GOOD.calls, call(3, "c", "t3", a="t9")]}),
         (
-            checker.RESULTS,
+            evidence.RESULTS,
             {"runs": [Run("job", "succeeded", output={"a": "t9", "b": "t2"})]},
         ),
-        (checker.RESULTS, {"changes": ["run 1: succeeded became failed"]}),
-        (checker.RESTS, CANCELED),
+        (evidence.RESULTS, {"changes": ["run 1: succeeded became failed"]}),
+        (evidence.RESTS, CANCELED),
         (
-            checker.REPEATS,
+            evidence.REPEATS,
             {"calls": [call(0.5, "a", "t0"), *GOOD.calls]},
         ),
         (
-            checker.REPEATS,
+            evidence.REPEATS,
             {
                 "calls": [call(0.5, "a", "t0"), *GOOD.calls],
                 "faults": [Fault("cut", 5, 5), Fault("cut", -9, -8)],
             },
         ),
-        (checker.ROWS, {"rows": [row("a", "t1")]}),
-        (checker.ROWS, {"rows": [*GOOD.rows, row("c", "t9")]}),
+        (evidence.ROWS, {"rows": [row("a", "t1")]}),
+        (evidence.ROWS, {"rows": [*GOOD.rows, row("c", "t9")]}),
         (
-            checker.ROWS,
+            evidence.ROWS,
             {"rows": [*GOOD.rows, Row("job", "c", "running", 1, START)]},
         ),
-        (checker.FENCE, {"rows": [row("a", "t1", at=3), row("b", "t2", 2, 1)]}),
+        (evidence.FENCE, {"rows": [row("a", "t1", at=3), row("b", "t2", 2, 1)]}),
         (
-            checker.COUNTS,
+            evidence.COUNTS,
             {"runs": [replace(GOOD.runs[0], crashes=1)]},
         ),
-        (checker.COUNTS, {"runs": [replace(GOOD.runs[0], attempts=1)]}),
-        (checker.WORKERS, {"exits": [Exit(7, 1, frozenset({0}))]}),
-        (checker.CONNECTIONS, {"connections": 1}),
-        (checker.TOGETHER, {"orders": frozenset({"order-1"})}),
-        (checker.TOGETHER, {"runs": [*GOOD.runs, Run("order-1", "succeeded")]}),
+        (evidence.COUNTS, {"runs": [replace(GOOD.runs[0], attempts=1)]}),
+        (evidence.WORKERS, {"exits": [Exit(7, 1, frozenset({0}))]}),
+        (evidence.CONNECTIONS, {"connections": 1}),
+        (evidence.TOGETHER, {"orders": frozenset({"order-1"})}),
+        (evidence.TOGETHER, {"runs": [*GOOD.runs, Run("order-1", "succeeded")]}),
         (
-            checker.BUILDS,
+            evidence.BUILDS,
             {"runs": [replace(GOOD.runs[0], build="b1")], "build_of": {1: "b2"}},
         ),
-        (checker.TOLD, {"told": [told("seen", "a", "t1")], "statuses": {"job": "t2"}}),
-        (checker.TOLD, {"told": [*TOLD[:4], *TOLD[:1]], "statuses": {"job": "t2"}}),
-        (checker.TOLD, {"told": [*TOLD[1::-1], *TOLD[2:]], "statuses": {"job": "t2"}}),
-        (checker.TOLD, {"told": TOLD[:3], "statuses": {"job": "t2"}}),
-        (checker.TOLD, {"told": TOLD, "statuses": {"job": "t1"}}),
-        (checker.SIGNALS, {"runs": [Run("job", "succeeded", output={"=got": "0 2 1"})]}),
-        (checker.SIGNALS, {"runs": [Run("job", "succeeded", output={"=got": "0 0 1"})]}),
-        (checker.INVARIANTS, {"broken": ["a running run has a worker"]}),
+        (evidence.TOLD, {"told": [told("seen", "a", "t1")], "statuses": {"job": "t2"}}),
+        (evidence.TOLD, {"told": [*TOLD[:4], *TOLD[:1]], "statuses": {"job": "t2"}}),
+        (evidence.TOLD, {"told": [*TOLD[1::-1], *TOLD[2:]], "statuses": {"job": "t2"}}),
+        (evidence.TOLD, {"told": TOLD[:3], "statuses": {"job": "t2"}}),
+        (evidence.TOLD, {"told": TOLD, "statuses": {"job": "t1"}}),
+        (evidence.SIGNALS, {"runs": [Run("job", "succeeded", output={"=got": "0 2 1"})]}),
+        (evidence.SIGNALS, {"runs": [Run("job", "succeeded", output={"=got": "0 0 1"})]}),
+        (evidence.INVARIANTS, {"broken": ["a running run has a worker"]}),
     ],
 )
 def test_each_rule_sees_its_violation(rule: str, changed: dict[str, object]) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from openworkflow import BackendPostgres, OpenWorkflow
 from openworkflow.core.errors import BackendError
-from tests.chaos import mutations, shapes
+from tests.chaos import mutations, shapes, steps
 
 MAX_CRASHES = 1000
 """A campaign kills more workers than a run may usually cost."""
@@ -25,7 +25,7 @@ MAX_CRASHES = 1000
 
 async def main(url: str, folder: str, lease: str, rest: str, build: str) -> None:
     """Work until told to stop."""
-    shapes.open_ledger(Path(folder))
+    steps.open_ledger(Path(folder))
     backend = await _connected(url)
     worker = OpenWorkflow(backend).new_worker(
         workflows=shapes.WORKFLOWS,
@@ -44,7 +44,7 @@ async def main(url: str, folder: str, lease: str, rest: str, build: str) -> None
 def _end_with(parent: int) -> None:
     """No campaign that was killed leaves workers behind."""
     while os.getppid() == parent:
-        shapes.idle(0.5)
+        steps.idle(0.5)
     os._exit(1)
 
 

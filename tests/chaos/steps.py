@@ -1,0 +1,99 @@
+"""The steps of the campaign: each returns a token of its own, and tells what it has seen.
+
+The input of a run is `{"job": name, "generation": number}`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from openworkflow import NonRetryableError, RetryPolicy, current_step
+from tests.chaos.ledger import Ledger
+
+HUNGER_BYTES = 256 << 20
+Input = dict[str, Any]
+Tokens = dict[str, str]
+RETRY = RetryPolicy(max_attempts=50, initial=0.05, max_delay=0.2)
+
+
+class _Here:
+    """What a process has: its ledger, and which steps have failed in it once."""
+
+    ledger: Ledger
+    failed: set[tuple[str, int, str]]
+
+
+def open_ledger(folder: Path) -> None:
+    """Have the steps of this process write to that folder."""
+    _Here.ledger, _Here.failed = Ledger(folder), set()
+
+
+def idle(seconds: float) -> None:
+    """Block this thread. Not time.sleep, which fails in processes whose clock can jump."""
+    threading.Event().wait(seconds)
+
+
+async def work(input: Input, key: str, seen: Mapping[str, str], seconds: float = 0.01) -> str:
+    """A step that takes a while."""
+    token = begin(input, key, seen)
+    await asyncio.sleep(seconds)
+    return token
+
+
+async def work_at_once(input: Input, key: str, seen: Mapping[str, str]) -> str:
+    """A step that waits for nothing."""
+    return begin(input, key, seen)
+
+
+def work_in_thread(input: Input, key: str, seen: Mapping[str, str], seconds: float = 0.02) -> str:
+    """A step in a thread."""
+    token = begin(input, key, seen)
+    idle(seconds)
+    return token
+
+
+async def unsteady(input: Input, key: str, seen: Mapping[str, str]) -> str:
+    """A step whose first attempt in each process fails."""
+    which = (input["job"], input["generation"], key)
+    fails = which not in _Here.failed
+    _Here.failed.add(which)
+    token = begin(input, key, seen, raises=fails)
+    if fails:
+        raise ValueError(key)
+    return token
+
+
+async def broken(input: Input, key: str, seen: Mapping[str, str]) -> str:
+    """A step that fails for good."""
+    begin(input, key, seen, raises=True)
+    raise NonRetryableError(f"meant to fail: {key}")
+
+
+async def eat(input: Input, key: str, seen: Mapping[str, str]) -> str:
+    """A step that fails without memory, before it has done anything; it does not fill it."""
+    mmap.mmap(-1, HUNGER_BYTES).close()
+    return begin(input, key, seen)
+
+
+async def block(input: Input, key: str, seen: Mapping[str, str]) -> str:
+    """A step that blocks the event loop of its worker."""
+    token = begin(input, key, seen)
+    idle(float(input.get("seconds", 1.0)))
+    return token
+
+
+async def work_and_tell(input: Input, key: str, seen: Mapping[str, str]) -> str:
+    """A step that tells what it is about to return."""
+    token = begin(input, key, seen)
+    current_step().emit("work", [key, token])
+    await asyncio.sleep(0.01)
+    return token
+
+
+def begin(input: Input, key: str, seen: Mapping[str, str], *, raises: bool = False) -> str:
+    return _Here.ledger.begin(input["job"], input["generation"], key, seen, raises=raises)
