@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+from tests.chaos import composed_rules, control_rules
 from tests.chaos.evidence import (
     BUILDS,
     CALLED,
@@ -56,6 +57,17 @@ def check(evidence: Evidence) -> Verdict:
         _builds,
         _told_by_runs,
         _signals,
+        composed_rules.kin,
+        composed_rules.window,
+        composed_rules.at_once,
+        composed_rules.rates,
+        composed_rules.undone,
+        control_rules.occurrences,
+        control_rules.newest,
+        control_rules.read,
+        control_rules.paused,
+        control_rules.forked,
+        control_rules.reopened,
     ):
         violations += rule(evidence)
     return Verdict(tuple(violations), len(repeated) - len(moving))
@@ -94,7 +106,7 @@ def _ends(evidence: Evidence) -> Iterator[Violation]:
             )
     for job in evidence.jobs:
         runs = found[job.name]
-        if len(runs) != 1:
+        if len(runs) != 1 and not (job.may_lack and not runs):
             yield Violation(ENDS, job.name, f"there are {len(runs)} runs of it")
         for run in runs:
             if run.status in ENDED and run.status not in job.ends:
@@ -122,11 +134,13 @@ def _results(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _rests(evidence: Evidence) -> Iterator[Violation]:
-    """A canceled run starts nothing more, once its worker had a lease's time to hear of it."""
+    """A canceled run does nothing more, once its worker had a lease's time to hear of it."""
     canceled = {job.name: job.canceled_at for job in evidence.jobs if job.canceled_at is not None}
     for call in evidence.calls:
         at = canceled.get(call.job)
         if at is None or call.at <= at + evidence.lease + SLACK_SECONDS:
+            continue
+        if call.key.startswith(composed_rules.UNDO):  # what it did is taken back
             continue
         if not _was_frozen(call, evidence.faults):
             detail = f"{call.at - at:.2f} s later: {_told(call)}"

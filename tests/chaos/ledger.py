@@ -53,11 +53,18 @@ class Ledger:
         os.write(self._file, (json.dumps(asdict(call)) + "\n").encode())
         return token
 
+    def end(self, token: str) -> None:
+        """Note that this call is about to return."""
+        ended = {"ended": token, "at": time.monotonic()}
+        os.write(self._file, (json.dumps(ended) + "\n").encode())
+
 
 class Reader:
     """The calls of all processes; what was read before is not read again."""
 
     def __init__(self, folder: Path) -> None:
+        self.ended: dict[str, float] = {}
+        """By token: when calls were over that say so."""
         self._folder = folder
         self._read: dict[Path, int] = {}
         self._calls: list[Call] = []
@@ -79,6 +86,9 @@ class Reader:
         self._read[file] = self._read.get(file, 0) + len(whole) + 1
         for line in whole.split(b"\n"):
             told: dict[str, Any] = json.loads(line)
+            if "ended" in told:
+                self.ended[told["ended"]] = told["at"]
+                continue
             # The names of steps and jobs come again and again.
             told["seen"] = {sys.intern(key): token for key, token in told["seen"].items()}
             told |= {name: sys.intern(told[name]) for name in ("job", "key")}

@@ -8,19 +8,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import asyncpg
-
-from openworkflow import RunHandle
 from openworkflow.core.errors import BackendError
 from tests.chaos import shapes
+from tests.chaos.more_load import REFUSALS, MoreLoad
 from tests.chaos.stage import Stage
 
-REFUSALS = (
-    BackendError,
-    asyncpg.PostgresError,
-    asyncpg.InternalClientError,  # of a connection that broke in the midst of a statement
-    OSError,
-)
 FAILS = frozenset({"failed"})
 TOGETHER = 12
 """Runs that are started at once."""
@@ -34,10 +26,12 @@ class Load:
         self._stage, self._chance, self._rate = stage, chance, rate
         self.started: Counter[str] = Counter()
         self.refused = 0
+        self._more = MoreLoad(stage, chance)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, until: asyncio.Event) -> None:
         """Start runs until the event, and see those through that are being started then."""
+        await self._more.start_schedules()
         shapes_ = self._shapes()
         while not until.is_set():
             name = self._chance.choice(list(shapes_))
@@ -84,6 +78,7 @@ class Load:
             "signaled": self._signaled,
             "idempotent": self._idempotent,
             "transactional": self._transactional,
+            **self._more.shapes(),
         }
 
     async def _together(self) -> None:
@@ -93,33 +88,17 @@ class Load:
     async def _canceled(self) -> None:
         name, handle = await self._stage.enqueue(shapes.doomed)
         await asyncio.sleep(self._chance.uniform(0, 2))
-        await self._cancel(name, handle)
-
-    async def _cancel(self, name: str, handle: RunHandle[Any]) -> None:
-        while True:
-            try:
-                return await self._stage.cancel(name, handle)
-            except BackendError:
-                await asyncio.sleep(0.2)
+        await self._more.cancel(name, handle)
 
     async def _signaled(self) -> None:
         """A run, and what it waits for: each until it is known to be there.
 
         One whose start was in doubt would wait for what nobody sends.
         """
-        name, handle = await self._known(shapes.signaled)
+        name, handle = await self._more.known(shapes.signaled)
         for number in range(shapes.SIGNALS):
             await asyncio.sleep(self._chance.uniform(0, 0.5))
             await self._stage.signal(handle, number, f"{name}-{number}")
-
-    async def _known(self, workflow: Any) -> tuple[str, Any]:
-        """Start a run until it is known to be there."""
-        name = self._stage.name()
-        while True:
-            try:
-                return await self._stage.enqueue(workflow, name=name, idempotency_key=name)
-            except REFUSALS:
-                await asyncio.sleep(0.2)
 
     async def _idempotent(self) -> None:
         """Three calls at once, and another until one was answered: one run."""

@@ -177,6 +177,8 @@ MUTATIONS: Mapping[str, Mutation] = {
     "resent-anew": Mutation(
         "a row sent again is another row", _resend_anew, "answer lost", evidence.INVARIANTS
     ),
-    "told-again": Mutation("a replay tells again what was told", _tell_again, "calm", evidence.TOLD),
+    "told-again": Mutation(
+        "a replay tells again what was told", _tell_again, "calm", evidence.TOLD
+    ),
     "never-retried": Mutation("the first failure is the last", _never_retry, "calm", evidence.ENDS),
 }

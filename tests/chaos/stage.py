@@ -7,7 +7,8 @@ import contextlib
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,28 @@ from openworkflow import BackendPostgres, OpenWorkflow, RunHandle
 from openworkflow.core.errors import BackendError, InvalidRunState
 from openworkflow.core.workflow import Workflow
 from tests.chaos import ledger, shapes, tables
-from tests.chaos.evidence import Evidence, Fault, Job
+from tests.chaos.controlled import APART_SECONDS
+from tests.chaos.evidence import Evidence, Fault, Fork, Group, Job
 from tests.chaos.fleet import Fleet
 from tests.helpers import eventually
 
 RECENT_CALLS = 10_000
 """Where a call is looked for that has just been made."""
 SUCCEEDS = frozenset({"succeeded"})
+
+
+@dataclass
+class Notes:
+    """What was asked for and answered, beside runs: see Evidence."""
+
+    windows: dict[str, int] = field(default_factory=dict)
+    groups: dict[str, Sequence[Group]] = field(default_factory=dict)
+    wanted: list[tuple[str, datetime]] = field(default_factory=list)
+    newest: dict[str, int] = field(default_factory=dict)
+    followed: dict[str, Sequence[int]] = field(default_factory=dict)
+    pauses: list[tuple[str, int, int]] = field(default_factory=list)
+    forks: list[Fork] = field(default_factory=list)
+    reopened: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -36,6 +52,7 @@ class Stage:
     backend: BackendPostgres
     jobs: dict[str, Job] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+    notes: Notes = field(default_factory=Notes)
     _names: int = 0
     _ledger: ledger.Reader | None = None
 
@@ -121,6 +138,12 @@ class Stage:
             self._ledger = ledger.Reader(self.fleet.folder)
         return self._ledger.read()
 
+    def ended(self) -> dict[str, float]:
+        """When calls were over, of those in the ledger that say so."""
+        self.calls()
+        assert self._ledger is not None
+        return self._ledger.ended
+
     def has_called(self, job: str, key: str) -> bool:
         """Whether that step of that job has been called."""
         newest = itertools.islice(reversed(self.calls()), RECENT_CALLS)
@@ -152,6 +175,9 @@ class Stage:
     async def evidence(self, patience: float = 15.0) -> Evidence:
         """Let the runs end, stop the workers and collect what there is to know."""
         await self.settle(patience)
+        for schedule in await self.client.schedules.list():  # and so its next run
+            await self.client.schedules.delete(schedule.name)
+        await self.settle(patience)
         await self.fleet.heal(len(self.fleet.processes))
         await self.fleet.stop()
         connection = await asyncpg.connect(self.url)
@@ -171,6 +197,12 @@ class Stage:
                 told=await tables.told(connection),
                 statuses=await tables.statuses(connection),
                 build_of=self.fleet.build_of,
+                ended=self.ended(),
+                kin=await tables.kin(connection),
+                begun=await tables.begun(connection),
+                apart=APART_SECONDS,
+                occurrences=await tables.occurrences(connection),
+                **{each.name: getattr(self.notes, each.name) for each in fields(self.notes)},
             )
         finally:
             await connection.close()

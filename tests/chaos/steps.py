@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from openworkflow import NonRetryableError, RetryPolicy, current_step
+from openworkflow import NonRetryableError, RetryPolicy, Undo, current_step
 from tests.chaos.ledger import Ledger
 
 HUNGER_BYTES = 256 << 20
@@ -24,13 +24,19 @@ RETRY = RetryPolicy(max_attempts=50, initial=0.05, max_delay=0.2)
 class _Here:
     """What a process has: its ledger, and which steps have failed in it once."""
 
+    folder: Path
     ledger: Ledger
     failed: set[tuple[str, int, str]]
 
 
 def open_ledger(folder: Path) -> None:
     """Have the steps of this process write to that folder."""
-    _Here.ledger, _Here.failed = Ledger(folder), set()
+    _Here.folder, _Here.ledger, _Here.failed = folder, Ledger(folder), set()
+
+
+def mend(folder: Path, job: str) -> None:
+    """Let the steps of that run do what they fail at."""
+    (folder / f"{job}.mended").touch()
 
 
 def idle(seconds: float) -> None:
@@ -95,5 +101,48 @@ async def work_and_tell(input: Input, key: str, seen: Mapping[str, str]) -> str:
     return token
 
 
+async def hold(input: Input, key: str, seen: Mapping[str, str], seconds: float = 0.15) -> str:
+    """A step that says when it is over too, so that one can tell what is under way at once."""
+    token = begin(input, key, seen)
+    await asyncio.sleep(seconds)
+    _Here.ledger.end(token)
+    return token
+
+
+async def until_mended(input: Input, key: str, seen: Mapping[str, str]) -> str:
+    """A step that fails for good until somebody has mended what it needs."""
+    mended = _is_mended(input)
+    token = begin(input, key, seen, raises=not mended)
+    if not mended:
+        raise NonRetryableError(f"not mended yet: {key}")
+    return token
+
+
+async def work_anew(input: Input, key: str, seen: Mapping[str, str]) -> str:
+    """A step that is called `KEY+` once somebody has mended its run."""
+    return begin(input, f"{key}+" if _is_mended(input) else key, seen)
+
+
+def undo_of(input: Input, key: str, *, fails: bool = False) -> Undo[str]:
+    """What undoes the step `key`; in the ledger it is called `undo:KEY`."""
+    undoing = f"undo:{key}"
+
+    async def undo(token: str) -> None:
+        seen = {key: token}
+        if fails:
+            await unsteady(input, undoing, seen)
+        else:
+            await work(input, undoing, seen)
+
+    async def uncertain(_: str) -> None:
+        await work(input, undoing, {})
+
+    return Undo(undo, retry=RETRY, uncertain=uncertain)
+
+
 def begin(input: Input, key: str, seen: Mapping[str, str], *, raises: bool = False) -> str:
     return _Here.ledger.begin(input["job"], input["generation"], key, seen, raises=raises)
+
+
+def _is_mended(input: Input) -> bool:
+    return (_Here.folder / f"{input['job']}.mended").exists()

@@ -18,6 +18,8 @@ from pathlib import Path
 from openworkflow import BackendPostgres, OpenWorkflow
 from openworkflow.core.errors import BackendError
 from tests.chaos import mutations, shapes, steps
+from tests.chaos.composed import COMPOSED
+from tests.chaos.controlled import CONTROLLED
 
 MAX_CRASHES = 1000
 """A campaign kills more workers than a run may usually cost."""
@@ -28,7 +30,7 @@ async def main(url: str, folder: str, lease: str, rest: str, build: str) -> None
     steps.open_ledger(Path(folder))
     backend = await _connected(url)
     worker = OpenWorkflow(backend).new_worker(
-        workflows=shapes.WORKFLOWS,
+        workflows=(*shapes.WORKFLOWS, *COMPOSED, *CONTROLLED),
         concurrency=40,
         lease=timedelta(seconds=float(lease)),
         rest=timedelta(seconds=float(rest)),
