@@ -119,6 +119,12 @@ async def runs(connection: asyncpg.Connection[Any]) -> list[Run]:
     ]
 
 
+def _token(output: str | None) -> str | None:
+    """The result of a step that is a token, and not that of a child or of many."""
+    result = None if output is None else json.loads(output)
+    return result if isinstance(result, str) else None
+
+
 def _tokens(output: str | None) -> dict[str, str] | None:
     """A result that is one token is that of the last step, `b`."""
     result = None if output is None else json.loads(output)
@@ -135,7 +141,7 @@ async def rows(connection: asyncpg.Connection[Any]) -> list[Row]:
             row["claim_no"],
             row["created_at"],
             row["completed_at"],
-            None if row["output"] is None else json.loads(row["output"]),
+            _token(row["output"]),
             row["kind"],
             row["completion_no"],
             row["can_be_undone"],

@@ -8,6 +8,7 @@ import sys
 import time
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from openworkflow import BackendPostgres, OpenWorkflow, RunStatus, Step, workflow
 from openworkflow.backend.backend import NewRun, RunFilter
 from openworkflow.core.errors import BackendError, ConfigurationError
+from openworkflow.core.limits import LimitRule
 from tests.flushes import claim, end_of, flush
 from tests.helpers import StartWorker
 
@@ -130,6 +132,32 @@ async def test_each_field_means_what_it_says(
     assert expected == found
     assert 2 == await ow.count_runs("status:failed,succeeded")
     assert 1 == await ow.count_runs("status:failed,succeeded", "retry")
+
+
+async def test_runs_with_limits_are_found_as_paused_while_somebody_holds_them(
+    backend: BackendPostgres, ow: OpenWorkflow
+) -> None:
+    """What waits for a slot is set aside as well, and is not paused."""
+    await backend.limits.ensure([LimitRule(name="a/key", slots=1)])
+    begun, waits, held = await backend.create_workflow_runs([NewRun("a", limits=["a/key"])] * 3)
+    await ow.pause(held.id)
+    assert {held.id} == await _paused(ow)
+
+    await ow.pause(workflow="a")
+    assert {begun.id, waits.id, held.id} == await _paused(ow)
+    assert 3 == await ow.count_runs("paused:yes", "cancel")
+    resumed = [each.done async for each in ow.bulk("resume", "paused:yes")]
+
+    assert [1] == resumed  # the one that was paused by itself; the workflow holds all three
+    assert {begun.id, waits.id, held.id} == await _paused(ow)
+    await ow.resume(workflow="a")
+    assert set() == await _paused(ow)
+    await ow.pause(everything=True)
+    assert {begun.id, waits.id, held.id} == await _paused(ow)
+
+
+async def _paused(ow: OpenWorkflow) -> set[UUID]:
+    return {run.id for run in (await ow.list_runs(where="paused:yes")).runs}
 
 
 async def test_every_term_beside_every_other_is_a_statement_that_runs(ow: OpenWorkflow) -> None:

@@ -333,10 +333,11 @@ async def test_what_a_run_waits_for_is_explained(
 
     assert Reason.LIMITED == last.reason
     assert (
-        "it waits for limit 'a/key' of 'x', which has 1 of 1 slots in use, behind 1 with the "
-        "same." == last.sentence
+        "it waits for limit 'a/key' of 'x', which has 1 of 1 slots in use, by run "
+        f"{keyed[0].id}, behind 1 with the same." == last.sentence
     )
     assert (1, "a/key", "x") == (last.ahead, last.limits[0].name, last.limits[0].key)
+    assert keyed[0].id == last.limits[0].holder
     assert "it waits for limit 'a/rate', and may begin " in next.sentence
     assert next.until is not None
     assert "it waits for limit 'a/rate'." == third.sentence

@@ -202,8 +202,9 @@ def _pauses(row: asyncpg.Record) -> Iterator[Held]:
 
 
 def _limits(row: asyncpg.Record) -> Iterator[LimitWait]:
-    columns = [row[f"limit_{name}"] or () for name in ("keys", "slots", "used", "full", "opens")]
-    for named, slots, used, is_full, opens in zip(*columns, strict=True):
+    names = ("keys", "slots", "used", "full", "opens", "holders")
+    columns = [row[f"limit_{name}"] or () for name in names]
+    for named, slots, used, is_full, opens, holder in zip(*columns, strict=True):
         name, has_key, key = named.partition(SEPARATOR)
         yield LimitWait(
             name=name,
@@ -212,6 +213,7 @@ def _limits(row: asyncpg.Record) -> Iterator[LimitWait]:
             used=used,
             is_full=is_full,
             opens_at=opens,
+            holder=holder,
         )
     for name, opens in zip(row["turn_names"] or (), row["turn_at"] or (), strict=True):
         yield LimitWait(name=name, key=None, slots=None, used=0, is_full=True, opens_at=opens)

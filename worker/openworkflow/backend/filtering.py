@@ -30,6 +30,7 @@ ACTIONABLE: Mapping[Action, str] = {
     "delete": "where_finished",
 }
 """To which runs an action does anything at all."""
+_HELD = "where_held"
 COLUMNS = {
     "status": "status",
     "workflow": "workflow_name",
@@ -49,7 +50,7 @@ COLUMNS = {
     "priority": "coalesce(priority, 0)",
     "crashes": "crashes",
     "undo_failed": "coalesce(error -> 'undo' -> 'not_undone' <> '{}', false)",
-    "paused": "(paused and (limits is null or pause is not null))",
+    "paused": _HELD,
 }
 _IN_ERROR = "coalesce((error ->> 'type') || ': ' || (error ->> 'message'), error::text, '')"
 _NO_ID = UUID(int=0)
@@ -149,6 +150,7 @@ class Filtering:
             for nth, (block, column, value) in enumerate(_parts(term, place)):
                 values[f"value_{place}_{nth}"] = value
                 sql = self._sql[block].replace(":value", f":value_{place}_{nth}")
+                column = self._sql[_HELD] if column is _HELD else column
                 parts.append(sql.replace("{column}", column))
             condition = f"({' or '.join(parts)})"
             # What is not there is not so: an absent value is among those that a negation means.

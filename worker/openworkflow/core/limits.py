@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
@@ -114,13 +115,18 @@ class LimitWait:
     """Whether it is this one that lets nobody begin now."""
     opens_at: datetime | None = None
     """When time alone lets the next begin."""
+    holder: UUID | None = None
+    """A run that has a slot of it: the one that was due first."""
 
     @property
     def told(self) -> str:
         """As part of a sentence."""
         of = "" if self.key is None else f" of {self.key!r}"
         if self.slots is not None and self.used >= self.slots:
-            return f"limit {self.name!r}{of}, which has {self.used} of {self.slots} slots in use"
+            by = "" if self.holder is None else f", by run {self.holder}"
+            by += " and others" if by and self.used > 1 else ""
+            used = f"{self.used} of {self.slots} slots in use"
+            return f"limit {self.name!r}{of}, which has {used}{by}"
         return f"limit {self.name!r}{of}"
 
 

@@ -68,6 +68,12 @@ with it as (
            array_agg(case when has_slot and said.rate is not null then it.available_at
                           when said.paused_until > now() then said.paused_until end
                      order by place) as limit_opens,
+           array_agg((select holder.run_id
+                        from {schema}.workflow_limit_runs holder
+                       where holder.namespace_id = $1 and holder.has_slot
+                         and holder.run_id <> it.id and each.limit_key = any (holder.limits)
+                       order by holder.due_at, holder.run_id
+                       limit 1) order by place) as limit_holders,
            coalesce(max((select count(*)
                            from (select from {schema}.workflow_limit_runs other
                                   where other.lane = waits.lane and not other.has_slot

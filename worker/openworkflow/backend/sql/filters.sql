@@ -69,6 +69,14 @@ tags @> :value::text::jsonb
 {column} = :value::bool
 
 
+-- name: where_held
+-- What waits for a slot of a limit is set aside as what is paused, and is not.
+(paused and (limits is null or pause is not null
+             or array['', workflow_name] && array(select held.workflow_name
+                                                    from {schema}.workflow_pauses held
+                                                   where held.namespace_id = :namespace_id)))
+
+
 -- name: where_list
 select {run_columns}
   from {schema}.workflow_runs run
