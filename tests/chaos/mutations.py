@@ -7,11 +7,10 @@ that shows it (scenarios.py).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from openworkflow.backend import queries
 from openworkflow.backend.records import StepSuccess
 from openworkflow.backend.session import WorkerSession
 from openworkflow.core.ids import uuid7
@@ -21,50 +20,15 @@ from openworkflow.engine.outcome import Lost
 from openworkflow.engine.recorder import Recorder
 from openworkflow.engine.telling import Teller
 from tests.chaos import evidence
-
-
-@dataclass(frozen=True, slots=True)
-class Mutation:
-    """A defect: what it is, how it is built in, what shows it, and the rule that it violates."""
-
-    what: str
-    apply: Callable[[], None]
-    scenario: str
-    rule: str
-
-
-def _sql(block: str, *changes: tuple[str, str]) -> Callable[[], None]:
-    """Change the text of a statement."""
-
-    def apply() -> None:
-        blocks = dict(queries.read())
-        for before, after in changes:
-            assert before in blocks[block], f"{block} has no {before!r} any more"
-            blocks[block] = blocks[block].replace(before, after)
-
-        def read() -> Mapping[str, str]:
-            return blocks
-
-        _patch(queries, "read", read)
-
-    return apply
-
-
-def _patch(where: Any, name: str, value: Any) -> None:
-    assert hasattr(where, name), f"{where!r} has no {name} any more"
-    setattr(where, name, value)
+from tests.chaos.defects import Mutation, patch, statement
+from tests.chaos.more_mutations import MORE_MUTATIONS, forget_history
 
 
 def _record_late() -> None:
     async def durable(self: Recorder, last: Any = None) -> bool:
         return True
 
-    _patch(Recorder, "durable", durable)
-
-
-def _forget_history() -> None:
-    init = History.__init__
-    _patch(History, "__init__", lambda self, attempts=(): init(self))
+    patch(Recorder, "durable", durable)
 
 
 def _ignore_order() -> None:
@@ -76,7 +40,7 @@ def _ignore_order() -> None:
         names = sorted(key for _, key in self._strict)
         self._strict = deque(zip(numbers, names, strict=True))
 
-    _patch(History, "_order", by_name)
+    patch(History, "_order", by_name)
 
 
 def _ignore_losses() -> None:
@@ -86,7 +50,7 @@ def _ignore_losses() -> None:
         if not isinstance(outcome, Lost):
             interrupt(self, outcome)
 
-    _patch(Execution, "interrupt", deaf)
+    patch(Execution, "interrupt", deaf)
 
 
 def _drop_last_step() -> None:
@@ -97,12 +61,12 @@ def _drop_last_step() -> None:
                 return written
         return None
 
-    _patch(Recorder, "end_with_step", end_with_step)
+    patch(Recorder, "end_with_step", end_with_step)
 
 
 def _ignore_deadline() -> None:
-    _patch(Execution, "_watch_deadline", lambda self: None)
-    _patch(Execution, "_refusal", lambda self: None)
+    patch(Execution, "_watch_deadline", lambda self: None)
+    patch(Execution, "_refusal", lambda self: None)
 
 
 def _resend_anew() -> None:
@@ -114,45 +78,44 @@ def _resend_anew() -> None:
             rows[StepSuccess] = [row._replace(id=uuid7()) for row in rows[StepSuccess]]
         return await flush(self, replace(batch, rows=rows))
 
-    _patch(WorkerSession, "flush", anew)
+    patch(WorkerSession, "flush", anew)
 
 
 def _never_retry() -> None:
     failed = Recorder.failed
-    _patch(Recorder, "failed", lambda self, call, failure, at: failed(self, call, failure, None))
+    patch(Recorder, "failed", lambda self, call, failure, at: failed(self, call, failure, None))
 
 
 def _tell_again() -> None:
-    _patch(Teller, "_is_new", lambda self, telling: True)
+    patch(Teller, "_is_new", lambda self, telling: True)
 
 
 MUTATIONS: Mapping[str, Mutation] = {
     "steps-unfenced": Mutation(
         "a lost claim records steps",
-        _sql("flush_steps", ("run.claim_no = step.claim_no and run.worker_id is not null", "true")),
+        statement(
+            ("flush_steps", "run.claim_no = step.claim_no and run.worker_id is not null", "true")
+        ),
         "frozen",
         evidence.FENCE,
     ),
     "ends-unfenced": Mutation(
         "a lost claim ends its run",
-        _sql(
-            "flush_ends", ("run.claim_no = ending.claim_no and run.worker_id is not null", "true")
+        statement(
+            ("flush_ends", "run.claim_no = ending.claim_no and run.worker_id is not null", "true")
         ),
         "frozen at the end",
         evidence.RESULTS,
     ),
     "lease-ignored": Mutation(
         "runs are taken from workers that are alive",
-        _sql(
-            "claim_lease_arm",
-            ("and available_at <= now()", ""),
-        ),
+        statement(("claim_lease_arm", "and available_at <= now()", "")),
         "two workers",
         evidence.REPEATS,
     ),
     "claim-no-kept": Mutation(
         "a claim is not told from the one before",
-        _sql("claim_taken", ("claim_no = claim_no + 1", "claim_no = greatest(claim_no, 1)")),
+        statement(("claim_taken", "claim_no = claim_no + 1", "claim_no = greatest(claim_no, 1)")),
         "calm",
         evidence.CALLED,
     ),
@@ -160,7 +123,7 @@ MUTATIONS: Mapping[str, Mutation] = {
         "the next step does not wait", _record_late, "locked and killed", evidence.CALLED
     ),
     "history-forgotten": Mutation(
-        "a replay knows of no result", _forget_history, "calm", evidence.CALLED
+        "a replay knows of no result", forget_history, "calm", evidence.CALLED
     ),
     "order-ignored": Mutation(
         "a replay hands out results by name", _ignore_order, "calm", evidence.ENDS
@@ -181,4 +144,5 @@ MUTATIONS: Mapping[str, Mutation] = {
         "a replay tells again what was told", _tell_again, "calm", evidence.TOLD
     ),
     "never-retried": Mutation("the first failure is the last", _never_retry, "calm", evidence.ENDS),
+    **MORE_MUTATIONS,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import asyncpg
 
 from tests.chaos import shapes
 from tests.chaos.evidence import Evidence
+from tests.chaos.more_load import MoreLoad
 from tests.chaos.proxy import Proxy
 from tests.chaos.stage import Stage, stage, until
 
@@ -130,6 +132,22 @@ async def answer_lost(url: str, folder: Path, defect: str) -> Evidence:
         return await on.evidence()
 
 
+def _more(*shapes: str, schedules: bool = False) -> Scenario:
+    """Nothing happens to such runs."""
+
+    async def scenario(url: str, folder: Path, defect: str) -> Evidence:
+        async with stage(url, folder, lease=LEASE, defect=defect) as on:
+            more = MoreLoad(on, random.Random(1))
+            await on.fleet.start()
+            if schedules:
+                await more.start_schedules()
+            start = more.shapes()
+            await asyncio.gather(*(start[shape]() for shape in shapes))
+            return await on.evidence(patience=PATIENCE)
+
+    return scenario
+
+
 SCENARIOS: Mapping[str, Scenario] = {
     "calm": calm,
     "two workers": two_workers,
@@ -138,6 +156,11 @@ SCENARIOS: Mapping[str, Scenario] = {
     "canceled": canceled,
     "locked and killed": locked_and_killed,
     "answer lost": answer_lost,
+    "families": _more("family", "spread", "mapped", "clan canceled"),
+    "sagas": _more("saga kept", "saga failing", "saga late", "saga canceled"),
+    "counted": _more(*["limited"] * 10, *["rated"] * 5, *["unique", "debounced"] * 2),
+    "scheduled": _more("backfilled", schedules=True),
+    "by hand": _more(*["paused"] * 4, "followed", "mended", "reopened", "forked", "bulk canceled"),
 }
 
 

@@ -21,6 +21,7 @@ from tests.chaos import ledger, shapes, tables
 from tests.chaos.controlled import APART_SECONDS
 from tests.chaos.evidence import Evidence, Fault, Fork, Group, Job
 from tests.chaos.fleet import Fleet
+from tests.chaos.mutations import MUTATIONS
 from tests.helpers import eventually
 
 RECENT_CALLS = 10_000
@@ -226,6 +227,8 @@ async def stage(
     backend = await BackendPostgres.connect(url)
     connection = await asyncpg.connect(url)
     await tables.watch(connection)
+    if defect and (sql := MUTATIONS[defect].sql):
+        await connection.execute(sql)
     await connection.close()
     fleet = Fleet(workers_url or url, folder, lease, rest, defect, **more)
     client = OpenWorkflow(backend)

@@ -89,7 +89,8 @@ def test_an_order_runs_its_children(database_url: str) -> None:
 def test_limits_hold_for_each_customer(database_url: str) -> None:
     out = run_example("limits.py", DATABASE_URL=database_url)
 
-    assert "2 of 2 slots in use, behind 17 with the same" in out
+    assert "2 of 2 slots in use, by run " in out
+    assert " and others, behind 17 with the same" in out
     assert "at once at most: {'acme': 2, 'globex': 2}\n" in out
 
 
