@@ -50,7 +50,7 @@ SELECT chaos_job(workflow_runs) AS job, (input ->> 'generation')::int AS generat
 _UNFINISHED = """
 SELECT count(*) FROM workflow_runs
  WHERE completed_at IS NULL
-       AND NOT (schedule_name IS NOT NULL AND status = 'pending'
+       AND NOT (schedule_name IS NOT NULL AND status = 'pending' AND started_at IS NULL
                 AND available_at > now() AND available_at < 'infinity')
 """
 _ROWS = """
