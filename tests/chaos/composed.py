@@ -12,7 +12,7 @@ from typing import Any
 
 from openworkflow import ChildFailed, MapFailed, Step, workflow
 from openworkflow.core.workflow import Workflow
-from tests.chaos.shapes import doomed, failing, in_order
+from tests.chaos.shapes import failing, in_order
 from tests.chaos.steps import RETRY, Input, Tokens, broken, hold, undo_of, unsteady, work
 
 ITEMS = 9
@@ -32,6 +32,14 @@ async def child(input: Input, step: Step) -> Tokens:
 
 
 @workflow
+async def endless(input: Input, step: Step) -> Tokens:
+    """A child that only its parent's end can end."""
+    seen = await in_order(input, step, [f"s{number}" for number in range(50)], 0.1)
+    await step.wait_for_signal("never")
+    return seen
+
+
+@workflow
 async def family(input: Input, step: Step) -> Tokens:
     """Children of every kind: awaited, failing, started and awaited later, abandoned, left."""
     seen = {"a": await step.run("a", work, input, "a", {})}
@@ -40,7 +48,7 @@ async def family(input: Input, step: Step) -> Tokens:
     seen["b"] = await step.run("b", work, input, "b", dict(seen))
     handle = await step.start_workflow("started", child, _of(input, "started"))
     await step.start_workflow("abandoned", child, _of(input, "abandoned"), parent_close="abandon")
-    await step.start_workflow("left", doomed, _of(input, "left"))
+    await step.start_workflow("left", endless, _of(input, "left"))
     try:
         await step.run_workflow("failing", failing, _of(input, "failing"))
     except ChildFailed:
@@ -54,8 +62,8 @@ async def family(input: Input, step: Step) -> Tokens:
 async def clan(input: Input, step: Step) -> Tokens:
     """A run that waits for children which go on for longer than anybody lets it."""
     await step.start_workflow("abandoned", child, _of(input, "abandoned"), parent_close="abandon")
-    await step.start_workflow("left", doomed, _of(input, "left"))
-    return await step.run_workflow("awaited", doomed, _of(input, "awaited"))
+    await step.start_workflow("left", endless, _of(input, "left"))
+    return await step.run_workflow("awaited", endless, _of(input, "awaited"))
 
 
 @workflow
@@ -129,7 +137,16 @@ async def saga(input: Input, step: Step) -> Tokens:
     return seen
 
 
-COMPOSED: tuple[Workflow[Any, Any], ...] = (child, family, clan, mapped, spread, item, saga)
+COMPOSED: tuple[Workflow[Any, Any], ...] = (
+    child,
+    endless,
+    family,
+    clan,
+    mapped,
+    spread,
+    item,
+    saga,
+)
 
 
 def _of(input: Input, name: str) -> Input:

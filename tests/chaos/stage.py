@@ -178,7 +178,7 @@ class Stage:
         await self.settle(patience)
         for schedule in await self.client.schedules.list():  # and so its next run
             await self.client.schedules.delete(schedule.name)
-        await self.settle(patience)
+            await self.settle(patience)
         await self.fleet.heal(len(self.fleet.processes))
         await self.fleet.stop()
         connection = await asyncpg.connect(self.url)
