@@ -68,8 +68,9 @@ bench-features: setup ## Count what each feature costs the runs that use it, and
 bench-autoscaling: setup ## Replay loads against the autoscaler and KEDA in virtual time
 	$(BIN)/python -m benchmarks.autoscaling.run --write
 
-test-programs: setup ## Fetch helm, promtool, PgBouncer and others that tests start into .tools/
+test-programs: setup ## Fetch helm, promtool, Chromium and others that tests start into .tools/
 	@$(BIN)/python -m tools.test_programs
+	@$(BIN)/python -m tools.vendor --tests
 
 envtest: setup ## Say which Kubernetes programs the operator's tests find, and how to provide them
 	@$(BIN)/python -m tests.control_plane

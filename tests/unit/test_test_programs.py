@@ -16,6 +16,7 @@ from tools.test_programs import (
     Package,
     Unpack,
     Unreachable,
+    missing_libraries,
     needed_libraries,
     provide,
     report,
@@ -128,3 +129,34 @@ def test_the_libraries_of_a_package_are_those_that_it_names_but_for_the_machines
     listed = "pgbouncer\n  Depends: lsb-base\n  Depends: libc6\n  Depends: libc-ares2\n"
 
     assert ["libc-ares2"] == needed_libraries(listed)
+
+
+def test_a_browser_comes_with_the_libraries_of_its_libraries_and_with_no_program_of_others() -> (
+    None
+):
+    lines = ["NOTE: a simulation", "Inst xdg-utils (1.1 Debian:12 [all])"]
+    lines += [f"Inst {name} (1.0 Debian:12 [amd64])" for name in ("chromium-common", "libogg0")]
+    lines += ["Inst libc6 (2.36)", "Inst fonts-dejavu-core (2.37)", "Conf libogg0 (1.3.5)"]
+
+    found = missing_libraries("\n".join(lines))
+    assert ["libogg0", "fonts-dejavu-core"] == found
+
+
+def test_a_program_in_another_folder_is_started_with_its_libraries_and_fonts(home: Path) -> None:
+    def unpack(package: Package, scratch: Path, budget: Budget, attempt: int) -> None:
+        del package, budget, attempt
+        for name in ("usr/bin/tool", "usr/lib/tool-1/tool"):
+            path = scratch / name
+            path.parent.mkdir(parents=True)
+            path.write_text(f"#!/bin/sh\necho {name} $LD_LIBRARY_PATH $FONTCONFIG_PATH\n")
+            path.chmod(0o755)
+        (scratch / "usr/lib/libone.so.1").touch()
+        (scratch / "etc/fonts").mkdir(parents=True)
+        (scratch / "etc/fonts/fonts.conf").touch()
+
+    pack = Package("pack", {"tool": ("--version",)}, "1.0", within="tool-1")
+    assert {} == provide([pack], unpack, 10)
+
+    root = home / "pack-1.0"
+    words = output([home / "bin" / "tool"])
+    assert f"usr/lib/tool-1/tool {root}/usr/lib {root}/etc/fonts\n" == words
