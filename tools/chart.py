@@ -48,6 +48,12 @@ RULES: dict[str, dict[str, Any]] = {
     "database.secretKey": {"minLength": 1},
     "database.schema": {"minLength": 1},
     "migrations.activeDeadlineSeconds": {"minimum": 1},
+    "dashboard.namespaces": {"minItems": 1, "items": {"type": "string", "minLength": 1}},
+    "dashboard.secretKey": {"minLength": 1},
+    "dashboard.tokens.secretKey": {"minLength": 1},
+    "dashboard.proxy.from": {"items": {"type": "string", "minLength": 1}},
+    "dashboard.proxy.role": {"enum": ["viewer", "operator", "admin"]},
+    "dashboard.replicas": {"minimum": 0, "maximum": 5},
     "imagePullSecrets": {"items": {"type": "object", "required": ["name"]}},
     "extraObjects": {"items": {"type": ["object", "string"]}},
     # Of the tenant's chart: the API server knows the details better.

@@ -19,16 +19,19 @@ CHART: Final = Path(__file__).parents[1] / "charts/openworkflow"
 _DIGEST: Final = "sha256:" + "a" * 64
 _PRODUCTION: Final = (
     "replicas=2,networkPolicy.enabled=true,database.existingSecret=db,"
-    f"image.digest={_DIGEST},workerImage.digest={_DIGEST}"
+    f"image.digest={_DIGEST},workerImage.digest={_DIGEST},"
+    "dashboard.enabled=true,dashboard.tokens.existingSecret=tokens"
 )
 _NO_CPU_LIMIT = "a limit throttles a process that is behind; the request gives it its share"
 _NO_NETWORK = "it lives for seconds and listens nowhere; where it may go is the cluster's to say"
+_FROM_ENVIRONMENT = "DATABASE_URL is read from the environment, as every tool does"
 EXCEPTIONS: Final[dict[tuple[str, str], str]] = {
     ("CKV_K8S_11", "Deployment"): _NO_CPU_LIMIT,
     ("CKV_K8S_11", "Job"): _NO_CPU_LIMIT,
     ("CKV_K8S_11", "Pod"): _NO_CPU_LIMIT,
     ("CKV_K8S_38", "Deployment"): "the operator calls the API server; no other pod has a token",
-    ("CKV_K8S_35", "Job"): "DATABASE_URL is read from the environment, as every tool does",
+    ("CKV_K8S_35", "Job"): _FROM_ENVIRONMENT,
+    ("CKV_K8S_35", "Deployment"): _FROM_ENVIRONMENT,  # the dashboard's
     ("CKV_K8S_8", "Pod"): "the pod of `helm test` runs once",
     ("CKV_K8S_9", "Pod"): "the pod of `helm test` runs once",
     ("CKV2_K8S_6", "Pod"): _NO_NETWORK,  # checkov says Pod for those of the Job, too

@@ -39,6 +39,16 @@ MATRIX: dict[str, tuple[str, ...]] = {
         '--set-json=networkPolicy.from=[{"namespaceSelector":{"matchLabels":{"a":"b"}}}]',
         '--set-json=networkPolicy.egress=[{"ports":[{"port":5432,"protocol":"TCP"}]}]',
     ),
+    "dashboard": ("--set=dashboard.enabled=true,dashboard.tokens.existingSecret=tokens",),
+    "dashboard behind a proxy": (
+        "--set=dashboard.enabled=true,dashboard.existingSecret=own,dashboard.secretKey=url",
+        "--set=dashboard.proxy.header=X-Forwarded-User,dashboard.proxy.from={10.0.0.0/8,fd00::/8}",
+        "--set=dashboard.namespaces={shop,billing},dashboard.proxy.role=operator",
+        '--set-json=dashboard.networkPolicy.from=[{"podSelector":{"matchLabels":{"a":"b"}}}]',
+        '--set-json=dashboard.networkPolicy.egress=[{"ports":[{"port":5432,"protocol":"TCP"}]}]',
+        '--set-json=dashboard.extraVolumes=[{"name":"v","emptyDir":{}}]',
+        '--set-json=dashboard.extraVolumeMounts=[{"name":"v","mountPath":"/v"}]',
+    ),
     "extras": (
         '--set-json=extraEnv=[{"name":"A","value":"b"}]',
         '--set-json=extraVolumes=[{"name":"v","emptyDir":{}}]',

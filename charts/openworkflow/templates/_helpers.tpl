@@ -125,6 +125,26 @@ tolerations:
 {{- ternary .Values.database.secretKey "DATABASE_URL" (ne .Values.database.existingSecret "") -}}
 {{- end -}}
 
+{{- define "openworkflow.dashboardName" -}}
+{{- printf "%s-dashboard" (include "openworkflow.fullname" .) -}}
+{{- end -}}
+
+{{- define "openworkflow.validateDashboard" -}}
+{{- $proxy := .Values.dashboard.proxy -}}
+{{- if not (or .Values.dashboard.tokens.existingSecret $proxy.header) -}}
+{{- fail "dashboard.enabled: say who may come in: name a Secret in dashboard.tokens.existingSecret, such as of `kubectl create secret generic dashboard --from-literal=OPENWORKFLOW_DASHBOARD_TOKENS=viewer:$(openssl rand -hex 20)`, or a proxy in dashboard.proxy" -}}
+{{- end -}}
+{{- if ne (empty $proxy.header) (empty $proxy.from) -}}
+{{- fail "dashboard.proxy: header and from go together, or anybody could say in it who they are" -}}
+{{- end -}}
+{{- if and $proxy.header .Values.dashboard.tokens.existingSecret -}}
+{{- fail "dashboard.proxy.header and dashboard.tokens.existingSecret: name one of them" -}}
+{{- end -}}
+{{- if not (or .Values.dashboard.existingSecret .Values.database.existingSecret (include "openworkflow.hasDevPostgres" .)) -}}
+{{- fail "dashboard.enabled: name its database in dashboard.existingSecret or database.existingSecret" -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Combinations that cannot work, told before anything is installed. */}}
 {{- define "openworkflow.validate" -}}
 {{- if and (eq .Values.rbac.secrets "namespaced") (not .Values.operator.namespaces) (not .Values.rbac.secretNamespaces) -}}
