@@ -8,6 +8,7 @@ calls, while the test's loop serves the page.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +36,7 @@ AXE: Final = FOR_TESTS / "axe.min.js"
 DESK: Final = (1280, 800)
 PHONE: Final = (360, 740)
 """Of the narrowest phones that are still sold."""
-SHOTS: Final = Path("docs", "images")
+SHOTS: Final = Path(__file__).parents[2] / "docs" / "images"
 
 
 def program() -> str | None:
@@ -142,16 +143,26 @@ class Browser:
             context.close()
 
 
-def inaccessible(page: playwright.Page) -> list[str]:
-    """What axe finds wrong with a page for those who see, hear or move otherwise."""
+def inaccessible(page: playwright.Page, *rules: str) -> list[str]:
+    """What axe finds wrong with a page for those who see, hear or move otherwise, by rules."""
     if not page.evaluate("() => 'axe' in window"):
         page.evaluate(AXE.read_text(encoding="utf-8"))
-    result = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
+    asked: dict[str, Any] = {"resultTypes": ["violations"]}
+    if rules:
+        asked["runOnly"] = list(rules)
+    result = page.evaluate("(asked) => axe.run(document, asked)", asked)
     return [
         f"{rule['id']} ({rule['impact']}): {rule['help']}: "
         + "; ".join(" ".join(map(str, node["target"])) for node in rule["nodes"][:5])
         for rule in result["violations"]
     ]
+
+
+def shoot(page: playwright.Page, name: str) -> None:
+    """Take a picture for the documentation, where that was asked for: OPENWORKFLOW_PICTURES=1."""
+    if os.environ.get("OPENWORKFLOW_PICTURES"):
+        SHOTS.mkdir(exist_ok=True)
+        page.screenshot(path=SHOTS / f"dashboard-{name}.png")
 
 
 def too_wide(page: playwright.Page) -> list[str]:

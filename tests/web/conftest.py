@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvicorn
 
-from tests.helpers import eventually
+from tests.helpers import NEVER, eventually
 from tests.ports import free_port
 from tests.web import browser as chromium
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Serve = Callable[["ASGIApp"], Awaitable[str]]
 """The fixture `serve`: an application in, the URL of a server of it out, without a slash."""
+Ask = Callable[[Coroutine[Any, Any, Any]], Any]
+"""The fixture `ask`: a coroutine in, what this test's loop made of it out."""
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +40,13 @@ def axe(browser: chromium.Browser) -> Callable[[Any], list[str]]:
     if not chromium.AXE.is_file():
         pytest.skip("needs axe-core (make test-programs)")
     return chromium.inaccessible
+
+
+@pytest.fixture
+async def ask() -> Ask:
+    """Has the test's loop do something while the test looks at a page, on the browser's thread."""
+    loop = asyncio.get_running_loop()
+    return lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop).result(NEVER)
 
 
 @pytest.fixture
