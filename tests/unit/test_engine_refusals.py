@@ -221,6 +221,28 @@ async def a_step_that_is_returned_unawaited(step: Step) -> Any:
     return step.run("a", quick)
 
 
+@refused("'continue_as_new' never ran", "has to be awaited")
+async def a_new_beginning_that_nobody_awaits(step: Step) -> None:
+    step.continue_as_new(1)  # type: ignore[unused-coroutine]
+
+
+@refused("'ship' never ran", "has to be awaited")
+async def a_map_that_nobody_awaits(step: Step) -> None:
+    step.map("ship", quick, [1, 2])  # type: ignore[unused-coroutine]
+
+
+@refused("'patched:tax' never ran", "has to be awaited")
+async def a_patch_that_nobody_awaits(step: Step) -> None:
+    step.patched("tax")  # type: ignore[unused-coroutine]
+
+
+@refused("'patched:tax' has no answer before it is awaited")
+async def a_patch_that_is_taken_for_its_answer(step: Step) -> None:
+    """Every run would take the new path, those of the old one too."""
+    if step.patched("tax"):  # type: ignore[truthy-bool]
+        await step.sleep("forever", "30d")
+
+
 @refused("waits for something that is no step")
 async def a_lock_taken_twice(step: Step) -> None:
     lock = asyncio.Lock()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from openworkflow.core.errors import NonDeterminism, SerializationError, Suspended
 from openworkflow.core.step_attempt import StepKind
 from openworkflow.engine import calls
+from openworkflow.engine.asked import Asked
 from openworkflow.engine.keys import Branch
 from openworkflow.engine.operations.operation import Operation
 from openworkflow.engine.outcome import Parked, Released
@@ -55,7 +56,7 @@ class Agenda:
         self._execution = execution
         self.operations: dict[str, Operation] = {}
         """What the function has asked for, and has not been answered, by key."""
-        self.unawaited: dict[Operation, Coroutine[Any, Any, Any]] = {}
+        self.unawaited: dict[Operation | Asked[Any], Coroutine[Any, Any, Any]] = {}
         """What it has called, and not awaited so far."""
         self.asked: list[Operation] = []
         """What is to be begun once the function is quiet."""

@@ -8,6 +8,7 @@ from openworkflow.core.duration import Duration
 from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.serialization import Codec
 from openworkflow.core.workflow import Workflow
+from openworkflow.engine.asked import Asked
 from openworkflow.engine.child_handle import ChildHandle, SyncChildHandle
 from openworkflow.engine.child_request import ChildOptions, ChildRequest, OnClose
 from openworkflow.engine.mapping import (
@@ -220,7 +221,8 @@ class Family:
             )
             return self._called(made)
         wish = map_options(name, over, concurrency, most, options)
-        return map_in_branches(self._called, self._execution, wish, given, keys)
+        branches = map_in_branches(self._called, self._execution, wish, given, keys)
+        return Asked(self._execution.agenda, name, branches)
 
 
 class SyncFamily:

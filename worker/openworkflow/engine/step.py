@@ -12,8 +12,10 @@ from openworkflow.core.duration import Duration
 from openworkflow.core.errors import Suspended
 from openworkflow.core.shown import shown
 from openworkflow.core.workflow import DurableFunction
+from openworkflow.engine.asked import Asked
 from openworkflow.engine.current import run_key
 from openworkflow.engine.family import Family, SyncFamily
+from openworkflow.engine.keys import PATCHED
 from openworkflow.engine.operations.operation import Operation
 from openworkflow.engine.operations.pause import pause_operation
 from openworkflow.engine.operations.signal import MISSING, SignalOperation, send_operation
@@ -146,22 +148,28 @@ class Step(_RunIdentity, AsyncRuns, AsyncTells, Family):
         """
         return self._called(pause_operation(self._execution, name, until))
 
-    async def continue_as_new(self, input: Any = None) -> NoReturn:
+    def continue_as_new(self, input: Any = None) -> Coroutine[Any, Any, NoReturn]:
         """Begin the run afresh with this input, under the same id and without its history.
 
         For workflows that go on for ever: what a replay has to read stays small. Whoever waits for
         the run goes on waiting. Raises ConfigurationError while other steps are unfinished, and
         InputValidationError.
         """
-        self._program.check_asking("continue_as_new")
-        self._execution.continue_as_new(input)
+        return Asked(self._execution.agenda, "continue_as_new", self._begin_afresh(input))
 
-    async def patched(self, name: str) -> bool:
+    def patched(self, name: str) -> Coroutine[Any, Any, bool]:
         """Whether this run takes the path that came with the patch `name`.
 
         True for runs that had not come to this point when the code was deployed; it is recorded.
         False, for good, for runs that had gone past it.
         """
+        return Asked(self._execution.agenda, f"{PATCHED}{name}", self._takes_path(name))
+
+    async def _begin_afresh(self, input: Any) -> NoReturn:
+        self._program.check_asking("continue_as_new")
+        self._execution.continue_as_new(input)
+
+    async def _takes_path(self, name: str) -> bool:
         self._program.check_asking(f"patched:{shown(name)}")
         return self._execution.patched(name)
 
