@@ -221,6 +221,10 @@ async def test_runs_can_be_listed_shown_canceled_and_retried(
     assert [run_id] == [each["id"] for each in listed["runs"]]
     assert run_id in (await openworkflow("runs", "list", "--status", "pending")).out
     assert "no runs\n" == (await openworkflow("runs", "list", "--status", "failed")).out
+    assert (
+        "where a run stands, and no status: pending, running"
+        in (await openworkflow("runs", "list", "--status", "queued")).err
+    )
     assert {"id": 1} == (await openworkflow("runs", "show", run_id, "--json")).json["run"]["input"]
     assert "ship" in (await openworkflow("runs", "show", run_id)).out
 
@@ -556,6 +560,15 @@ async def test_init_writes_a_project_that_dev_serves(tmp_path: Path) -> None:
         dev.send_signal(signal.SIGINT)
         await asyncio.wait_for(dev.communicate(), 60)
     assert 0 == dev.returncode
+
+    away = await run(shop, url, "runs", "list")
+    assert "the database of `openworkflow dev`, which does not run now: start that" in away.err
+    dev = await start(shop, url, "dev", "workflows", "--data", str(tmp_path / "postgres"))
+    try:
+        assert url == await _url(dev), "where its own DATABASE_URL was set, it started no database"
+    finally:
+        dev.send_signal(signal.SIGINT)
+        await asyncio.wait_for(dev.communicate(), 60)
 
 
 async def test_dev_starts_a_new_worker_when_something_kills_it(

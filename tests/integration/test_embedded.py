@@ -35,3 +35,6 @@ def test_the_socket_is_in_a_folder_that_is_the_server_s_alone(tmp_path: Path) ->
         assert [str(data_dir)] == parse_qs(urlsplit(url).query)["host"]
         assert 0o700 == stat.S_IMODE(data_dir.stat().st_mode)
         assert (data_dir / ".s.PGSQL.5432").is_socket()
+        assert EmbeddedPostgres(data_dir).is_at(url)
+    assert not EmbeddedPostgres(data_dir).is_at("postgresql://me@localhost/shop")
+    assert not EmbeddedPostgres(tmp_path).is_at(url)

@@ -320,6 +320,7 @@ async def test_what_was_sent_to_a_run_goes_with_it(
         (UUID(int=1), ("n", 1, 2), {}, "takes signal"),
         (UUID(int=1), ("n",), {"keep_for": "1h"}, "keep_for is for signals to a topic"),
         ("0197a5be-7b3c-7c1e-9d59-6d5e8b1c2f3a", ("n",), {}, "for the run of that id pass UUID"),
+        ("0197a5be-7b3c-7c1e-9d59-6d5e8b1c2f3a", ("n", 1), {}, "for the run of that id pass UUID"),
         ("t", (object(),), {}, "signal 't'"),
         (7, (), {}, "goes to a run"),
         ("t", (), {"idempotency_key": ""}, "idempotency_key must be text"),

@@ -244,7 +244,13 @@ def test_rows_left_running_are_known_so_that_somebody_ends_them() -> None:
     left = row("a", status="running", output=None)
     history = History([left])
 
-    assert [left.id] == history.leftovers()
+    assert ([left.id], []) == history.leftovers()
+
+
+def test_a_wait_that_nobody_saw_end_is_told_apart_from_a_call_whose_worker_died() -> None:
+    nap = row("nap", kind="sleep", status="running", output=None)
+
+    assert ([], [nap.id]) == History([nap]).leftovers()
 
 
 def test_a_sleep_that_two_claims_began_leaves_no_row_that_nobody_ends() -> None:
@@ -258,8 +264,8 @@ def test_a_sleep_that_two_claims_began_leaves_no_row_that_nobody_ends() -> None:
 
     assert recorded is not None
     assert first == recorded.take_sleeping()
-    assert [second.id] == going_on.leftovers()
-    assert [first.id] == over.leftovers()
+    assert ([second.id], []) == going_on.leftovers()
+    assert ([], [first.id]) == over.leftovers()
 
 
 def test_a_step_that_the_workflow_cancelled_is_neither_an_event_nor_a_failure() -> None:
@@ -282,7 +288,7 @@ def test_a_sleep_goes_on_until_the_time_that_was_recorded() -> None:
     sleeping = recorded.take_sleeping()
     assert sleeping is not None
     assert until == sleeping.resume_at
-    assert [] == history.leftovers()
+    assert ([], []) == history.leftovers()
 
 
 # -- what cannot be ------------------------------------------------------------------------------

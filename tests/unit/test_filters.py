@@ -53,6 +53,7 @@ def test_what_a_filter_says(text: str, terms: list[Term]) -> None:
         ("frob:1", "there is no field 'frob'; there are status, workflow"),
         ("status:faild", "did you mean 'failed'?"),
         ("status:x", "the statuses are pending, running"),
+        ("status:sleeping", "it is where a run stands, and no status: pending, running"),
         ("status~fail", "'status' is a status; after it comes :"),
         ("workflow:a status", "at 'status': 'status' is a status; after it comes :"),
         ("created:2h", "after it comes > or <"),

@@ -12,6 +12,7 @@ import sys
 import warnings
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from openworkflow.core.errors import ConfigurationError
 
@@ -61,6 +62,11 @@ class EmbeddedPostgres:
                 "log there, or set DATABASE_URL to another PostgreSQL"
             ) from error
         return str(self._server.get_uri())
+
+    def is_at(self, url: str) -> bool:
+        """Whether a database URL leads to this server, as the one that `start` returns does."""
+        hosts = parse_qs(urlsplit(url).query).get("host")
+        return hosts == [str(self.data_dir.expanduser().resolve())]
 
     def stop(self) -> None:
         """Let go of the server; it stops if nobody else uses it."""

@@ -9,6 +9,7 @@ import errno
 import re
 import socket
 import ssl
+from pathlib import Path
 
 import asyncpg
 
@@ -126,10 +127,7 @@ def _from_network(error: OSError, dsn: Dsn) -> BackendError:
             f"{' and '.join(name for name, _ in dsn.tls)} in the database URL"
         )
     if errno.ENOENT in codes:
-        return ConnectionLost(
-            f"there is no Unix socket of {at}; check that PostgreSQL runs and its "
-            "unix_socket_directories"
-        )
+        return ConnectionLost(f"there is no Unix socket of {at}; {_socket_advice(dsn)}")
     if errno.EACCES in codes:
         return BackendError(f"this user may not open the Unix socket of {at}")
     if errno.ECONNREFUSED in codes:
@@ -205,6 +203,13 @@ def _advice(error: asyncpg.PostgresError, state: str, text: str, dsn: Dsn) -> st
     if "transaction blocks not allowed" in text:
         return "; set pool_mode of PgBouncer to transaction or session"
     return ""
+
+
+def _socket_advice(dsn: Dsn) -> str:
+    """What to do where a socket is not there; a folder that has data too is that of `dev`."""
+    if (Path(dsn.hosts[0][0]) / "PG_VERSION").is_file():
+        return "it is the database of `openworkflow dev`, which does not run now: start that"
+    return "check that PostgreSQL runs and its unix_socket_directories"
 
 
 def _flags(dsn: Dsn) -> str:

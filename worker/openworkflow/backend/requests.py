@@ -64,7 +64,14 @@ class Requests:
                 "the backend was connected before this process was forked, and its connections "
                 "are the parent's; call BackendPostgres.connect in each process"
             )
-        if asyncio.get_running_loop() is not self._loop:
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop and getattr(loop, "is_of_workflow", False):
+            raise ConfigurationError(
+                "a workflow function asks the database by its steps alone: step.run_workflow and "
+                "step.start_workflow start other runs, step.signal sends to them; any other call "
+                "of a client belongs in a function that is a step, await step.run(name, function)"
+            )
+        if loop is not self._loop:
             raise ConfigurationError(
                 "the backend was connected in another event loop; call BackendPostgres.connect in "
                 "each, such as inside of the function given to asyncio.run"

@@ -17,7 +17,7 @@ from openworkflow.cli.options import database, run_async
 from openworkflow.cli.render import say
 from openworkflow.cli.target import load_workflows
 from openworkflow.core.errors import ConfigurationError
-from openworkflow.embedded import EmbeddedPostgres, default_data_dir
+from openworkflow.embedded import EmbeddedPostgres
 from openworkflow.settings import Settings
 
 AGAIN_SECONDS = 1.0
@@ -36,17 +36,20 @@ def dev(target: str, data: Path | None, no_reload: bool) -> None:
     An embedded PostgreSQL, the dashboard, and a worker: a new one whenever the code changes or
     something kills it.
 
-    With DATABASE_URL set, that database is used instead of the embedded one.
+    With DATABASE_URL set, that database is used instead; if it is that of the embedded one, which
+    this command prints, the embedded one is started.
     """
     settings = Settings.from_env()
     workflows = load_workflows(target)
     with contextlib.ExitStack() as stack:
-        url = settings.database_url
-        if url is None:
-            click.echo(f"PostgreSQL in {data or default_data_dir()}")
-            url = stack.enter_context(EmbeddedPostgres(data))
+        embedded, url = EmbeddedPostgres(data), settings.database_url
+        is_ours = url is None or embedded.is_at(url)
+        if is_ours:
+            click.echo(f"PostgreSQL in {embedded.data_dir}")
+            started = stack.enter_context(embedded)
+            url = url or started
         say(f"workflows: {', '.join(w.name for w in workflows)}")
-        if settings.database_url is None:
+        if is_ours:
             click.echo("in another terminal:")
             click.echo(f"  export DATABASE_URL='{url}'")
         else:  # not shown: it may hold a password
@@ -54,7 +57,7 @@ def dev(target: str, data: Path | None, no_reload: bool) -> None:
         input = " --input '{...}'" if workflows[0].takes_input else ""
         say(f"  openworkflow run {workflows[0].name}{input} --wait")
         click.echo("  openworkflow runs list\n")
-        run_async(_serve(target, url, watch=not no_reload))
+        run_async(_serve(target, str(url), watch=not no_reload))
 
 
 async def _serve(target: str, url: str, *, watch: bool) -> None:

@@ -17,6 +17,8 @@ from openworkflow.backend.url import parse
 from openworkflow.client import OpenWorkflow
 from openworkflow.core.duration import parse_duration
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.standing import STANDINGS
+from openworkflow.core.workflow_run import RunStatus
 from openworkflow.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -127,6 +129,20 @@ class RunId(click.ParamType[UUID]):
             return UUID(str(value))
         except ValueError:
             self.fail(f"{value!r} is not a run id, such as 0197a5be-7b3c-7c1e-9d59-6d5e8b1c2f3a")
+
+
+class StatusChoice(click.Choice[str]):
+    """A status of runs; a word for where one stands is told from it."""
+
+    def __init__(self) -> None:
+        super().__init__([status.value for status in RunStatus])
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """Refuse what is no status."""
+        if value in STANDINGS:
+            known = ", ".join(self.choices)
+            self.fail(f"{value!r} is where a run stands, and no status: {known}", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class DurationText(click.ParamType[timedelta]):

@@ -13,6 +13,7 @@ from openworkflow.cli.events import events
 from openworkflow.cli.options import (
     Database,
     RunId,
+    StatusChoice,
     database,
     database_options,
     json_option,
@@ -32,7 +33,7 @@ def runs() -> None:
 
 
 @runs.command("list")
-@click.option("--status", type=click.Choice([s.value for s in RunStatus]))
+@click.option("--status", type=StatusChoice())
 @click.option("--workflow", help="Only runs of this workflow.")
 @click.option("--version", help="Only runs of this version.")
 @click.option("--worker", "worker_id", help="Only runs that this worker holds.")
@@ -271,9 +272,7 @@ def _result(text: str) -> tuple[str, Any]:
 
 @runs.command()
 @click.option("--workflow", help="Only runs of this workflow.")
-@click.option(
-    "--status", "statuses", type=click.Choice([s.value for s in RunStatus]), multiple=True
-)
+@click.option("--status", "statuses", type=StatusChoice(), multiple=True)
 @click.option("--limit", type=click.IntRange(1, 100_000), default=500, show_default=True)
 @click.option("--output", type=click.File("w", lazy=True), default="-", help="A file; - is stdout.")
 @database_options

@@ -125,6 +125,11 @@ def _other(fn: Any) -> Callee:
     """Describe what is called without being a function of Python."""
     if isinstance(fn, functools.partial):
         return _partial(fn)
+    if isinstance(fn, Workflow) and fn.takes_step:
+        raise ConfigurationError(
+            f"{fn!r} is no step, since it has steps of its own: run it as a child, "
+            "step.run_workflow(name, workflow, input)"
+        )
     if isinstance(fn, DurableFunction | Workflow):
         return callee(fn.fn)
     if isinstance(fn, staticmethod):

@@ -76,12 +76,13 @@ class InputValidationError(SerializationError):
 class PayloadTooLarge(SerializationError):
     """A value's JSON text is larger than the limit; nothing was stored."""
 
-    def __init__(self, what: str, size: int, limit: int) -> None:
+    def __init__(self, what: str, size: int, limit: int, *, fixed: bool = False) -> None:
+        or_raise = "" if fixed else ", or raise the limit (OPENWORKFLOW_PAYLOAD_LIMIT_BYTES)"
         super().__init__(
             f"{what} is {size:,} bytes of JSON and the limit is {limit:,}; keep the data elsewhere "
-            "and pass a reference to it, or raise the limit (OPENWORKFLOW_PAYLOAD_LIMIT_BYTES)"
+            f"and pass a reference to it{or_raise}"
         )
-        self.size, self.limit = size, limit
+        self.what, self.size, self.limit = what, size, limit
         """Both in bytes."""
 
 

@@ -21,6 +21,7 @@ from openworkflow.core.duration import parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import storable_text
 from openworkflow.core.shown import shown
+from openworkflow.core.standing import STANDINGS
 from openworkflow.core.tags import tag_name
 from openworkflow.core.workflow_run import RunStatus
 
@@ -191,9 +192,10 @@ def _status(value: str) -> str:
     if value in known:
         return value
     near = difflib.get_close_matches(value, known, 1)
-    raise ConfigurationError(
-        f"did you mean {near[0]!r}?" if near else f"the statuses are {', '.join(known)}"
-    )
+    told = f"did you mean {near[0]!r}?" if near else f"the statuses are {', '.join(known)}"
+    if value in STANDINGS:
+        told = f"it is where a run stands, and no status: {', '.join(known)}"
+    raise ConfigurationError(told)
 
 
 def _number(value: str) -> float:

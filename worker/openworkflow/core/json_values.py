@@ -4,7 +4,7 @@ Stricter than the standard library's `json`: what would come back as something e
 text, a key 1 as "1", NaN as null) is a problem here, not a conversion.
 """
 
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Generator, Iterable
 from enum import Enum
 from typing import Any
 
@@ -127,6 +127,8 @@ def _unknown(value: Any, path: tuple[Any, ...]) -> str:
         f"{place(path)} is of type {name}, which plain JSON cannot hold; annotate the function "
         "with the value's type (dataclass, pydantic model, datetime, set, …), or use plain data"
     )
+    if isinstance(value, Generator | AsyncGenerator):
+        return f"{place(path)} is a generator, which cannot be stored; return a list of its values"
     if "<locals>" in name:
         told += "; a type made in a function is not found by annotations that are text, as under "
         told += "'from __future__ import annotations': make it at the top of its module"

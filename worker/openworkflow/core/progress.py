@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from openworkflow.core.errors import PayloadTooLarge
 from openworkflow.core.names import NAME_LIMIT, storable_text
 from openworkflow.core.serialization import codec_for
 
@@ -97,4 +98,7 @@ def encoded_status(value: Any) -> str | None:
 
 def _encoded(value: Any, what: str, limit: int, name: str = "") -> str | None:
     codec = codec_for(Any if type(value) in _PLAIN else type(value))
-    return codec.encode(value, what, limit, name)
+    try:
+        return codec.encode(value, what, limit, name)
+    except PayloadTooLarge as error:  # no setting raises it
+        raise PayloadTooLarge(error.what, error.size, limit, fixed=True) from None

@@ -13,6 +13,20 @@ from openworkflow.core.step_attempt import StepKind
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
 QUEUED = "queued"
+STANDINGS = frozenset(
+    {
+        QUEUED,
+        Reason.LIMITED,
+        Reason.LOST,
+        Reason.PAUSED,
+        Reason.RETRYING,
+        Reason.SCHEDULED,
+        Reason.SLEEPING,
+        Reason.UNSERVED,
+        Reason.WAITING,
+    }
+)
+"""The words that are no status: none is stored, so no run is found by them."""
 RETRY = "retry"
 """The kind of wait of a step that failed and is tried again."""
 

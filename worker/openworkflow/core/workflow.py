@@ -111,7 +111,7 @@ class Workflow(Generic[I, O]):
         self.deadline = None if deadline is None else parse_duration(deadline)
         self.is_async = inspect.iscoroutinefunction(fn)
         self._input, self._step = parameters_of(fn, self.name)
-        self.takes_input = self._input is not None
+        self.takes_input, self.takes_step = self._input is not None, self._step is not None
         self.schedules = named_schedules(schedule, self.name)
         self.limits = Limits(self.name, limits, rate)
         self.priority = check_workflow_priority(self.name, priority)

@@ -5,7 +5,12 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from openworkflow.core.errors import ConfigurationError, OpenWorkflowError, Stalled
+from openworkflow.core.errors import (
+    ConfigurationError,
+    OpenWorkflowError,
+    SerializationError,
+    Stalled,
+)
 from openworkflow.core.failure import Failure
 from openworkflow.core.shown import shown
 from openworkflow.engine.operations.sleep import TimerOperation
@@ -32,7 +37,12 @@ def decoded_input(execution: "Execution") -> tuple[Any, ...]:
     workflow = execution.workflow
     if not workflow.takes_input:
         return ()
-    return (workflow.input_codec.decode(execution.claim.input),)
+    try:
+        return (workflow.input_codec.decode(execution.claim.input, "the input of the run"),)
+    except SerializationError as error:
+        raise SerializationError(
+            f"{error}; start one with another input, or let the annotation accept this one"
+        ) from None
 
 
 def raised(execution: "Execution", error: BaseException, last_failed: str | None = None) -> Outcome:

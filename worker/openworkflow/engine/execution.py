@@ -305,7 +305,9 @@ class Execution:
         if self.recorder.open:
             self.recorder.close_all("the run ended")
         if self.history.recorded:
-            self.recorder.close(self.history.leftovers(), "its worker died, and the run ended")
+            calls, waits = self.history.leftovers()
+            self.recorder.close(calls, "its worker died, and the run ended")
+            self.recorder.close(waits, "the run ended")
 
     def _forget(self) -> None:
         """Let go of what holds this execution: it is then freed without the garbage collector."""

@@ -116,8 +116,8 @@ class History:
         if recorded is not None and recorded.kind != kind:
             raise NonDeterminism(
                 f"step {key!r} was recorded as a {_noun(recorded.kind)}, but the code now asks for "
-                f"a {_noun(kind)} of that name; give the new step another name, or deploy the "
-                "change as a new version of the workflow"
+                f"a {_noun(kind)} of that name; give the new step another name, and bring it by "
+                "step.patched, as a new version, or with pinned builds"
             )
         return recorded
 
@@ -185,20 +185,17 @@ class History:
         return NonDeterminism(
             f"the history of this run has step {self.unasked()!r} next, but the code {got}: the "
             "workflow function changed, or depends on something other than its input and its "
-            "steps; deploy such a change as a new version of the workflow, so that old runs keep "
-            "the old code"
+            "steps; bring such a change by step.patched, as a new version, or with pinned builds, "
+            "so that old runs keep the old code"
         )
 
-    def leftovers(self) -> list[UUID]:
-        """Rows still `running` whose end nobody has recorded."""
-        rows: list[UUID] = []
+    def leftovers(self) -> tuple[list[UUID], list[UUID]]:
+        """Rows still `running` whose end nobody has recorded: of calls, and of waits."""
         undone = {} if self.undo is None else self.undo.performed
-        for recorded in (*self.recorded.values(), *undone.values()):
-            rows += recorded.unfinished
-            row = recorded.sleeping
-            if row is not None and row.status == StepStatus.RUNNING:
-                rows.append(row.id)
-        return rows
+        each = (*self.recorded.values(), *undone.values())
+        calls = [row for recorded in each for row in recorded.unfinished]
+        sleeping = [recorded.sleeping for recorded in each if recorded.sleeping is not None]
+        return calls, [row.id for row in sleeping if row.status == StepStatus.RUNNING]
 
     def _settled(self, key: str) -> RecordedStep:
         settled = self.recorded[key].settled

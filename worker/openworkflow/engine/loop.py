@@ -93,8 +93,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     tasks are numbered from there on.
     """
 
-    # Each run makes a loop, and most functions only look at it: what changes with the first branch
-    # or timer is the class's until then.
+    is_of_workflow = True  # the backend asks for it, whose connections belong to another loop
+    # Each run makes a loop: what changes with its first branch or timer is the class's until then.
     quiet = False
     """Whether the function was stopped: that is its outcome, whatever its tasks still raise."""
     running = False

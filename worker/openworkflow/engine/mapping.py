@@ -62,7 +62,10 @@ def map_options(
             f"map {shown(name)}: concurrency is a whole number from 1, not {shown(concurrency)}"
         )
     if unknown := options.keys() - OPTIONS:
-        raise TypeError(f"map() over a function has no option {min(unknown)!r}")
+        raise TypeError(
+            f"map() over a function has no option {min(unknown)!r}; what each call takes beside "
+            f"its item is bound to the function: functools.partial(function, {min(unknown)}=...)"
+        )
     retry, timeout, undo, rate = (
         options.get(each) for each in ("retry", "timeout", "undo", "rate")
     )

@@ -71,6 +71,10 @@ def _run_id(to: object) -> UUID | None:
 
 
 def _split(to: object, run_id: UUID | None, message: tuple[Any, ...]) -> tuple[Any, Any]:
+    if run_id is None and _is_uuid(str(to)):
+        raise ConfigurationError(
+            f"{to!r} is text, and so a topic; for the run of that id pass UUID({to!r})"
+        )
     least = 0 if run_id is None else 1
     if not least <= len(message) <= least + 1:
         shape = 'signal("topic", value)' if run_id is None else 'signal(run_id, "name", value)'
@@ -78,10 +82,6 @@ def _split(to: object, run_id: UUID | None, message: tuple[Any, ...]) -> tuple[A
     value = message[least] if len(message) > least else None
     if run_id is not None:
         return message[0], value
-    if _is_uuid(str(to)):
-        raise ConfigurationError(
-            f"{to!r} is text, and so a topic; for the run of that id pass UUID({to!r})"
-        )
     return to, value
 
 

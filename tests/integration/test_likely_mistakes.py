@@ -1,0 +1,121 @@
+"""Mistakes that newcomers make with workflows: what is answered says what to write instead."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openworkflow import Step, workflow
+
+if TYPE_CHECKING:
+    from openworkflow.testing import Environment
+
+
+@dataclass
+class Order:
+    number: int
+
+
+@workflow
+async def child(number: int, step: Step) -> int:
+    return number
+
+
+async def add(left: int, right: int) -> int:
+    return left + right
+
+
+async def pages() -> AsyncIterator[int]:
+    yield 1
+
+
+async def _child_as_a_step(step: Step) -> None:
+    await step.run("child", child, 1)  # type: ignore[call-arg]
+
+
+async def _half_a_call_for_each_item(step: Step) -> None:
+    anything: Any = step
+    await anything.map("add", add, [1, 2], right=3)
+
+
+async def _generator_as_a_step(step: Step) -> None:
+    await step.run("pages", pages)
+
+
+async def _more_than_an_event_holds(step: Step) -> None:
+    step.emit("text", "x" * 70_000)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (_child_as_a_step, "run it as a child, step.run_workflow(name, workflow, input)"),
+        (_half_a_call_for_each_item, "functools.partial(function, right=...)"),
+        (_generator_as_a_step, "return a list of its values"),
+        (_more_than_an_event_holds, "keep the data elsewhere and pass a reference to it"),
+    ],
+)
+async def test_what_cannot_be_a_step_says_what_can(
+    ow_env: Environment, function: Any, said: str
+) -> None:
+    run = await ow_env.start(workflow(name="w")(function))
+    await run.end()
+
+    assert run.error is not None
+    assert said in run.error.message
+    assert "OPENWORKFLOW_PAYLOAD_LIMIT_BYTES" not in run.error.message
+
+
+async def test_a_client_that_a_workflow_function_calls_is_told_to_be_a_step(
+    ow_env: Environment,
+) -> None:
+    """It was told to connect in each event loop, which a workflow function must not do."""
+    ow = await ow_env.client()
+
+    @workflow
+    async def parent(step: Step) -> None:
+        await ow.run_workflow(child, 1)
+
+    run = await ow_env.start(parent)
+    await run.end()
+
+    assert run.error is not None
+    assert "step.run_workflow and step.start_workflow start other runs" in run.error.message
+
+
+async def test_an_input_that_does_not_fit_is_called_the_input(ow_env: Environment) -> None:
+    """Started by name, it was "a stored value", and its annotation had changed, perhaps."""
+
+    @workflow
+    async def ship(order: Order, step: Step) -> None: ...
+
+    ow = await ow_env.client()
+    started = await ow.run_workflow("ship", {"number": "one"})
+    await ow_env.serve(ship)
+    run = await ow_env.find(started.id)
+    await run.end()
+
+    assert run.error is not None
+    assert "the input of the run does not fit" in run.error.message
+    assert "start one with another input" in run.error.message
+
+
+async def test_a_sleep_whose_run_ended_meanwhile_blames_no_worker(ow_env: Environment) -> None:
+    async def free(_: int) -> None: ...
+
+    @workflow
+    async def nap(step: Step) -> None:
+        await step.run("seat", add, 1, 2, undo=free)
+        await step.sleep("nap", "10d")
+
+    run = await ow_env.start(nap)
+    await ow_env.settle()
+    await run.cancel()
+    await run.end()
+
+    error = run.step("nap").error
+    assert error is not None
+    assert "the attempt was cut short: the run ended" == error.message
