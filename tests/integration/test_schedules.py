@@ -663,7 +663,13 @@ async def one_behind_another(ow: OpenWorkflow, sql: Sql) -> tuple[UUID, UUID]:
     return first, second
 
 
-END = "update workflow_runs set status = 'failed', completed_at = now() where id = $1"
+async def end(sql: Sql, run_id: UUID, status: str = "failed") -> None:
+    """Somebody ends the run, once it is parked: it would go on if a worker had it just then."""
+    at_rest = "select worker_id is null and status = 'pending' from workflow_runs where id = $1"
+    await eventually(lambda: sql.fetchval(at_rest, run_id))
+    await sql.execute(
+        "update workflow_runs set status = $2, completed_at = now() where id = $1", run_id, status
+    )
 
 
 async def test_the_next_occurrence_gives_a_queue_its_turn_that_nobody_is_left_to_give(
@@ -673,7 +679,7 @@ async def test_the_next_occurrence_gives_a_queue_its_turn_that_nobody_is_left_to
     await ow.schedules.create("s", sleeper, Cron(YEARLY, overlap="queue_one"))
     await start_worker(sleeper)
     first, second = await one_behind_another(ow, sql)
-    await sql.execute(END, first)
+    await end(sql, first)
 
     await make_due(sql)
 
@@ -771,7 +777,7 @@ async def test_a_cancellation_that_is_repeated_since_its_answer_was_lost_lets_th
     await ow.schedules.create("s", sleeper, Cron(YEARLY, overlap="queue_all"))
     await start_worker(sleeper)
     first, second = await one_behind_another(ow, sql)
-    await sql.execute(END.replace("failed", "canceled"), first)
+    await end(sql, first, "canceled")
 
     await ow.cancel(first)
 
