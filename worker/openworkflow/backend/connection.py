@@ -25,6 +25,7 @@ from openworkflow.backend.failures import (
 )
 from openworkflow.backend.hosts import dial
 from openworkflow.backend.liveness import Silences, bounded
+from openworkflow.backend.sight import SEE_IN_TRANSACTION, dial_to_see
 from openworkflow.backend.url import Dsn
 from openworkflow.core import ids
 from openworkflow.core.errors import BackendError, Fault
@@ -77,6 +78,7 @@ _BEGIN = "; ".join(
         f"begin isolation level {ISOLATION}",
         set_local({name: on for name, on in WORKER_SETTINGS.items() if "plan" not in name}),
         set_local(WORKER_LIMITS | POOLED_LIMITS),
+        SEE_IN_TRANSACTION,
     )
 )
 
@@ -96,7 +98,8 @@ async def connect(
     arguments = connect_arguments(dsn, application_name, settings, pooled)
     limit = None if patient else liveness.ANSWER_SECONDS
     try:
-        return await dial(dsn, **arguments, command_timeout=limit)
+        dialed = dial if pooled else dial_to_see
+        return await dialed(dsn, **arguments, command_timeout=limit)
     except Exception as error:
         raise as_backend_error(error, dsn) from error
 

@@ -45,6 +45,11 @@ _MEANINGS = {
         "not as it is promised",
         "ALTER TABLE ... ENABLE TRIGGER {name}",
     ),
+    "hidden": (
+        "row security of {name} is on, and nobody arranged it: it hides rows from this role, "
+        "whose runs wait as long as it does",
+        "ALTER TABLE {name} DISABLE ROW LEVEL SECURITY, or openworkflow migrate --roles --bind",
+    ),
     "before": (
         "the trigger {name} may drop rows: where it returns NULL, a step counts as recorded and is "
         "not, and is called again after a crash",

@@ -181,7 +181,12 @@ def _advice(error: asyncpg.PostgresError, state: str, text: str, dsn: Dsn) -> st
             "; lower pool_size in the database URL, run fewer workers, raise max_connections, "
             "or put PgBouncer in between"
         )
-    if state == "42501" and "row-level security" not in text:
+    if state == "42501" and "row-level security" in text:
+        return (
+            "; row security hides rows from this role: ALTER TABLE ... DISABLE ROW LEVEL SECURITY, "
+            "or arrange it by `openworkflow migrate --roles --bind`"
+        )
+    if state == "42501":
         return f"; let an administrator grant it to role {dsn.user!r}"
     if state in ("42P01", "42703"):
         return "; the tables are missing or old: check the schema, and run `openworkflow migrate`"

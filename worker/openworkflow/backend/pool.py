@@ -11,6 +11,7 @@ from openworkflow.backend import liveness
 from openworkflow.backend.connection import Connection, connect_arguments
 from openworkflow.backend.failures import as_backend_error
 from openworkflow.backend.hosts import dial
+from openworkflow.backend.sight import dial_to_see
 from openworkflow.backend.url import Dsn
 
 
@@ -21,7 +22,7 @@ async def open_pool(dsn: Dsn, *, application_name: str, pooled: bool) -> Any:
             min_size=0,
             max_size=dsn.pool_size,
             reset=_leave_as_is,
-            connect=partial(dial, dsn),
+            connect=partial(dial if pooled else dial_to_see, dsn),
             connection_class=_Leaving,
             **connect_arguments(dsn, application_name, None, pooled),
         )

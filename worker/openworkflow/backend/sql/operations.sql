@@ -62,6 +62,12 @@ select 'disabled', wanted
   from unnest($3::text[]) as wanted
  where not exists (select from fires where tgname = wanted)
 union all
+select 'hidden', relname::text
+  from ours
+ where row_security_active(oid)
+   and not exists (select from pg_policy
+                    where polrelid = ours.oid and polname = 'openworkflow_bound')
+union all
 select 'before', tgname || ' of ' || relname
   from fires where tgtype & 3 = 3 and tgtype & 20 > 0;
 
