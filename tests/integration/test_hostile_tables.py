@@ -88,6 +88,36 @@ async def test_a_trigger_that_fails_in_the_words_of_a_value_or_a_statement_costs
     assert worker.live()[0]
 
 
+CHANGED = {
+    "a rule": (
+        "create rule odd as on insert to step_attempts do instead nothing",
+        "drop rule odd on step_attempts",
+    ),
+    "a type": (
+        "alter table step_attempts alter column completion_no type boolean using null",
+        "alter table step_attempts alter column completion_no type integer using null",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CHANGED)
+async def test_a_table_that_was_changed_under_our_statements_costs_time_only(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any], kind: str
+) -> None:
+    """PostgreSQL finds the statement wrong: it was taken for our mistake, and steps were called
+    again and again, once in 30 seconds."""
+    worker = await start_worker(two_calls)
+    change, back = CHANGED[kind]
+    await sql.execute(change)
+    handles = await ow.run_workflows(two_calls, ["a", "b", "c"])
+    await eventually(lambda: refused_of(worker) == 3)
+    await eventually(lambda: not worker.ready()[0])
+    await sql.execute(back)
+
+    assert ["a", "b", "c"] == [await handle.result(timeout=20) for handle in handles]
+    assert {1} == set(calls.values())
+
+
 async def test_an_end_that_a_trigger_refuses_in_the_words_of_a_value_fails_no_run(
     ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
 ) -> None:

@@ -45,6 +45,7 @@ _END_THE_LISTENER = (
 )
 _ABOUT_ROWS = ("23", "44")
 """Constraints and check options: the detail of such an error has all values of the row."""
+_ABOUT_SQL = ("0A", "21", "42")
 _ONLY_AT_LOGIN = ("28", "3D")
 """Where a person connects, trying again does not help; where a worker reconnects, it may."""
 _UNREACHABLE = {
@@ -157,7 +158,8 @@ def _from_server(error: asyncpg.PostgresError, dsn: Dsn) -> BackendError:
     message, fault = f"{at}: {text}{_advice(error, state, text, dsn)}", fault_of(state)
     if is_of_messages(error):
         message, fault = f"{message}{_END_THE_LISTENER}", Fault.TABLE
-    if fault is Fault.OURS and error.context:  # said within a function, and so not of our SQL
+    about_sql = fault is Fault.OURS or state.startswith(_ABOUT_SQL)
+    if about_sql and error.context:  # said within a function, and so not of our SQL
         message, fault = f"{message}; look at the triggers: {_flat(error.context)}", Fault.TABLE
     if fault is Fault.SERVER and not state.startswith(_ONLY_AT_LOGIN):
         return ConnectionLost(message)
