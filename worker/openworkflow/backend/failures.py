@@ -43,6 +43,10 @@ _END_THE_LISTENER = (
     "; a session that listens has had a transaction open for long: end it (the server's log names "
     "its process, pg_notification_queue_usage() shows how full the queue is)"
 )
+_SHOW = (
+    "; row security hides rows from this role: ALTER TABLE ... DISABLE ROW LEVEL SECURITY, or arrange "
+    "it by `openworkflow migrate --roles --bind`"
+)
 _ABOUT_ROWS = ("23", "44")
 """Constraints and check options: the detail of such an error has all values of the row."""
 _ABOUT_SQL = ("0A", "21", "42")
@@ -183,13 +187,9 @@ def _advice(error: asyncpg.PostgresError, state: str, text: str, dsn: Dsn) -> st
             "; lower pool_size in the database URL, run fewer workers, raise max_connections, "
             "or put PgBouncer in between"
         )
-    if state == "42501" and "row-level security" in text:
-        return (
-            "; row security hides rows from this role: ALTER TABLE ... DISABLE ROW LEVEL SECURITY, "
-            "or arrange it by `openworkflow migrate --roles --bind`"
-        )
     if state == "42501":
-        return f"; let an administrator grant it to role {dsn.user!r}"
+        grant = f"; let an administrator grant it to role {dsn.user!r}"
+        return _SHOW if "row-level security" in text else grant
     if state in ("42P01", "42703"):
         return "; the tables are missing or old: check the schema, and run `openworkflow migrate`"
     if state == "42P10":

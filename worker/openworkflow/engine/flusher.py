@@ -257,7 +257,7 @@ class Flusher:
         try:
             found = await self._session.claimable(self._worker_id, self._lease, claim)
         except Exception as error:
-            logger.info("could not find out which run cannot be claimed: %s", error)
+            logger.debug("could not find out which run cannot be claimed: %s", error)
             return None
         return found[0] if found else None
 

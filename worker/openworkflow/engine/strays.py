@@ -13,6 +13,7 @@ from uuid import UUID
 
 from openworkflow.engine.journal import Journal
 from openworkflow.telemetry.metrics import Metrics
+from openworkflow.telemetry.troubles import Troubles
 
 if TYPE_CHECKING:
     from openworkflow.backend.backend import WorkerSession
@@ -38,6 +39,8 @@ class Strays:
         self._claiming = 0
         """Statements under way that may bring runs."""
         self._handing_back = False
+        self._unreturned = Troubles(logger, "could not hand back runs that are not held")
+        self._unseen = Troubles(logger, "could not look for runs that are not held")
         self.in_doubt = False
         """Whether the database may think that this worker holds runs which nobody executes here."""
 
@@ -63,9 +66,10 @@ class Strays:
         try:
             await self._session.release_unknown(self._worker_id, self._held())
             self.in_doubt = False
+            self._unreturned.succeeded()
         except Exception as error:
             self._metrics.database_error("connection")
-            logger.warning("could not hand back runs that are not held, will retry: %r", error)
+            self._unreturned.failed(error)
         finally:
             self._handing_back = False
 
@@ -80,7 +84,8 @@ class Strays:
                 held = self._held()
                 found = await self._session.release_unknown(self._worker_id, held, expired=True)
             except Exception as error:
-                logger.warning("could not look for runs that are not held: %r", error)
+                self._unseen.failed(error)
                 continue
+            self._unseen.succeeded()
             if found:
                 logger.warning("handed back %d runs of a claim that was given up", len(found))

@@ -16,6 +16,7 @@ from openworkflow.core.schedule import NewSchedule, Source
 from openworkflow.core.shown import shown
 from openworkflow.core.workflow import Workflow
 from openworkflow.telemetry.metrics import Metrics
+from openworkflow.telemetry.troubles import Troubles
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ async def keep_schedules(
 ) -> None:
     """Have the schedules be as the code says, and go on, until canceled. Nothing else waits."""
     told: set[str] = set()
+    troubles = Troubles(logger, "could not look after the schedules")
     foreign: list[str]
     while True:
         try:
@@ -65,8 +67,9 @@ async def keep_schedules(
                 await schedules.occurrences.mend()
                 late, _ = await schedules.occurrences.late()
                 metrics.schedules_late(late)
+            troubles.succeeded()
         except (BackendError, TimeoutError) as error:
-            logger.warning("could not look after the schedules: %s", error)
+            troubles.failed(error)
         except Exception:
             logger.exception("could not look after the schedules")
         else:

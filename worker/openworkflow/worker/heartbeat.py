@@ -17,6 +17,7 @@ from openworkflow.backend.backend import BackendPostgres, HeartbeatSession
 from openworkflow.core.errors import BackendError
 from openworkflow.engine.guard import LeaseGuard
 from openworkflow.telemetry.metrics import Metrics
+from openworkflow.telemetry.troubles import Troubles
 from openworkflow.worker.claimer import Claim
 from openworkflow.worker.hints import Patience
 
@@ -52,7 +53,7 @@ class Heartbeat:
         self._guard, self._metrics = guard, metrics
         self._held, self._on_lost = held, on_lost
         self._pause = lease.total_seconds() / BEATS_PER_LEASE
-        self._failures = 0
+        self._troubles = Troubles(logger, "a heartbeat did not reach the database")
         self._patience, self._found = Patience(*HURRY_SECONDS), False
         self._lost: set[Claim] = set()
         self._stopping, self._hurried = asyncio.Event(), asyncio.Event()
@@ -122,7 +123,7 @@ class Heartbeat:
         claims = self._held()
         standing = await session.beat(self._worker_id, self._lease, claims)
         lost = set(claims) - standing
-        if self._failures and not lost <= self._lost:
+        if self._troubles.count and not lost <= self._lost:
             await self._take_back_crashes(session, lost - self._lost)
         self._found, self._lost = not lost <= self._lost, lost
         self._guard.lost = frozenset(lost)
@@ -161,21 +162,16 @@ class Heartbeat:
         self._guard.release()
 
     def _succeeded(self) -> None:
-        if self._failures:
-            logger.info("the heartbeat reaches the database again")
-        self._failures = 0
+        self._troubles.succeeded()
         self._metrics.heartbeat()
 
     def _failed(self, error: Exception) -> float:
         """Report it, and return the seconds until the next try."""
-        self._failures += 1
         self._metrics.database_error("heartbeat")
-        if isinstance(error, BackendError | TimeoutError):
-            reason = str(error) or f"no answer within {self._pause:.1f} s"
-            logger.warning("a heartbeat did not reach the database: %s", reason)
-        else:
+        if not isinstance(error, BackendError | TimeoutError):
             logger.error("a heartbeat failed", exc_info=error)
-        return min(self._pause, FIRST_RETRY_SECONDS * 2.0 ** min(self._failures - 1, 10))
+        self._troubles.failed(str(error) or f"no answer within {self._pause:.1f} s")
+        return min(self._pause, FIRST_RETRY_SECONDS * 2.0 ** min(self._troubles.count - 1, 10))
 
 
 async def _closed(session: HeartbeatSession | None) -> None:

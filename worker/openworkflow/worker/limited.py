@@ -20,6 +20,7 @@ from openworkflow.core.workflow import Workflow
 from openworkflow.engine.execution import Execution
 from openworkflow.engine.outcome import Failed
 from openworkflow.telemetry.metrics import Metrics
+from openworkflow.telemetry.troubles import Troubles
 from openworkflow.worker.ends import Adopt
 
 if TYPE_CHECKING:
@@ -52,14 +53,16 @@ async def keep_limits(
 ) -> None:
     """Have the limits be as the code says, and go on, until canceled. Nothing else waits."""
     names = sorted({name for name, _ in served})
+    troubles = Troubles(logger, "could not look after the limits")
     while True:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await table.declare(rules, names)
                 states = await table.list() if rules or table.is_used else []
                 metrics.limits({each.name: (each.used, each.waiting) for each in states})
+            troubles.succeeded()
         except (BackendError, TimeoutError) as error:
-            logger.warning("could not look after the limits: %s", error)
+            troubles.failed(error)
         except Exception:
             logger.exception("could not look after the limits")
         await asyncio.sleep(REPEAT_SECONDS * random.uniform(0.8, 1.0))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from openworkflow.backend.builds import Builds
 from openworkflow.core.errors import BackendError
+from openworkflow.telemetry.troubles import Troubles
 
 logger = logging.getLogger(__name__)
 
@@ -17,12 +18,15 @@ ANSWER_SECONDS = 10.0
 
 async def say_what_is_served(builds: Builds, workflows: Sequence[tuple[str, str]]) -> None:
     """Say it at once, and again, until canceled. Nothing else depends on it."""
+    what = "could not say which workflows are served here"
+    troubles = Troubles(logger, what, level=logging.INFO)
     while True:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await builds.serve(workflows)
+            troubles.succeeded()
         except (BackendError, TimeoutError) as error:
-            logger.info("could not say which workflows are served here: %s", error)
+            troubles.failed(error)
         except Exception:  # whatever it is, the worker outlives it
-            logger.exception("could not say which workflows are served here")
+            logger.exception(what)
         await asyncio.sleep(REPEAT_SECONDS * random.uniform(0.8, 1.0))
