@@ -44,8 +44,8 @@ _END_THE_LISTENER = (
     "its process, pg_notification_queue_usage() shows how full the queue is)"
 )
 _SHOW = (
-    "; row security hides rows from this role: ALTER TABLE ... DISABLE ROW LEVEL SECURITY, or arrange "
-    "it by `openworkflow migrate --roles --bind`"
+    "; row security hides rows from this role: ALTER TABLE ... DISABLE ROW LEVEL SECURITY, or "
+    "arrange it by `openworkflow migrate --roles --bind`"
 )
 _ABOUT_ROWS = ("23", "44")
 """Constraints and check options: the detail of such an error has all values of the row."""

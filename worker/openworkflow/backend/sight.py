@@ -1,9 +1,9 @@
 """Connections from which nothing is hidden without a word.
 
 Row security shows a role what its policies let it see, and says nothing of the rest. Where nobody
-has set namespaces apart (`openworkflow migrate --roles --bind`), that it is on is somebody's mistake:
-a run whose steps are hidden would seem to have none, and each would be called again. So PostgreSQL
-is asked for an error instead, which is waited out as any other that the tables give.
+has set namespaces apart (`openworkflow migrate --roles --bind`), it is on by somebody's mistake: a
+run whose steps are hidden would seem to have none, and each would be called again. So PostgreSQL is
+asked for an error instead, which is waited out as any other that the tables give.
 """
 
 from typing import Any
