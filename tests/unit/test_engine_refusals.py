@@ -175,6 +175,14 @@ async def as_completed_over_a_set_of_coroutines(step: Step) -> None:
         await each
 
 
+@refused("asyncio.Future()", "create_future")
+async def a_wait_for_futures_that_no_loop_has_made(step: Step) -> None:
+    made: list[asyncio.Future[int]] = [asyncio.Future() for _ in range(2)]
+    for each in made:
+        each.set_result(1)
+    await asyncio.wait(made)
+
+
 @refused("time must be a datetime with a time zone")
 async def a_time_without_a_zone(step: Step) -> None:
     from datetime import datetime

@@ -272,6 +272,54 @@ async def a_future_resolved_by_a_branch(step: Step, world: World) -> Any:
     return result
 
 
+# -- sets of what waits --------------------------------------------------------------------------
+
+
+@races
+async def the_first_of_the_gathers_that_are_done(step: Step, world: World) -> Any:
+    """Two steps see one order of the set, though the run was parked between them."""
+    pairs = [asyncio.gather(step.run(f"a{n}", world.effect, f"a{n}")) for n in range(8)]
+    done, _ = await asyncio.wait(pairs)
+    order = world.note([each.result()[0] for each in done])
+    before = await step.run("before", world.effect, "before", order)
+    await step.sleep("pause", 100)
+    assert before == order
+    return before
+
+
+@races
+async def gathers_that_end_as_they_are_completed(step: Step, world: World) -> Any:
+    pairs = [asyncio.gather(step.run(f"a{n}", world.effect, f"a{n}")) for n in range(8)]
+    await asyncio.gather(*pairs)
+    order = [world.note((await each)[0]) for each in asyncio.as_completed(pairs)]
+    before = await step.run("before", world.effect, "before", order)
+    await step.sleep("pause", 100)
+    assert before == order
+    return before
+
+
+@durable
+async def futures_made_by_hand_by_the_loop(step: Step, world: World) -> Any:
+    loop = asyncio.get_running_loop()
+    made = [loop.create_future() for _ in range(8)]
+    for number, future in enumerate(made):
+        loop.call_later(number + 1, future.set_result, number)
+    done, _ = await asyncio.wait(made)
+    order = [each.result() for each in done]
+    before = await step.run("before", world.effect, "before", order)
+    await step.sleep("pause", 100)
+    assert before == order
+    return sorted(before)
+
+
+@durable
+async def one_future_of_the_class_itself_has_no_order(step: Step, world: World) -> Any:
+    future: asyncio.Future[str] = asyncio.Future()
+    asyncio.get_running_loop().call_later(1, future.set_result, "set")
+    done, _ = await asyncio.wait([future, asyncio.create_task(asyncio.sleep(2))])
+    return [len(done), await future, await step.run("a", world.effect, "a")]
+
+
 # -- the trials ----------------------------------------------------------------------------------
 
 

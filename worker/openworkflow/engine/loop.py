@@ -23,6 +23,7 @@ from openworkflow.engine.as_completed import of_as_completed
 from openworkflow.engine.handles import Handle, Timer
 from openworkflow.engine.keys import Branch
 from openworkflow.engine.refusals import refusal
+from openworkflow.engine.sets import NumberedFuture, check_waiting
 
 logger = logging.getLogger(__name__)
 
@@ -58,18 +59,6 @@ class BranchTask(asyncio.Task[Any]):
     def on_done(self, callback: Callable[[Any], object]) -> None:
         """Call back at the end, without counting as somebody who waits."""
         super().add_done_callback(callback, context=_EMPTY)
-
-
-class NumberedFuture(asyncio.Future[Any]):
-    """A future made by hand, or by `asyncio.shield`; its hash is its number, as a task's is."""
-
-    def __init__(self, number: int, *, loop: "WorkflowLoop") -> None:
-        self._number = number
-        super().__init__(loop=loop)
-
-    def __hash__(self) -> int:
-        """See BranchTask."""
-        return self._number
 
 
 class Owner(Protocol):
@@ -261,8 +250,13 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def create_future(self) -> asyncio.Future[Any]:
         """Part of asyncio."""
+        check_waiting()
+        return NumberedFuture(self.number(), loop=self)
+
+    def number(self) -> int:
+        """By which the next future hashes that is no task."""
         self._futures_made += 1
-        return NumberedFuture(self.seed + self._futures_made, loop=self)
+        return self.seed + self._futures_made
 
     def create_task(  # type: ignore[override]
         self,
