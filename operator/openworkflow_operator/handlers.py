@@ -65,12 +65,13 @@ def watched_by_kopf(
 ) -> Callable[[Operator], contextlib.AbstractAsyncContextManager[None]]:
     """A watch for `Operator.run`. What ends kopf, such as a proxy's page, only makes it begin anew.
 
-    Meanwhile the full lists tell of changes, as they do of everything.
+    From then on the operator watches too: one object that kopf cannot read would hide all others.
     """
 
     @contextlib.asynccontextmanager
     async def watch(operator: Operator) -> AsyncIterator[None]:
         loop, stop = asyncio.get_running_loop(), threading.Event()
+        flags = [threading.Event()]
 
         def pass_on(event: Any) -> None:
             loop.call_soon_threadsafe(_take_in, operator, event["type"], dict(event["object"]))
@@ -79,10 +80,13 @@ def watched_by_kopf(
             failures = 0
             while not stop.is_set():
                 began = time.monotonic()
+                flags[0] = threading.Event()
                 try:
-                    _run_kopf(operator, registry_of(login, pass_on), stop)
+                    asyncio.run(_run_kopf(operator, registry_of(login, pass_on), flags[0]))
                 except Exception as error:
                     logger.warning("the watch ended, and begins anew: %s", type(error).__name__)
+                    # It may end at the same object again: kopf reads none that is nested deeply.
+                    loop.call_soon_threadsafe(operator.watch_itself)
                 failures = failures + 1 if time.monotonic() - began < WATCHED_SECONDS else 0
                 stop.wait(min(LONGEST_PAUSE_SECONDS, 2.0 ** min(failures, 10) - 0.5))
 
@@ -92,22 +96,30 @@ def watched_by_kopf(
             yield
         finally:
             stop.set()
+            flags[0].set()
             await asyncio.to_thread(thread.join, 5)
 
     return watch
 
 
-def _run_kopf(operator: Operator, registry: kopf.OperatorRegistry, stop: threading.Event) -> None:
+async def _run_kopf(
+    operator: Operator, registry: kopf.OperatorRegistry, stop: threading.Event
+) -> None:
     namespaces = operator.settings.namespaces
-    kopf.run(
-        registry=registry,
-        settings=settings_of(operator),
-        # Else kopf looks up the user's name, and a container's has none.
-        identity=operator.settings.identity,  # type: ignore[arg-type]
-        clusterwide=not namespaces,
-        namespaces=list(namespaces),
-        stop_flag=stop,
-    )
+    try:
+        await kopf.operator(
+            registry=registry,
+            settings=settings_of(operator),
+            # Else kopf looks up the user's name, and a container's has none.
+            identity=operator.settings.identity,  # type: ignore[arg-type]
+            clusterwide=not namespaces,
+            namespaces=list(namespaces),
+            stop_flag=stop,
+        )
+    except asyncio.CancelledError:
+        logger.debug("kopf was stopped")
+    finally:
+        stop.set()  # kopf waits for it in a thread, without which its loop cannot close
 
 
 def _take_in(operator: Operator, change: str | None, item: dict[str, Any]) -> None:

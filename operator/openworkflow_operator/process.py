@@ -60,6 +60,7 @@ class Operator:
         )
         self._resynced_at = self._led_at = time.monotonic()
         self.port, self.rest, self.pace = 0, Rest(), Pace()
+        self._is_unwatched = asyncio.Event()
 
     @property
     def is_leader(self) -> bool:
@@ -81,9 +82,19 @@ class Operator:
             for informer in self._informers:
                 is_watched = watch is not None and informer.kind is kinds.WORKFLOW_NAMESPACE
                 tasks.create_task(informer.run(watch=not is_watched), name="informer")
+                if is_watched:
+                    tasks.create_task(self._watch_itself(informer), name="informer")
             tasks.create_task(self._resync_forever(), name="resync")
             async with watched:
                 await self._lead()
+
+    def watch_itself(self) -> None:
+        """Watch the resources too from now on: whoever else does it may not see all."""
+        self._is_unwatched.set()
+
+    async def _watch_itself(self, informer: Informer) -> None:
+        await self._is_unwatched.wait()
+        await informer.run()
 
     def not_live(self) -> str | None:
         """What proves that this process no longer works, not only that it runs."""
@@ -112,8 +123,8 @@ class Operator:
         return None
 
     async def _lead(self) -> None:
-        # Of every kind something has to be known; a namespace that may not be listed is left out.
-        for kind in {informer.kind for informer in self._informers}:
+        # Of these something has to be known; a namespace that may not be listed is left out.
+        for kind in (kinds.WORKFLOW_NAMESPACE, kinds.DEPLOYMENT, kinds.POD):
             await self._listed_somewhere(kind)
         for informer in self._informers:
             await informer.settled.wait()
@@ -197,7 +208,7 @@ class Operator:
                 await informer.relist()
                 is_answered = True
             except ClusterError as error:
-                if error.status == 404:
+                if error.status == 404 and not informer.kind.is_built_in:
                     continue
                 failure = error
                 if error.status != 403:

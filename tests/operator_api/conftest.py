@@ -14,6 +14,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 
 from openworkflow_operator.process import Operator
 from openworkflow_operator.settings import Settings
+from tests.api_proxy import ApiProxy, proxied
 from tests.control_plane import OPERATOR_NAMESPACE, ControlPlane, is_available, started
 from tests.kubernetes_space import Space
 
@@ -48,12 +49,15 @@ def space(plane: ControlPlane) -> Space:
 @pytest.fixture
 async def client(plane: ControlPlane) -> AsyncIterator[ApiClient]:
     """A client with exactly the operator's permissions."""
-    configuration = Configuration(host=plane.url)
-    configuration.verify_ssl = False
-    token = plane.token(OPERATOR_NAMESPACE, "openworkflow-operator")
-    configuration.api_key = {"BearerToken": f"Bearer {token}"}
-    async with ApiClient(configuration) as client:
+    async with _client(plane, plane.url) as client:
         yield client
+
+
+@pytest.fixture
+async def proxy(plane: ControlPlane) -> AsyncIterator[ApiProxy]:
+    """A proxy before the API server, which answers wrongly where the test says so."""
+    async with proxied(plane.url) as proxy:
+        yield proxy
 
 
 @pytest.fixture
@@ -69,7 +73,27 @@ Start = Callable[..., contextlib.AbstractAsyncContextManager[Operator]]
 @pytest.fixture
 def start(client: ApiClient, space: Space) -> Start:
     """Start an operator for the test's namespace; it is stopped gracefully after the block."""
+    return _starting(client, space)
 
+
+@pytest.fixture
+async def start_behind(
+    plane: ControlPlane, proxy: ApiProxy, space: Space
+) -> AsyncIterator[Start]:
+    """The same for one that reaches the API server by the proxy."""
+    async with _client(plane, proxy.url) as client:
+        yield _starting(client, space)
+
+
+def _client(plane: ControlPlane, url: str) -> ApiClient:
+    configuration = Configuration(host=url)
+    configuration.verify_ssl = False
+    token = plane.token(OPERATOR_NAMESPACE, "openworkflow-operator")
+    configuration.api_key = {"BearerToken": f"Bearer {token}"}
+    return ApiClient(configuration)
+
+
+def _starting(client: ApiClient, space: Space) -> Start:
     @contextlib.asynccontextmanager
     async def start(watch: object = None, **settings: object) -> AsyncIterator[Operator]:
         defaults = {

@@ -171,3 +171,23 @@ async def test_of_two_installations_for_one_namespace_the_younger_stands_back_an
             assert 0 == next(
                 s.value for m in visits for s in m.samples if s.name.endswith("_count")
             )
+
+
+async def test_a_url_that_was_rotated_to_a_wrong_one_puts_nobody_out_of_action(
+    space: Space, start: Start, url: str
+) -> None:
+    """The look that was made with the old password counted as proof of the new one."""
+    space.secret(url.format("right"), "elder-database")
+    space.secret(url.format("right"))
+    database = {"secretRef": {"name": "elder-database"}}
+    space.resource("elder", namespaceId="orders", database=database, scaling=FAST)
+    await asyncio.sleep(1.1)  # creation times have whole seconds
+    async with start():
+        reachable, refused = ("True", "Reachable"), ("False", "AuthenticationFailed")
+        seen = lambda name: space.condition("DatabaseReachable", name)  # noqa: E731
+        await eventually(lambda: seen("elder") == reachable, deadline=20)
+        space.resource(scaling=FAST)
+        await eventually(lambda: space.condition("Ready") == CONFLICT, deadline=20)
+        space.secret(url.format("wrong"), "elder-database")
+        await eventually(lambda: seen("elder") == refused, deadline=20)
+        await eventually(lambda: space.replicas() == 2, deadline=20)

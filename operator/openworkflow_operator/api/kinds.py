@@ -18,6 +18,12 @@ class Kind:
     is_stored: bool = True
     """Whether its objects have a version; those that are computed for each answer have none."""
 
+    @property
+    def is_built_in(self) -> bool:
+        """Whether every cluster serves it; others come and go with their CRD."""
+        group = self.api_version.partition("/")[0]
+        return "." not in group or group.endswith(".k8s.io")
+
     def path(self, namespace: str | None, name: str | None = None, sub: str | None = None) -> str:
         """The path of one object, of its subresource, or of a list (all namespaces for None)."""
         root = "/api/v1" if self.api_version == "v1" else f"/apis/{self.api_version}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 #: Of an answer of the API server, far above what anybody needs, far below Python's limit.
 DEEPEST: Final = 200
@@ -32,6 +32,19 @@ def cut(text: bytes) -> bytes:
         if step < 0 and depth == DEEPEST:
             last = token.end()
     return b"".join([*kept, text[last:]])
+
+
+def shallow(value: Any, levels: int = DEEPEST) -> Any:
+    """The value with None for whatever lies deeper; itself where nothing does."""
+    if not isinstance(value, dict | list) or not value:
+        return value
+    if not levels:
+        return None
+    pairs = list(value.items() if isinstance(value, dict) else enumerate(value))
+    kept = [(name, shallow(item, levels - 1)) for name, item in pairs]
+    if all(new is old for (_, new), (_, old) in zip(kept, pairs, strict=True)):
+        return value
+    return dict(kept) if isinstance(value, dict) else [item for _, item in kept]
 
 
 def _step(token: bytes) -> int:

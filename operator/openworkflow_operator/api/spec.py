@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from openworkflow_operator.api.managers import managers_of
 from openworkflow_operator.api.names import PAUSED_ANNOTATION
+from openworkflow_operator.api.nesting import shallow
 from openworkflow_operator.api.schedules import ScheduleEntry
 
 Object = Mapping[str, Any]
@@ -77,6 +78,7 @@ class Worker:
     @classmethod
     def parse(cls, data: Object) -> Self:
         """From `spec.worker`."""
+        data = shallow(data)  # parts of it may be any JSON, which has to be written again
         return cls(
             image=data["image"],
             workflows=tuple(data.get("workflows", ())),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from typing import Final
 
 from openworkflow_operator.api import kinds
 from openworkflow_operator.api.kinds import Kind
@@ -24,6 +25,12 @@ from openworkflow_operator.report.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 
+#: What trying again does not change. An object that is too large is refused with 413.
+_REFUSALS: Final = (400, 403, 413, 422)
+#: A field that there is none of, or twice of: the API server takes that for a fault of its own.
+_UNREADABLE_PATCH: Final = "failed to create typed patch object"
+
+
 class NameTaken(Exception):
     """There is such an object, and it is not the resource's."""
 
@@ -35,6 +42,8 @@ class Applied:
     faults: list[Fault] = field(default_factory=list)
     failure: ClusterError | None = None
     """One of the errors, if a later visit may succeed without being told to come."""
+    unseen: set[str] = field(default_factory=set)
+    """Deployments that were there, and that the plan knew nothing of."""
 
     def note(self, kind: Kind, name: str, error: ClusterError | NameTaken) -> None:
         """One object could not be had as wanted."""
@@ -42,7 +51,7 @@ class Applied:
             self.faults.append(Fault(kind.name, name, Trouble.NAME_TAKEN))
             return
         self.failure = error
-        is_refused = error.status in (400, 403, 422)
+        is_refused = error.status in _REFUSALS or _UNREADABLE_PATCH in error.message
         reason = refusal_reason(error.message) if is_refused else NOT_APPLIED
         words = words_of(error.message) if is_refused else ""
         self.faults.append(Fault(kind.name, name, reason, words))
@@ -62,7 +71,7 @@ class Applier:
             if kind is kinds.DEPLOYMENT and not self._has_account(resource):
                 continue  # its pods would run as somebody else
             try:
-                self._store.put(kind, await self._make(resource, kind, manifest))
+                self._store.put(kind, await self._make(resource, kind, manifest, applied))
             except (ClusterError, NameTaken) as error:
                 applied.note(kind, name, error)
                 logger.warning("%s %s of %s: %s", kind.name, name, resource.key, _said(error))
@@ -73,7 +82,9 @@ class Applier:
             await self._scale(resource, part, applied)
         return applied
 
-    async def _make(self, resource: WorkflowNamespace, kind: Kind, manifest: Manifest) -> Object:
+    async def _make(
+        self, resource: WorkflowNamespace, kind: Kind, manifest: Manifest, applied: Applied
+    ) -> Object:
         """Create the object, or change it if it is the resource's. Raises NameTaken."""
         child = Key(resource.key.namespace, manifest["metadata"]["name"])
         live = self._store.get(kind, child)
@@ -90,6 +101,10 @@ class Applier:
                 live = await self._cluster.find(kind, *child)
                 if (None if live is None else live["metadata"]["uid"]) == uid:
                     raise
+                if live is not None and kind is kinds.DEPLOYMENT:
+                    # Its pods were not counted: how many there should be is decided anew.
+                    applied.unseen.add(child.name)
+                    manifest = _with_replicas_of(live, manifest)
         raise AssertionError
 
     async def _delete(
@@ -111,7 +126,7 @@ class Applier:
             try:
                 await self._cluster.annotate(kinds.POD, resource.key.namespace, pod, annotation)
             except ClusterError as error:
-                if error.status != 404:
+                if not error.is_gone:
                     applied.note(kinds.POD, pod, error)
                     logger.warning("pod %s of %s was not ranked: %s", pod, resource.key, error)
 
@@ -119,6 +134,8 @@ class Applier:
         child, replicas = Key(resource.key.namespace, part.deployment), part.scale_to
         live = self._store.get(kinds.DEPLOYMENT, child)
         if replicas is None or live is None or not is_owned(live, resource.uid):
+            return
+        if child.name in applied.unseen:
             return
         if replicas > part.was and not self._has_account(resource):
             return
@@ -140,6 +157,12 @@ class Applier:
         child = Key(resource.key.namespace, worker_name(resource.key.name))
         account = self._store.get(kinds.SERVICE_ACCOUNT, child)
         return account is not None and is_owned(account, resource.uid)
+
+
+def _with_replicas_of(live: Object, manifest: Manifest) -> Manifest:
+    if "replicas" not in manifest["spec"]:
+        return manifest
+    return {**manifest, "spec": {**manifest["spec"], "replicas": live["spec"]["replicas"]}}
 
 
 def _said(error: ClusterError | NameTaken) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
@@ -24,7 +25,8 @@ WATCH_SECONDS: Final = 240
 LONGEST_LINE: Final = 32 * 2**20
 
 _MERGE: Final = "application/merge-patch+json"
-_APPLY: Final = "application/apply-patch+yaml"
+#: The charset has the client send the text as it is.
+_APPLY: Final = "application/apply-patch+yaml; charset=utf-8"
 #: No object ever has this version: etcd's first write makes 2. An apply that asks for it creates,
 #: or is refused, and the fields have one manager from their first moment on.
 _OF_NONE: Final = "1"
@@ -36,6 +38,11 @@ class ClusterError(Exception):
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(f"{status} {reason}: {message}")
         self.status, self.reason, self.message = status, reason, message
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether there is no such object: the API server says so, not a proxy before it."""
+        return self.status == 404 and self.reason == "NotFound"
 
 
 class Cluster:
@@ -51,9 +58,16 @@ class Cluster:
         try:
             return await self._call("GET", kind.path(namespace, name))
         except ClusterError as error:
-            if error.status == 404:
+            if error.is_gone:
                 return None
             raise
+
+    async def is_there(self) -> bool:
+        """Whether the API server answers, and not only what is before it."""
+        try:
+            return "gitVersion" in await self._call("GET", "/version")
+        except ClusterError:
+            return False
 
     async def list(
         self,
@@ -122,7 +136,7 @@ class Cluster:
             "PATCH",
             kind.path(metadata["namespace"], metadata["name"]),
             {"fieldManager": FIELD_MANAGER, "force": "true"},
-            body={**manifest, "metadata": metadata},
+            body=as_yaml({**manifest, "metadata": metadata}),
             content_type=_APPLY,
         )
 
@@ -141,7 +155,7 @@ class Cluster:
             "PATCH",
             kinds.DEPLOYMENT.path(namespace, name, "scale"),
             {"fieldManager": SCALER_FIELD_MANAGER, "force": "true"},
-            body=body,
+            body=as_yaml(body),
             content_type=_APPLY,
         )
 
@@ -169,7 +183,7 @@ class Cluster:
         try:
             await self._call("DELETE", kind.path(namespace, name), body=options)
         except ClusterError as error:
-            if error.status != 404:
+            if not error.is_gone:
                 raise
 
     async def create(self, kind: Kind, namespace: str, body: Mapping[str, Any]) -> Object:
@@ -190,7 +204,7 @@ class Cluster:
         verb: str,
         path: str,
         query: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | str | None = None,
         content_type: str = "application/json",
     ) -> Object:
         response = await self._send(verb, path, query, body, content_type)
@@ -207,7 +221,7 @@ class Cluster:
         verb: str,
         path: str,
         query: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | str | None = None,
         content_type: str = "application/json",
         timeout: float = REQUEST_SECONDS,
     ) -> aiohttp.ClientResponse:
@@ -241,6 +255,24 @@ class Cluster:
         if not isinstance(status, dict):
             raise ClusterError(response.status, response.reason or "", text[:200])
         raise ClusterError(response.status, status.get("reason", ""), status.get("message", ""))
+
+
+def as_yaml(body: Mapping[str, Any]) -> str:
+    r"""JSON that is YAML too, as the API server reads an apply.
+
+    JSON writes what lies beyond 16 bits, such as an emoji, as two escapes, which YAML refuses.
+    """
+    return _ESCAPE.sub(_as_one, json.dumps(body))
+
+
+_ESCAPE: Final = re.compile(r"\\\\|\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})")
+
+
+def _as_one(found: re.Match[str]) -> str:
+    if found[1] is None:
+        return found[0]  # a backslash, after which a `u` is only a letter
+    high, low = int(found[1], 16) - 0xD800, int(found[2], 16) - 0xDC00
+    return f"\\U{0x10000 + (high << 10) + low:08x}"
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

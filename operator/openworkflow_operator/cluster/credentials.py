@@ -23,6 +23,8 @@ from openworkflow_operator.decide.observation import DatabaseProblem, DatabaseRe
 #: How old a reading may be while all is well, and while the database cannot be read.
 FRESH_SECONDS: Final = 60.0
 FRESH_SECONDS_IN_TROUBLE: Final = 3.0
+#: How often to ask for a Secret that was never read before the resource is told so.
+TRIES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    source: tuple[str, str]
+    source: tuple[str, str, str]
     value: bytes | None
     at: float
     credentials: Credentials
@@ -49,13 +51,16 @@ class CredentialsReader:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._readings: dict[Key, _Reading] = {}
+        self._failures: dict[Key, int] = {}
 
     async def read(self, resource: WorkflowNamespace, in_trouble: bool) -> Credentials:
         """The credentials, at most a few seconds old while in trouble.
 
-        Raises ClusterError when the API server does not answer; a refusal is a problem instead.
+        Raises ClusterError when the API server does not answer. A refusal is a problem instead,
+        and so is a Secret that it does not give at several tries, such as one it cannot decrypt:
+        else whoever waits to know what this resource claims would wait as long.
         """
-        source = (resource.database.secret_name, resource.database.secret_key)
+        source = (resource.uid, resource.database.secret_name, resource.database.secret_key)
         known = self._readings.get(resource.key)
         fresh = FRESH_SECONDS_IN_TROUBLE if in_trouble else FRESH_SECONDS
         now = time.monotonic()
@@ -65,9 +70,12 @@ class CredentialsReader:
         try:
             value, problem = await self._value(resource)
         except ClusterError:
-            if known is None or known.source != source:
+            if known is not None and known.source == source:
+                return known.credentials  # one Secret that cannot be read now stops no visit
+            if self._has_hope(resource.key):
                 raise
-            return known.credentials  # one Secret that cannot be read now stops no visit
+            return Credentials(problem=_not_given(resource.database.secret_name))
+        self._failures.pop(resource.key, None)
         unchanged = known is not None and known.source == source and known.value == value
         if known is not None and unchanged and value is not None:
             self._readings[resource.key] = _Reading(source, value, now, known.credentials)
@@ -83,6 +91,12 @@ class CredentialsReader:
     def forget(self, key: Key) -> None:
         """The resource is gone."""
         self._readings.pop(key, None)
+        self._failures.pop(key, None)
+
+    def _has_hope(self, key: Key) -> bool:
+        """Whether the next try may be the one that succeeds; counts this one."""
+        self._failures[key] = self._failures.get(key, 0) + 1
+        return self._failures[key] < TRIES
 
     async def _value(
         self, resource: WorkflowNamespace
@@ -107,6 +121,11 @@ class CredentialsReader:
         except binascii.Error:
             message = f"the key {key!r} of the Secret {name!r} cannot be decoded"
             return None, DatabaseProblem(DatabaseReason.INVALID_URL, message)
+
+
+def _not_given(name: str) -> DatabaseProblem:
+    message = f"the API server does not give the Secret {name!r}; it is asked again"
+    return DatabaseProblem(DatabaseReason.SECRET_UNREADABLE, message)
 
 
 def _interpret(value: bytes, uid: str) -> Credentials:

@@ -94,7 +94,8 @@ class Informer:
                 await self._pause()
 
     async def _recover(self, error: ClusterError) -> None:
-        if error.status == 404:
+        is_missing = error.status == 404 and not self.kind.is_built_in
+        if is_missing and await self._cluster.is_there():
             self.is_served = False
             self._store.replace(self.kind, self._namespace, [], "")
             self.listed.set()
@@ -105,8 +106,9 @@ class Informer:
             self.settled.set()  # the other namespaces must not wait for somebody's Role
         if error.status != 410:  # it fell too far behind; a new list is all it takes
             logger.warning("%s cannot be watched: %s", self.kind.plural, error)
-        self._is_away = error.status == 0 or error.status >= 500
-        await self._pause(LONGEST_OUTAGE_PAUSE_SECONDS if self._is_away else LONGEST_PAUSE_SECONDS)
+        is_away = error.status in (0, 404) or error.status >= 500
+        self._is_away |= is_away  # one that comes back may refuse at first
+        await self._pause(LONGEST_OUTAGE_PAUSE_SECONDS if is_away else LONGEST_PAUSE_SECONDS)
 
     async def _pause(self, longest: float = LONGEST_PAUSE_SECONDS) -> None:
         """Wait longer each time, until a watch has lasted."""

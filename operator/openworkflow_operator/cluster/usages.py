@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Collection
 from typing import Any, Final
@@ -19,6 +20,8 @@ from openworkflow_operator.desired.drift import amount_of
 PERIOD_SECONDS: Final = 60.0
 #: A cluster without a metrics server, or a Role that does not let it be asked.
 ABSENT_SECONDS: Final = 600.0
+#: A metrics server that does not answer must not hold up the visits: nobody needs it.
+PATIENCE_SECONDS: Final = 2.0
 
 
 class Usages:
@@ -55,12 +58,13 @@ class Usages:
             return []
         self._next[key] = now + PERIOD_SECONDS
         try:
-            found, _ = await self._cluster.list(
-                kinds.POD_METRICS, key.namespace, f"{OWNER_LABEL}={key.name}"
-            )
-        except ClusterError as error:
-            if error.status in (403, 404):
-                self._absent_until = now + ABSENT_SECONDS
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                found, _ = await self._cluster.list(
+                    kinds.POD_METRICS, key.namespace, f"{OWNER_LABEL}={key.name}"
+                )
+        except (ClusterError, TimeoutError) as error:
+            is_absent = isinstance(error, ClusterError) and error.status in (403, 404)
+            self._absent_until = now + (ABSENT_SECONDS if is_absent else PERIOD_SECONDS)
             return []
         named = (each for each in found if each["metadata"]["name"] in ready)
         return [usage for usage in map(_usage, named) if usage is not None]

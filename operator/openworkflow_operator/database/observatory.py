@@ -90,6 +90,7 @@ class Observatory:
         self._observers: dict[Place, _Observer] = {}
         self._places: dict[Key, Place] = {}
         self._views: dict[Key, DatabaseView] = {}
+        self._carried: set[Key] = set()
         self._serial = 0
 
     async def __aenter__(self) -> Observatory:
@@ -114,6 +115,7 @@ class Observatory:
             if view is not None and _is_same_database(known, place):
                 # Another user or password: what was seen stands until they have been tried.
                 self._views[key] = view
+                self._carried.add(key)
         if place not in self._observers:
             self._observers[place] = _Observer(self, target.dsn, target.schema)
         self._places[key] = place
@@ -127,6 +129,7 @@ class Observatory:
     def forget(self, key: Key) -> None:
         """Stop looking for this resource."""
         self._views.pop(key, None)
+        self._carried.discard(key)
         place = self._places.pop(key, None)
         if place is None:
             return
@@ -138,6 +141,10 @@ class Observatory:
     def view(self, key: Key) -> DatabaseView | None:
         """The result of the last look, None before the first one."""
         return self._views.get(key)
+
+    def is_tried(self, key: Key) -> bool:
+        """Whether the last look was made with the credentials that are watched now."""
+        return key in self._views and key not in self._carried
 
     @property
     def serial(self) -> int:
@@ -154,6 +161,7 @@ class Observatory:
         self._on_look(look)
         for key, view in views.items():
             self._views[key] = view
+            self._carried.discard(key)
             self._on_view(key)
 
     @property

@@ -19,6 +19,7 @@ class DatabaseReason(StrEnum):
     SECRET_NOT_FOUND = "SecretNotFound"
     SECRET_KEY_MISSING = "SecretKeyMissing"
     SECRET_FORBIDDEN = "SecretForbidden"
+    SECRET_UNREADABLE = "SecretUnreadable"
     INVALID_URL = "InvalidURL"
     AUTHENTICATION_FAILED = "AuthenticationFailed"
     DATABASE_NOT_FOUND = "DatabaseNotFound"

@@ -7,7 +7,7 @@ may write any. What somebody claims counts once a look with these very credentia
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from openworkflow_operator.api.spec import Key, WorkflowNamespace
@@ -61,10 +61,11 @@ class Rivals:
     ) -> None:
         """The resource wants this, with these credentials; None while its database is not known."""
         key, known = resource.key, self._claims.get(resource.key)
-        if known is not None and (known.identity, known.access) == (identity, access):
+        wanted = _Claim(resource.rank, identity, access)
+        if known is not None and replace(known, proof=Proof.OPEN) == wanted:
             return
         self.withdraw(key)
-        self._claims[key] = _Claim(resource.rank, identity, access)
+        self._claims[key] = wanted
         if identity is not None:
             self._rivals.setdefault(identity, set()).add(key)
             self._tell_others(key)

@@ -129,12 +129,19 @@ class Reconciler:
         self._rivals.withdraw(key)
 
     async def _begin(self, resource: WorkflowNamespace) -> Visit:
-        remembered = self._remembered.setdefault(resource.key, Remembered())
+        remembered = self._remember(resource)
         view = self._observatory.view(resource.key)
         in_trouble = view is None or isinstance(view, DatabaseProblem)
         credentials = await self._credentials.read(resource, in_trouble)
         await self._claim(resource, credentials)
         return Visit.begin(resource, credentials, remembered)
+
+    def _remember(self, resource: WorkflowNamespace) -> Remembered:
+        """What is known of it; nothing of one that was deleted and had its name."""
+        known = self._remembered.get(resource.key)
+        if known is not None and known.uid != resource.uid:
+            self._forget(resource.key)
+        return self._remembered.setdefault(resource.key, Remembered(resource.uid))
 
     async def _observe(self, visit: Visit) -> Observed:
         key, uid = visit.key, visit.resource.uid
@@ -172,7 +179,7 @@ class Reconciler:
             return visit.credentials.problem
         self._observatory.watch(key, target)
         view = self._observatory.view(key)
-        if view is not None:
+        if self._observatory.is_tried(key):
             self._rivals.prove(key, isinstance(view, Observation))
         return view
 
@@ -261,7 +268,7 @@ class Reconciler:
         try:
             written = await self._cluster.write_status(resource.key, status)
         except ClusterError as error:
-            if error.status != 404:  # deleted in the meantime
+            if not error.is_gone:  # deleted in the meantime
                 raise
         else:
             self._store.put(kinds.WORKFLOW_NAMESPACE, written)

@@ -25,6 +25,8 @@ from openworkflow_operator.report.build_status import Phases
 class Remembered:
     """What is remembered of a resource between visits."""
 
+    uid: str
+    """Of the resource: another one of the same name has nothing to do with it."""
     past: Recollection = field(default_factory=Recollection)
     written_at: float = 0.0
     conflict: Key | None = None

@@ -204,18 +204,20 @@ async def test_an_object_that_the_store_cannot_take_ends_no_watch(
 async def test_a_kopf_that_ends_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handlers, "LONGEST_PAUSE_SECONDS", 0.01)
     runs: list[str] = []
+    told = asyncio.Event()
 
-    def run(**options: Any) -> None:
+    async def run(**options: Any) -> None:
         runs.append("begun")
         if len(runs) == 1:
             raise json.JSONDecodeError("a proxy's page", "", 0)
         if len(runs) > 2:
-            options["stop_flag"].wait(10)
+            await asyncio.to_thread(options["stop_flag"].wait, 10)
 
-    monkeypatch.setattr(kopf, "run", run)
-    operator = cast(Operator, SimpleNamespace(settings=Settings(), store=Store()))
-    async with handlers.watched_by_kopf(lambda **_: None)(operator):
+    monkeypatch.setattr(kopf, "operator", run)
+    parts = SimpleNamespace(settings=Settings(), store=Store(), watch_itself=told.set)
+    async with handlers.watched_by_kopf(lambda **_: None)(cast(Operator, parts)):
         await eventually(lambda: len(runs) == 3)
+        assert told.is_set()
 
 
 @pytest.mark.parametrize(
