@@ -48,7 +48,7 @@ async def test_every_combination_of_flush_parts_prepares_against_the_schema(
         kinds = tuple(kind for kind, is_chosen in zip(PARTS, chosen, strict=True) if is_chosen)
         for updates in {False, StepWrite in kinds}:
             for more in {False, claim and not kinds}:
-                shape = Shape(kinds, updates, claim, spares=more, urgent=more)
+                shape = Shape(kinds, updates, claim, spares=more, urgent=more, traced=more)
                 prepared = await sql.prepare(flush.statement(STATEMENTS, shape))
                 assert len(shape.parameters) == len(prepared.get_parameters())
 

@@ -29,6 +29,8 @@ OTHERS = Settings(
     payload_limit_bytes=1000,
     max_crashes=1,
     max_step_attempts=0,
+    otel="on",
+    traces="parent",
 )
 """Every setting, other than by default."""
 

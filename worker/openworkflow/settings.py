@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from openworkflow.core.build_policy import BuildPolicy
 from openworkflow.core.errors import ConfigurationError
@@ -14,8 +14,10 @@ from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, MOST_PAYLOAD_
 from openworkflow.core.step_attempt import DEFAULT_MAX_STEP_ATTEMPTS
 from openworkflow.core.workflow_run import DEFAULT_REST_SECONDS
 from openworkflow.telemetry.logs import LogFormat
+from openworkflow.telemetry.tracing import Traces
 
 PREFIX = "OPENWORKFLOW_"
+OtelSetup = Literal["on", "off"]
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -58,6 +60,11 @@ class Settings:
     """Attempts of steps that a run may make before it is failed; 0 for no limit."""
     dashboard_tokens: str | None = field(default=None, repr=False)
     """Who may log in to the dashboard: role:token or name:role:token, apart by commas."""
+    otel: OtelSetup = "off"
+    """on: `openworkflow worker` sets up OpenTelemetry by its own OTEL_ variables."""
+    traces: Traces = "links"
+    """links: each execution is a trace, linked to the start of its run; parent: a part of that
+    trace; off: none."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> "Settings":
@@ -90,6 +97,7 @@ class Settings:
             "max_step_attempts": self.max_step_attempts,
             "build_id": self.build_id,
             "build_policy": self.build_policy,
+            "traces": self.traces,
         }
 
 
@@ -113,6 +121,8 @@ _CHOICES = {
     "log_format": get_args(LogFormat),
     "log_level": LOG_LEVELS,
     "build_policy": get_args(BuildPolicy),
+    "otel": get_args(OtelSetup),
+    "traces": get_args(Traces),
 }
 
 

@@ -43,6 +43,8 @@ class Fork:
     rows: Sequence[UUID]
     overridden: Mapping[UUID, str | None]
     """Rows with another result."""
+    context: str | None = None
+    """As that of NewRun; None for that of the other run."""
 
 
 class Control:
@@ -148,6 +150,7 @@ class Control:
             [given.get(row) for row in fork.rows],
             fork.has_input,
             self._namespace.work_channel,
+            fork.context,
         )
         if rows:
             return as_run(rows[0])

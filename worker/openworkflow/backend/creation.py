@@ -88,10 +88,10 @@ class Creation:
         channel: str | None,
     ) -> set[UUID]:
         """Runs of one kind; returns those that were created."""
-        limits = [run.limits for run in runs]
-        limited = limits.count(None) < len(limits)
+        limits, contexts = [run.limits for run in runs], [run.context for run in runs]
+        more = (limits, contexts) if any(limits) or any(contexts) else ()
         rows = await connection.fetch(
-            self._sql["create_limited_runs"] if limited else self._sql["create_workflow_runs"],
+            self._sql["create_detailed_runs"] if more else self._sql["create_workflow_runs"],
             self._namespace_id,
             *kind_of(runs[0])[:-2],
             ids,
@@ -100,7 +100,7 @@ class Creation:
             channel,
             runs[0].tags,
             runs[0].priority,
-            *([limits] if limited else ()),
+            *more,
         )
         return {row["id"] for row in rows}
 

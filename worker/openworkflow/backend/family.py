@@ -35,6 +35,8 @@ class NewChild(NamedTuple):
     """As those of NewRun."""
     priority: int | None = None
     """That of the parent's run where that is higher."""
+    context: str | None = None
+    """As that of NewRun."""
 
 
 class Disowned(NamedTuple):

@@ -159,6 +159,8 @@ class Shape(NamedTuple):
     """The claim says which runs name limits."""
     urgent: bool = False
     """The claim looks first for runs with a priority of their own."""
+    traced: bool = False
+    """The claim says in which trace each run was started."""
 
     @property
     def arms(self) -> list[Arm]:
@@ -181,12 +183,11 @@ class Shape(NamedTuple):
 
 def shape_of(flush: Flush, *, urgent: bool = False) -> Shape:
     """The shape of a flush; `urgent` says that runs with a priority of their own wait."""
-    rows = flush.rows
-    updates = any(step.update for step in rows.get(StepWrite, ()))
-    kinds, claim = tuple(kind for kind in PARTS if rows.get(kind)), flush.claim
+    updates = any(step.update for step in flush.rows.get(StepWrite, ()))
+    kinds, claim = tuple(kind for kind in PARTS if flush.rows.get(kind)), flush.claim
     if claim is None:
         return Shape(kinds, updates, claim=False)
-    return Shape(kinds, updates, True, bool(claim.spared), claim.limited, urgent)
+    return Shape(kinds, updates, True, bool(claim.spared), claim.limited, urgent, claim.traced)
 
 
 def statement(queries: Mapping[str, str], shape: Shape) -> str:
@@ -300,8 +301,9 @@ def _blocks(queries: Mapping[str, str], shape: Shape) -> Iterator[str]:
     if shape.claim:
         yield from _arms(queries, shape)
         taken = queries["claim_taken"].replace("{arms}", _joined(shape))
-        for place in ("claim_named", "claim_named_all"):
-            taken = taken.replace(f"{{{place}_}}", queries[place] if shape.limited else "")
+        for block, asked in (("claim_named", shape.limited), ("claim_traced", shape.traced)):
+            for place in (block, f"{block}_all"):
+                taken = taken.replace(f"{{{place}_}}", queries[place] if asked else "")
         yield taken
 
 

@@ -77,6 +77,8 @@ class NewRun(NamedTuple):
     """What it names of the limits of its workflow, as Limits.of gives it."""
     priority: int | None = None
     """From 1 to 9; None for none of its own."""
+    context: str | None = None
+    """JSON text: the trace that it was started in, where there is one."""
 
 
 def claim_key(name: str, version: str) -> str:
@@ -250,6 +252,8 @@ class ClaimRequest:
     """Whether some of these workflows have limits, so that it counts which runs name theirs."""
     priorities: Mapping[str, int] = field(default_factory=dict)
     """By key, where a workflow has one: its runs count as due so many hours earlier."""
+    traced: bool = False
+    """Whether it asks in which trace each run was started."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ class WorkerSession:
         if not shape.claim:
             return Flushed(row["now"], lost, [])
         self._urgent = row["is_urgent"]
-        claimed = _claimed(row, limited=shape.limited)
+        claimed = _claimed(row, shape)
         return Flushed(row["now"], lost, claimed, row["held"] if shape.limited else 0)
 
     async def reads(self, row: Write) -> bool:
@@ -224,7 +224,7 @@ class WorkerSession:
             self._idle.put_nowait(link)
 
 
-def _claimed(row: asyncpg.Record, *, limited: bool) -> list[ClaimedRun]:
+def _claimed(row: asyncpg.Record, shape: flushes.Shape) -> list[ClaimedRun]:
     """The runs that were claimed, those that waited longest first."""
     if row["id"] is None:
         return []
@@ -232,8 +232,9 @@ def _claimed(row: asyncpg.Record, *, limited: bool) -> list[ClaimedRun]:
     claimed_at, recovered = row["claimed_at"], frozenset(row["recovered_ids"])
     columns = [row[name] for name in _CLAIM_COLUMNS]
     count = len(row["id"])
-    columns.append(row["names_limits"] if limited else [True] * count)
-    columns.append(row["came_due_at"] if limited else [None] * count)
+    columns.append(row["names_limits"] if shape.limited else [True] * count)
+    columns.append(row["came_due_at"] if shape.limited else [None] * count)
+    columns.append(row["traces"] if shape.traced else [None] * count)
     runs = [
         # A run is claimed so often that the frame of the class's own __new__ would show.
         _run(
@@ -255,10 +256,11 @@ def _claimed(row: asyncpg.Record, *, limited: bool) -> list[ClaimedRun]:
                 None,  # of which schedule, is asked for apart from the claim
                 named,
                 since is not None and since < due_at[run_id],
+                None if told is None else told.decode("utf-8", "backslashreplace"),
             ),
         )
-        for run_id, name, version, input, claim_no, *counts, wake_no, first, named, since in zip(
-            *columns, strict=True
+        for run_id, name, version, input, claim_no, *counts, wake_no, first, named, since, told in (
+            zip(*columns, strict=True)
         )
     ]
     runs.sort(key=_DUE_AT)

@@ -11,7 +11,7 @@ from openworkflow.cli.options import Database, database, database_options, run_a
 from openworkflow.cli.target import load_workflows
 from openworkflow.client import OpenWorkflow
 from openworkflow.settings import Settings
-from openworkflow.telemetry import logs
+from openworkflow.telemetry import logs, sdk
 from openworkflow.worker.http import DEFAULT_PORT, HealthServer
 from openworkflow.worker.reports import RUNS_LOGGER
 from openworkflow.worker.worker import Worker
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 @click.option("--concurrency", "-c", type=click.IntRange(1, 10_000), help="Runs at once.")
 @click.option("--port", type=click.IntRange(0, 65_535), help="Metrics and health; 0: any free one.")
 @click.option("--tell-runs", is_flag=True, help="Log the beginning and the end of each run.")
+@click.option("--otel", is_flag=True, help="Send traces, as OTEL_... variables say.")
 @click.option("--log-format", type=click.Choice(["auto", "json", "human"]))
 def worker(
     targets: tuple[str, ...],
@@ -34,6 +35,7 @@ def worker(
     concurrency: int | None,
     port: int | None,
     tell_runs: bool,
+    otel: bool,
     log_format: str | None,
 ) -> None:
     """Serve the workflows of each TARGET, until told to stop.
@@ -49,7 +51,12 @@ def worker(
     if tell_runs:
         RUNS_LOGGER.setLevel(logging.DEBUG)
     where = database(url, namespace, schema)
-    run_async(serve(targets, where, settings, concurrency, port))
+    provider = sdk.set_up() if otel or settings.otel == "on" else None
+    try:
+        run_async(serve(targets, where, settings, concurrency, port))
+    finally:
+        if provider is not None:
+            sdk.shut_down(provider)
 
 
 async def serve(

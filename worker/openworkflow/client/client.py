@@ -6,7 +6,7 @@ from typing import Any, TypeVar, Unpack, overload
 from uuid import UUID
 
 from openworkflow.backend.backend import BackendPostgres, CreatedRun, Page, RunFilter
-from openworkflow.client import repairs
+from openworkflow.client import repairs, traced
 from openworkflow.client.control import RunControl
 from openworkflow.client.following import RunFollowing
 from openworkflow.client.handle import RunDetails, RunHandle
@@ -43,6 +43,7 @@ from openworkflow.engine.request import (
     check_options,
 )
 from openworkflow.engine.step import Step
+from openworkflow.telemetry import tracing
 from openworkflow.worker.options import WorkerSettings
 from openworkflow.worker.worker import Worker
 
@@ -230,16 +231,20 @@ class OpenWorkflow(RunControl, RunFollowing, StopsAtExit):
         `forked_from` where it is from. Raises RunNotFound, SerializationError, or
         ConfigurationError for a step that was not recorded.
         """
-        forked = await repairs.fork(
-            self._backend,
-            checked_id(run_id),
-            from_step,
-            input=input,
-            results=results,
-            version=version,
-            build=build,
-            limit=self._payload_limit,
-        )
+        with tracing.forking(self._backend.namespace_id) as span:
+            forked = await repairs.fork(
+                self._backend,
+                checked_id(run_id),
+                from_step,
+                input=input,
+                results=results,
+                version=version,
+                build=build,
+                limit=self._payload_limit,
+                context=None if span is None else span.context,
+            )
+            if span is not None:
+                span.made([forked.id])
         return RunHandle(self, forked.id, codec_for(Any), created=True)
 
     @overload
@@ -277,7 +282,8 @@ class OpenWorkflow(RunControl, RunFollowing, StopsAtExit):
             keep_for=options.get("keep_for"),
             limit=self._payload_limit,
         )
-        return await self._backend.messages.send(made, options.get("connection"))
+        with tracing.sending(self._backend.namespace_id, made.name, made.run_id):
+            return await self._backend.messages.send(made, options.get("connection"))
 
     def new_worker(
         self,
@@ -328,9 +334,7 @@ class OpenWorkflow(RunControl, RunFollowing, StopsAtExit):
         runs = Request(workflow, options, self._payload_limit).runs(inputs, keys)
         if isinstance(workflow, Workflow) and workflow.limits:
             await self._backend.limits.ensure(workflow.limits.rules)
-        created = await self._backend.create_workflow_runs(
-            runs, connection=options.get("connection"), unique=unique
-        )
+        created = await traced.create(self._backend, runs, options.get("connection"), unique)
         if isinstance(workflow, str):
             await self._misspellings.warn(workflow, options.get("version"))
         return [self._handle(workflow, each) for each in created]

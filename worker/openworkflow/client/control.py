@@ -16,6 +16,7 @@ from openworkflow.core.errors import ConfigurationError, InvalidRunState, RunNot
 from openworkflow.core.filters import parse_filter
 from openworkflow.core.workflow import Workflow
 from openworkflow.core.workflow_run import WorkflowRun
+from openworkflow.telemetry import tracing
 
 
 class RunControl:
@@ -42,7 +43,8 @@ class RunControl:
         """
         checked_id(run_id)
         check_is("force", force, bool, "True or False")
-        return await self._backend.cancel_workflow_run(run_id, force=force)
+        with tracing.canceling(self._backend.namespace_id, run_id):
+            return await self._backend.cancel_workflow_run(run_id, force=force)
 
     async def retry(self, run_id: UUID, *, from_step: str | None = None) -> WorkflowRun:
         """Start a failed or canceled run again, from the step that failed.

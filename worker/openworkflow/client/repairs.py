@@ -39,8 +39,9 @@ async def fork(
     version: str | None,
     build: str | None,
     limit: int,
+    context: str | None = None,
 ) -> WorkflowRun:
-    """See OpenWorkflow.fork."""
+    """See OpenWorkflow.fork; `context` is that of NewRun."""
     _check_asked(from_step, results, version)
     forked_id = uuid7()
     if may_be_occurrence(run_id):  # by such an id a worker knows to ask of which instant it is
@@ -64,6 +65,7 @@ async def fork(
                 build=None if build is None else valid_build_id(build),
                 rows=kept.rows,
                 overridden=kept.overridden,
+                context=context,
             ),
         )
         if forked is not None:

@@ -52,6 +52,8 @@ class ClaimedRun(NamedTuple):
     """False if its workflow may have limits, and it names none."""
     was_limited: bool = False
     """It was due before, and waited for its limits."""
+    trace: str | None = None
+    """JSON text of the trace that it was started in; None too where nobody traces."""
 
 
 class Message(NamedTuple):

@@ -153,6 +153,9 @@ def _called(step: "CallOperation", threads: Threads) -> Coroutine[Any, Any, Any]
     # Inside a step, functions decorated with @step are just functions.
     current_run.set(INSIDE_STEP)
     log_step.set(step)
+    if (observer := step.execution.services.observer) is not None and step.attempt is not None:
+        run, attempt = step.execution.claim, step.attempt
+        observer.step_begins(run, attempt.id, step.key, step.kind, attempt.attempt)
     if not step.about.is_async:
         return _in_thread(step, threads)
     made = step.fn(*step.args, **step.kwargs)

@@ -81,8 +81,12 @@ class ChildRequest:
         self, run_id: UUID, wake_at: int | None, step_id: UUID | None = None, number: int = 0
     ) -> NewChild:
         """The row that starts it, for the step of this id, by default its own."""
-        made = self._checked or self._made()
+        made, is_alone = self._checked or self._made(), step_id is None
         step_id = run_id if step_id is None else step_id
+        if (observer := self._execution.services.observer) is not None:
+            about = made.workflow_name, made.version
+            run, child = self._execution.claim, run_id if is_alone else None
+            made = made._replace(context=observer.child_begins(run, child, *about))
         return made._replace(id=run_id, step_id=step_id, number=number, wake_at=wake_at)
 
     def _made(self) -> NewChild:

@@ -271,6 +271,12 @@ class Execution:
         """Count a step attempt that has ended."""
         self.services.metrics.step_finished(self.workflow.name, status, seconds)
 
+    def waits(self, kind: str, key: str, until: datetime | None = None) -> None:
+        """Count a wait that begins, and tell who observes; `kind` is one of WAIT_KINDS."""
+        self.services.metrics.wait_begun(self.workflow.name, kind)
+        if self.services.observer is not None:
+            self.services.observer.wait_begins(self.claim, kind, key, until)
+
     def patched(self, name: str) -> bool:
         """See Step.patched."""
         self.check_stopped()

@@ -44,7 +44,7 @@ async def take_turn(operation: Operation, rate: StepRate, *, is_within: bool = F
         execution.check_stopped()
         if at is None:
             return
-        execution.services.metrics.wait_begun(execution.workflow.name, "rate")
+        execution.waits("rate", operation.key, at)
         if is_within:
             left = (at - execution.now()).total_seconds()
             await asyncio.sleep(min(max(left, 0), MOST_SECONDS))

@@ -20,6 +20,7 @@ from openworkflow.engine.journal import Journal
 from openworkflow.engine.library import Library, nothing_told
 from openworkflow.engine.threads import Threads
 from openworkflow.telemetry.metrics import Metrics
+from openworkflow.telemetry.seam import Observer
 
 NO_LIMIT = sys.maxsize
 """More than a run can do: a step compares with one number, whether there is a limit or not."""
@@ -61,6 +62,8 @@ class Services:
     """What the children of a map came to, so many from an item on."""
     ensure_limits: Callable[[Sequence[LimitRule]], Awaitable[None]] = no_sender
     """Has these limits be there, before the first run that names them."""
+    observer: Observer | None = None
+    """Is told of executions, steps and waits; None where nobody observes."""
     thread: int = field(init=False, default_factory=threading.get_ident)
     """Where the loop runs that all of them are executed on, and that these are made in."""
 

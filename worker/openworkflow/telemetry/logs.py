@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 from openworkflow.core.printable import printable
+from openworkflow.telemetry.tracing import log_fields
 
 LogFormat = Literal["auto", "json", "human"]
 
@@ -69,12 +70,13 @@ def _context() -> dict[str, Any]:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ts, level, logger, message, the run, `extra`, and exc or stack."""
+    """One JSON object a line: ts, level, logger, message, run, span, `extra`, and exc or stack."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record with the fields of the run in progress."""
         extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
         fields = {
+            **log_fields(),
             **{name: _plain(value) for name, value in (_context() | extra).items()},
             "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

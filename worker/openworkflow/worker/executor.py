@@ -66,7 +66,7 @@ class Executor:
     ) -> None:
         self._registry, self._histories, self._services = registry, histories, services
         self._claimer, self._metrics = claimer, services.metrics
-        self._reports = Reports(services.metrics, poller, namespace_id)
+        self._reports = Reports(services.metrics, poller, namespace_id, services.observer)
         self._ends, self._doubt = Ends(services.journal, adopt), doubt
         self._occurrences = occurrences
         self._max_crashes = max_crashes
@@ -337,6 +337,8 @@ class Executor:
         if self._claims.get(arrival.run.id) is arrival.claim:
             del self._claims[arrival.run.id]
         self._claimer.forget(arrival.claim)
+        if self._services.observer is not None:
+            self._services.observer.run_is_gone(arrival.claim)
 
     def _report(self, run: ClaimedRun, outcome: Outcome, seconds: float) -> None:
         self._reports.end(run, outcome, seconds)

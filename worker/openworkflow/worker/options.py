@@ -5,7 +5,7 @@ The limits of each option are checked here, once; settings.py has the same for t
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypedDict
+from typing import TypedDict, get_args
 
 from openworkflow.backend.records import ClaimRequest, claim_key
 from openworkflow.core.build_policy import BuildPolicy
@@ -17,6 +17,7 @@ from openworkflow.core.shown import shown
 from openworkflow.core.step_attempt import DEFAULT_MAX_STEP_ATTEMPTS
 from openworkflow.core.workflow_run import DEFAULT_REST_SECONDS
 from openworkflow.telemetry.metrics import Metrics
+from openworkflow.telemetry.tracing import Traces
 from openworkflow.worker.claimer import trusted_crashes
 
 _RANGES: dict[str, tuple[float, float]] = {
@@ -45,6 +46,7 @@ class WorkerSettings(TypedDict, total=False):
     build_policy: BuildPolicy
     worker_id: str | None
     metrics: Metrics | None
+    traces: Traces
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class WorkerOptions:
     max_step_attempts: int = DEFAULT_MAX_STEP_ATTEMPTS
     build_id: str | None = None
     build_policy: BuildPolicy = "moving"
+    traces: Traces = "links"
 
     def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():
@@ -74,14 +77,17 @@ class WorkerOptions:
                 )
         if self.build_id:
             valid_build_id(self.build_id)
+        if self.traces not in get_args(Traces):
+            known = ", ".join(get_args(Traces))
+            raise ConfigurationError(f"traces must be one of {known}, not {shown(self.traces)}")
 
     @property
     def batch(self) -> int:
         """The most runs of a claim, and writes of a flush."""
         return max(1, self.concurrency // (4 if self.concurrency > 40 else 2))
 
-    def claim_request(self, registry: Registry) -> ClaimRequest:
-        """Which runs a worker of these workflows asks for."""
+    def claim_request(self, registry: Registry, *, traced: bool = False) -> ClaimRequest:
+        """Which runs a worker of these workflows asks for, and whether with their traces."""
         keys = {workflow: claim_key(*workflow.key) for workflow in registry}
         return ClaimRequest(
             self.batch,
@@ -100,4 +106,5 @@ class WorkerOptions:
             },
             limited=any(workflow.limits for workflow in keys),
             priorities={key: each.priority for each, key in keys.items() if each.priority},
+            traced=traced,
         )

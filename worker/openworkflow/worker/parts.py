@@ -18,6 +18,8 @@ from openworkflow.engine.library import Library
 from openworkflow.engine.services import Limits, Services
 from openworkflow.engine.threads import Threads
 from openworkflow.telemetry.metrics import Metrics
+from openworkflow.telemetry.seam import Observer
+from openworkflow.telemetry.tracing import observer_of
 from openworkflow.worker.claimer import Claimer
 from openworkflow.worker.executor import Executor
 from openworkflow.worker.heartbeat import Heartbeat
@@ -86,7 +88,8 @@ class Parts:
         slots, lease, clock = options.concurrency, options.lease, DatabaseClock(now)
         self.metrics, self.pools = metrics, Pools(slots)
         self.guard = LeaseGuard(lease.total_seconds())
-        wanted = options.claim_request(registry)
+        observer = observer_of(backend.namespace_id, options.traces)
+        wanted = options.claim_request(registry, traced=observer is not None)
         self.claimer = Claimer(wanted, slots, self.guard, metrics, obstacle=self.obstacle)
         self.journal = Journal(clock)
         self.flusher = Flusher(
@@ -104,7 +107,7 @@ class Parts:
             Histories(session, metrics),
             self.claimer,
             self.poller,
-            self._services(options, backend),
+            self._services(options, backend, observer),
             namespace_id=backend.namespace_id,
             max_crashes=options.max_crashes,
             doubt=self.flusher.strays.doubt,
@@ -130,7 +133,9 @@ class Parts:
         self.metrics.slots(slots.used, slots.count, slots.resting)
         self.metrics.threads_left_behind(self.pools.left_behind)
 
-    def _services(self, options: WorkerOptions, backend: BackendPostgres) -> Services:
+    def _services(
+        self, options: WorkerOptions, backend: BackendPostgres, observer: Observer | None
+    ) -> Services:
         return Services(
             self.journal,
             self.metrics,
@@ -148,6 +153,7 @@ class Parts:
             backend.limits.turns.pause,
             backend.families.read_map,
             backend.limits.ensure,
+            observer,
         )
 
     def _heartbeat(self, backend: BackendPostgres, worker_id: str, lease: timedelta) -> Heartbeat:

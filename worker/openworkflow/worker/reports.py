@@ -17,6 +17,7 @@ from openworkflow.engine.outcome import (
 )
 from openworkflow.telemetry.logs import log_context, told
 from openworkflow.telemetry.metrics import Metrics
+from openworkflow.telemetry.seam import Observer
 from openworkflow.worker.ends import OUTCOMES
 from openworkflow.worker.poller import Poller
 
@@ -26,10 +27,17 @@ RUNS_LOGGER = logging.getLogger("openworkflow.runs")
 
 
 class Reports:
-    """Tells metrics, log and poller of the beginning and the end of each execution."""
+    """Tells metrics, log, poller and observer of the beginning and the end of each execution."""
 
-    def __init__(self, metrics: Metrics, poller: Poller, namespace_id: str) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        poller: Poller,
+        namespace_id: str,
+        observer: Observer | None = None,
+    ) -> None:
         self._metrics, self._poller, self._namespace_id = metrics, poller, namespace_id
+        self._observer = observer
         self._tells = RUNS_LOGGER.isEnabledFor(logging.DEBUG)
 
     def begin(self, run: ClaimedRun) -> None:
@@ -45,6 +53,8 @@ class Reports:
                 "attempt": run.attempts + 1,
             }
         )
+        if self._observer is not None:
+            self._observer.run_begins(run)
         if run.was_limited:
             self._metrics.wait_begun(run.workflow_name, "limit")
         if self._tells:
@@ -54,6 +64,9 @@ class Reports:
     def end(self, run: ClaimedRun, outcome: Outcome, seconds: float) -> None:
         """The execution came to `outcome` after `seconds`."""
         self._metrics.run_finished(run.workflow_name, OUTCOMES[type(outcome)], seconds)
+        if self._observer is not None:
+            failure = getattr(outcome, "failure", None)
+            self._observer.run_ends(run, OUTCOMES[type(outcome)], failure)
         if self._tells:
             word, name = OUTCOMES[type(outcome)], run.workflow_name
             RUNS_LOGGER.debug("run %s of workflow %r %s after %.1f s", run.id, name, word, seconds)

@@ -223,6 +223,16 @@ cardinality(:pinned_keys::text[]) > 0
                         where had.run_id = run.id) came (due_at)) as came_due_at
 
 
+-- name: claim_traced
+-- Only for a worker that traces. As bytes, as the input is.
+, (select {bytes began.trace}
+                 from (select (run.context -> 'traceContext')::text) began (trace)) as trace
+
+
+-- name: claim_traced_all
+, array_agg(trace) as traces
+
+
 -- name: claim_named_all
 , array_agg(names_limits) as names_limits, array_agg(came_due_at) as came_due_at,
            (select count(*) from taken where held) as held
@@ -269,7 +279,7 @@ taken as (
     -- The input as bytes: one that is no text would fail the statement for all.
     returning id, workflow_name, version, {bytes input} as input,
               claim_no, attempts, crashes, {instant deadline_at} as deadline_at,
-              wake_no, history_from{claim_named_}
+              wake_no, history_from{claim_named_}{claim_traced_}
 ), shelved as (
     -- What is paused and came to be due all the same: that of others than flushes, or what was
     -- begun before the pause. What its worker died of is not known, so that is no crash.
@@ -287,6 +297,6 @@ taken as (
            array_agg(claim_no) as claim_no, array_agg(attempts) as attempts,
            array_agg(crashes) as crashes, array_agg(deadline_at) as deadline_at,
            array_agg(wake_no) as wake_no, array_agg(history_from) as history_from,
-           {claim_is_urgent} as is_urgent{claim_named_all_}
+           {claim_is_urgent} as is_urgent{claim_named_all_}{claim_traced_all_}
       from claimed
 )

@@ -275,6 +275,7 @@ select distinct context ->> 'undoes' as step_name
 -- so, with the result of $12 in place of theirs. Claims and the numbers of events stay as they are,
 -- so that they mean the same. $4 is the history that was looked at: a run that has continued as new
 -- since has another. With $5 the version is $6, with $13 the input $7; $8 is the build to bind it to.
+-- $15 is the trace that it is started in, NULL for that of the other.
 -- What the other run has done is not for this one to undo; and what was undone is done anew.
 -- A statement that is sent again finds the run, and does nothing.
 with undone as (
@@ -285,7 +286,8 @@ with undone as (
          available_at, deadline_at, claim_no, history_from, build_id, pinned, forked_from,
          schedule_name, scheduled_for, priority)
     select $3, namespace_id, workflow_name, case when $5::bool then $6 else version end,
-           'pending', config, context, case when $13::bool then $7::text::jsonb else input end, tags,
+           'pending', config, coalesce($15::text::jsonb, context),
+           case when $13::bool then $7::text::jsonb else input end, tags,
            now(), now() + (deadline_at - created_at), claim_no, history_from,
            $8, $8::text is not null, id, schedule_name, scheduled_for, priority
       from {schema}.workflow_runs

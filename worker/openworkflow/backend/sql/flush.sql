@@ -304,13 +304,13 @@ select *
               :child_available_at::timestamptz[], :child_delay::float8[],
               :child_deadline_at::timestamptz[], :child_deadline::float8[],
               :child_on_close::text[], :child_wake_at::int[], :child_limits::text[],
-              :child_priority::int[])
+              :child_priority::int[], :child_context::text[])
        as child (id, run_id, claim_no,
                  step_id, number, workflow_name,
                  version, input, tags,
                  available_at, delay,
                  deadline_at, deadline,
-                 on_close, wake_at, limits, priority)
+                 on_close, wake_at, limits, priority, context)
 
 
 -- name: flush_children
@@ -338,14 +338,14 @@ child as (
 ), born as (
     insert into {schema}.workflow_runs
         (id, namespace_id, workflow_name, version, status, config, input, available_at,
-         deadline_at, paused, due_at, tags, parent_run_id, limits, priority)
+         deadline_at, paused, due_at, tags, parent_run_id, limits, priority, context)
     select id, namespace_id, workflow_name, version, 'pending', '{}', input::jsonb,
            case when held then 'infinity' else due end,
            least(coalesce(deadline_at, now() + make_interval(secs => deadline)), parent_deadline),
            held, case when held then due end,
            nullif(coalesce(parent_tags, '{}') || coalesce(tags::jsonb, '{}'), '{}'), run_id,
            string_to_array(limits, chr(30)),
-           greatest(priority, parent_priority)
+           greatest(priority, parent_priority), context::jsonb
       from child_due
     on conflict (id) do nothing
     returning id

@@ -21,13 +21,13 @@ with {create_due}, created as (
 select id, (select count(*) from notified) from created;
 
 
--- name: create_limited_runs
--- The same for runs that name limits, those of each joined by U+001E.
+-- name: create_detailed_runs
+-- The same for runs that name limits, those of each joined by U+001E, or were started in a trace.
 with {create_due}, created as (
-    insert into {schema}.workflow_runs ({create_columns}, limits)
-    select {create_values}, string_to_array(run.limits, chr(30))
-      from unnest($9::uuid[], $10::text[], $11::text[], $15::text[])
-           as run (id, input, idempotency_key, limits)
+    insert into {schema}.workflow_runs ({create_columns}, limits, context)
+    select {create_values}, string_to_array(run.limits, chr(30)), run.context::jsonb
+      from unnest($9::uuid[], $10::text[], $11::text[], $15::text[], $16::text[])
+           as run (id, input, idempotency_key, limits, context)
     {create_once}
 ), {create_told}
 select id, (select count(*) from notified) from created;

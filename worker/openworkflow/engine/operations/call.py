@@ -116,6 +116,8 @@ class CallOperation(Operation):
                 output = codec.encode(value, "result of step", services.payload_limit, self.key)
                 value = codec.as_replayed(value, output)
             except BaseException as raised:
+                if services.observer is not None:
+                    services.observer.step_ends(step.id, raised)
                 if (error := calls.as_error(self, raised)) is None:
                     recorder.abandon(step)
                     raise
@@ -123,6 +125,8 @@ class CallOperation(Operation):
                 if last is not None:
                     return None, last
             else:
+                if services.observer is not None:
+                    services.observer.step_ends(step.id, None)
                 if step.announced is not None or execution.teller is not None:
                     await execution.announced(step)
                 recorder.succeeded(step, output)
@@ -174,7 +178,7 @@ class CallOperation(Operation):
         self._tell(step, failure, policy, None if final else retry_at)
         if final:
             return step_error(failure, self.key, step.attempt), None
-        execution.services.metrics.wait_begun(execution.workflow.name, "retry")
+        execution.waits("retry", self.key, retry_at)
         await execution.recorder.durable(written)
         execution.check_stopped()
         return None, retry_at

@@ -199,7 +199,7 @@ class ChildOperation(ChildWait):
         step = self._step(attempt, child_id(depth_of(execution.claim.id) + 1))
         until = self._until()
         self._begun = step
-        execution.services.metrics.wait_begun(execution.workflow.name, self.kind)
+        execution.waits(self.kind, self.key, until)
         execution.recorder.begin_wait(step, until, self._request.row(step.id, 0))
         return step, until
 
@@ -232,7 +232,7 @@ class ChildOperation(ChildWait):
             return (None, self._fail(step, error, *more)), None
         text = Failure.from_exception(error).to_json()
         execution.recorder.retry_wait(step, text, retry_at, *more)
-        execution.services.metrics.wait_begun(execution.workflow.name, "retry")
+        execution.waits("retry", self.key, retry_at)
         return (None, None), retry_at
 
     def _disowned(self, step: StepCall) -> Disowned:

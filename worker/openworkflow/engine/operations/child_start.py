@@ -103,7 +103,7 @@ class ResultOperation(ChildWait):
             self.context = json.dumps(self.tells())
             step, until = self._step(1), self._until()
             self._begun = step
-            execution.services.metrics.wait_begun(execution.workflow.name, self.kind)
+            execution.waits(self.kind, self.key, until)
             await execution.recorder.durable(execution.recorder.begin_wait(step, until))
             execution.check_stopped()
         else:

@@ -179,7 +179,7 @@ class MapOperation(Operation):
             recorder.adopt(step)
             return step, False
         children = self._children(step.id, 0, self._window)
-        execution.services.metrics.wait_begun(execution.workflow.name, StepKind.CHILD)
+        execution.waits(StepKind.CHILD, self.key)
         await recorder.durable(recorder.begin_wait(step, None, *children))
         execution.check_stopped()
         return step, True

@@ -111,7 +111,7 @@ class SignalOperation(Operation):
                 return self._time_out(step)
             if self._begun is None:
                 self._begun = step
-                execution.services.metrics.wait_begun(execution.workflow.name, self.kind)
+                execution.waits(self.kind, self.key, until)
                 await recorder.durable(recorder.begin_wait(step, until))
                 execution.check_stopped()
             await self._until_news(inbox, until)

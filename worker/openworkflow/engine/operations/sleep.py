@@ -48,7 +48,7 @@ class SleepOperation(Operation):
             step = waiting(StepKind.SLEEP, self.key, self.context)
             resume_at = self._ends() if row is None or row.resume_at is None else row.resume_at
             written = execution.recorder.begin_wait(step, resume_at)
-            execution.services.metrics.wait_begun(execution.workflow.name, self.kind)
+            execution.waits(self.kind, self.key, resume_at)
             self._begun = step
             await execution.recorder.durable(written)
         self._begun = step
