@@ -208,8 +208,8 @@ def untold(sql: str) -> str:
 
 def candidates(queries: Mapping[str, str], shape: Shape) -> tuple[str, tuple[str, ...]]:
     """The statement that says what a claim of this shape would take, and its parameters."""
-    blocks = list(_arms(queries, shape))
-    sql = f"with {', '.join(blocks)} select id from ({_joined(shape)}) as arm"  # noqa: S608
+    blocks = ", ".join(_arms(queries, shape))
+    sql = f"with {blocks} select id from ({_joined(shape)}) as arm"  # noqa: S608
     used = tuple(name for name in shape.parameters if re.search(rf":{name}\b", sql))
     return numbered(sql, used), used
 
@@ -301,9 +301,10 @@ def _blocks(queries: Mapping[str, str], shape: Shape) -> Iterator[str]:
     if shape.claim:
         yield from _arms(queries, shape)
         taken = queries["claim_taken"].replace("{arms}", _joined(shape))
-        for block, asked in (("claim_named", shape.limited), ("claim_traced", shape.traced)):
-            for place in (block, f"{block}_all"):
-                taken = taken.replace(f"{{{place}_}}", queries[place] if asked else "")
+        named, traced = ("claim_named", "claim_named_all"), ("claim_traced", "claim_traced_all")
+        for place in (*named, *traced):
+            asked = shape.limited if place in named else shape.traced
+            taken = taken.replace(f"{{{place}_}}", queries[place] if asked else "")
         yield taken
 
 

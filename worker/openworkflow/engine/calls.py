@@ -43,7 +43,12 @@ def is_stray(operation: "Operation") -> bool:
 
 
 def as_error(step: "CallOperation", raised: BaseException) -> Exception | None:
-    """What an attempt has raised, if that is an error of the step; else it is for the engine."""
+    """What an attempt has raised, if that is an error of the step; else it is for the engine.
+
+    Whoever observes is told in both cases.
+    """
+    if (observer := step.execution.services.observer) is not None and step.attempt is not None:
+        observer.step_ends(step.attempt.id, raised)
     if isinstance(raised, asyncio.CancelledError) and is_stray(step):
         task = step.task
         while task is not None and task.cancelling():

@@ -116,8 +116,6 @@ class CallOperation(Operation):
                 output = codec.encode(value, "result of step", services.payload_limit, self.key)
                 value = codec.as_replayed(value, output)
             except BaseException as raised:
-                if services.observer is not None:
-                    services.observer.step_ends(step.id, raised)
                 if (error := calls.as_error(self, raised)) is None:
                     recorder.abandon(step)
                     raise
