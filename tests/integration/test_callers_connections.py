@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
+import psycopg
+import psycopg2
 import pytest
+import sqlalchemy
+from psycopg_pool import ConnectionPool
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from openworkflow import ConfigurationError, OpenWorkflow, Step, Unique, workflow
-from tests.helpers import StartWorker
+from tests.callers import django_connection
+from tests.helpers import StartWorker, eventually
 
 
 @workflow
@@ -104,13 +111,22 @@ async def test_after_a_refusal_the_session_goes_on(ow: OpenWorkflow, engine: Asy
 
 
 async def test_what_cannot_be_sent_on_is_refused_before_anything_is_stored(
-    ow: OpenWorkflow, database_url: str
+    ow: OpenWorkflow, engine: AsyncEngine, database_url: str
 ) -> None:
+    """By name, with what to write instead."""
+    lite = sqlalchemy.create_engine("sqlite://")
     pool = await asyncpg.create_pool(database_url, min_size=0, max_size=1)
+    blocking = ConnectionPool(database_url, min_size=0, max_size=1, open=False)
     others: list[tuple[Any, str]] = [
         (pool, "async with pool.acquire"),
-        (Session(), "docs/schema.md"),
+        (blocking, "with pool.connection"),
+        (engine, "async with engine.begin"),
+        (lite, "with engine.begin"),
+        (sessionmaker(lite), "a session that it makes"),
+        (Session(lite), "docs/schema.md"),
+        (sqlite3.connect(":memory:"), "docs/schema.md"),
         (database_url, "docs/schema.md"),
+        (object(), "docs/schema.md"),
     ]
     for given, told in others:
         with pytest.raises(ConfigurationError, match=told):
@@ -120,4 +136,58 @@ async def test_what_cannot_be_sent_on_is_refused_before_anything_is_stored(
     async with pool.acquire() as connection, connection.transaction():
         await ow.run_workflow(welcome, "ada", connection=connection)
     await pool.close()
+    others[6][0].close()
+    lite.dispose()
     assert await names(ow) == ["welcome"]
+
+
+async def test_a_connection_that_commits_each_statement_is_refused(
+    ow: OpenWorkflow, engine: AsyncEngine, database_url: str
+) -> None:
+    """The run would be there at once, and stay whatever became of the rest."""
+    plain = await asyncpg.connect(database_url)
+    blocking = psycopg.connect(database_url, autocommit=True)
+    older = psycopg2.connect(database_url)
+    older.autocommit = True
+    parallel = engine.execution_options(isolation_level="AUTOCOMMIT")
+    django = django_connection(database_url)
+    django.inc_thread_sharing()
+    async with AsyncSession(parallel) as session, parallel.connect() as connection:
+        for given in (plain, blocking, older, session, connection, django):
+            with pytest.raises(ConfigurationError, match="in no transaction"):
+                await ow.run_workflow(welcome, "ada", connection=given)
+            with pytest.raises(ConfigurationError, match="in no transaction"):
+                await ow.signal("topic", 1, connection=given)
+    assert await names(ow) == []
+    with blocking.transaction():
+        await ow.run_workflow(welcome, "ada", connection=blocking)
+    assert await names(ow) == ["welcome"]
+    await plain.close()
+    await asyncio.to_thread(django.close)
+    for each in (blocking, older):
+        each.close()
+
+
+async def test_a_call_that_is_given_up_leaves_its_connection_alone(
+    ow: OpenWorkflow, database_url: str
+) -> None:
+    """The statement goes on in its thread; who has given up hears so when that has ended."""
+    with psycopg.connect(database_url) as first, psycopg.connect(database_url) as second:
+        await ow.run_workflow(welcome, "ada", idempotency_key="k", connection=first)
+        waiting = asyncio.create_task(
+            ow.run_workflow(welcome, "bob", idempotency_key="k", connection=second)
+        )
+        await eventually(lambda: blocked(first))
+        waiting.cancel()
+        first.commit()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert second.execute("select 1").fetchone() == (1,)
+    assert await names(ow) == ["welcome"]
+
+
+def blocked(connection: psycopg.Connection[Any]) -> bool:
+    """Whether somebody waits for it."""
+    sql = "select count(*) from pg_locks where pg_backend_pid() = any(pg_blocking_pids(pid))"
+    row = connection.execute(sql).fetchone()
+    return row is not None and row[0] > 0

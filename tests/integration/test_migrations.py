@@ -6,6 +6,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
+from openworkflow import OpenWorkflow
 from openworkflow.backend.backend import BackendPostgres, NewRun
 from openworkflow.backend.blueprint import known, made_by
 from openworkflow.backend.failures import ConnectionLost
@@ -60,6 +61,21 @@ async def test_connecting_again_changes_nothing(database_url: str) -> None:
     assert before == await backend.migration_states()
     assert all(state.applied_at is not None for state in before)
     await backend.stop()
+
+
+async def test_another_schema_takes_nothing_from_the_one_in_public(database_url: str) -> None:
+    """A migration that drops what outlived the runs found the tables of public, and dropped those.
+
+    They held the signals, events, children and limits of runs that were in progress.
+    """
+    async with await BackendPostgres.connect(database_url) as backend:
+        await OpenWorkflow(backend).signal("topic", 1)
+        async with await BackendPostgres.connect(database_url, schema="Else where") as other:
+            assert not await other.schema_loss()
+        assert not await backend.schema_loss()
+    connection = await asyncpg.connect(database_url)
+    assert 1 == await connection.fetchval("select count(*) from public.workflow_messages")
+    await connection.close()
 
 
 async def test_without_migrate_nothing_is_made_and_the_error_says_what_to_run(

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 import pytest
@@ -11,25 +10,8 @@ import pytest
 from openworkflow.backend.backend import BackendPostgres, NewRun
 from openworkflow.backend.notifications import Listener
 from tests.flushes import claim, end_of, flush
+from tests.hearing import Heard, wake_ups_so_far
 from tests.helpers import eventually
-
-
-class Heard:
-    """Counts what a listener hears."""
-
-    def __init__(self, listener: Listener) -> None:
-        self.work = 0
-        self.canceled: list[UUID] = []
-        self.finished: list[UUID] = []
-        self.missed = 0
-        listener.on_work(self._on_work)
-        listener.on_canceled(self.canceled.append)
-
-    def _on_work(self) -> None:
-        self.work += 1
-
-    def on_missed(self) -> None:
-        self.missed += 1
 
 
 @pytest.fixture
@@ -47,14 +29,6 @@ async def heard_ends(backend: BackendPostgres) -> AsyncIterator[Heard]:
 async def listener(backend: BackendPostgres) -> AsyncIterator[Listener]:
     async with backend.listen() as listener:
         yield listener
-
-
-async def _wake_ups_so_far(backend: BackendPostgres, heard: Heard) -> int:
-    """How many wake-ups came before one that is sent now."""
-    before = heard.work
-    await backend.create_workflow_runs([NewRun("sentinel")])
-    await eventually(lambda: heard.work > before)
-    return before
 
 
 def _loggers(connection: Any) -> int:
@@ -78,7 +52,7 @@ async def test_a_run_of_another_namespace_wakes_nobody_here(
 
     await other.create_workflow_runs([NewRun("a")])
 
-    assert await _wake_ups_so_far(backend, heard) == 0
+    assert await wake_ups_so_far(backend, heard) == 0
     await other.stop()
 
 
@@ -90,7 +64,7 @@ async def test_many_simultaneous_enqueues_share_a_few_wake_ups(
     await asyncio.gather(*(backend.create_workflow_runs([NewRun("a")]) for _ in range(200)))
 
     await eventually(lambda: heard.work)
-    assert await _wake_ups_so_far(backend, heard) < 100
+    assert await wake_ups_so_far(backend, heard) < 100
 
 
 async def test_the_caller_s_commit_wakes_the_workers(
@@ -135,7 +109,7 @@ async def test_the_caller_s_rollback_wakes_nobody(
     await backend.create_workflow_runs([NewRun("a")], connection=connection)
     await transaction.rollback()
 
-    assert await _wake_ups_so_far(backend, heard) == 0
+    assert await wake_ups_so_far(backend, heard) == 0
     assert _loggers(connection) == 0
     await connection.close()
 
@@ -150,18 +124,6 @@ async def test_a_savepoint_rolled_back_in_a_transaction_that_commits_loses_no_wa
         savepoint = connection.transaction()
         await savepoint.start()
         await savepoint.rollback()
-
-    await eventually(lambda: heard.work)
-    await connection.close()
-
-
-async def test_a_connection_without_a_transaction_wakes_at_once(
-    backend: BackendPostgres, listener: Listener, database_url: str
-) -> None:
-    heard = Heard(listener)
-    connection = await asyncpg.connect(database_url)
-
-    await backend.create_workflow_runs([NewRun("a")], connection=connection)
 
     await eventually(lambda: heard.work)
     await connection.close()
@@ -199,7 +161,7 @@ async def test_a_retried_run_wakes_the_workers(
     (created,) = await backend.create_workflow_runs([NewRun("a")])
     await backend.cancel_workflow_run(created.id)
     heard = Heard(listener)
-    await _wake_ups_so_far(backend, heard)
+    await wake_ups_so_far(backend, heard)
     before = heard.work
 
     await backend.retry_workflow_run(created.id)

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from datetime import timedelta
 
-from openworkflow.backend.callers import driver_connection
+from openworkflow.backend.callers import Callers, Foreign
 from openworkflow.backend.connection import Connection
 from openworkflow.backend.creation import CHUNK, Creation
-from openworkflow.backend.failures import DRIVER_ERRORS, as_backend_error, is_of_messages
+from openworkflow.backend.failures import is_of_messages
 from openworkflow.backend.gathering import Gathering, can_gather
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.notifications import Waker
@@ -34,6 +34,7 @@ class Enqueuing:
     ) -> None:
         self._requests, self._dsn = requests, dsn
         self._sql, self._namespace = queries, namespace
+        self._callers = Callers(requests, dsn, queries)
         self._waker = Waker(self._notify)
         self._creating = 0
         self._gathering = Gathering(self._create_gathered)
@@ -48,14 +49,13 @@ class Enqueuing:
         """See BackendPostgres.create_workflow_runs."""
         self._requests.check_usable()
         if connection is not None:
-            connection = await driver_connection(connection)
+            async with self._callers.lent(connection) as lent:
+                return await self._create_for_caller(lent, runs, period, unique)
         if unique is not None:
             (run,) = runs
-            return [await self._create_unique(run, unique, connection)]
+            return [await self._create_unique(run, unique)]
         if not runs:
             return []
-        if connection is not None:
-            return await self._create_for_caller(connection, runs, period)
         if len(runs) == 1 and can_gather(runs[0]):
             return [await self._gathering.create(runs[0])]
         if period >= RELIABLE_PERIOD and all(run.idempotency_key is not None for run in runs):
@@ -66,18 +66,8 @@ class Enqueuing:
         """Let the last wake-up leave."""
         await self._waker.stop()
 
-    async def _create_unique(
-        self, run: NewRun, rule: UniqueRule, connection: Connection | None
-    ) -> CreatedRun:
+    async def _create_unique(self, run: NewRun, rule: UniqueRule) -> CreatedRun:
         run, start = run._replace(id=run.id or uuid7()), UniqueStart(self._sql, self._namespace)
-        if connection is not None:
-            try:
-                async with connection.transaction():
-                    created = await start.start(connection, run, rule)
-            except DRIVER_ERRORS as error:
-                raise as_backend_error(error, self._dsn) from error
-            self._tell(connection)
-            return created
 
         async def attempt() -> CreatedRun:
             async with self._requests.borrow() as own, own.transaction():
@@ -144,21 +134,32 @@ class Enqueuing:
             return await self._creation(period).create(connection, runs, channel)
 
     async def _create_for_caller(
-        self, connection: Connection, runs: Sequence[NewRun], period: timedelta
+        self,
+        connection: Connection,
+        runs: Sequence[NewRun],
+        period: timedelta,
+        unique: UniqueRule | None,
     ) -> list[CreatedRun]:
-        """No NOTIFY in the caller's transaction: it would hold up the commits of others."""
-        try:
-            created = await self._creation(period).create(connection, runs, None)
-        except DRIVER_ERRORS as error:
-            raise as_backend_error(error, self._dsn) from error
-        self._tell(connection)
+        if unique is not None:
+            (run,) = runs
+            start = UniqueStart(self._sql, self._namespace)
+            async with connection.transaction():
+                new = run._replace(id=run.id or uuid7())
+                created = [await start.start(connection, new, unique)]
+        else:
+            created = await self._creation(period).create(connection, runs, None) if runs else []
+        await self._tell(connection)
         return created
 
-    def _tell(self, connection: Connection) -> None:
-        if connection.is_in_transaction():
-            self._waker.wake_after_commit(connection)
+    async def _tell(self, connection: Connection) -> None:
+        """A NOTIFY in the caller's transaction holds up the commits of others: it is sent after.
+
+        Where the driver does not say when that has committed, PostgreSQL sends it then.
+        """
+        if isinstance(connection, Foreign):
+            await connection.fetch(self._sql["notify_work"], self._namespace.work_channel)
         else:
-            self._waker.wake()
+            self._waker.wake_after_commit(connection)
 
     def _creation(self, period: timedelta) -> Creation:
         return Creation(self._sql, self._namespace.id, period)

@@ -6,9 +6,8 @@ from uuid import UUID
 
 import asyncpg
 
-from openworkflow.backend.callers import driver_connection
+from openworkflow.backend.callers import Callers
 from openworkflow.backend.connection import Connection
-from openworkflow.backend.failures import DRIVER_ERRORS, as_backend_error
 from openworkflow.backend.records import Delivery, Outgoing, Waiting
 from openworkflow.backend.requests import Requests
 from openworkflow.backend.url import Dsn
@@ -30,7 +29,7 @@ class Messages:
     def __init__(
         self, requests: Requests, dsn: Dsn, queries: Mapping[str, str], namespace_id: str
     ) -> None:
-        self._requests, self._dsn = requests, dsn
+        self._requests, self._callers = requests, Callers(requests, dsn, queries)
         self._sql, self._namespace_id = queries, namespace_id
 
     async def send(self, message: Outgoing, connection: Connection | None = None) -> UUID:
@@ -40,13 +39,9 @@ class Messages:
         RunNotFound, InvalidRunState for a run that has ended, and BackendError.
         """
         if connection is not None:
-            connection = await driver_connection(connection)
-            try:
-                # A refusal rolls back to here, and not the caller's whole transaction.
-                async with connection.transaction():
-                    return await self._send(connection, message)
-            except DRIVER_ERRORS as error:
-                raise as_backend_error(error, self._dsn) from error
+            # A refusal rolls back to here, and not the caller's whole transaction.
+            async with self._callers.lent(connection) as lent, lent.transaction():
+                return await self._send(lent, message)
         # Safe to repeat: a message that was stored is found by its id.
         return await self._requests.repeat(lambda: self._send_apart(message), safe=True)
 

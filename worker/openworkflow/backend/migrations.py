@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import logging
 import random
+import re
 
 import asyncpg
 
@@ -102,7 +103,7 @@ async def _apply(
         await _prepare(connection, now)
 
         async def apply() -> None:
-            await connection.execute(migration.in_transaction)
+            await connection.execute(_within(found.schema, migration.in_transaction))
             await connection.execute(ledger.RECORD, migration.number, migration.name)
             if await granting.are_wanted(connection, found.schema):
                 await granting.renew(connection, found.schema)
@@ -154,6 +155,16 @@ async def _prepare(connection: Connection, found: Ledger) -> None:
         await _provide_uuids(connection)
     elif found.emptied:
         await connection.execute(ledger.FORGET)
+
+
+def _within(schema: str, statements: str) -> str:
+    """Have what is dropped be of this schema: unqualified, a name that it lacks means public's."""
+
+    def qualified(drop: re.Match[str]) -> str:
+        tables = ", ".join(f"{quoted(schema)}.{name}" for name in drop[1].split(", "))
+        return f"drop table if exists {tables};"
+
+    return re.sub(r"(?m)^DROP TABLE IF EXISTS ([\w, ]+);", qualified, statements)
 
 
 def _refuse(found: Ledger) -> None:

@@ -102,8 +102,8 @@ class OpenWorkflow(RunControl, RunFollowing, StopsAtExit):
         A workflow whose code is elsewhere is given by name (and `version`); one that no worker
         serves is a warning in the log, with the names that are served. A second call with the
         same `idempotency_key` within 24 h returns the first run. `available_at` is a time, or a
-        delay from now; `deadline` likewise. With `connection`, an asyncpg connection of yours in a
-        transaction, the run exists if and only if that transaction commits.
+        delay from now; `deadline` likewise. With `connection`, one of yours in a transaction, of
+        asyncpg, psycopg, SQLAlchemy or Django, the run exists if and only if that commits.
         Raises InputValidationError or ConfigurationError, and then nothing is stored; so with a
         BackendError, but for ConnectionLost: the run may be stored, because the answer may be what
         was lost. With an `idempotency_key` the call asks again by itself, for a second or two, and
@@ -270,9 +270,9 @@ class OpenWorkflow(RunControl, RunFollowing, StopsAtExit):
         sending, each once, and however early it came. A topic reaches every run that waits for
         that name now, or begins to within `keep_for` (24 h), once. A second call with the same
         `idempotency_key` sends nothing; the message's id is answered in each case. With
-        `connection`, an asyncpg connection of yours in a transaction, it is sent if and only if
-        that commits. Raises SerializationError or ConfigurationError; RunNotFound, or
-        InvalidRunState for a run that has ended; BackendError.
+        `connection`, one of yours in a transaction, it is sent if and only if that commits.
+        Raises SerializationError or ConfigurationError; RunNotFound, or InvalidRunState for a run
+        that has ended; BackendError.
         """
         check_options("signal", options, TopicSending)
         made = outgoing(

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from openworkflow.backend.records import NewRun
 from openworkflow.core.duration import Duration, parse_duration
@@ -17,14 +17,44 @@ from openworkflow.core.tags import encode_tags
 from openworkflow.core.unique import Debounce, Unique
 from openworkflow.core.workflow import Workflow
 
+
+class DjangoConnection(Protocol):
+    """What `django.db.connection` is, as far as it is looked at."""
+
+    vendor: str
+
+    @property
+    def in_atomic_block(self) -> bool:
+        """Whether it is within `transaction.atomic()`."""
+
+
 if TYPE_CHECKING:
     import asyncpg
+    import psycopg
+    import psycopg2.extensions
+    import sqlalchemy
     from asyncpg.pool import PoolConnectionProxy
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+    from sqlalchemy.orm import Session, scoped_session
 
     CallersConnection = (
-        asyncpg.Connection[Any] | PoolConnectionProxy[Any] | AsyncSession | AsyncConnection
+        asyncpg.Connection[Any]
+        | PoolConnectionProxy[Any]
+        | psycopg.Connection[Any]
+        | psycopg.AsyncConnection[Any]
+        | psycopg.Cursor[Any]
+        | psycopg.AsyncCursor[Any]
+        | psycopg2.extensions.connection
+        | psycopg2.extensions.cursor
+        | Session
+        | scoped_session[Any]
+        | sqlalchemy.Connection
+        | AsyncSession
+        | async_scoped_session[Any]
+        | AsyncConnection
+        | DjangoConnection
     )
+
 
 Moment = datetime | Duration
 """A time, which must carry a time zone, or a length of time from now."""
@@ -45,7 +75,7 @@ class SharedOptions(TypedDict, total=False):
     """From 0 to 9: it is claimed as if it had been due so many hours earlier."""
     connection: "CallersConnection | None"
     """A connection of yours, in a transaction with which the run comes into being, or does not: of
-    asyncpg, or SQLAlchemy's AsyncSession or AsyncConnection over that."""
+    asyncpg, psycopg, SQLAlchemy over them, or Django."""
 
 
 class RunOptions(SharedOptions, total=False):

@@ -11,6 +11,13 @@ select now() as now;
 select pg_notify($1, '');
 
 
+-- name: identify_database
+-- Which server this is, and which database of it.
+select control.system_identifier::text as server,
+       (select oid::text from pg_database where datname = current_database()) as database
+  from pg_control_system() as control;
+
+
 -- name: diagnose_server
 -- What the server says of itself, and which of the privileges $2, such as `step_attempts DELETE`,
 -- this role lacks in the schema $1;
