@@ -124,7 +124,7 @@ async def test_the_longest_flush_is_planned_once_for_a_connection(database_url: 
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_every_named_statement_is_used_exactly_once(name: str) -> None:
     """A block that others include may be included by several."""
-    code = "\n".join(path.read_text() for path in PACKAGE.glob("*.py"))
+    code = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
 
     used = len(re.findall(rf'(?:_sql|queries)\["{name}"\]', code))
     if name in PARTIAL:

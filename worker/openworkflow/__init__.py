@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from openworkflow.backend.backend import BackendPostgres, Page, RunFilter
 from openworkflow.backend.pausing import Pause
 from openworkflow.client import OpenWorkflow, RunDetails, RunHandle
+from openworkflow.client.blocking.client import SyncOpenWorkflow
+from openworkflow.client.blocking.handle import SyncRunHandle
 from openworkflow.client.bulk import BulkProgress
 from openworkflow.core.cron import Cron
 from openworkflow.core.errors import (
@@ -117,6 +119,8 @@ __all__ = [
     "StepKind",
     "StepStatus",
     "StepTimeout",
+    "SyncOpenWorkflow",
+    "SyncRunHandle",
     "SyncStep",
     "TooManyEvents",
     "TooManySteps",

@@ -32,9 +32,9 @@ class Enqueuing:
     def __init__(
         self, requests: Requests, dsn: Dsn, queries: Mapping[str, str], namespace: Namespace
     ) -> None:
-        self._requests, self._dsn = requests, dsn
-        self._sql, self._namespace = queries, namespace
+        self._requests, self._sql, self._namespace = requests, queries, namespace
         self._callers = Callers(requests, dsn, queries)
+        self._wake_up = self._sql["notify_work"], namespace.work_channel
         self._waker = Waker(self._notify)
         self._creating = 0
         self._gathering = Gathering(self._create_gathered)
@@ -157,7 +157,7 @@ class Enqueuing:
         Where the driver does not say when that has committed, PostgreSQL sends it then.
         """
         if isinstance(connection, Foreign):
-            await connection.fetch(self._sql["notify_work"], self._namespace.work_channel)
+            await connection.fetch(*self._wake_up)
         else:
             self._waker.wake_after_commit(connection)
 
@@ -165,4 +165,4 @@ class Enqueuing:
         return Creation(self._sql, self._namespace.id, period)
 
     async def _notify(self) -> None:
-        await self._requests.fetch(self._sql["notify_work"], self._namespace.work_channel)
+        await self._requests.fetch(*self._wake_up)

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 from uuid import UUID
 
 from openworkflow.backend.backend import BackendPostgres, CreatedRun, Page, RunFilter
@@ -18,11 +18,7 @@ from openworkflow.client.streams import streams_of
 from openworkflow.client.subject import checked_id
 from openworkflow.core.asked import check_is, check_list
 from openworkflow.core.duration import Duration, parse_duration
-from openworkflow.core.errors import (
-    ConfigurationError,
-    ResultTimeout,
-    RunNotFound,
-)
+from openworkflow.core.errors import ConfigurationError, ResultTimeout, RunNotFound
 from openworkflow.core.explanation import Explanation, explain, with_child
 from openworkflow.core.filters import parse_filter
 from openworkflow.core.progress import NOTHING_TOLD
@@ -47,6 +43,10 @@ from openworkflow.telemetry import tracing
 from openworkflow.worker.options import WorkerSettings
 from openworkflow.worker.worker import Worker
 
+if TYPE_CHECKING:
+    from openworkflow.client.blocking.client import SyncOpenWorkflow
+    from openworkflow.client.blocking.opening import SyncOptions
+
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
 
@@ -69,6 +69,13 @@ class OpenWorkflow(RunControl, RunFollowing, StopsAtExit):
         super().__init__(backend)
         check_is("payload_limit", payload_limit, int, "a number of bytes")
         self._payload_limit = payload_limit
+
+    @staticmethod
+    def sync(url: str, **options: "Unpack[SyncOptions]") -> "SyncOpenWorkflow":
+        """Connect a client with the same methods for code that blocks: without `await`."""
+        from openworkflow.client.blocking.opening import opened
+
+        return opened(url, options)
 
     def __repr__(self) -> str:
         return f"<OpenWorkflow of namespace {self._backend.namespace_id!r}>"

@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 from uuid import UUID
 
+from openworkflow.client.blocking.loop_thread import LoopThread
 from openworkflow.client.client import OpenWorkflow
 from openworkflow.client.handle import RunHandle
 from openworkflow.core.duration import Duration
@@ -14,7 +15,6 @@ from openworkflow.core.workflow import Workflow
 from openworkflow.core.workflow_run import RunStatus
 from openworkflow.engine.request import RunOptions, Sending, TopicSending
 from openworkflow.engine.step import Step, SyncStep
-from openworkflow.testing.admin import LoopThread
 from openworkflow.testing.plans import StepName
 from openworkflow.testing.runs import Run, RunStep
 

@@ -17,8 +17,8 @@ from openworkflow.backend.backend import BackendPostgres
 from openworkflow.backend.blueprint import known
 from openworkflow.backend.connection import Connection
 from openworkflow.backend.failures import DRIVER_ERRORS
+from openworkflow.client.blocking.loop_thread import LoopThread
 from openworkflow.core.errors import BackendError, ConfigurationError
-from openworkflow.testing.admin import LoopThread
 from openworkflow.testing.server import Server, connect
 
 _NAMES = "openworkflow_testing_"

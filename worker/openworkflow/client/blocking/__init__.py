@@ -1,0 +1,1 @@
+"""The client for code that blocks; all but `line` and `loop_thread` is written by a program."""
