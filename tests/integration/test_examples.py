@@ -1,10 +1,20 @@
 """The examples do what their text says."""
 
+import asyncio
+import importlib
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+import httpx
+import pytest
+import uvicorn
+
+from tests.helpers import eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,6 +44,36 @@ def test_an_enqueue_in_the_callers_transaction_is_rolled_back_with_it(database_u
     assert "committed, and the run returned: welcome, ada@example.com" in out
     assert "rolled back: the address is taken" in out
     assert "runs there are now more than before: 1\n" in out
+
+
+async def test_a_web_service_starts_runs_in_its_transactions_and_streams_their_events(
+    database_url: str, unused_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    app = importlib.import_module("examples.fastapi_orders").app
+    config = uvicorn.Config(app, port=unused_port, log_level="warning", lifespan="on")
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    await eventually(lambda: server.started or serving.done())
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{unused_port}", timeout=60) as web:
+            answer = await web.post("/orders", params={"item": "lamp"})
+            assert 202 == answer.status_code, answer.text
+            run = answer.json()["run"]
+            events = await web.get(f"/runs/{run}/events")
+            again = await web.post("/orders", params={"item": "lamp"})
+            ended = await web.get(f"/runs/{run}")
+            unknown = await web.get(f"/runs/{UUID(int=7)}")
+    finally:
+        server.should_exit = True
+        await serving
+    assert 'event: order\ndata: "receipt for a lamp"\n' in events.text
+    assert 'event: run.ended\ndata: {"status": "succeeded"}' in events.text
+    assert (409, 404) == (again.status_code, unknown.status_code)
+    assert {"status": "succeeded", "output": "receipt for a lamp"} == ended.json()
+    connection = await asyncpg.connect(database_url)
+    assert 1 == await connection.fetchval("select count(*) from workflow_runs")
+    await connection.close()
 
 
 def test_a_schedule_is_declared_triggered_and_backfilled(database_url: str) -> None:

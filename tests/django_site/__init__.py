@@ -1,0 +1,1 @@
+"""A site of Django, as small as it can be, for the tests of its tasks."""
