@@ -95,7 +95,7 @@ async def start(
 
 
 async def run(project: Path, url: str | None, *args: str, **settings: str) -> Done:
-    process = await start(project, url, *args, **settings)
+    process = await start(project, url, *args, stdin=None, **settings)
     out, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode is not None
     assert "Traceback" not in err.decode()

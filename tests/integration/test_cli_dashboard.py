@@ -18,7 +18,8 @@ SERVED = "dashboard: "
 
 
 async def served(folder: Path, url: str, *options: str, **settings: str) -> tuple[Any, str]:
-    process = await start(folder, url, "dashboard", "--port", "0", *options, **settings)
+    args = ("dashboard", "--port", "0", *options)
+    process = await start(folder, url, *args, stdin=None, **settings)
     assert process.stdout is not None
     async with asyncio.timeout(60):
         line = (await process.stdout.readline()).decode()

@@ -37,7 +37,8 @@ def routes(ow: OpenWorkflow) -> Iterator[tuple[str, str]]:
             continue
         assert isinstance(route, Route)
         path = route.path.replace("{namespace}", "default").replace("{run_id:uuid}", str(uuid4()))
-        yield path.replace("{name:path}", "some"), "GET" if "GET" in route.methods else "POST"
+        method = "GET" if "GET" in (route.methods or ()) else "POST"
+        yield path.replace("{name:path}", "some"), method
 
 
 async def test_no_route_answers_somebody_who_is_not_known(ow: OpenWorkflow) -> None:

@@ -19,8 +19,7 @@ TOKEN = "0123456789abcdef"
 def asked(client: str | None = "127.0.0.1", **headers: str) -> Any:
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": raw}
-    scope["client"] = None if client is None else (client, 1)
-    return HTTPConnection(scope)
+    return HTTPConnection({**scope, "client": None if client is None else (client, 1)})
 
 
 @pytest.mark.parametrize("host", ["localhost:8321", "127.0.0.1", "[::1]:8321", "[::1]"])
