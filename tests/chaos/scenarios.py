@@ -143,7 +143,7 @@ def _more(*shapes: str, schedules: bool = False) -> Scenario:
                 await more.start_schedules()
             start = more.shapes()
             await asyncio.gather(*(start[shape]() for shape in shapes))
-            return await on.evidence(patience=3 * PATIENCE)
+            return await on.evidence(patience=6 * PATIENCE)
 
     return scenario
 

@@ -28,5 +28,6 @@ async def test_a_sound_engine_passes(scenario: str, database_url: str, tmp_path:
 async def test_a_broken_copy_is_caught(defect: str, database_url: str, tmp_path: Path) -> None:
     evidence = await SCENARIOS[MUTATIONS[defect].scenario](database_url, tmp_path, defect)
 
-    violated = check(evidence).rules
-    assert MUTATIONS[defect].rule in violated, (tmp_path / "workers.log").read_text()[-4000:]
+    verdict = check(evidence)
+    log = (tmp_path / "workers.log").read_text()[-4000:]
+    assert MUTATIONS[defect].rule in verdict.rules, f"{verdict.violations}\n{log}"
