@@ -88,14 +88,16 @@ MORE_MUTATIONS: Mapping[str, Mutation] = {
         trigger("workflow_runs", "UPDATE OF input", "new.input := old.input;"),
     ),
     "instants-anew": Mutation(
-        "an instant has any number of runs",
+        "an instant that is over has any number of runs",
         nothing,
         "scheduled",
         evidence.OCCURRENCES,
         trigger(
             "workflow_runs",
             "INSERT",
-            "IF new.schedule_name IS NOT NULL THEN new.id := md5(random()::text)::uuid; END IF;",
+            """IF new.scheduled_for < now() - interval '30 min' THEN  -- of a backfill
+                   new.id := md5(random()::text)::uuid;
+               END IF;""",
         ),
     ),
     "numbers-skipped": Mutation(

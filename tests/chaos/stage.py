@@ -175,9 +175,10 @@ class Stage:
 
     async def evidence(self, patience: float = 15.0) -> Evidence:
         """Let the runs end, stop the workers and collect what there is to know."""
-        await self.settle(patience)
+        settled = await self.settle(patience)
         for schedule in await self.client.schedules.list():  # and so its next run
             await self.client.schedules.delete(schedule.name)
+        if settled:
             await self.settle(patience)
         await self.fleet.heal(len(self.fleet.processes))
         await self.fleet.stop()
