@@ -13,8 +13,13 @@ from types import FrameType
 def worker() -> None:
     """Entry point of `openworkflow`."""
     signal.signal(signal.SIGTERM, _end)
+    by_python = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if by_python:  # which would show where in the imports it was
+        signal.signal(signal.SIGINT, _end)
     from openworkflow.cli.main import main
 
+    if by_python:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     main()
 
 

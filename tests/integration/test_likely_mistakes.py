@@ -41,6 +41,11 @@ async def _half_a_call_for_each_item(step: Step) -> None:
     await anything.map("add", add, [1, 2], right=3)
 
 
+async def _item_that_is_two_arguments(step: Step) -> None:
+    anything: Any = step
+    await anything.map("add", add, [(1, 2), (3, 4)])
+
+
 async def _generator_as_a_step(step: Step) -> None:
     await step.run("pages", pages)
 
@@ -54,6 +59,7 @@ async def _more_than_an_event_holds(step: Step) -> None:
     [
         (_child_as_a_step, "run it as a child, step.run_workflow(name, workflow, input)"),
         (_half_a_call_for_each_item, "functools.partial(function, right=...)"),
+        (_item_that_is_two_arguments, "the first is item 0: TypeError: add() missing a required"),
         (_generator_as_a_step, "return a list of its values"),
         (_more_than_an_event_holds, "keep the data elsewhere and pass a reference to it"),
     ],

@@ -114,7 +114,8 @@ def parse_json(option: str, text: str | None) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise click.UsageError(
-            f"{option} is not JSON ({error}); in a shell, quote it: {option} '{{\"id\": 1}}'"
+            f"{option} is not JSON ({error}); in a shell, quote it: {option} '{{\"id\": 1}}', "
+            f"and text twice: {option} '\"yes\"'"
         ) from None
 
 

@@ -178,11 +178,20 @@ class MapFailed(OpenWorkflowError):
     `failed` are the first of their places, up to a hundred.
     """
 
-    def __init__(self, step_name: str, failed: "Sequence[int]", in_all: int, items: int) -> None:
+    def __init__(
+        self,
+        step_name: str,
+        failed: "Sequence[int]",
+        in_all: int,
+        items: int,
+        first: BaseException | None = None,
+    ) -> None:
+        why = "" if first is None else f": {type(first).__name__}: {first}"
         super().__init__(
             f"map {step_name!r}: {in_all} of {items} items failed, more than it tolerates; the "
-            f"first is item {failed[0] if failed else '?'}"
+            f"first is item {failed[0] if failed else '?'}{why}"
         )
+        self.__cause__ = first
         self.step_name, self.failed, self.items = step_name, list(failed[:100]), items
 
 

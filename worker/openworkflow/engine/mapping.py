@@ -292,7 +292,8 @@ def _check(options: MapOptions, failed: Sequence[int], answers: dict[int, Any], 
         first = next(
             each for start in sorted(answers) for each in answers[start] if type(each) is _Failed
         )
-        raise MapFailed(options.name, sorted(failed), len(failed), items) from first.error
+        where = (options.name, sorted(failed), len(failed), items)
+        raise MapFailed(*where, first.error) from first.error
 
 
 def _in_order(answers: dict[int, Any]) -> list[Any]:

@@ -243,6 +243,6 @@ def mapped(name: str, outcomes: Sequence[Any], most: int) -> list[Any]:
     """What a map answers, of whose items so many may fail."""
     failed = [place for place, each in enumerate(outcomes) if isinstance(each, Raised)]
     if len(failed) > most:
-        error = MapFailed(name, failed, len(failed), len(outcomes))
-        raise error from outcomes[failed[0]].error
+        first = outcomes[failed[0]].error
+        raise MapFailed(name, failed, len(failed), len(outcomes), first) from first
     return [each.error if isinstance(each, Raised) else each for each in outcomes]

@@ -281,8 +281,7 @@ class MapOperation(Operation):
                 if item.state.status in (RunStatus.FAILED, RunStatus.CANCELED):
                     first = first or failure_of(self.name, item.id, item.state)
                     failed.append(item.number)
-        error = MapFailed(self.name, failed, count, len(self._requests))
-        error.__cause__ = first
+        error = MapFailed(self.name, failed, count, len(self._requests), first)
         return None, self._fail(step, error)
 
     def _fail(self, step: StepCall, error: Exception) -> Exception:
