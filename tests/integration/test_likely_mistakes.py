@@ -59,7 +59,7 @@ async def _more_than_an_event_holds(step: Step) -> None:
     [
         (_child_as_a_step, "run it as a child, step.run_workflow(name, workflow, input)"),
         (_half_a_call_for_each_item, "functools.partial(function, right=...)"),
-        (_item_that_is_two_arguments, "the first is item 0: TypeError: add() missing a required"),
+        (_item_that_is_two_arguments, "the first is item 0: TypeError: add() missing 1 required"),
         (_generator_as_a_step, "return a list of its values"),
         (_more_than_an_event_holds, "keep the data elsewhere and pass a reference to it"),
     ],
