@@ -33,7 +33,7 @@ async def pages() -> AsyncIterator[int]:
 
 
 async def _child_as_a_step(step: Step) -> None:
-    await step.run("child", child, 1)  # type: ignore[call-arg]
+    await step.run("child", child, 1)
 
 
 async def _half_a_call_for_each_item(step: Step) -> None:
@@ -101,7 +101,7 @@ async def test_an_input_that_does_not_fit_is_called_the_input(ow_env: Environmen
     ow = await ow_env.client()
     started = await ow.run_workflow("ship", {"number": "one"})
     await ow_env.serve(ship)
-    run = await ow_env.find(started.id)
+    run: Any = await ow_env.find(started.id)
     await run.end()
 
     assert run.error is not None
