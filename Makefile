@@ -91,7 +91,8 @@ site: setup .venv-site ## The documentation as a site in dist/site, every link c
 	$(BIN)/python -m tools.site
 	NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build --quiet --strict
 
-generate: setup ## Write the dashboards and the tables of docs/monitoring.md from the code
+generate: setup ## Write from the code: the dashboards, docs/monitoring.md's tables, the sync client
+	$(BIN)/python -m tools.sync_client
 	$(BIN)/python -m tools.dashboards
 	$(BIN)/python -m tools.monitoring_docs
 
