@@ -140,7 +140,6 @@ CLAIM_PARAMETERS = (
     "deadline_keys",
     "deadline_seconds",
 )
-_run_id = operator.attrgetter("run_id")
 LONGEST_DEADLINE = 1e11
 """Seconds, three thousand years: a longer one could be no timestamp of PostgreSQL's."""
 
@@ -221,7 +220,7 @@ def values(flush: Flush, shape: Shape) -> dict[str, Any]:
         rows = flush.rows[kind]
         if kind is RunEnd:
             # In the order of their ids, as the ends of children lock the parents that they wake.
-            rows = sorted(rows, key=_run_id)
+            rows = sorted(rows, key=operator.attrgetter("run_id"))
         for name, column in zip(COLUMNS[kind], zip(*rows, strict=True), strict=True):
             # unnest() fills a missing array with NULLs, which costs nothing to send.
             is_empty = column[0] is None and column.count(None) == len(column)

@@ -46,10 +46,7 @@ async def fork(
     forked_id = uuid7()
     if may_be_occurrence(run_id):  # by such an id a worker knows to ask of which instant it is
         forked_id = uuid5(run_id, str(forked_id))
-    texts = {
-        name: codec_of(value).encode(value, "result of step", limit, name)
-        for name, value in (results or {}).items()
-    }
+    texts = _encoded(results or {}, limit)
     for _ in range(_TRIES):
         history_from, steps = await _history(backend, run_id)
         kept = keep(steps, from_step, texts)
@@ -71,6 +68,13 @@ async def fork(
         if forked is not None:
             return forked
     raise ConfigurationError(f"workflow run {run_id} continues as new again and again; cancel it")
+
+
+def _encoded(results: Mapping[str, Any], limit: int) -> dict[str, str | None]:
+    return {
+        name: codec_of(value).encode(value, "result of step", limit, name)
+        for name, value in results.items()
+    }
 
 
 def _check_asked(from_step: object, results: object, version: Any) -> None:

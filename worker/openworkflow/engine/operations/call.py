@@ -96,9 +96,7 @@ class CallOperation(Operation):
         services, codec, failures = execution.services, self.about.codec, 0
         call = calls.call if self.seconds is None else calls.call_within
         if recorded is not None:
-            failures = recorded.failures
-            recorder.close(recorded.take_unfinished(), "its worker died")
-            await execution.agenda.wait(self, recorded.retry_at or execution.now())
+            failures = await self._take_up(recorded)
         while True:
             if self.after is not None:
                 await recorder.durable(self.after)
@@ -137,6 +135,13 @@ class CallOperation(Operation):
         """See Operation.withdraw: its row, if it has one, says that the workflow cancelled it."""
         if self.attempt is not None:
             self.execution.recorder.cancel(self.attempt)
+
+    async def _take_up(self, recorded: Any) -> int:
+        """Wait for the next attempt after those of earlier claims; returns how many failed."""
+        failures: int = recorded.failures
+        self.execution.recorder.close(recorded.take_unfinished(), "its worker died")
+        await self.execution.agenda.wait(self, recorded.retry_at or self.execution.now())
+        return failures
 
     async def _gate(self) -> None:
         """Wait until an attempt may begin, at its rate if it has one."""
