@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 from uuid import UUID
 
 from openworkflow.backend.backend import BackendPostgres, CreatedRun, Page, RunFilter
-from openworkflow.client import repairs, traced
+from openworkflow.client import traced
 from openworkflow.client.control import RunControl
 from openworkflow.client.following import RunFollowing
 from openworkflow.client.handle import RunDetails, RunHandle
@@ -238,20 +238,16 @@ class OpenWorkflow(RunControl, RunFollowing, StopsAtExit):
         `forked_from` where it is from. Raises RunNotFound, SerializationError, or
         ConfigurationError for a step that was not recorded.
         """
-        with tracing.forking(self._backend.namespace_id) as span:
-            forked = await repairs.fork(
-                self._backend,
-                checked_id(run_id),
-                from_step,
-                input=input,
-                results=results,
-                version=version,
-                build=build,
-                limit=self._payload_limit,
-                context=None if span is None else span.context,
-            )
-            if span is not None:
-                span.made([forked.id])
+        forked = await traced.fork(
+            self._backend,
+            checked_id(run_id),
+            from_step,
+            input=input,
+            results=results,
+            version=version,
+            build=build,
+            limit=self._payload_limit,
+        )
         return RunHandle(self, forked.id, codec_for(Any), created=True)
 
     @overload

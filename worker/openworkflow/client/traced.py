@@ -1,10 +1,13 @@
 """Runs that are started in a trace: each is stored with it, for the span of its execution."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from openworkflow.backend.backend import BackendPostgres, CreatedRun, NewRun
 from openworkflow.backend.connection import Connection
+from openworkflow.client import repairs
 from openworkflow.core.unique import UniqueRule
+from openworkflow.core.workflow_run import WorkflowRun
 from openworkflow.telemetry import tracing
 
 
@@ -25,3 +28,13 @@ async def create(
         if span is not None:
             span.made([each.id for each in created])
     return created
+
+
+async def fork(backend: BackendPostgres, *asked: Any, **options: Any) -> WorkflowRun:
+    """See repairs.fork."""
+    with tracing.forking(backend.namespace_id) as span:
+        context = None if span is None else span.context
+        forked = await repairs.fork(backend, *asked, **options, context=context)
+        if span is not None:
+            span.made([forked.id])
+    return forked
