@@ -138,3 +138,14 @@ def test_calls_have_a_rate_and_the_urgent_run_goes_before_others(database_url: s
     out = run_example("rates.py", DATABASE_URL=database_url)
 
     assert "before the last: True\nsent: 12\nlimit 'mail': 20 in 1 s\n" in out
+
+
+def test_a_run_is_printed_as_traces(database_url: str) -> None:
+    out = run_example("tracing.py", DATABASE_URL=database_url)
+
+    receipt, *trees = out.splitlines()
+    assert receipt == "receipt for 16 digits"
+    assert trees[:2] == ["GET /checkout", "  workflow_run.create order"]
+    assert "workflow_run.execute billing  <- workflow_run.create billing" in trees
+    charged = trees.index("  step_attempt.execute charge")
+    assert trees[charged + 1] == "    POST /charges"

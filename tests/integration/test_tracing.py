@@ -606,3 +606,17 @@ async def test_an_execution_that_loses_its_claim_is_stale_and_no_span_is_left_op
     assert dict(executed.attributes or {})["openworkflow.execution.outcome"] == "stale"
     assert [event.name for event in traced.one("step_attempt.execute").events] == ["interrupted"]
     assert (await ow.get_workflow_run(run.id)).status is RunStatus.CANCELED
+
+
+async def test_the_blocking_client_starts_runs_in_the_trace_of_its_thread(
+    database_url: str, traced: Traced
+) -> None:
+    def view() -> Any:
+        with trace.get_tracer("theirs").start_as_current_span("request") as request:
+            with OpenWorkflow.sync(database_url) as ow:
+                ow.run_workflow(order, "a")
+            return request.get_span_context()
+
+    request = await asyncio.to_thread(view)
+
+    assert traced.one("workflow_run.create").parent == request
