@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from opentelemetry import trace
+
 from openworkflow import Cron, RetryPolicy, Step, Undo, current_step, workflow
 from tests.docs.blocks import Page
 
@@ -24,6 +26,7 @@ SIGNALS = Page("docs/signals.md")
 SAGAS = Page("docs/sagas.md")
 SCHEDULES = Page("docs/schedules.md")
 PROGRESS = Page("docs/progress.md")
+TRACING = Page("docs/tracing.md")
 OURS: dict[str, Any] = {"workflow": workflow, "Step": Step, "current_step": current_step}
 
 
@@ -234,3 +237,14 @@ async def body_of(response: Any) -> bytes:
 
     await response({"type": "http", "headers": []}, asyncio.Event().wait, send)
     return b"".join(sent)
+
+
+async def test_a_span_of_ones_own() -> None:
+    class Gateway:
+        async def charge(self, card: str) -> str:
+            return f"receipt for {card}"
+
+    names = await TRACING.block("async def charge(card: str) -> str:").run(
+        tracer=trace.get_tracer("shop"), gateway=Gateway()
+    )
+    assert await names["charge"]("4111") == "receipt for 4111"

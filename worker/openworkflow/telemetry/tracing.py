@@ -4,7 +4,6 @@ A library traces by the provider that its application has set. Where the applica
 nothing is made, stored or imported.
 """
 
-import os
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -24,13 +23,12 @@ _NO_OPERATION: AbstractContextManager[None] = nullcontext()
 
 
 def is_traced() -> bool:
-    """Whether the application has set a provider of traces, or named one in the environment."""
+    """Whether the application has set a provider of traces."""
     trace: Any = sys.modules.get(_API)
     if trace is None or not hasattr(trace, "get_tracer_provider"):
-        return False
-    if getattr(trace, "_TRACER_PROVIDER", None) is None:
-        return bool(os.environ.get("OTEL_PYTHON_TRACER_PROVIDER"))
-    return not isinstance(trace.get_tracer_provider(), trace.NoOpTracerProvider)
+        return False  # or it is being imported, by another thread
+    nobody = trace.ProxyTracerProvider, trace.NoOpTracerProvider
+    return not isinstance(trace.get_tracer_provider(), nobody)
 
 
 def observer_of(namespace_id: str, traces: Traces) -> Observer | None:
