@@ -28,6 +28,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from openworkflow import (
     BackendPostgres,
     ConfigurationError,
+    Limit,
     OpenWorkflow,
     RetryPolicy,
     RunHandle,
@@ -209,7 +210,7 @@ async def test_failures_are_recorded_where_they_happen(
     ow: OpenWorkflow, start_worker: StartWorker, traced: Traced
 ) -> None:
     async def decline() -> None:
-        raise LookupError("no such card")
+        raise LookupError("no such card in postgresql://shop:hunter2@db/cards")
 
     once = RetryPolicy(initial=timedelta(milliseconds=10), max_attempts=2)
 
@@ -229,6 +230,7 @@ async def test_failures_are_recorded_where_they_happen(
         assert [event.name for event in attempt.events] == ["exception"]
         assert attempt.status.status_code is StatusCode.ERROR
     assert len(attempts) == 2
+    assert "hunter2" not in "".join(span.to_json() for span in traced.all())
     assert [event.name for event in executed.events] == ["wait", "exception"]
     assert executed.status.status_code is StatusCode.ERROR
     assert executed.attributes is not None
@@ -620,3 +622,38 @@ async def test_the_blocking_client_starts_runs_in_the_trace_of_its_thread(
     request = await asyncio.to_thread(view)
 
     assert traced.one("workflow_run.create").parent == request
+
+
+async def test_a_run_under_a_limit_is_linked_too(
+    ow: OpenWorkflow, start_worker: StartWorker, traced: Traced
+) -> None:
+    @workflow(limits=[Limit(1)])
+    async def limited(number: int, step: Step) -> int:
+        return number
+
+    runs = await ow.run_workflows(limited, [1, 2])
+    worker = await start_worker(limited)
+    assert [await run.result(60) for run in runs] == [1, 2]
+    await worker.stop()
+
+    created = traced.one("workflow_run.create").context.span_id
+    for run in runs:
+        last = traced.named("workflow_run.execute", run_id=str(run.id))[-1]
+        assert [link.context.span_id for link in last.links] == [created]
+
+
+async def test_a_span_around_a_step_is_its_parent_in_a_thread_too(
+    ow: OpenWorkflow, start_worker: StartWorker, traced: Traced
+) -> None:
+    @workflow
+    def around(card: str, step: SyncStep) -> str:
+        with trace.get_tracer("theirs").start_as_current_span("around"):
+            return step.run("charge", charge_in_thread, card)
+
+    run = await ow.run_workflow(around, "a")
+    await _done(start_worker, run, around)
+
+    outer, inner = traced.one("around"), traced.one("step_attempt.execute")
+    assert outer.parent == traced.one("workflow_run.execute").context
+    assert inner.parent == outer.context
+    assert traced.one("their call").parent == inner.context

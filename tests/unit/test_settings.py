@@ -29,6 +29,7 @@ OTHERS = Settings(
     payload_limit_bytes=1000,
     max_crashes=1,
     max_step_attempts=0,
+    dashboard_tokens="viewer:a-token-of-somebody",
     otel="on",
     traces="parent",
 )

@@ -24,6 +24,7 @@ from openworkflow.core.errors import Suspended
 from openworkflow.core.failure import Failure
 from openworkflow.core.recorded import ClaimedRun
 from openworkflow.core.step_attempt import StepKind
+from openworkflow.telemetry.logs import mask
 from openworkflow.telemetry.seam import Claim
 
 P = ParamSpec("P")
@@ -106,7 +107,7 @@ class RunSpans:
             return
         span.set_attribute("openworkflow.execution.outcome", OUTCOMES.get(outcome, outcome))
         if failure is not None:
-            _record_failure(span, failure)
+            _record(span, failure)
         self.run_is_gone((run.id, run.claim_no))
 
     @_harmless
@@ -136,7 +137,7 @@ class RunSpans:
             return
         try:
             if isinstance(error, Exception) and not isinstance(error, Suspended):
-                _record_error(span, error)
+                _record(span, Failure.from_exception(error))
             elif error is not None:
                 span.add_event("interrupted")
         finally:
@@ -249,7 +250,7 @@ class Operation:
         if self._span is not None:
             try:
                 if isinstance(error, Exception):
-                    _record_error(self._span, error)
+                    _record(self._span, Failure.from_exception(error))
             finally:
                 self._span.end()
 
@@ -284,20 +285,12 @@ def _extracted(text: str | None) -> Context:
     return _W3C.extract(texts, Context())
 
 
-def _record_error(span: Span, error: Exception) -> None:
-    kind = type(error)
-    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-    span.set_attribute("error.type", f"{module}{kind.__qualname__}")
-    span.record_exception(error)
-    span.set_status(Status(StatusCode.ERROR, str(error)))
-
-
-def _record_failure(span: Span, failure: Failure) -> None:
-    """Of an exception that is data by now."""
-    kind = failure.type.removeprefix("builtins:").replace(":", ".")
+def _record(span: Span, failure: Failure) -> None:
+    """The exception as an event, as `record_exception` has it; without passwords, as in the log."""
+    kind, message = failure.type.removeprefix("builtins:").replace(":", "."), mask(failure.message)
     span.set_attribute("error.type", kind)
-    about = {"exception.type": kind, "exception.message": failure.message}
+    about = {"exception.type": kind, "exception.message": message}
     if failure.traceback:
-        about["exception.stacktrace"] = failure.traceback
+        about["exception.stacktrace"] = mask(failure.traceback)
     span.add_event("exception", about)
-    span.set_status(Status(StatusCode.ERROR, failure.summary))
+    span.set_status(Status(StatusCode.ERROR, message))

@@ -57,6 +57,8 @@ class Reports:
             self._observer.run_begins(run)
         if run.was_limited:
             self._metrics.wait_begun(run.workflow_name, "limit")
+            if self._observer is not None:
+                self._observer.wait_begins(run, "limit", None, None)
         if self._tells:
             word = "begins" if run.claim_no == 1 else "goes on"
             RUNS_LOGGER.debug("run %s of workflow %r %s", run.id, run.workflow_name, word)
