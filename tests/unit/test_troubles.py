@@ -52,7 +52,7 @@ def test_that_it_is_over_is_said_once_with_how_often_and_then_all_begins_anew(
 
     assert [
         "could not look: refused",
-        "no longer so after 2 times: could not look",
+        "it is over, after it went wrong 2 times: could not look",
         "could not look: refused",
     ] == caplog.messages
 

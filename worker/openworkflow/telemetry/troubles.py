@@ -33,6 +33,7 @@ class Troubles:
     def succeeded(self) -> None:
         """It is over, if it went wrong at all."""
         if self.count:
-            self._logger.info("no longer so after %d times: %s", self.count, self._what)
+            times = "once" if self.count == 1 else f"{self.count} times"
+            self._logger.info("it is over, after it went wrong %s: %s", times, self._what)
         self.count = 0
         self._reasons.clear()
