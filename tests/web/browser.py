@@ -8,7 +8,6 @@ calls, while the test's loop serves the page.
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +35,7 @@ AXE: Final = FOR_TESTS / "axe.min.js"
 DESK: Final = (1280, 800)
 PHONE: Final = (360, 740)
 """Of the narrowest phones that are still sold."""
-SHOTS: Final = Path(__file__).parents[2] / "docs" / "images"
+PICTURES: Final = Path(__file__).parents[2] / "docs" / "images"
 
 
 def program() -> str | None:
@@ -156,13 +155,6 @@ def inaccessible(page: playwright.Page, *rules: str) -> list[str]:
         + "; ".join(" ".join(map(str, node["target"])) for node in rule["nodes"][:5])
         for rule in result["violations"]
     ]
-
-
-def shoot(page: playwright.Page, name: str) -> None:
-    """Take a picture for the documentation, where that was asked for: OPENWORKFLOW_PICTURES=1."""
-    if os.environ.get("OPENWORKFLOW_PICTURES"):
-        SHOTS.mkdir(exist_ok=True)
-        page.screenshot(path=SHOTS / f"dashboard-{name}.png")
 
 
 def too_wide(page: playwright.Page) -> list[str]:

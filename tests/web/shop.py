@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -94,75 +95,94 @@ async def hostile(input: str | None, step: Step) -> str:
     return HOSTILE
 
 
+@dataclass(frozen=True)
 class Shop:
     """Runs of each kind."""
 
     done: UUID
     failed: UUID
     waits: UUID
-    hostile: list[UUID]
 
 
 async def opened(ow: OpenWorkflow, start_worker: StartWorker, sql: Any) -> Shop:
-    """A shop that was at work for an hour."""
+    """A shop that was at work for some hours."""
     await start_worker(order, approval, parcel, report, hostile, build_id="2026.11.3")
-    shop = Shop()
     names = [f"order-{number}" for number in range(1001, 1013)]
     runs = [
         await ow.run_workflow(order, name, tags={"customer": "acme", "country": "de"})
         for name in (*names, *(f"{each}-bad" for each in names[:4]), LONG)
     ]
     waiting = await ow.run_workflow(approval, "order-1020", tags={"customer": LONG[:80]})
-    odd = [
-        await ow.run_workflow(
-            hostile, input, tags={"x": HOSTILE[:90]}, idempotency_key=f"{HOSTILE}{n}"
-        )
-        for n, input in enumerate((None, HOSTILE))
-    ]
-    for run in (*runs, *odd):
+    for run in runs:
         await ow.wait(run.id, 60)
-    await ow.pause(workflow="invoice", reason=HOSTILE, by=HOSTILE)
+    await ow.pause(workflow="invoice", reason="the books are closed", by="ann")
     await eventually(lambda: waits(ow, waiting.id))
-    shop.done, shop.failed, shop.waits = runs[0].id, runs[12].id, waiting.id
-    shop.hostile = [run.id for run in odd]
-    await _spread(sql, shop.done, shop.failed)
+    await sql.execute(_SPREAD)
+    shop = Shop(runs[0].id, runs[12].id, waiting.id)
+    for run_id in (shop.done, shop.failed):
+        await _stretch(sql, run_id)
     return shop
 
 
+async def vandalised(ow: OpenWorkflow) -> list[UUID]:
+    """What people write, such that it would do harm in a page that took it for more than text.
+
+    Needs the worker of the shop; returns its runs.
+    """
+    runs = [
+        await ow.run_workflow(
+            hostile, input, tags={"x": HOSTILE[:90]}, idempotency_key=f"{HOSTILE}{number}"
+        )
+        for number, input in enumerate((None, HOSTILE))
+    ]
+    for run in runs:
+        await ow.wait(run.id, 60)
+    await ow.pause(workflow=hostile, reason=HOSTILE, by=HOSTILE)
+    await ow.schedules.create(HOSTILE[:150], hostile, Cron("0 0 1 1 *"))
+    await ow.schedules.pause(HOSTILE[:150], HOSTILE)
+    return [run.id for run in runs]
+
+
 async def waits(ow: OpenWorkflow, run_id: UUID) -> bool:
+    """Whether a run is parked with something to wait for."""
     told = await ow.explain(run_id)
     return told.status == RunStatus.PENDING and told.waits != ()
 
 
-async def _spread(sql: asyncpg.Connection[Any], *runs: UUID) -> None:
+_SPREAD = """
+update workflow_runs run
+   set created_at = created_at - back, started_at = started_at - back,
+       completed_at = completed_at - back
+  from (select id, random() * interval '4 h' as back from workflow_runs) shift
+ where shift.id = run.id and completed_at is not null"""
+
+
+async def _stretch(sql: asyncpg.Connection[Any], run_id: UUID) -> None:
     """Let what took milliseconds have taken as long as it does in a shop."""
-    await sql.execute(
-        "update workflow_runs set created_at = created_at - random() * interval '1 h'"
-        " where workflow_name <> 'approval'"
+    rows = await sql.fetch(
+        "select id, kind, resume_at is not null as again from step_attempts"
+        " where workflow_run_id = $1 order by created_at, id",
+        run_id,
     )
-    for run in runs:
-        rows = await sql.fetch(
-            "select id, kind, resume_at is not null as again from step_attempts"
-            " where workflow_run_id = $1 order by created_at, id",
-            run,
-        )
-        began = await sql.fetchval("select created_at from workflow_runs where id = $1", run)
-        at = began + timedelta(seconds=0.2)
-        for row in rows:
-            took = 3 * 3600.0 if row["kind"] == "sleep" else 1.4
-            ended = at + timedelta(seconds=took)
-            resume = ended + timedelta(seconds=2) if row["again"] else None
-            await sql.execute(
-                "update step_attempts set created_at = $2, completed_at = $3,"
-                " resume_at = $4 where id = $1",
-                row["id"],
-                at,
-                ended,
-                resume if row["kind"] != "sleep" else ended,
-            )
-            at = (resume or ended) + timedelta(seconds=0.1)
+    began = await sql.fetchval("select now() - interval '4 h'")
+    at = began + timedelta(seconds=0.2)
+    for row in rows:
+        is_sleep = row["kind"] == "sleep"
+        ended = at + (timedelta(hours=3) if is_sleep else timedelta(seconds=1.4))
+        resume = ended + timedelta(seconds=0 if is_sleep else 2) if row["again"] else None
         await sql.execute(
-            "update workflow_runs set started_at = created_at, completed_at = $2 where id = $1",
-            run,
+            "update step_attempts set created_at = $2, completed_at = $3, resume_at = $4"
+            " where id = $1",
+            row["id"],
             at,
+            ended,
+            resume,
         )
+        at = (resume or ended) + timedelta(seconds=0.1)
+    await sql.execute(
+        "update workflow_runs set created_at = $2, started_at = $2, completed_at = $3"
+        " where id = $1",
+        run_id,
+        began,
+        at,
+    )
