@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 OUT = ROOT / "build" / "site"
 PAGES = ("*.md", "docs/**/*.md", "benchmarks/**/*.md", "charts/*/README.md")
 LINK = re.compile(r"(?<=\]\()([^)#:\s]+)(?=[)#])")
+PICTURES = frozenset({".png", ".svg"})
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".sql": "sql", ".json": "json"}
 
 
@@ -37,11 +38,13 @@ def page_for(target: Path) -> Path:
 
 
 def with_pages(text: str, page: Path, linked: set[Path]) -> str:
-    """A page's text with links to pages only; what those show is added to `linked`."""
+    """A page's text with links to pages and pictures only; what they show is added to `linked`."""
 
     def rewritten(found: re.Match[str]) -> str:
         target = Path(os.path.normpath(page.parent / found[1]))
-        if target.suffix == ".md":
+        if target.suffix in PICTURES:
+            linked.add(target)
+        if target.suffix in {".md", *PICTURES}:
             return found[1]
         if (there := page_for(target)) == shown(target):
             linked.add(target)
@@ -97,11 +100,15 @@ def main() -> None:
     shutil.rmtree(OUT, ignore_errors=True)
     linked: set[Path] = set()
     texts = {page: with_pages((ROOT / page).read_text(), page, linked) for page in pages()}
-    texts |= {shown(path): page_of(path) for path in linked}
+    pictures = {path for path in linked if path.suffix in PICTURES}
+    texts |= {shown(path): page_of(path) for path in linked - pictures}
     texts[Path("docs/api.md")] = reference()
     for page, text in texts.items():
         (OUT / page).parent.mkdir(parents=True, exist_ok=True)
         (OUT / page).write_text(text)
+    for picture in pictures:
+        (OUT / picture).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / picture, OUT / picture)
     (ROOT / "llms.txt").write_text(llms())
 
 

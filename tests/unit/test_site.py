@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.site import ROOT, llms, page_for, pages, with_pages
+from tools.site import PICTURES, ROOT, llms, page_for, pages, with_pages
 
 
 def test_llms_txt_is_made_from_the_pages() -> None:
@@ -27,6 +27,7 @@ def test_every_page_of_the_documentation_is_in_the_navigation() -> None:
         ("../examples/trip.py", "../examples/trip.py.md"),
         ("../manifests/examples", "../manifests/examples/index.md"),
         ("../charts/openworkflow", "../charts/openworkflow/README.md"),
+        ("images/a.png", "images/a.png"),
         ("https://example.com/a", "https://example.com/a"),
         ("#here", "#here"),
     ],
@@ -37,3 +38,12 @@ def test_a_link_leads_to_a_page(link: str, there: str) -> None:
 
 def test_a_folder_that_has_a_page_is_that_page() -> None:
     assert page_for(Path("charts/openworkflow")) == Path("charts/openworkflow/README.md")
+
+
+def test_a_picture_is_brought_along_and_every_one_that_there_is_is_shown() -> None:
+    shown: set[Path] = set()
+    for page in pages():
+        with_pages((ROOT / page).read_text(), page, shown)
+
+    there = {path.relative_to(ROOT) for path in (ROOT / "docs" / "images").iterdir()}
+    assert there == {path for path in shown if path.suffix in PICTURES}
