@@ -10,6 +10,7 @@ import pytest
 
 from openworkflow import OpenWorkflow, Step, workflow
 from openworkflow.backend.backend import BackendPostgres
+from openworkflow.core.step_attempt import StepStatus
 from openworkflow.core.workflow_run import RunStatus
 from tests.database_roles import command
 from tests.helpers import StartWorker, eventually
@@ -46,6 +47,35 @@ async def test_the_command_sends_to_a_run_and_to_a_topic_and_show_says_who_waits
     assert not await shown("waits for")
     code, said = await command(database_url, "signal", str(run.id), "approval")
     assert (1, True) == (code, "is succeeded and cannot be signaled" in said)
+
+
+@workflow
+async def waiting_twice(step: Step) -> list[Any]:
+    return [await step.wait_for_signal("approval") for _ in range(2)]
+
+
+async def test_a_name_that_the_run_does_not_wait_for_is_told_and_kept(
+    ow: OpenWorkflow, start_worker: StartWorker, database_url: str
+) -> None:
+    await start_worker(waiting_twice)
+    run = await ow.run_workflow(waiting_twice)
+
+    async def sent(name: str, waits: int) -> str:
+        async def waits_for_it() -> bool:
+            rows = (await ow.get_run(run.id)).steps
+            return waits == len(rows) and rows[-1].status == StepStatus.RUNNING
+
+        await eventually(waits_for_it, deadline=60)
+        code, said = await command(database_url, "signal", str(run.id), name)
+        assert 0 == code, said
+        return said
+
+    told = "the run waits for 'approval' now, not for 'aproval', which is kept until it does"
+    assert told in await sent("aproval", 1)
+    assert "waits for" not in await sent("approval", 1)
+    assert told in await sent("aproval", 2)
+    assert "waits for" not in await sent("approval", 2)
+    assert [None, None] == await run.result(timeout=20)
 
 
 @pytest.mark.parametrize(

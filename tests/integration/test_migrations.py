@@ -92,6 +92,20 @@ async def test_without_migrate_nothing_is_made_and_the_error_says_what_to_run(
     await backend.stop()
 
 
+async def test_a_schema_that_is_not_there_is_refused_unless_it_is_to_be_made(
+    database_url: str,
+) -> None:
+    with pytest.raises(BackendError, match=r"no schema 'shp'.*OPENWORKFLOW_SCHEMA.*migrate"):
+        await BackendPostgres.connect(database_url, schema="shp", migrate=False)
+
+    backend = await BackendPostgres.connect(database_url, schema="shp", migrate=None)
+    await backend.migrate()
+    await backend.stop()
+    again = await BackendPostgres.connect(database_url, schema="shp", migrate=False)
+    assert await again.create_workflow_runs([NewRun("a")])
+    await again.stop()
+
+
 @pytest.mark.parametrize("migrate", [True, False])
 async def test_a_newer_contract_is_refused(database_url: str, migrate: bool) -> None:
     await _execute(

@@ -140,6 +140,18 @@ async def test_a_call_that_cannot_work_fails_at_once() -> None:
 
 
 @in_virtual_time
+async def test_a_misspelt_option_of_a_step_is_answered_with_the_one_that_was_meant() -> None:
+    async def function(step: Step) -> None:
+        await step.run("a", quick, 1, timout=2)  # type: ignore[call-overload]
+
+    run = prepared(function)
+
+    said = "unexpected keyword argument 'timout'; did you mean 'timeout', the option of step.run?"
+    failed(await run.execute(), "TypeError", said)
+    assert 1 == len(run.steps)
+
+
+@in_virtual_time
 async def test_a_type_error_of_the_function_itself_is_tried_again() -> None:
     async def function(step: Step) -> None:
         await step.run("a", broken, TypeError("its own"))

@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel
 
+from openworkflow import Worker, step, workflow
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.backend.namespace import Namespace
 from openworkflow.client import ManyRunsOptions, OpenWorkflow, RunOptions
@@ -68,6 +69,27 @@ async def test_an_option_that_does_not_exist_is_refused_with_those_that_do() -> 
         await ow.run_workflow("orders", deadlin="1h")
     with pytest.raises(TypeError, match=r"run_workflows\(\) has no option 'idempotency_key'; "):
         await ow.run_workflows("orders", [1], idempotency_key="a")
+
+
+def test_an_option_that_a_decorator_or_a_worker_does_not_have_is_answered_with_the_one_meant() -> (
+    None
+):
+    decorate: Any = workflow
+    decorate_step: Any = step
+    make: Any = Worker
+
+    with pytest.raises(
+        TypeError, match=r"workflow\(\) has no option 'verison'; did you mean 'vers"
+    ):
+        decorate(verison="2")
+    with pytest.raises(TypeError, match=r"step\(\) has no option 'timout'; did you mean 'timeout'"):
+        decorate_step(timout="2s")
+    with pytest.raises(
+        TypeError, match=r"Worker\(\) has no option 'concurency'; did you mean 'con"
+    ):
+        make(None, [decorate(name="w")(lambda: None)], concurency=2)
+    with pytest.raises(TypeError, match=r"has no option 'zzz'; there are workflows, worker_id, "):
+        make(None, [decorate(name="w")(lambda: None)], zzz=2)
 
 
 async def test_a_client_of_a_url_or_of_a_connect_that_was_not_awaited_is_refused() -> None:

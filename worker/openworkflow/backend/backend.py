@@ -22,7 +22,6 @@ from openworkflow.backend.ledger import Ledger, Loss, MigrationState, look
 from openworkflow.backend.limits import LimitTable
 from openworkflow.backend.liveness import SCAN_SECONDS
 from openworkflow.backend.messages import Messages
-from openworkflow.backend.migrations import Migration
 from openworkflow.backend.namespace import Namespace
 from openworkflow.backend.notifications import Listener
 from openworkflow.backend.pausing import Pauses
@@ -109,14 +108,15 @@ class BackendPostgres(StopsAtExit):
         *,
         namespace_id: str = "default",
         schema: str = "public",
-        migrate: bool = True,
+        migrate: bool | None = True,
         application_name: str = "openworkflow",
         listen_url: str | None = None,
     ) -> Self:
         """Connect and, unless `migrate` is False, bring the tables up to date.
 
-        `listen_url` is a direct connection for wake-ups where `url` leads through a pooler. Raises
-        BackendError, with the next thing to try, or ConfigurationError.
+        None is for who calls `migrate` later: the schema need not be there. `listen_url` is a
+        direct connection for wake-ups where `url` leads through a pooler. Raises BackendError, with
+        the next thing to try, or ConfigurationError.
         """
         namespace = Namespace(namespace_id, schema)
         dsn, listen_dsn = parse(url), None if listen_url in (None, "") else parse(listen_url)
@@ -125,7 +125,7 @@ class BackendPostgres(StopsAtExit):
             if migrate:
                 await migrations.migrate(connection, schema, pooled=pooled)
             else:
-                await migrations.check(connection, schema)
+                await migrations.check(connection, schema, absent=migrate is None)
         except DRIVER_ERRORS as error:
             raise as_backend_error(error, dsn) from error
         finally:
@@ -296,7 +296,7 @@ class BackendPostgres(StopsAtExit):
         now: datetime = (await self._fetch(self._sql["now"]))[0]["now"]
         return now
 
-    async def migrate(self) -> list[Migration]:
+    async def migrate(self) -> list[migrations.Migration]:
         """Apply the migrations that are missing; returns them."""
         async with self._own_connection() as connection:
             return await migrations.migrate(connection, self.schema, pooled=self.pooled)

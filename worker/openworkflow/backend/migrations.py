@@ -34,10 +34,19 @@ PATIENCE = 60.0
 logger = logging.getLogger(__name__)
 
 
-async def check(connection: Connection, schema: str) -> None:
-    """Raise BackendError for a server that does not do, or a schema with a newer contract."""
+async def check(connection: Connection, schema: str, *, absent: bool = False) -> None:
+    """Raise BackendError for a server that does not do, or a schema with a newer contract.
+
+    Or for a schema that is not there, unless it may be `absent`.
+    """
     _refuse_server(connection)
-    (await look(connection, schema)).refuse_newer()
+    found = await look(connection, schema)
+    found.refuse_newer()
+    if not (absent or found.exists or await _is_there(connection, schema)):
+        raise BackendError(
+            f"there is no schema {schema!r} in this database; correct schema= "
+            f"(OPENWORKFLOW_SCHEMA), or make it: openworkflow migrate --schema {schema}"
+        )
 
 
 async def migrate(
@@ -142,12 +151,18 @@ class _Session:
             await self._connection.fetchval("select pg_advisory_unlock($1)", self._lock)
 
 
+async def _is_there(connection: Connection, schema: str) -> bool:
+    return bool(
+        await connection.fetchval("select true from pg_namespace where nspname = $1", schema)
+    )
+
+
 async def _prepare(connection: Connection, found: Ledger) -> None:
     """Make the transaction ready for a migration: limits, schema, ledger."""
     await connection.fetch(NO_TIME_LIMITS, True)
     # `if not exists` alone would ask for the right to create schemas although this one is there.
     schema = found.schema
-    if not await connection.fetchval("select true from pg_namespace where nspname = $1", schema):
+    if not await _is_there(connection, schema):
         await connection.execute(f"create schema {quoted(schema)}")
     await connection.execute(f"set local search_path to {quoted(schema)}, public")
     if not found.exists:

@@ -16,6 +16,7 @@ from openworkflow.cli.dashboard import PORT
 from openworkflow.cli.options import database, run_async
 from openworkflow.cli.render import say
 from openworkflow.cli.target import load_workflows
+from openworkflow.cli.watching import Application
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.embedded import EmbeddedPostgres
 from openworkflow.settings import Settings
@@ -33,8 +34,8 @@ KILL_SECONDS = 35
 def dev(target: str, data: Path | None, no_reload: bool) -> None:
     """Serve TARGET for development, with a database of its own.
 
-    An embedded PostgreSQL, the dashboard, and a worker: a new one whenever the code changes or
-    something kills it.
+    An embedded PostgreSQL, the dashboard, and a worker: a new one whenever the code changes that it
+    imports from this folder, or something kills it.
 
     With DATABASE_URL set, that database is used instead; if it is that of the embedded one, which
     this command prints, the embedded one is started.
@@ -165,16 +166,20 @@ async def _drain(child: asyncio.subprocess.Process) -> None:
 
 def _changes(stop: asyncio.Event) -> "asyncio.Queue[None]":
     try:
-        from watchfiles import PythonFilter, awatch
+        from watchfiles import Change, PythonFilter, awatch
     except ImportError:
         raise ConfigurationError(
             "to reload on change, install the dev extra: pip install 'openworkflow-fleet[dev]'; "
             "or use --no-reload"
         ) from None
     changed: asyncio.Queue[None] = asyncio.Queue()
+    application, is_python = Application(Path.cwd()), PythonFilter()
+
+    def counts(change: Change, path: str) -> bool:
+        return is_python(change, path) and application.has(Path(path))
 
     async def watch() -> None:
-        async for _ in awatch(Path.cwd(), watch_filter=PythonFilter(), stop_event=stop):
+        async for _ in awatch(Path.cwd(), watch_filter=counts, stop_event=stop):
             changed.put_nowait(None)
 
     _watchers.add(asyncio.ensure_future(watch()))

@@ -81,7 +81,7 @@ def migrate(
 
 async def _migrate(where: Database, wait: timedelta, json_wanted: bool) -> None:
     applied = await apply(where, wait)
-    async with where.connect(migrate=False) as backend:
+    async with where.connect(migrate=None) as backend:
         mended = await backend.mend_indexes()
     if json_wanted:
         as_json({"applied": [m.version for m in applied], "mended": mended})
@@ -123,7 +123,7 @@ async def apply(where: Database, wait: timedelta) -> list[Migration]:
     deadline, said = time.monotonic() + wait.total_seconds(), ""
     while True:
         try:
-            async with where.connect(migrate=False) as backend:
+            async with where.connect(migrate=None) as backend:
                 return await backend.migrate()
         except ConnectionLost as error:
             if time.monotonic() >= deadline:
@@ -135,7 +135,7 @@ async def apply(where: Database, wait: timedelta) -> list[Migration]:
 
 
 async def _status(where: Database, json_wanted: bool) -> None:
-    async with where.connect(migrate=False) as backend:
+    async with where.connect(migrate=None) as backend:
         states = await backend.migration_states()
     if json_wanted:
         as_json(
@@ -158,7 +158,7 @@ async def _status(where: Database, json_wanted: bool) -> None:
 
 
 async def _dry_run(where: Database) -> None:
-    async with where.connect(migrate=False) as backend:
+    async with where.connect(migrate=None) as backend:
         missing = [s.migration for s in await backend.migration_states() if s.applied_at is None]
     for migration in missing:
         say(f"-- {migration.version:04d} {migration.name}")

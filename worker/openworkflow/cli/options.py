@@ -36,9 +36,9 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def connect(
-        self, *, migrate: bool = True, application_name: str = "openworkflow-cli"
+        self, *, migrate: bool | None = True, application_name: str = "openworkflow-cli"
     ) -> AsyncIterator[BackendPostgres]:
-        """A backend for the length of a block."""
+        """A backend for the length of a block; see BackendPostgres.connect for `migrate`."""
         backend = await BackendPostgres.connect(
             self.url,
             namespace_id=self.namespace,

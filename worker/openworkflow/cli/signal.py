@@ -1,5 +1,6 @@
 """`openworkflow signal`: tell a run, or all that wait for a topic, that something has happened."""
 
+import logging
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -8,14 +9,19 @@ import click
 
 from openworkflow.cli import render
 from openworkflow.cli.options import (
+    Database,
     DurationText,
     database,
     database_options,
     json_option,
     parse_json,
     run_async,
-    with_client,
 )
+from openworkflow.client import OpenWorkflow
+from openworkflow.core.errors import BackendError
+from openworkflow.core.step_attempt import StepAttempt, StepKind, StepStatus
+
+logger = logging.getLogger(__name__)
 
 
 @click.command()
@@ -44,11 +50,48 @@ def signal(
     options = {"idempotency_key": key, "keep_for": keep_for}
     given = {name: option for name, option in options.items() if option is not None}
     where = database(url, namespace, schema)
-    sent: UUID = run_async(with_client(where, "signal", *target, value, **given))
+    sent, others = run_async(_send(where, target, value, given))
     if as_json:
         render.as_json({"id": sent})
     else:
         render.say(str(sent))
+    if others:
+        note = f"the run waits for {' and '.join(map(repr, others))} now, not for {target[1]!r}"
+        render.say(f"{note}, which is kept until it does", err=True)
+
+
+async def _send(
+    where: Database, target: tuple[Any, ...], value: Any, given: dict[str, Any]
+) -> tuple[UUID, list[str]]:
+    """The id of what was sent, and the signals that the run waits for, if this is none of them."""
+    async with where.connect(migrate=False) as backend:
+        client = OpenWorkflow(backend)
+        # Before, since the run may take it at once, and wait for the next one.
+        waits = await _awaited(client, target[0]) if len(target) > 1 else []
+        sent: UUID = await client.signal(*target, value, **given)
+    return sent, [] if target[-1] in waits else waits
+
+
+async def _awaited(client: OpenWorkflow, run_id: UUID) -> list[str]:
+    """The names of the signals that a run waits for; none, if that is not known."""
+    try:
+        steps = (await client.get_run(run_id)).steps
+    except BackendError as error:  # a role that may send, and not look
+        logger.debug("what the run waits for is not known: %s", error)
+        return []
+    names = {step.step_name for step in steps}
+    waits = [
+        step for step in steps if (step.kind, step.status) == (StepKind.SIGNAL, StepStatus.RUNNING)
+    ]
+    return sorted({_name(step, names) for step in waits})
+
+
+def _name(step: StepAttempt, names: set[str]) -> str:
+    """What a step waits for: its key without an ordinal, of which the first has none."""
+    if isinstance(step.context, dict) and "name" in step.context:
+        return str(step.context["name"])
+    name, _, ordinal = step.step_name.rpartition(":")
+    return name if ordinal.isdigit() and name in names else step.step_name
 
 
 def _target(to: tuple[str, ...]) -> tuple[Any, ...]:

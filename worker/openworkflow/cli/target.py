@@ -1,5 +1,6 @@
 """`module:attribute`, a module, or a file: what a command is to serve or run."""
 
+import asyncio
 import importlib
 import importlib.util
 import sys
@@ -11,6 +12,11 @@ from typing import Any
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.registry import collect
 from openworkflow.core.workflow import Workflow
+
+_AT_IMPORT = (
+    'what starts the program belongs under `if __name__ == "__main__":`, since a worker imports it'
+)
+_ASYNCIO = Path(asyncio.__file__).parent
 
 
 def load_workflows(target: str) -> list[Workflow[Any, Any]]:
@@ -93,9 +99,20 @@ def _check_module_name(name: str) -> None:
 
 
 def _broken(name: str, error: BaseException) -> ConfigurationError:
+    frames, hint = traceback.extract_tb(error.__traceback__), ""
     if isinstance(error, SyntaxError):
         where = f"{error.filename}:{error.lineno}"
     else:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{last.filename}:{last.lineno}"
-    return ConfigurationError(f"cannot import {name}: {type(error).__name__}: {error} ({where})")
+        # The module itself does what a program does that is started.
+        if runs := [n for n, frame in enumerate(frames) if _is_of_asyncio(frame)]:
+            frames = frames[: runs[0]]
+        if runs or isinstance(error, SystemExit):
+            hint = f"; {_AT_IMPORT}"
+        where = f"{frames[-1].filename}:{frames[-1].lineno}"
+    return ConfigurationError(
+        f"cannot import {name}: {type(error).__name__}: {error} ({where}){hint}"
+    )
+
+
+def _is_of_asyncio(frame: traceback.FrameSummary) -> bool:
+    return frame.name in ("run", "run_until_complete") and Path(frame.filename).parent == _ASYNCIO

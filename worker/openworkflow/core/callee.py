@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FunctionType, GenericAlias, MethodType
@@ -10,11 +11,20 @@ from typing import Any, Union
 from openworkflow.core.annotations import innermost, return_annotation
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.fingerprint import fingerprint
+from openworkflow.core.options import nearest
 from openworkflow.core.serialization import Codec, codec_for
 from openworkflow.core.shown import shown
 from openworkflow.core.workflow import DurableFunction, Workflow
 
-__all__ = ["OPTIONS", "Callee", "callee", "check_call", "decorated", "fingerprint"]
+__all__ = [
+    "OPTIONS",
+    "Callee",
+    "callee",
+    "check_call",
+    "decorated",
+    "fingerprint",
+    "with_option_meant",
+]
 
 OPTIONS = frozenset({"retry", "timeout", "undo", "rate"})
 """Keyword arguments of `step.run` itself."""
@@ -22,6 +32,7 @@ CACHED = 4096
 """Functions remembered; when there are more, all are forgotten."""
 
 _COROUTINE = inspect.CO_COROUTINE
+_UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +101,16 @@ def check_call(
     except TypeError as error:
         return f"{_name(fn)}() {error}"
     return None
+
+
+def with_option_meant(error: Exception) -> Exception:
+    """What Python says of a call that cannot work, with the option of `step.run` that was meant."""
+    unexpected = _UNEXPECTED.search(str(error))
+    meant = None if unexpected is None else nearest(unexpected[1], OPTIONS)
+    if meant is None:
+        return error
+    told = TypeError(f"{error}; did you mean {meant!r}, the option of step.run?")
+    return told.with_traceback(error.__traceback__)
 
 
 def _function(fn: FunctionType) -> Callee:

@@ -25,6 +25,7 @@ from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.limits import Limit, Limits, Rate, step_rate
 from openworkflow.core.names import NAME_LIMIT, storable_text
+from openworkflow.core.options import refuse_unknown
 from openworkflow.core.parameters import (
     check_function,
     check_step,
@@ -271,6 +272,7 @@ def workflow(
     limits: Sequence[Limit] = (),
     rate: Rate | Sequence[Rate] = (),
     priority: int = 0,
+    **unknown: Any,
 ) -> Any:
     """Make a function a workflow; bare, or with options.
 
@@ -283,6 +285,7 @@ def workflow(
     once, `rate` how many begin in some time, for each key. Its runs are claimed as if they had been
     due `priority` hours earlier, or later where it is below 0.
     """
+    refuse_unknown("workflow", unknown, workflow.__kwdefaults__)
 
     def decorate(fn: Callable[..., Any]) -> Workflow[Any, Any]:
         return Workflow(
@@ -331,11 +334,13 @@ def step(
     timeout: Duration | None = None,
     undo: Any = None,
     rate: str | Rate | None = None,
+    **unknown: Any,
 ) -> Any:
     """Make a function a step wherever a workflow calls it; bare, or with options as of `step.run`.
 
     `undo` is a function that is called with the step's result, or an Undo.
     """
+    refuse_unknown("step", unknown, step.__kwdefaults__)
 
     def decorate(fn: Callable[..., Any]) -> DurableFunction[..., Any]:
         return DurableFunction(fn, name=name, retry=retry, timeout=timeout, undo=undo, rate=rate)

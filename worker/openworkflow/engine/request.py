@@ -1,6 +1,5 @@
 """What a caller wants, checked and as the row to store. Nothing is stored if it does not fit."""
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,6 +9,7 @@ from openworkflow.backend.records import NewRun
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError, InputValidationError
 from openworkflow.core.names import KEY_LIMIT, NAME_LIMIT, storable_text
+from openworkflow.core.options import refuse_unknown
 from openworkflow.core.priority import run_priority
 from openworkflow.core.serialization import codec_of
 from openworkflow.core.shown import shown
@@ -117,12 +117,7 @@ def check_options(call: str, given: Mapping[str, object], kind: type, *others: s
 
     `others` are parameters of the call that may have been meant.
     """
-    for name in given:
-        if name not in kind.__annotations__:
-            allowed = [*others, *kind.__annotations__]
-            near = difflib.get_close_matches(name, allowed, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(allowed)}"
-            raise TypeError(f"{call}() has no option {name!r}; {hint}")
+    refuse_unknown(call, given, [*others, *kind.__annotations__])
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from openworkflow.backend.backend import BackendPostgres, WorkerSession
 from openworkflow.backend.notifications import Listener
 from openworkflow.core.asked import check_is
 from openworkflow.core.errors import BackendError, ConfigurationError
+from openworkflow.core.options import refuse_unknown
 from openworkflow.core.registry import Registry
 from openworkflow.core.stopping import StopsAtExit
 from openworkflow.core.workflow import Workflow
@@ -79,6 +80,8 @@ class Worker(StopsAtExit):
         self._registry = Registry(workflows)
         if not self._registry.keys():
             raise ConfigurationError("a worker needs at least one workflow: workflows=[...]")
+        known = ("workflows", "worker_id", "metrics", *WorkerOptions.__annotations__)
+        refuse_unknown("Worker", options, known)
         self._options = WorkerOptions(**options)
         self._declared = declared(self._registry, self._options.payload_limit)
         self._limits = declared_limits(self._registry)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, ClassVar
 
-from openworkflow.core.callee import Callee, callee, check_call, fingerprint
+from openworkflow.core.callee import Callee, callee, check_call, fingerprint, with_option_meant
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import (
     ConfigurationError,
@@ -166,6 +166,11 @@ class CallOperation(Operation):
         execution = self.execution
         execution.check_stopped()
         policy = self.retry or DEFAULT_STEP_RETRY
+        impossible = isinstance(error, TypeError) and bool(
+            check_call(self.fn, self.args, self.kwargs)
+        )
+        if impossible:
+            error = with_option_meant(error)
         failure = Failure.from_exception(error)
         retry_at = execution.now() + policy.delay(step.attempt)
         final = (
@@ -173,7 +178,7 @@ class CallOperation(Operation):
             or not policy.retries(error)
             or policy.exhausted(step.attempt)
             or execution.is_past_deadline(retry_at)
-            or (isinstance(error, TypeError) and bool(check_call(self.fn, self.args, self.kwargs)))
+            or impossible
         )
         await execution.announced(step)
         written = execution.recorder.failed(step, failure, None if final else retry_at)
