@@ -346,6 +346,67 @@ async def test_other_errors_that_python_ignores_are_still_told(
     assert ["ValueError('mine')"] == ignored
 
 
+async def test_threads_of_a_function_leave_it_in_silence_when_it_is_parked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(threading, "excepthook", lambda seen: told.append(repr(seen.exc_value)))
+
+    def waits(step: SyncStep) -> None:
+        step.sleep("pause", 60)
+        raise ValueError("mine")
+
+    started: list[threading.Thread] = []
+
+    def function(step: SyncStep) -> None:
+        thread = threading.Thread(target=waits, args=(step,))
+        started.append(thread)
+        thread.start()
+        thread.join()
+        step.run("after", identity, 1)
+
+    run = prepared(function)
+    assert isinstance(await executed(run), Parked)
+    await asyncio.to_thread(started[0].join)
+    assert [] == told
+    run.wake()
+    assert isinstance(await executed(run), Completed)
+    assert ["ValueError('mine')"] == told
+
+
+async def test_a_worker_that_is_torn_down_leaves_no_thread_waiting_and_begins_nothing() -> None:
+    """Threads waited for ever, which kept the process; or met an AttributeError of ours."""
+    seen: list[str] = []
+    called: list[str] = []
+    over = threading.Event()
+
+    async def long() -> None:
+        called.append("long")
+        await asyncio.sleep(600)
+
+    def waits(step: SyncStep) -> None:
+        for name in ("long", "another"):
+            try:
+                step.run(name, long)
+            except BaseException as error:
+                seen.append(type(error).__name__)
+        over.set()
+
+    def function(step: SyncStep) -> None:
+        thread = threading.Thread(target=waits, args=(step,))
+        thread.start()
+        thread.join()
+
+    run = prepared(function)
+    task = run.start(run.execution())
+    await until(lambda: called)
+    task.cancel()
+    await asyncio.wait({task}, timeout=10)
+    assert await asyncio.to_thread(over.wait, 10)
+    assert (["Suspended"] * 2, ["long"]) == (seen, called)
+    run.threads.close()
+
+
 def _output(outcome: Outcome) -> str | None:
     assert isinstance(outcome, Completed), outcome
     return outcome.output

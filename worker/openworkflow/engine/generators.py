@@ -9,12 +9,14 @@ those of the worker's loop would close it there, where no step can be asked for.
 at each turn of a function costs more than remembering who began a generator.
 
 A plain generator in a plain workflow function is closed by Python itself. What its `finally` asks
-for once the run was parked is turned away, and there is nobody to raise that to.
+for once the run was parked is turned away, and there is nobody to raise that to. So it is with
+what a thread asks for that such a function has started.
 """
 
 import asyncio
 import gc
 import sys
+import threading
 from collections.abc import AsyncGenerator
 from contextvars import Context
 from threading import get_ident
@@ -114,6 +116,20 @@ class _Unraisable:
             self._before(ignored)
 
 
+class _InThread:
+    """Tells whoever was there before of what ended a thread, unless a run was parked.
+
+    A thread that a plain workflow function has started leaves what it asks for by that.
+    """
+
+    def __init__(self, before: Any) -> None:
+        self._before = before
+
+    def __call__(self, ended: Any) -> None:
+        if not isinstance(ended.exc_value, Suspended):
+            self._before(ended)
+
+
 def watch() -> None:
     """Begin to look after the generators of this thread; the end of its loop ends that."""
     hooks = sys.get_asyncgen_hooks()
@@ -123,3 +139,5 @@ def watch() -> None:
         gc.callbacks.append(_collector)
     if not isinstance(sys.unraisablehook, _Unraisable):
         sys.unraisablehook = _Unraisable(sys.unraisablehook)
+    if not isinstance(threading.excepthook, _InThread):
+        threading.excepthook = _InThread(threading.excepthook)

@@ -21,7 +21,7 @@ from openworkflow.core.workflow import INSIDE_STEP, current_run
 from openworkflow.engine import calls, ending
 from openworkflow.engine.keys import Branch
 from openworkflow.engine.operations.operation import Operation
-from openworkflow.engine.outcome import Outcome
+from openworkflow.engine.outcome import Lost, Outcome
 from openworkflow.engine.step import SyncStep
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class ThreadProgram:
             raise
         except BaseException as error:  # a panic, KeyboardInterrupt, a CancelledError of its own
             if calls.is_cancelled(error):
+                execution.interrupt(Lost())  # the worker is torn down; no thread goes on, or waits
                 raise
             return execution.stopped or ending.raised(execution, error, self._last_failed)
         return execution.stopped or ending.returned(execution, output, [ending.OTHER_THREADS])
