@@ -47,7 +47,7 @@ async def proxied(upstream: str) -> AsyncIterator[ApiProxy]:
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        proxy.url = "http://127.0.0.1:{}".format(runner.addresses[0][1])
+        proxy.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         try:
             yield proxy
         finally:

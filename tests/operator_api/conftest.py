@@ -77,9 +77,7 @@ def start(client: ApiClient, space: Space) -> Start:
 
 
 @pytest.fixture
-async def start_behind(
-    plane: ControlPlane, proxy: ApiProxy, space: Space
-) -> AsyncIterator[Start]:
+async def start_behind(plane: ControlPlane, proxy: ApiProxy, space: Space) -> AsyncIterator[Start]:
     """The same for one that reaches the API server by the proxy."""
     async with _client(plane, proxy.url) as client:
         yield _starting(client, space)

@@ -63,7 +63,10 @@ async def test_an_odd_section_is_applied_once_and_not_at_every_visit(
         assert container is not None
         env = container["spec"]["template"]["spec"]["containers"][0]["env"]
         assert ODD["emoji"]["env"][0] in env  # type: ignore[index]
-        settled = {"ObjectsApplied": ("True", "Applied"), "DatabaseReachable": ("True", "Reachable")}
+        settled = {
+            "ObjectsApplied": ("True", "Applied"),
+            "DatabaseReachable": ("True", "Reachable"),
+        }
         for name in ODD:
             for kind, wanted in settled.items():
                 await eventually(
@@ -85,7 +88,7 @@ async def test_what_the_api_server_takes_for_its_own_fault_is_told_in_its_words(
     tenant: Space, start: Start, more: dict[str, Any]
 ) -> None:
     """It answers 500 to a field that there is none of, or twice of: nobody learned why."""
-    mounts = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108
+    mounts = [{"name": "tmp", "mountPath": "/tmp"}]
     worker = WORKER | ({"affinity": more} if more else {"volumeMounts": mounts})
     tenant.resource(worker=worker, scaling=FAST)
     async with start():
@@ -117,7 +120,8 @@ async def test_a_section_that_is_nested_too_deeply_costs_itself_only(
         tenant.plane.send(
             "POST", tenant.path("workflownamespaces", group=GROUP), body, "application/json"
         )
-        await eventually(lambda: Key(tenant.name, "deep") in operator.store.resources(), deadline=60)
+        key = Key(tenant.name, "deep")
+        await eventually(lambda: key in operator.store.resources(), deadline=60)
         tenant.patch({"replicas": 5})
         await eventually(lambda: tenant.replicas() == 5, deadline=60)
         path = tenant.path("workflownamespaces", "deep", GROUP)

@@ -66,8 +66,8 @@ class Cluster:
         """Whether the API server answers, and not only what is before it."""
         try:
             return "gitVersion" in await self._call("GET", "/version")
-        except ClusterError:
-            return False
+        except ClusterError as error:
+            return error.reason == "Forbidden"
 
     async def list(
         self,

@@ -72,6 +72,13 @@ class Usages:
 
 def _usage(item: Any) -> PodUsage | None:
     """The sum over its containers; None for what cannot be read."""
+    try:
+        return _sum_of(item)
+    except (AttributeError, TypeError, ValueError, ArithmeticError):
+        return None  # not everything that serves this API is the metrics server
+
+
+def _sum_of(item: Any) -> PodUsage | None:
     cpu, memory = 0.0, 0.0
     for container in item.get("containers") or ():
         used = container.get("usage") or {}

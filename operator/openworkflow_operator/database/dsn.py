@@ -160,7 +160,8 @@ def _place(text: str, parameters: Mapping[str, str]) -> tuple[str, int]:
     allowed = host.isascii() and all(c.isalnum() or c in "-._:" for c in host)
     if not host or len(host) > 253 or not allowed or host.startswith((".", "-")):
         raise InvalidUrl("the host of the URL must be a DNS name or an IP address, not a socket")
-    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+    number = port.lstrip("0")
+    if not (port.isascii() and port.isdigit() and number and int(number[:6]) < 65536):
         raise InvalidUrl("the port of the URL must be a number from 1 to 65535")
     return host, int(port)
 

@@ -19,6 +19,9 @@ FEWEST_SAMPLES: Final = 30
 CPU_ROOM: Final = 1.2
 MEMORY_ROOM: Final = 1.25
 _MEBIBYTE: Final = 2**20
+#: No machine has as much.
+_MOST_CORES: Final = 2**20
+_MOST_MEMORY: Final = 2**60
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,17 @@ class Usage:
     """In cores a pod."""
     memory_peak: int = 0
     """In bytes a pod."""
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether it may have been seen of real pods."""
+        used = (self.cpu, self.cpu_peak, self.memory_peak)
+        limits = (_MOST_CORES, _MOST_CORES, _MOST_MEMORY)
+        return (
+            0 < self.samples <= MOST_SAMPLES
+            and 0 <= self.slots <= 1
+            and all(0 <= value <= most for value, most in zip(used, limits, strict=True))
+        )
 
     def seen(self, slots: float, pods: Sequence[PodUsage]) -> Self:
         """With one more sample, of at least one pod."""
@@ -80,12 +94,15 @@ class Usage:
 
 
 def remembered(status: Mapping[str, Any], template: str) -> Usage:
-    """What the status says, where it is about the same template: a new operator goes on from it."""
+    """What the status says, where it is about the same template: a new operator goes on from it.
+
+    Not from what no operator wrote: anybody who may edit the status may write any number.
+    """
     told = status.get("usage") or {}
     if told.get("template") != template:
         return Usage(template)
     try:
-        return Usage(
+        found = Usage(
             template,
             int(told["samples"]),
             int(told["slotsPercent"]) / 100,
@@ -95,6 +112,7 @@ def remembered(status: Mapping[str, Any], template: str) -> Usage:
         )
     except (KeyError, ValueError):
         return Usage(template)
+    return found if found.is_possible else Usage(template)
 
 
 def _cores(cores: float) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from openworkflow_operator.api import kinds
-from openworkflow_operator.decide.faults import worst_of
+from openworkflow_operator.decide.faults import NOT_APPLIED, worst_of
 from openworkflow_operator.decide.pods import (
     Pod,
     Trouble,
@@ -62,6 +62,9 @@ def workers_available(facts: Facts) -> Condition:
         return Condition(name, "False", trouble, message)
     if deployment is None:
         return Condition(name, "Unknown", "NotCreated", "the fleet was not made yet")
+    if desired == 0 and any(f.kind == kinds.DEPLOYMENT.name for f in facts.faults):
+        message = "the number of workers could not be set; it is tried again"
+        return Condition(name, "Unknown", NOT_APPLIED, message)
     if desired == 0:
         return Condition(name, "True", "ScaledToZero", "nothing to do, so there are no workers")
     if ready == 0:

@@ -111,10 +111,16 @@ async def test_an_expired_watch_leads_to_a_new_list_which_notices_what_is_gone(
         await stop(task)
 
 
+@pytest.mark.parametrize(
+    "version", [ok({"gitVersion": "v1.36.2"}), refusal(403, "Forbidden")], ids=["told", "refused"]
+)
 async def test_a_kind_that_the_cluster_does_not_know_is_no_fault(
-    kmock: RawHandler, cluster: Cluster
+    kmock: RawHandler, cluster: Cluster, version: Response
 ) -> None:
-    kmock["get /apis/monitoring.coreos.com/v1/servicemonitors"] << refusal(404, "NotFound")
+    # As the API server itself answers, of a path that it does not serve.
+    nothing = Response(status=404, payload=b"404 page not found")
+    kmock["get /apis/monitoring.coreos.com/v1/servicemonitors"] << nothing
+    kmock["get /version"] << version
     informer = Informer(cluster, Store(), kinds.SERVICE_MONITOR, None, None)
     task = asyncio.create_task(informer.run())
     try:

@@ -56,3 +56,28 @@ def test_another_operator_goes_on_from_the_status_and_another_template_begins() 
     assert Usage("t2") == remembered(status, "t2")
     assert Usage("t1") == remembered({"usage": {"template": "t1", "samples": "x"}}, "t1")
     assert Usage("t1") == remembered({}, "t1")
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        {"samples": -1},
+        {"samples": 0},
+        {"samples": 2**31 - 1},
+        {"slotsPercent": -500},
+        {"cpu": "-5m"},
+        {"cpuPeak": "9" * 30 + "m"},
+        {"memoryPeak": "-1Mi"},
+        {"memoryPeak": "9" * 28 + "Mi"},
+        {"cpu": "much"},
+    ],
+    ids=str,
+)
+def test_numbers_that_no_operator_wrote_are_not_gone_on_from(edited: dict[str, object]) -> None:
+    """Minus one sample divided by none at each visit, and the status was never written again."""
+    told = after(3, PodUsage(0.2, 200 * MIB)).as_status() | edited
+
+    found = remembered({"usage": told}, "t1")
+
+    assert Usage("t1") == found
+    assert 1 == found.seen(0.5, [PodUsage(0.1, MIB)]).samples

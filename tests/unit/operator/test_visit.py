@@ -29,7 +29,7 @@ def resource(strategy: str, **spec: Any) -> WorkflowNamespace:
 
 
 def begin(of: WorkflowNamespace, credentials: Credentials = CREDENTIALS) -> Visit:
-    return Visit.begin(of, credentials, Remembered())
+    return Visit.begin(of, credentials, Remembered(of.uid))
 
 
 @pytest.mark.parametrize("strategy", ["Pinned", "RollingUpdate"])

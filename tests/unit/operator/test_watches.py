@@ -111,6 +111,36 @@ async def test_a_list_that_is_none_is_an_error_of_the_cluster(
     assert 0 == refused.value.status
 
 
+@pytest.mark.parametrize("kind", [kinds.DEPLOYMENT, kinds.WORKFLOW_NAMESPACE], ids=str)
+async def test_a_proxy_s_page_of_what_is_not_there_takes_nothing_for_none(
+    kmock: RawHandler, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, kind: kinds.Kind
+) -> None:
+    """One before an API server that restarts answers 404: all was forgotten, for a minute."""
+    monkeypatch.setattr(informers, "FIRST_PAUSE_SECONDS", 0.01)
+    store, asked, returns = Store(), [], []
+
+    def page(_: object) -> Response:
+        asked.append(1)
+        return Response(status=404, payload=PAGE)
+
+    kmock[f"get {kind.path('shop')}"] << page
+    kmock["get /version"] << Response(status=404, payload=PAGE)
+    store.put(kind, deployment(1))
+    informer = Informer(cluster, store, kind, "shop", None, lambda: returns.append(1))
+    task = asyncio.create_task(informer.run())
+    await eventually(lambda: len(asked) >= 3)
+    task.cancel()
+    assert store.get(kind, KEY) is not None
+
+
+async def test_a_secret_is_not_missing_because_a_proxy_says_so(
+    kmock: RawHandler, cluster: Cluster
+) -> None:
+    kmock["get /api/v1/namespaces/shop/secrets/a"] << Response(status=404, payload=PAGE)
+    with pytest.raises(ClusterError):
+        await cluster.get(kinds.SECRET, "shop", "a")
+
+
 async def test_what_a_metrics_server_computes_has_no_version_and_is_read(
     cluster: Cluster, kmock: RawHandler
 ) -> None:

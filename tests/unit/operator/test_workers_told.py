@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from openworkflow_operator.decide.faults import Fault
+from openworkflow_operator.decide.faults import NOT_APPLIED, Fault
 from openworkflow_operator.decide.pods import Pod, Trouble, refusal_reason, words_of
 from openworkflow_operator.decide.rollout import Phase
 from openworkflow_operator.report.facts import Facts
@@ -65,6 +65,14 @@ def test_a_fleet_at_zero_does_not_say_that_its_image_is_good() -> None:
     assert ("Unknown", "NotStarted") == told(AT_ZERO, "Verified")[:2]
     assert "see Verified" in told(AT_ZERO, "Ready")[2]
     assert ("True", "WorkersStarted") == told(STARTED, "Verified")[:2]
+
+
+def test_a_fleet_at_zero_that_could_not_be_scaled_does_not_say_it_is_as_wanted() -> None:
+    """Runs were due, the API server did not take the number, and the fleet was Ready."""
+    facts = replace(AT_ZERO, faults=[Fault("Deployment", "orders-worker", NOT_APPLIED)])
+
+    assert ("Unknown", "NotApplied") == told(facts, "WorkersAvailable")[:2]
+    assert ("Unknown", "NotApplied") == told(facts, "Ready")[:2]
 
 
 def test_what_was_found_of_a_template_stands_while_the_fleet_is_at_zero() -> None:
