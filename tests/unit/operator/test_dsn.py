@@ -63,6 +63,7 @@ def test_what_is_needed_to_connect_is_taken_and_the_rest_left(url: str, expected
         "postgresql://orders_role:hunter2@%2Fvar%2Frun%2Fevil/d",
         "postgresql://orders_role:hunter2@db.example:0/evil",
         "postgresql://orders_role:hunter2@db.example:evil/d",
+        "postgresql://orders_role:hunter2@db.example:00655350/evil",
         "postgresql://orders_role:hunter2@db.example:5432:5432/d",
         "postgresql://orders_role:hunter2@[::1/evil",
         "postgresql://orders_role:hunter2@db.example/d?host=/tmp/evil",
