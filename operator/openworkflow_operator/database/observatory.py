@@ -20,7 +20,7 @@ from openworkflow_operator.database.answers import Question
 from openworkflow_operator.database.connection import ConnectOptions, Database
 from openworkflow_operator.database.diagnosis import diagnose
 from openworkflow_operator.database.dsn import Dsn
-from openworkflow_operator.decide.observation import DatabaseReason, DatabaseView
+from openworkflow_operator.decide.observation import OUTAGES, DatabaseReason, DatabaseView
 
 logger = logging.getLogger(__name__)
 
@@ -57,22 +57,12 @@ class Look:
 
 Place = tuple[Dsn, str]
 
-_OUTAGES: Final = frozenset(
-    {
-        DatabaseReason.UNREACHABLE,
-        DatabaseReason.TIMED_OUT,
-        DatabaseReason.TOO_MANY_CONNECTIONS,
-        DatabaseReason.READ_ONLY,
-        DatabaseReason.QUERY_FAILED,
-    }
-)
-
 
 def pause_after(period: float, failures: int, reason: DatabaseReason | None) -> float:
     """Seconds until the next look: the period asked for, longer after looks that failed."""
     if not failures:
         return period
-    longest = LONGEST_OUTAGE_PAUSE_SECONDS if reason in _OUTAGES else LONGEST_PAUSE_SECONDS
+    longest = LONGEST_OUTAGE_PAUSE_SECONDS if reason in OUTAGES else LONGEST_PAUSE_SECONDS
     return max(period, min(longest, 2.0 ** min(failures, 10)))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from openworkflow_operator.decide.rollout import BuildView
 from openworkflow_operator.decide.scaling import Demand
@@ -32,6 +33,18 @@ class DatabaseReason(StrEnum):
     SCHEMA_MISSING = "SchemaMissing"
     SCHEMA_TOO_NEW = "SchemaTooNew"
     QUERY_FAILED = "QueryFailed"
+
+
+#: Of these a database comes back by itself; they say nothing about who asks.
+OUTAGES: Final = frozenset(
+    {
+        DatabaseReason.UNREACHABLE,
+        DatabaseReason.TIMED_OUT,
+        DatabaseReason.TOO_MANY_CONNECTIONS,
+        DatabaseReason.READ_ONLY,
+        DatabaseReason.QUERY_FAILED,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

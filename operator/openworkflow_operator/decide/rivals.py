@@ -7,10 +7,11 @@ may write any. What somebody claims counts once a look with these very credentia
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from openworkflow_operator.api.spec import Key, WorkflowNamespace
+from openworkflow_operator.decide.observation import OUTAGES, DatabaseView, Observation
 
 Identity = tuple[object, ...]
 """Database, schema and namespace id."""
@@ -42,6 +43,15 @@ class _Claim:
     identity: Identity | None
     access: object
     proof: Proof = Proof.OPEN
+    seen: int = -1
+    """The last look that succeeded."""
+    missed: int | None = None
+    """The first look that an outage ended."""
+
+    @property
+    def claims(self) -> tuple[object, ...]:
+        """What the resource says itself."""
+        return (self.rank, self.identity, self.access)
 
 
 class Rivals:
@@ -62,7 +72,7 @@ class Rivals:
         """The resource wants this, with these credentials; None while its database is not known."""
         key, known = resource.key, self._claims.get(resource.key)
         wanted = _Claim(resource.rank, identity, access)
-        if known is not None and replace(known, proof=Proof.OPEN) == wanted:
+        if known is not None and known.claims == wanted.claims:
             return
         self.withdraw(key)
         self._claims[key] = wanted
@@ -70,9 +80,29 @@ class Rivals:
             self._rivals.setdefault(identity, set()).add(key)
             self._tell_others(key)
 
-    def prove(self, key: Key, is_open: bool) -> None:
-        """A look with the credentials of the claim succeeded, or failed."""
+    def learn(self, key: Key, view: DatabaseView) -> None:
+        """A look with the credentials of the claim gave this.
+
+        An outage refuses nobody, since rivals may have met it too; but one that did not get in
+        before and after another one did is shut out, whatever it looks like.
+        """
+        if isinstance(view, Observation) or view.reason not in OUTAGES:
+            self.prove(key, isinstance(view, Observation), view.serial)
+            return
         claim = self._claims.get(key)
+        if claim is None or claim.identity is None or claim.proof is not Proof.OPEN:
+            return
+        if claim.missed is None:
+            claim.missed = view.serial
+        others = (self._claims[each] for each in self._rivals[claim.identity] - {key})
+        if any(claim.missed < other.seen < view.serial for other in others):
+            self.prove(key, False)
+
+    def prove(self, key: Key, is_open: bool, serial: int = 0) -> None:
+        """The credentials of the claim opened the database, or were refused."""
+        claim = self._claims.get(key)
+        if claim is not None and is_open:
+            claim.seen = serial
         proof = Proof.PROVEN if is_open else Proof.REFUSED
         if claim is None or claim.proof in (Proof.PROVEN, proof):
             return

@@ -179,8 +179,8 @@ class Reconciler:
             return visit.credentials.problem
         self._observatory.watch(key, target)
         view = self._observatory.view(key)
-        if self._observatory.is_tried(key):
-            self._rivals.prove(key, isinstance(view, Observation))
+        if view is not None and self._observatory.is_tried(key):
+            self._rivals.learn(key, view)
         return view
 
     async def _claim(self, resource: WorkflowNamespace, credentials: Credentials) -> None:

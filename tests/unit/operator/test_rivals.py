@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
 from openworkflow_operator.api.spec import Database, Key, Worker, WorkflowNamespace
+from openworkflow_operator.decide.observation import DatabaseProblem, DatabaseReason, Observation
 from openworkflow_operator.decide.rivals import Rivals, Standing
+from openworkflow_operator.decide.scaling import Demand
 
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
 HERE = ("db.example.com", "public", "orders")
 ELSEWHERE = ("db.example.com", "public", "invoices")
 
@@ -78,6 +83,42 @@ def test_other_credentials_have_to_be_proven_anew() -> None:
 
     rivals.prove(OLD.key, True)
     assert YIELDS == rivals.standing(YOUNG.key)
+
+
+def test_an_outage_that_both_saw_refuses_neither() -> None:
+    """After it the younger one was read first, and made a fleet beside that of the older one."""
+    down = DatabaseProblem(DatabaseReason.UNREACHABLE, "", serial=1)
+    rivals = claimed(OLD, YOUNG)
+    rivals.learn(OLD.key, down)
+    rivals.learn(YOUNG.key, replace(down, serial=2))
+    assert WAITS == rivals.standing(YOUNG.key)
+
+    seen = Observation(Demand(due=0, oldest_due_age=0.0, running=0), NOW, serial=3)
+    rivals.learn(YOUNG.key, seen)
+    assert WAITS == rivals.standing(YOUNG.key)
+    rivals.learn(OLD.key, replace(seen, serial=4))
+    assert YIELDS == rivals.standing(YOUNG.key)
+
+
+def test_one_that_is_shut_out_while_another_is_let_in_holds_up_nobody() -> None:
+    """Such as a role that may have no connection, which looks like an outage."""
+    told: list[Key] = []
+    rivals = Rivals(told.append)
+    for each in (OLD, YOUNG):
+        rivals.claim(each, HERE, each.key)
+    full = DatabaseProblem(DatabaseReason.TOO_MANY_CONNECTIONS, "", serial=2)
+    seen = Observation(Demand(due=0, oldest_due_age=0.0, running=0), NOW, serial=3)
+    rivals.learn(OLD.key, full)
+    rivals.learn(YOUNG.key, seen)
+    assert WAITS == rivals.standing(YOUNG.key)
+
+    told.clear()
+    for serial in (4, 4, 6):
+        rivals.learn(OLD.key, replace(full, serial=serial))
+        assert [YOUNG.key] == told
+        assert ACTS == rivals.standing(YOUNG.key)
+    rivals.learn(YOUNG.key, replace(seen, serial=7))
+    assert ACTS == rivals.standing(YOUNG.key)
 
 
 def test_of_two_of_one_second_always_the_same_acts() -> None:
