@@ -180,7 +180,8 @@ async def test_what_somebody_does_is_seen_by_all_and_takes_nothing_out_of_their_
 
         other.get_by_role("button", name="Pause").click()
         expect(one.locator("h1")).to_contain_text("paused")
-        expect(one.locator(".attempt").first).to_be_visible()
+        opened = one.locator(".line", has=one.locator("summary", has_text="reserve"))
+        expect(opened.locator(".attempt")).to_be_visible()
         expect(value).to_have_value('"half')
         expect(value).to_be_focused()
 
