@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 
 from playwright import sync_api as playwright
 
-from tests.helpers import NEVER
 from tools.vendor import FOR_TESTS
 
 T = TypeVar("T")
@@ -32,6 +31,8 @@ PROGRAMS: Final = (
 )
 """The first of these is the one of `make test-programs`, and starts soonest."""
 AXE: Final = FOR_TESTS / "axe.min.js"
+PATIENCE_MS: Final = 60_000.0
+"""Longer than NEVER: a browser is several programs, each of which waits on a busy machine."""
 DESK: Final = (1280, 800)
 PHONE: Final = (360, 740)
 """Of the narrowest phones that are still sold."""
@@ -107,7 +108,7 @@ class Browser:
         return found
 
     def _start(self, path: str) -> None:
-        playwright.expect.set_options(timeout=NEVER * 1000)
+        playwright.expect.set_options(timeout=PATIENCE_MS)
         self._driver = playwright.sync_playwright().start()
         # Tests are not root's everywhere, nor are user namespaces allowed everywhere.
         self._browser = self._driver.chromium.launch(executable_path=path, chromium_sandbox=False)
@@ -132,7 +133,7 @@ class Browser:
             reduced_motion="reduce",
             **options,
         )
-        context.set_default_timeout(NEVER * 1000)
+        context.set_default_timeout(PATIENCE_MS)
         try:
             context.on("page", troubles.watch)
             page = context.new_page()
