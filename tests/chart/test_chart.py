@@ -205,6 +205,9 @@ def test_the_alerts_lead_to_the_runbooks_of_who_installs_it() -> None:
     [
         ("--set=replica=2", "replica"),
         ("--set=operator.logLevel=LOUD", "logLevel"),
+        ("--set=operator.namespaces={a,a}", "namespaces"),
+        ("--set=operator.namespaces={A_b}", "namespaces"),
+        ("--set=rbac.secrets=namespaced,rbac.secretNamespaces={a,a}", "secretNamespaces"),
         ("--set=rbac.secrets=all", "secrets"),
         ("--set=image.digest=latest", "digest"),
         ("--set=replicas=two", "replicas"),
