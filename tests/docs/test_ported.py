@@ -108,9 +108,7 @@ async def test_an_event_that_is_waited_for(ow_env: Environment) -> None:
     ow, cart = await ow_env.client(), names["abandoned_cart"]
     bought, left = [await ow_env.start(cart, user) for user in ("ada", "bob")]
     await ow_env.settle()
-    started = await PAGE.block('await ow.signal(f"order/created').run(
-        **names, ow=ow, user="ada"
-    )
+    started = await PAGE.block('await ow.signal(f"order/created').run(**names, ow=ow, user="ada")
     assert (await bought.result(), await left.result()) == ("bought", "reminded bob")
     debounced = await ow_env.find(started["run"].id)
     assert await debounced.result() == "bought"  # the event is kept for a day

@@ -139,7 +139,7 @@ async def test_runs_with_limits_are_found_as_paused_while_somebody_holds_them(
 ) -> None:
     """What waits for a slot is set aside as well, and is not paused."""
     await backend.limits.ensure([LimitRule(name="a/key", slots=1)])
-    begun, waits, held = await backend.create_workflow_runs([NewRun("a", limits=["a/key"])] * 3)
+    begun, waits, held = await backend.create_workflow_runs([NewRun("a", limits="a/key")] * 3)
     await ow.pause(held.id)
     assert {held.id} == await _paused(ow)
 

@@ -142,7 +142,7 @@ async def test_a_call_that_cannot_work_fails_at_once() -> None:
 @in_virtual_time
 async def test_a_misspelt_option_of_a_step_is_answered_with_the_one_that_was_meant() -> None:
     async def function(step: Step) -> None:
-        await step.run("a", quick, 1, timout=2)  # type: ignore[call-overload]
+        await step.run("a", quick, 1, timout=2)  # type: ignore[call-arg]
 
     run = prepared(function)
 

@@ -387,7 +387,7 @@ async def test_a_worker_that_is_torn_down_leaves_no_thread_waiting_and_begins_no
     def waits(step: SyncStep) -> None:
         for name in ("long", "another"):
             try:
-                step.run(name, long)
+                step.run(name, long)  # type: ignore[unused-coroutine]
             except BaseException as error:
                 seen.append(type(error).__name__)
         over.set()

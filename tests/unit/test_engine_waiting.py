@@ -316,7 +316,8 @@ async def futures_made_by_hand_by_the_loop(step: Step, world: World) -> Any:
 async def one_future_of_the_class_itself_has_no_order(step: Step, world: World) -> Any:
     future: asyncio.Future[str] = asyncio.Future()
     asyncio.get_running_loop().call_later(1, future.set_result, "set")
-    done, _ = await asyncio.wait([future, asyncio.create_task(asyncio.sleep(2))])
+    both: list[asyncio.Future[Any]] = [future, asyncio.create_task(asyncio.sleep(2))]
+    done, _ = await asyncio.wait(both)
     return [len(done), await future, await step.run("a", world.effect, "a")]
 
 

@@ -68,7 +68,8 @@ async def _send(
         client = OpenWorkflow(backend)
         # Before, since the run may take it at once, and wait for the next one.
         waits = await _awaited(client, target[0]) if len(target) > 1 else []
-        sent: UUID = await client.signal(*target, value, **given)
+        send: Any = client.signal
+        sent: UUID = await send(*target, value, **given)
     return sent, [] if target[-1] in waits else waits
 
 

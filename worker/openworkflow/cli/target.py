@@ -99,7 +99,7 @@ def _check_module_name(name: str) -> None:
 
 
 def _broken(name: str, error: BaseException) -> ConfigurationError:
-    frames, hint = traceback.extract_tb(error.__traceback__), ""
+    frames, hint = list(traceback.extract_tb(error.__traceback__)), ""
     if isinstance(error, SyntaxError):
         where = f"{error.filename}:{error.lineno}"
     else:

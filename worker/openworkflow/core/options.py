@@ -4,8 +4,9 @@ import difflib
 from collections.abc import Collection, Iterable
 
 
-def refuse_unknown(call: str, given: Iterable[str], known: Collection[str]) -> None:
+def refuse_unknown(call: str, given: Iterable[str], known: Collection[str] | None) -> None:
     """Raise TypeError for the first that is given and not known, as Python does of parameters."""
+    known = known or ()
     for name in given:
         if name not in known:
             near = nearest(name, known)

@@ -35,7 +35,8 @@ def check_waiting() -> None:
     frame = sys._getframe(2)
     if frame.f_code is not _waiting:
         return
-    unnumbered = [each for each in frame.f_locals["fs"] if type(each).__hash__ is object.__hash__]
+    plain: Any = object.__hash__
+    unnumbered = [each for each in frame.f_locals["fs"] if type(each).__hash__ is plain]
     if len(unnumbered) > 1:
         raise ConfigurationError(
             "asyncio.wait answers sets, and the order of futures made by asyncio.Future() changes "
