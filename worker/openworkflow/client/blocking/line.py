@@ -9,6 +9,7 @@ import atexit
 import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
@@ -103,7 +104,8 @@ class Line:
                 yield one
         finally:
             if (close := getattr(following, "aclose", None)) is not None:
-                self.call(lambda _: close())
+                with suppress(ConfigurationError):  # it went with the client, or its loop does
+                    self.call(lambda _: close())
 
 
 async def _awaited(make: Callable[[Any], Awaitable[T]], ow: Any) -> T:
