@@ -75,7 +75,7 @@ async def test_a_name_that_the_run_does_not_wait_for_is_told_and_kept(
     assert "waits for" not in await sent("approval", 1)
     assert told in await sent("aproval", 2)
     assert "waits for" not in await sent("approval", 2)
-    assert [None, None] == await run.result(timeout=20)
+    assert [None, None] == await run.result(timeout=60)
 
 
 @pytest.mark.parametrize(
