@@ -66,8 +66,9 @@ async def _forward(
     ) as answer:
         kept = {k: v for k, v in answer.headers.items() if k.lower() not in _HOP_BY_HOP}
         response = web.StreamResponse(status=answer.status, headers=kept)
-        await response.prepare(request)
-        async for some in answer.content.iter_any():
-            await response.write(some)
-        await response.write_eof()
+        with contextlib.suppress(ConnectionResetError):  # whoever asked does not wait any more
+            await response.prepare(request)
+            async for some in answer.content.iter_any():
+                await response.write(some)
+            await response.write_eof()
         return response

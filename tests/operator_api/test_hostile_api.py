@@ -7,6 +7,7 @@ import copy
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -23,12 +24,12 @@ from tests.helpers import eventually
 from tests.kubernetes_space import FAST, GROUP, MERGE, Space, enqueue
 
 Start = Callable[..., AbstractAsyncContextManager[Operator]]
-WORKER = {"image": "registry.example.com/w:1", "workflows": ["shop.workflows"]}
+WORKER: dict[str, Any] = {"image": "registry.example.com/w:1", "workflows": ["shop.workflows"]}
 
 
 # -- odd resources ------------------------------------------------------------------------------
 
-ODD = {
+ODD: dict[str, dict[str, Any]] = {
     "emoji": {
         "env": [{"name": "A", "value": "\U0001f600 \\ud83d\\ude00 \u2028"}],
         "podAnnotations": {"example.com/note": "d\u00e9j\u00e0 \U0001f600\n\t"},
@@ -62,9 +63,9 @@ async def test_an_odd_section_is_applied_once_and_not_at_every_visit(
         container = tenant.deployment("emoji-worker")
         assert container is not None
         env = container["spec"]["template"]["spec"]["containers"][0]["env"]
-        assert ODD["emoji"]["env"][0] in env  # type: ignore[index]
+        assert ODD["emoji"]["env"][0] in env
         for name in ODD:
-            await eventually(lambda name=name: _is_settled(tenant, name))
+            await eventually(partial(_is_settled, tenant, name), deadline=60)
         proxy.seen.clear()
         visits = done.get()
         for name in ODD:
@@ -125,6 +126,7 @@ async def test_a_section_that_is_nested_too_deeply_costs_itself_only(
         told = lambda: b"field not declared" in tenant.plane.send("GET", path, None)  # noqa: E731
         await eventually(told, deadline=60)
         assert 0 == operator.metrics.reconciles.labels("bug")._value.get()
+    tenant.plane.send("DELETE", path, None)  # no list of a later test should have it
 
 
 async def test_a_resource_made_anew_at_once_inherits_nothing(
@@ -218,7 +220,7 @@ async def test_a_secret_that_the_api_server_does_not_give_costs_its_resource_onl
 async def test_a_metrics_server_that_does_not_answer_holds_up_no_visit(
     tenant: Space, start_behind: Start, proxy: ApiProxy
 ) -> None:
-    names = [f"fleet-{number}" for number in range(6)]
+    names = [f"fleet-{number}" for number in range(10)]
 
     async def hanging(request: web.Request) -> web.StreamResponse | None:
         if "/apis/metrics.k8s.io/" in request.path:
@@ -231,18 +233,18 @@ async def test_a_metrics_server_that_does_not_answer_holds_up_no_visit(
     fleets = {name: f"{name}-worker" for name in names}
     async with start_behind(workers=1):
         for name in names:
-            await eventually(lambda name=name: _replicas(tenant, fleets[name]) == 1, deadline=20)
+            await eventually(partial(_has_replicas, tenant, fleets[name], 1), deadline=60)
             tenant.pod(f"{name}-pod", fleets[name])
         for name in names:
             tenant.patch({"replicas": 2}, name)
-        # With 15 s for each of them it would be a minute and a half.
+        # With 15 s for each of them it would be two minutes and a half.
         for name in names:
-            await eventually(lambda name=name: _replicas(tenant, fleets[name]) == 2, deadline=45)
+            await eventually(partial(_has_replicas, tenant, fleets[name], 2), deadline=60)
 
 
-def _replicas(space: Space, name: str) -> int | None:
+def _has_replicas(space: Space, name: str, wanted: int) -> bool:
     found = space.deployment(name)
-    return None if found is None else int(found["spec"]["replicas"])
+    return found is not None and bool(found["spec"]["replicas"] == wanted)
 
 
 @pytest.fixture

@@ -184,10 +184,10 @@ async def test_a_url_that_was_rotated_to_a_wrong_one_puts_nobody_out_of_action(
     await asyncio.sleep(1.1)  # creation times have whole seconds
     async with start():
         reachable, refused = ("True", "Reachable"), ("False", "AuthenticationFailed")
-        seen = lambda name: space.condition("DatabaseReachable", name)  # noqa: E731
-        await eventually(lambda: seen("elder") == reachable, deadline=20)
+        kind = "DatabaseReachable"
+        await eventually(lambda: space.condition(kind, "elder") == reachable, deadline=20)
         space.resource(scaling=FAST)
         await eventually(lambda: space.condition("Ready") == CONFLICT, deadline=20)
         space.secret(url.format("wrong"), "elder-database")
-        await eventually(lambda: seen("elder") == refused, deadline=20)
+        await eventually(lambda: space.condition(kind, "elder") == refused, deadline=20)
         await eventually(lambda: space.replicas() == 2, deadline=20)
