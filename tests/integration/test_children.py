@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ import asyncpg
 import pytest
 
 from openworkflow import (
+    BackendPostgres,
     ChildFailed,
     ChildTimeout,
     OpenWorkflow,
@@ -23,6 +25,8 @@ from openworkflow import (
     workflow,
 )
 from openworkflow.backend import queries
+from openworkflow.backend.backend import NewRun
+from openworkflow.core.ids import uuid7
 from openworkflow.core.workflow_run import RunStatus
 from openworkflow.engine.operations import child as children
 from tests.helpers import StartWorker, eventually
@@ -672,3 +676,32 @@ async def test_what_children_and_parents_did_is_undone(
     assert {"of the parent"} | ({"of the child"} if how == "is canceled" else set()) == set(UNDONE)
     assert len(UNDONE) == len(set(UNDONE))
     assert [] == await sql.fetch(queries.load("public")["check_invariants"])
+
+
+async def test_what_a_map_has_left_is_read_without_those_that_have_ended(
+    backend: BackendPostgres, database_url: str
+) -> None:
+    """It was counted anew in each look, so that a map over twice the items took four times as long."""
+    (parent,) = await backend.create_workflow_runs([NewRun("parent")])
+    step_id = uuid7()
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("SET plan_cache_mode = force_generic_plan")
+    await connection.execute(
+        "INSERT INTO workflow_children"
+        " (id, namespace_id, parent_run_id, step_id, number, on_close, wake_at, status)"
+        " SELECT md5(number::text)::uuid, 'default', $1, $2, number, 'cancel', 5,"
+        "        CASE WHEN number >= 4990 THEN NULL WHEN number % 1000 = 0 THEN 'failed'"
+        "             ELSE 'succeeded' END"
+        "   FROM generate_series(0, 4999) number",
+        *(parent.id, step_id),
+    )
+
+    asked = [parent.id], [step_id], [True]
+    sql = queries.load("public")["read_children"]
+    (row,) = await connection.fetch(sql, *asked)
+    (plan,) = await connection.fetchrow(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *asked)
+    await connection.close()
+
+    assert (5000, 10, 5) == (row["started"], row["open"], row["failed"])
+    read = json.loads(plan)[0]["Plan"]
+    assert read["Shared Hit Blocks"] + read["Shared Read Blocks"] < 60, plan

@@ -4,8 +4,10 @@
 
 -- name: read_children
 -- How the children $2 stand that the runs $1 wait for: one of a step of its own, or with $3 all of a
--- map, of which the ends are counted. Who has read up to here has seen all that was woken for up to
--- this wake_no: both are of one moment.
+-- map: they are started in order, so the last number says how many, and those that go on or have
+-- failed are counted, each by an index of theirs. What it costs does not grow with those that ended
+-- well. Who has read up to here has seen all that was woken for up to this wake_no: both are of one
+-- moment.
 select asked.run_id, asked.id, run.wake_no,
        child.status, child.output::text as output, child.error::text as error,
        map.started, map.open, map.failed
@@ -13,11 +15,16 @@ select asked.run_id, asked.id, run.wake_no,
   join {schema}.workflow_runs run on run.id = asked.run_id
   left join {schema}.workflow_runs child
     on child.id = asked.id and child.namespace_id = run.namespace_id and not asked.is_map
-  left join lateral (select count(*) as started,
-                            count(*) filter (where status is null) as open,
-                            count(*) filter (where status <> 'succeeded') as failed
-                       from {schema}.workflow_children
-                      where step_id = asked.id) map on asked.is_map;
+  left join lateral (select coalesce((select number + 1
+                                        from {schema}.workflow_children
+                                       where step_id = asked.id
+                                       order by number desc
+                                       limit 1), 0) as started,
+                            (select count(*) from {schema}.workflow_children
+                              where step_id = asked.id and status is null) as open,
+                            (select count(*) from {schema}.workflow_children
+                              where step_id = asked.id and status <> 'succeeded') as failed
+                    ) map on asked.is_map;
 
 
 -- name: await_children
