@@ -681,7 +681,7 @@ async def test_what_children_and_parents_did_is_undone(
 async def test_what_a_map_has_left_is_read_without_those_that_have_ended(
     backend: BackendPostgres, database_url: str
 ) -> None:
-    """It was counted anew in each look, so that a map over twice the items took four times as long."""
+    """All was counted in each look, so that a map over twice the items took four times as long."""
     (parent,) = await backend.create_workflow_runs([NewRun("parent")])
     step_id = uuid7()
     connection = await asyncpg.connect(database_url)
