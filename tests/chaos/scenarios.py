@@ -142,7 +142,9 @@ def _more(*shapes: str, schedules: bool = False) -> Scenario:
             if schedules:
                 await more.start_schedules()
             start = more.shapes()
-            await asyncio.gather(*(start[shape]() for shape in shapes))
+            with contextlib.suppress(TimeoutError):  # what a broken copy is asked for may never be
+                async with asyncio.timeout(6 * PATIENCE):
+                    await asyncio.gather(*(start[shape]() for shape in shapes))
             return await on.evidence(patience=6 * PATIENCE)
 
     return scenario
