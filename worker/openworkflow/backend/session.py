@@ -190,7 +190,8 @@ class WorkerSession:
             except BackendError as error:
                 if error.fault not in (Fault.TABLE, Fault.VALUE):
                     raise
-        logger.warning("some of %d runs cannot be handed back: %s", len(unknown), refusal)
+        if unknown:
+            logger.warning("some of %d runs cannot be handed back: %s", len(unknown), refusal)
         return released
 
     async def _release(self, *arguments: Any) -> list[UUID]:
