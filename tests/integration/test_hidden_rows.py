@@ -115,7 +115,7 @@ async def test_a_history_that_is_hidden_is_not_taken_for_none(roles: Roles, plac
         await eventually(lambda: not here.worker.ready()[0] or calls["first"] > 1)
         await here.secure("step_attempts", "disable")
 
-        assert ["first", "second"] == await run.result(timeout=20)
+        assert ["first", "second"] == await run.result(timeout=100)
         assert {"first": 1, "second": 1} == calls
 
 
@@ -131,7 +131,7 @@ async def test_a_run_that_is_hidden_is_not_taken_for_lost(roles: Roles, place: s
         await eventually(lambda: here.worker.metrics.registry.get_sample_value(*REFUSED))
         await here.secure("workflow_runs", "disable")
 
-        assert "done" == await run.result(timeout=20)
+        assert "done" == await run.result(timeout=100)
         assert {"held": 1} == calls
 
 
@@ -141,7 +141,7 @@ async def test_who_waits_for_a_run_that_is_hidden_is_not_told_that_there_is_none
     async with at_work(roles, "direct") as here:
         run = await here.ow.run_workflow(held)
         await eventually(lambda: calls["held"])
-        waiting = asyncio.ensure_future(run.result(timeout=30))
+        waiting = asyncio.ensure_future(run.result(timeout=100))
 
         await here.secure("workflow_runs")
         with pytest.raises(BackendError, match="row-level security"):
@@ -162,7 +162,7 @@ async def test_workers_go_on_when_namespaces_are_set_apart_while_they_work(roles
         await roles.arrange(bind=[Role(name_in(bound), (Kind.WORKER,), "tenant")])
         Here.gate.set()
 
-        assert "done" == await run.result(timeout=20)
+        assert "done" == await run.result(timeout=100)
         assert {"held": 1} == calls
 
 
