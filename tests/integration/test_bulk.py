@@ -19,6 +19,7 @@ from openworkflow.core.errors import BackendError, ConfigurationError
 from openworkflow.core.limits import LimitRule
 from tests.flushes import claim, end_of, flush
 from tests.helpers import StartWorker
+from tests.refusing import refusing
 
 HOUR = timedelta(hours=1)
 
@@ -279,6 +280,19 @@ async def test_what_makes_no_sense_is_refused(ow: OpenWorkflow) -> None:
     ):
         with pytest.raises(ConfigurationError):
             await anext(aiter(ow.bulk(action, where, **options)))  # type: ignore[arg-type]
+
+
+async def test_what_the_database_refuses_of_single_runs_is_told_as_by_any_other_call(
+    backend: BackendPostgres, ow: OpenWorkflow, sql: asyncpg.Connection[Any]
+) -> None:
+    """It was a group of errors, which nobody catches who catches ours."""
+    await ended(backend, "a", 3, '{"type": "m:E"}')
+
+    async with refusing(sql, "workflow_runs", "P0001"):
+        with pytest.raises(BackendError, match="refused by a test"):
+            await anext(aiter(ow.bulk("retry", "workflow:a")))
+
+    assert [3] == [each.done async for each in ow.bulk("retry", "workflow:a")]
 
 
 async def test_a_role_that_may_not_is_told_so(

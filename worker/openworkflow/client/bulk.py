@@ -89,6 +89,9 @@ async def _act_on(
                 return False
             return True
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(on_one(run_id)) for run_id in ids]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(on_one(run_id)) for run_id in ids]
+    except ExceptionGroup as refusals:  # of one database: the first says it
+        raise refusals.exceptions[0] from refusals.exceptions[0].__cause__
     return sum(task.result() for task in tasks)
