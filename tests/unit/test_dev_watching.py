@@ -18,11 +18,10 @@ from openworkflow.core.errors import ConfigurationError
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    before = set(sys.modules)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
-    for name in set(sys.modules) - before:
+    for name in [each for each in sys.modules if each.startswith("dev_")]:
         del sys.modules[name]
 
 
