@@ -68,15 +68,22 @@ def test_what_the_application_imports_from_now_on_counts_from_now_on(folder: Pat
     assert application.has(folder / "dev_more/part.py")
 
 
-START = "import asyncio\nasync def main(): raise LookupError('odd')\nasyncio.run(main())\n"
+START = """
+import asyncio
+async def main(): raise LookupError('odd')
+main = main()
+try:
+    asyncio.run(main)
+finally:
+    main.close()
+"""
 
 
 @pytest.mark.parametrize(
     ("text", "place"),
-    [(START, "dev_starts.py:3"), ("import sys\nsys.exit(3)\n", "dev_starts.py:2")],
+    [(START, "dev_starts.py:6"), ("import sys\nsys.exit(3)\n", "dev_starts.py:2")],
 )
 @pytest.mark.parametrize("in_loop", [True, False])
-@pytest.mark.filterwarnings("ignore:coroutine 'main' was never awaited")
 async def test_a_module_that_starts_itself_is_told_where_that_belongs(
     folder: Path, text: str, place: str, in_loop: bool
 ) -> None:
