@@ -19,7 +19,7 @@ from tests.chaos.proxy import Proxy
 from tests.chaos.stage import Stage, stage, until
 
 LEASE = 1.0
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds in which nothing else would keep a run from its end, on a machine that others use."""
 FAILS = frozenset({"failed"})
 Scenario = Callable[[str, Path, str], Awaitable[Evidence]]
@@ -143,9 +143,9 @@ def _more(*shapes: str, schedules: bool = False) -> Scenario:
                 await more.start_schedules()
             start = more.shapes()
             with contextlib.suppress(TimeoutError):  # what a broken copy is asked for may never be
-                async with asyncio.timeout(6 * PATIENCE):
+                async with asyncio.timeout(2 * PATIENCE):
                     await asyncio.gather(*(start[shape]() for shape in shapes))
-            return await on.evidence(patience=6 * PATIENCE)
+            return await on.evidence(patience=2 * PATIENCE)
 
     return scenario
 
