@@ -204,6 +204,7 @@ class Stage:
 class Services:
     def __init__(self, journal: Journal, metrics: Any) -> None:
         self.journal, self.metrics = journal, metrics
+        self.observer = None
 
 
 async def bill() -> str:
