@@ -32,7 +32,8 @@ $(STAMP): pyproject.toml
 		{ echo "error: Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
 		{ echo "error: the venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,operator,test]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check \
+		--editable '.[dev,operator,test]'
 	@touch $(STAMP)
 
 check: setup ## Lint, formatting, types and the import contracts
