@@ -85,6 +85,23 @@ async def test_an_outage_is_told_once_and_what_comes_after_it_too(source: Source
     await reader.aclose()
 
 
+async def test_a_look_that_fails_by_a_fault_of_ours_is_logged_once_and_not_the_last(
+    source: Source, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who looked then saw what was, for as long as the page was open, and nobody was told."""
+    reader = Hub().follow("page", source.make, trouble)
+    assert "one" == await anext(reader)
+
+    source.page = ZeroDivisionError("a moment that nobody thought of")
+    await source.again()
+    await source.again()
+    source.page = "two"
+    assert "two" == await anext(reader)
+    await reader.aclose()
+
+    assert ["a page of the dashboard cannot be made"] == [each.message for each in caplog.records]
+
+
 async def test_a_slow_reader_gets_the_newest_and_not_all(source: Source) -> None:
     hub = Hub()
     slow = hub.follow("page", source.make, trouble)

@@ -64,19 +64,22 @@ class Followed:
 
     async def _follow(self) -> None:
         failed_at: datetime | None = None
+        is_faulty = False
+        page: str | None
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
             try:
                 page = await self._make()
-                failed_at = None
+                failed_at, is_faulty = None, False
             except OpenWorkflowError as error:
                 failed_at = failed_at or datetime.now(UTC)
                 page = self._trouble(error, failed_at)
-            except Exception:
-                logger.exception("a page of the dashboard cannot be made")
-                return
-            if page != self._last:
+            except Exception:  # the next look may be of another moment, and be well
+                if not is_faulty:
+                    logger.exception("a page of the dashboard cannot be made")
+                page, is_faulty = self._last, True
+            if page is not None and page != self._last:
                 self._last = page
                 for reader in self._readers:
                     if reader.full():
