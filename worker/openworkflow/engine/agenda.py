@@ -83,12 +83,24 @@ class Agenda:
             operation.path = branch.path
             if told := operation.tells():
                 operation.context = json.dumps(told)
+            self._tell_first(history.keys.comes_again(key))
         # What the function had seen; what others record meanwhile is no reason to wait.
         if pending := execution.recorder.pending:
             operation.after = next(reversed(pending))
         self.operations[key] = operation
         if operation.recorded is None or operation.recorded.settled is None:
             self.asked.append(operation)
+
+    def _tell_first(self, key: str | None) -> None:
+        """Have the first call of a name say which it is, too, where nothing of it is recorded yet.
+
+        Branches that begin in another order in a replay would each have the other's result.
+        """
+        first = None if key is None else self.operations.get(key)
+        if first is None or first not in self.asked:
+            return
+        if first.path and (told := first.tells()):
+            first.context = json.dumps(told)
 
     def withdraw(self, operation: Operation) -> None:
         """The workflow has cancelled the branch that waits for it."""

@@ -66,13 +66,15 @@ _NO_KEYS: set[str] = set()
 class Keys:
     """The keys of one execution; `recorded` are those that have rows."""
 
-    __slots__ = ("_calls", "_legacy", "_ordinals", "_owned", "_recorded", "requested")
+    __slots__ = ("_again", "_calls", "_legacy", "_ordinals", "_owned", "_recorded", "requested")
 
     def __init__(self, recorded: Container[str] = (), *, legacy: bool = False) -> None:
         self._recorded, self._legacy = recorded, legacy
         # Most runs have no history, and use each name once: they make none of these.
         self._calls, self._owned = _NO_CALLS, _NO_KEYS
         self._ordinals: dict[str, int] | None = None
+        self._again: set[str] | None = None
+        """Names that came more than once."""
         self.requested: dict[str, Call | None] = {}
         """Each key asked for, and its call; None where the key says it: the name's first call."""
 
@@ -115,9 +117,22 @@ class Keys:
         return told if call.name == key else told | {"name": call.name}
 
     def is_repeated(self, key: str) -> bool:
-        """Whether the name came before, so that another call could be mistaken for this one."""
+        """Whether the name came more than once, so that another call could be mistaken for this."""
         call = self.requested[key]
-        return call is not None and key != call.name
+        if call is None or key != call.name:
+            return call is not None
+        return self._again is not None and key in self._again
+
+    def comes_again(self, key: str) -> str | None:
+        """The key of the name's first call, at its second; else None."""
+        call = self.requested[key]
+        if call is None or key == call.name:
+            return None
+        again = self._again = set() if self._again is None else self._again
+        if call.name in again:
+            return None
+        again.add(call.name)
+        return call.name
 
     def __contains__(self, key: str) -> bool:
         """Whether the function has asked for it."""
