@@ -699,7 +699,7 @@ async def test_what_a_map_has_left_is_read_without_those_that_have_ended(
     asked = [parent.id], [step_id], [True]
     sql = queries.load("public")["read_children"]
     (row,) = await connection.fetch(sql, *asked)
-    (plan,) = await connection.fetchrow(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *asked)
+    plan: str = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *asked)
     await connection.close()
 
     assert (5000, 10, 5) == (row["started"], row["open"], row["failed"])
