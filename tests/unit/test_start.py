@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+AS_A_TERMINAL = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+"""What a shell starts in the background ignores Ctrl-C, and so would what the test starts."""
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
@@ -33,7 +35,7 @@ def test_a_signal_during_the_first_import_ends_the_command_in_silence(
         command
     ].partition(":")
     process = subprocess.Popen(
-        [sys.executable, "-c", f"import {module}; {module}.{function}()"],
+        [sys.executable, "-c", f"{AS_A_TERMINAL}import {module}; {module}.{function}()"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
