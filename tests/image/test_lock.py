@@ -25,11 +25,11 @@ def project() -> dict[str, Any]:
 def wanted(name: str) -> list[str]:
     """What the file is locked from."""
     settings = project()["project"]
-    extra = settings["optional-dependencies"]["operator"]
+    extras = settings["optional-dependencies"]
     requirements: dict[str, list[str]] = {
         "build": project()["build-system"]["requires"],
-        "worker": settings["dependencies"],
-        "operator": [*settings["dependencies"], *extra],
+        "worker": [*settings["dependencies"], *extras["dashboard"]],
+        "operator": [*settings["dependencies"], *extras["operator"]],
     }
     return requirements[name]
 
@@ -79,8 +79,14 @@ def test_the_lock_is_closed_and_holds_nothing_else(name: str) -> None:
     assert {} == _unconditional(name, set(locked) - needed.keys())
 
 
-def test_the_workers_lock_is_part_of_the_operators() -> None:
-    assert pins("worker").items() <= pins("operator").items()
+def test_what_both_images_hold_has_one_version() -> None:
+    """All that a worker itself needs is in both; the dashboard is in the worker's alone."""
+    worker, operator = pins("worker"), pins("operator")
+    both = worker.keys() & operator.keys()
+    needed = {Requirement(text).name for text in project()["project"]["dependencies"]}
+
+    assert needed <= both
+    assert {name: worker[name] for name in both} == {name: operator[name] for name in both}
 
 
 def test_the_wheel_is_built_by_what_pyproject_names() -> None:
