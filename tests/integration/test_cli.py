@@ -335,7 +335,7 @@ async def test_looking_into_the_wrong_schema_makes_no_tables(
     done = await run(project, database_url, *command, "--schema", "typo")
 
     assert 1 == done.code
-    assert "check the schema, and run `openworkflow migrate`" in done.err
+    assert "there is no schema 'typo' in this database; correct schema=" in done.err
     connection = await asyncpg.connect(database_url)
     assert await connection.fetchval("SELECT to_regnamespace('typo')") is None
     await connection.close()
