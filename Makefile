@@ -52,8 +52,8 @@ test: setup ## All tests, in parallel, on a PostgreSQL of their own (RETRY=1: wh
 chaos: setup ## Faults of every kind against a fleet at work (CHAOS_ARGS='--seconds 3600 --seed 7')
 	$(BIN)/python -m tests.chaos.campaign $(CHAOS_ARGS)
 
-chaos-tests: setup ## A short campaign, and broken copies of the engine that it must catch
-	OPENWORKFLOW_CHAOS=1 $(BIN)/python -m pytest -n auto tests/chaos
+chaos-tests: setup ## A short campaign, and broken copies of the engine that it must catch (CHAOS=short: fewer)
+	OPENWORKFLOW_CHAOS=$(or $(CHAOS),all) $(BIN)/python -m pytest -n auto tests/chaos
 
 demo: setup ## See workflows run, a worker killed, and every run finish
 	$(BIN)/python examples/demo.py
