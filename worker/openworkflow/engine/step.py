@@ -163,7 +163,8 @@ class Step(_RunIdentity, AsyncRuns, AsyncTells, Family):
         True for runs that had not come to this point when the code was deployed; it is recorded.
         False, for good, for runs that had gone past it.
         """
-        return Asked(self._execution.agenda, f"{PATCHED}{name}", self._takes_path(name))
+        said = name if type(name) is str else shown(name)
+        return Asked(self._execution.agenda, f"{PATCHED}{said}", self._takes_path(name))
 
     async def _begin_afresh(self, input: Any) -> NoReturn:
         self._program.check_asking("continue_as_new")
