@@ -21,9 +21,9 @@ __all__ = [
     "Callee",
     "callee",
     "check_call",
-    "decorated",
     "fingerprint",
     "with_option_meant",
+    "with_own",
 ]
 
 OPTIONS = frozenset({"retry", "timeout", "undo", "rate"})
@@ -76,11 +76,17 @@ def callee(fn: Callable[..., Any]) -> Callee:
     return _other(fn)
 
 
-def decorated(fn: object) -> DurableFunction[..., Any] | None:
-    """The function decorated with `@step` that this is, or binds arguments of; else None."""
+def with_own(fn: object, retry: Any, timeout: Any, undo: Any, rate: Any) -> tuple[Any, ...]:
+    """These options of a step; what is not given is as `@step` says, of a function that it made.
+
+    Also of one whose arguments are bound.
+    """
     while isinstance(fn, functools.partial):
         fn = fn.func
-    return fn if isinstance(fn, DurableFunction) else None
+    if not isinstance(fn, DurableFunction):
+        return retry, timeout, undo, rate
+    given = ((retry, fn.retry), (timeout, fn.timeout), (undo, fn.undo), (rate, fn.rate))
+    return tuple(own if said is None else said for said, own in given)
 
 
 def check_call(

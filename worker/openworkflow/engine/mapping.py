@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from openworkflow.core.callee import OPTIONS, callee, decorated
+from openworkflow.core.callee import OPTIONS, callee, with_own
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError, MapFailed, Suspended
 from openworkflow.core.failure import Failure
@@ -66,12 +66,8 @@ def map_options(
             f"map() over a function has no option {min(unknown)!r}; what each call takes beside "
             f"its item is bound to the function: functools.partial(function, {min(unknown)}=...)"
         )
-    retry, timeout, undo, rate = (
-        options.get(each) for each in ("retry", "timeout", "undo", "rate")
-    )
-    if (own := decorated(fn)) is not None:
-        retry, timeout = retry or own.retry, timeout or own.timeout
-        undo, rate = undo or own.undo, rate or own.rate
+    said = (options.get(each) for each in ("retry", "timeout", "undo", "rate"))
+    retry, timeout, undo, rate = with_own(fn, *said)
     if undo is not None:
         raise ConfigurationError(
             f"map {shown(name)}: the items of a map over a function are not undone: map over a "

@@ -11,7 +11,7 @@ from datetime import datetime
 from types import FunctionType
 from typing import Any
 
-from openworkflow.core.callee import Callee, callee, decorated
+from openworkflow.core.callee import Callee, callee, with_own
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import SerializationError, StepTimeout, Suspended
 from openworkflow.core.limits import Rate
@@ -159,9 +159,8 @@ def call_operation(
     rate: str | Rate | None,
 ) -> CallOperation:
     """What `step.run` asks for; a function decorated with `@step` brings what is not said here."""
-    if type(fn) is not FunctionType and (own := decorated(fn)) is not None:
-        retry, timeout = own.retry if retry is None else retry, timeout or own.timeout
-        undo, rate = undo or own.undo, rate or own.rate
+    if type(fn) is not FunctionType:
+        retry, timeout, undo, rate = with_own(fn, retry, timeout, undo, rate)
     if undo is None:
         return CallOperation(execution, name, fn, args, kwargs, retry, timeout, rate)
     return UndoableCall(execution, name, fn, args, kwargs, retry, timeout, undo, rate)
@@ -171,7 +170,5 @@ def durable_call(
     execution: Any, fn: DurableFunction[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> CallOperation:
     """The call of a function that is decorated with `@step`."""
-    call = (execution, fn.name, fn.fn, args, kwargs, fn.retry, fn.timeout)
-    if fn.undo is None:
-        return CallOperation(*call, fn.rate)
-    return UndoableCall(*call, fn.undo, fn.rate)
+    said = (fn.retry, fn.timeout, fn.undo, fn.rate)
+    return call_operation(execution, fn.name, fn.fn, args, kwargs, *said)
