@@ -33,6 +33,11 @@ metadata:
 """
 
 #: What a value's type does not say by itself.
+#: The names of namespaces, each once.
+NAMESPACES: dict[str, Any] = {
+    "uniqueItems": True,
+    "items": {"type": "string", "maxLength": 63, "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"},
+}
 RULES: dict[str, dict[str, Any]] = {
     "image.pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
     "image.digest": {"pattern": "^(sha256:[a-f0-9]{64})?$"},
@@ -42,9 +47,9 @@ RULES: dict[str, dict[str, Any]] = {
     "operator.leaseSeconds": {"minimum": 2, "maximum": 3600},
     "operator.maxReplicas": {"minimum": 1, "maximum": 1000},
     "operator.resyncSeconds": {"minimum": 1, "maximum": 3600},
-    "operator.namespaces": {"items": {"type": "string", "minLength": 1}},
+    "operator.namespaces": NAMESPACES,
     "rbac.secrets": {"enum": ["cluster", "namespaced", "none"]},
-    "rbac.secretNamespaces": {"items": {"type": "string", "minLength": 1}},
+    "rbac.secretNamespaces": NAMESPACES,
     "database.secretKey": {"minLength": 1},
     "database.schema": {"minLength": 1},
     "migrations.activeDeadlineSeconds": {"minimum": 1},

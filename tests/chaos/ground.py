@@ -17,7 +17,8 @@ from tests.local_postgres import LocalPostgres
 
 TERMINATE = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
- WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' AND application_name LIKE $1
+ WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'
+   AND datname = current_database() AND application_name LIKE $1
 """
 
 

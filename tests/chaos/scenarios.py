@@ -111,7 +111,7 @@ async def locked_and_killed(url: str, folder: Path, defect: str) -> Evidence:
                 # Else it would get the lock, and record what its worker did.
                 await connection.execute(
                     "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-                    "WHERE application_name LIKE 'chaos%'"
+                    "WHERE datname = current_database() AND application_name LIKE 'chaos%'"
                 )
         await connection.close()
         await on.fleet.start()

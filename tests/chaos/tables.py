@@ -88,7 +88,10 @@ SELECT input ->> 'key' AS key, array_agg(started_at) AS started_at
 _OCCURRENCES = """
 SELECT schedule_name, scheduled_for, status FROM workflow_runs WHERE schedule_name IS NOT NULL
 """
-_LEFT = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'chaos%'"
+_LEFT = """
+SELECT count(*) FROM pg_stat_activity
+ WHERE datname = current_database() AND application_name LIKE 'chaos%'
+"""
 
 
 async def watch(connection: asyncpg.Connection[Any]) -> None:

@@ -15,15 +15,16 @@ from tests.helm import Cluster
 
 HERE = Path(__file__).parent
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-HELM = shutil.which("helm")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Not when this file is read, which may be before `.tools/bin` is in the path.
+    helm = shutil.which("helm")
     for item in items:
         if HERE not in item.path.parents:
             continue
         item.add_marker(pytest.mark.xdist_group("chart"))
-        if HELM is None:
+        if helm is None:
             item.add_marker(pytest.mark.skip(reason="needs helm (make test-programs)"))
         elif "helm_on_cluster" in getattr(item, "fixturenames", ()) and not is_available():
             item.add_marker(pytest.mark.skip(reason="needs kube-apiserver and etcd"))

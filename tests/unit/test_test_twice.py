@@ -71,6 +71,15 @@ def test_what_is_not_found_again_fails_the_run(tmp_path: Path) -> None:
     assert main([], project(tmp_path, PASSES, flakes)) not in (0, 1)
 
 
+def test_what_is_skipped_when_run_again_fails_the_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fails = "import pytest\ndef test_fails():\n    if count('fails') == 2: pytest.skip('no helm')\n"
+
+    assert 1 == main([], project(tmp_path, PASSES, fails + "    assert False\n"))
+    assert capfd.readouterr().out.endswith("failed once, skipped when run again:\n  test_fails\n")
+
+
 def test_many_failures_are_no_accident(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     many = "import pytest\n" + f"@pytest.mark.parametrize('n', range({MOST + 1}))"
     tests = many + "\ndef test_flakes(n):\n    assert count(f'flakes{n}') == 2\n"
