@@ -272,7 +272,8 @@ taken as (
                              where attempt.workflow_run_id = run.id
                                and attempt.claim_no = run.claim_no
                                and attempt.status <> 'running'
-                               and attempt.context -> 'interrupted' is null) then 1
+                               and attempt.context -> 'interrupted' is null
+                             offset 0) then 1
                else least(crashes, 2147483646) + 1
            end
      where id = any (array(select id from taken where not held))

@@ -8,6 +8,13 @@
 -- All parts see the database as it was before the statement, and no row is written twice by it:
 -- of two parts that mean to write one row, PostgreSQL silently drops one. So a flush never carries
 -- the end and the wake of one run; the engine's journal keeps them apart.
+--
+-- A connection plans such a statement once, maybe when the tables are empty, and keeps the plan until
+-- they are analysed. So each part is written so that one plan is possible only (test_plans.py):
+-- * `id = any (array[row.id])`, where `id = row.id` would do, looks a key up as that does, but is
+--   nothing by which two tables can be merged: for that the planner would walk a primary key whole.
+-- * `(a = b) is true` is no condition of an index, where another one is to be walked.
+-- * `exists (... offset 0)` is asked for each row, and not made a join, or a table of all answers.
 
 
 -- name: flush_step_successes
@@ -99,7 +106,7 @@ updated as (
            completion_no = step.completion_no
       from step
      where step.is_update
-       and attempt.id = step.id and attempt.workflow_run_id = step.run_id
+       and attempt.id = any (array[step.id]) and (attempt.workflow_run_id = step.run_id) is true
        and (attempt.status = 'running'
             -- A sleep goes on under a new claim: its end stands, not that of the claim before.
             or step.completion_no is not null and attempt.claim_no < step.claim_no)
@@ -150,7 +157,7 @@ ended as (
            attempts = coalesce(ending.attempts, run.attempts),
            crashes = case when ending.progress then 0 else run.crashes end
       from ({rows}) as ending
-     where run.id = ending.run_id
+     where run.id = any (array[ending.run_id])
        and run.claim_no = ending.claim_no and run.worker_id is not null {in_turn}
     returning run.id, run.status,
               run.status = 'pending' and run.wake_no > ending.wake_no as is_woken
@@ -204,7 +211,7 @@ continued as (
            crashes = 0,
            history_from = run.claim_no + 1
       from ({rows}) as continuation
-     where run.id = continuation.run_id
+     where run.id = any (array[continuation.run_id])
        and run.claim_no = continuation.claim_no and run.worker_id is not null {in_turn}
     returning run.id, run.namespace_id
 ), forgotten as (
@@ -225,9 +232,12 @@ continued as (
     select signaled.workflow_run_id, message.name, message.namespace_id, false, array_agg(message.id)
       from signaled
       join continued on continued.id = signaled.workflow_run_id
-      join {schema}.workflow_messages message
-        on message.workflow_run_id is null and message.namespace_id = continued.namespace_id
-       and message.name = signaled.topic and message.id::text = signaled.message
+     cross join lateral (select id, name, namespace_id
+                           from {schema}.workflow_messages
+                          where workflow_run_id is null and namespace_id = continued.namespace_id
+                            and name = signaled.topic and id::text = signaled.message
+                          order by message_no
+                         offset 0) message
      group by 1, 2, 3
     -- What is not kept any more need not be remembered.
     on conflict (workflow_run_id, topic) do update
@@ -284,12 +294,14 @@ closed as (
        set {interrupted},
            error = '{"type": "Interrupted", "message": "the attempt was cut short: its claim was lost"}'
       from ({rows}) as leftover
-     where attempt.id = leftover.id and attempt.workflow_run_id = leftover.run_id
+     where attempt.id = any (array[leftover.id])
+       and (attempt.workflow_run_id = leftover.run_id) is true
        and attempt.status = 'running'
        and exists (select from {schema}.workflow_runs run
                     where run.id = leftover.run_id
                       and (run.completed_at is not null
-                           or attempt.kind = 'run' and run.claim_no > attempt.claim_no))
+                           or attempt.kind = 'run' and run.claim_no > attempt.claim_no)
+                      offset 0)
     returning attempt.id
 ), leftovers as (
     select count(*) as leftovers from closed
@@ -322,7 +334,7 @@ child as (
            parent.deadline_at as parent_deadline, parent.priority as parent_priority
       from ({rows}) as child
       join {schema}.workflow_runs parent
-        on parent.id = child.run_id
+        on parent.id = any (array[child.run_id])
        and parent.claim_no = child.claim_no and parent.worker_id is not null {in_turn}
        for key share of parent
 ), child_pauses as (
@@ -373,11 +385,13 @@ orphaned as (
     update {schema}.workflow_children child
        set orphaned = true
       from ({rows}) as disowned
-     where child.step_id = disowned.step_id and child.parent_run_id = disowned.run_id
-       and child.status is null
+     where child.step_id = any (array[disowned.step_id])
+       and (child.parent_run_id = disowned.run_id) is true
+       and coalesce(child.status, '') = ''
        and exists (select from {schema}.workflow_runs run
                     where run.id = disowned.run_id
-                      and run.claim_no = disowned.claim_no and run.worker_id is not null)
+                      and run.claim_no = disowned.claim_no and run.worker_id is not null
+                      offset 0)
     returning child.id
 ), disowned as (
     select count(*) as disowned,

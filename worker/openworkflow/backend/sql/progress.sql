@@ -83,13 +83,13 @@ progressed as (
     update {schema}.workflow_runs run
        set tags = coalesce(run.tags, '{}') || progressed.tags::jsonb
       from progressed
-     where progressed.tags is not null and run.id = progressed.run_id
+     where progressed.tags is not null and run.id = any (array[progressed.run_id])
        and run.claim_no = progressed.claim_no and run.worker_id is not null {in_turn}
 ), outdated as (
     delete from {schema}.workflow_events old
      using progressed
      where progressed.forget_before is not null
-       and old.workflow_run_id = progressed.run_id and old.event_no < progressed.forget_before
+       and old.workflow_run_id = any (array[progressed.run_id]) and old.event_no < progressed.forget_before
 ), progress as (
     select case when (select count(*) from progressed) < :progress_count::int
                 then array(select run_id from progressed) end as progress

@@ -9,6 +9,7 @@
 -- only the last of each step is read, without its error.
 -- What is odd in a row (a kind, a context, a time) is passed on, and fails no more than its run.
 -- A history does not begin after the next claim; a row that says so has all that there is.
+-- Its keys are looked up one by one (flush.sql), and sorted by a column of which no index has the order.
 with run as (
     select id, case when history_from > claim_no + 1 then 0 else history_from end as history_from
       from {schema}.workflow_runs
@@ -19,18 +20,18 @@ with run as (
            created_at, completed_at, resume_at, completion_no
       from run
       join {schema}.step_attempts attempt
-        on attempt.workflow_run_id = run.id and attempt.claim_no >= run.history_from
+        on attempt.workflow_run_id = any (array[run.id]) and attempt.claim_no >= run.history_from
      where not {repeated_attempt}
     union all
-    (select distinct on (workflow_run_id, step_name, {mark interrupted})
+    (select distinct on (run.id, step_name, {mark interrupted})
             workflow_run_id, attempt.id, step_name, kind, status, attempt, claim_no,
             null, null, context,
             created_at, completed_at, resume_at, completion_no
        from run
        join {schema}.step_attempts attempt
-         on attempt.workflow_run_id = run.id and attempt.claim_no >= run.history_from
+         on attempt.workflow_run_id = any (array[run.id]) and attempt.claim_no >= run.history_from
       where {repeated_attempt}
-      order by workflow_run_id, step_name, {mark interrupted},
+      order by run.id, step_name, {mark interrupted},
                created_at desc, attempt.id desc)
 )
 select workflow_run_id, {instant created_at} as created_at,

@@ -103,7 +103,8 @@ with claim as (
     select run.id
       from claim
       join {schema}.workflow_runs run
-        on run.id = claim.run_id and run.claim_no = claim.claim_no and run.worker_id = $4
+        on run.id = any (array[claim.run_id])
+       and run.claim_no = claim.claim_no and run.worker_id = $4
        for no key update of run skip locked
 ), extended as (
     update {schema}.workflow_runs
@@ -115,7 +116,8 @@ select claim.run_id, claim.claim_no,
        and run.id <> all (array(select id from unlocked)) as unknown
   from claim
   join {schema}.workflow_runs run
-    on run.id = claim.run_id and run.claim_no = claim.claim_no and run.worker_id = $4;
+    on run.id = any (array[claim.run_id])
+   and run.claim_no = claim.claim_no and run.worker_id = $4;
 
 
 -- name: release_workflow_runs
@@ -130,6 +132,7 @@ update {schema}.workflow_runs
                         where status = 'running' and namespace_id = $1 and worker_id = $2
                           and id <> all ($3::uuid[])
                           and (not $4::bool or available_at < now())
+                        order by available_at
                           for update skip locked))
 returning id;
 
@@ -140,7 +143,7 @@ returning id;
 update {schema}.workflow_runs run
    set crashes = crashes - 1
   from unnest($1::uuid[], $2::int[]) as claim (run_id, claim_no)
- where run.id = claim.run_id and run.claim_no > claim.claim_no
+ where run.id = any (array[claim.run_id]) and run.claim_no > claim.claim_no
    and run.crashes > 0 and run.completed_at is null
 returning run.id;
 
@@ -151,7 +154,8 @@ select id
   from {schema}.workflow_runs
  where status = 'running' and namespace_id = $1 and worker_id = $2
    and id <> all ($3::uuid[])
-   and (not $4::bool or available_at < now());
+   and (not $4::bool or available_at < now())
+ order by available_at;
 
 
 -- name: next_due
