@@ -18,6 +18,7 @@ OTHERS = Settings(
     schema="workflows",
     listen_url="postgresql:///direct",
     concurrency=7,
+    processes=2,
     build_id="3f2a1c",
     build_policy="pinned",
     port=0,

@@ -35,6 +35,8 @@ class Settings:
     """A direct connection for wake-ups, where DATABASE_URL leads through a pooler."""
     concurrency: int = 100
     """Runs in progress at once."""
+    processes: int = 1
+    """Worker processes of `openworkflow worker`, which share those slots: one for each core."""
     build_id: str = ""
     """The build of the user's code that this is, such as a commit or an image's digest."""
     build_policy: BuildPolicy = "moving"
@@ -109,6 +111,7 @@ _SERVICE_LINK = re.compile(
 )
 _RANGES: dict[str, tuple[float, float]] = {
     "concurrency": (1, 10_000),
+    "processes": (1, 64),
     "port": (0, 65_535),
     "lease_seconds": (1, 86_400),
     "drain_seconds": (0, 86_400),

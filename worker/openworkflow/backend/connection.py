@@ -46,7 +46,7 @@ WORKER_SETTINGS = {
     "enable_bitmapscan": "off",
     "enable_sort": "off",
 }
-"""Every statement of a worker walks an index, in the order of which it needs the rows. Without these
+"""Every statement of a worker walks an index that has the rows in the order it needs. Without these
 the planner, which knows nothing of tables that were never analysed, scans, hashes and sorts them: a
 tenth of the throughput. How the statements are written for it: flush.sql."""
 

@@ -1,6 +1,8 @@
 """`openworkflow worker`: serve workflows until told to stop."""
 
 import logging
+import os
+import sys
 from collections.abc import Sequence
 
 import click
@@ -8,8 +10,10 @@ from prometheus_client import ProcessCollector
 
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.cli.options import Database, database, database_options, run_async
+from openworkflow.cli.processes import LOOPBACK, MOST_PROCESSES, Processes, command, shares, tell
 from openworkflow.cli.target import load_workflows
 from openworkflow.client import OpenWorkflow
+from openworkflow.core.errors import ConfigurationError
 from openworkflow.settings import Settings
 from openworkflow.telemetry import logs, sdk
 from openworkflow.worker.http import DEFAULT_PORT, HealthServer
@@ -23,20 +27,24 @@ logger = logging.getLogger(__name__)
 @click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
 @database_options
 @click.option("--concurrency", "-c", type=click.IntRange(1, 10_000), help="Runs at once.")
+@click.option("--processes", type=click.IntRange(1, MOST_PROCESSES), help="They share the slots.")
 @click.option("--port", type=click.IntRange(0, 65_535), help="Metrics and health; 0: any free one.")
 @click.option("--tell-runs", is_flag=True, help="Log the beginning and the end of each run.")
 @click.option("--otel", is_flag=True, help="Send traces, as OTEL_... variables say.")
 @click.option("--log-format", type=click.Choice(["auto", "json", "human"]))
+@click.option("--report-to", type=int, hidden=True)  # as one of several processes
 def worker(
     targets: tuple[str, ...],
     url: str | None,
     namespace: str | None,
     schema: str | None,
     concurrency: int | None,
+    processes: int | None,
     port: int | None,
     tell_runs: bool,
     otel: bool,
     log_format: str | None,
+    report_to: int | None,
 ) -> None:
     """Serve the workflows of each TARGET, until told to stop.
 
@@ -51,9 +59,15 @@ def worker(
     if tell_runs:
         RUNS_LOGGER.setLevel(logging.DEBUG)
     where = database(url, namespace, schema)
+    count = (processes or settings.processes) if report_to is None else 1
+    slots = concurrency or settings.concurrency
+    if count > 1:
+        more = [*["--tell-runs"] * tell_runs, *["--otel"] * otel]
+        more += [] if log_format is None else ["--log-format", log_format]
+        sys.exit(run_async(_share(targets, where, settings, slots, count, port, more)))
     provider = sdk.set_up() if otel or settings.otel == "on" else None
     try:
-        run_async(serve(targets, where, settings, concurrency, port))
+        run_async(serve(targets, where, settings, slots, port, report_to))
     finally:
         if provider is not None:
             sdk.shut_down(provider)
@@ -63,16 +77,17 @@ async def serve(
     targets: Sequence[str],
     where: Database,
     settings: Settings,
-    concurrency: int | None = None,
+    concurrency: int,
     port: int | None = None,
+    report_to: int | None = None,
 ) -> None:
-    """Work until a signal comes."""
+    """Work until a signal comes; one of several processes says over `report_to` at which port."""
     # Each once: modules import the workflows of others.
     workflows = list(dict.fromkeys(w for target in targets for w in load_workflows(target)))
     async with where.connect(application_name="openworkflow-worker") as backend:
         made = OpenWorkflow(backend).new_worker(
             workflows=workflows,
-            concurrency=concurrency or settings.concurrency,
+            concurrency=concurrency,
             **settings.worker_options(),
         )
         _describe(made, backend, settings)
@@ -85,12 +100,42 @@ async def serve(
             live=made.live,
             ready=made.ready,
             elsewhere=wanted is None,
+            host="" if report_to is None else LOOPBACK,
         )
-        logger.info("metrics and health on port %d", http.start())
+        if report_to is None:
+            logger.info("metrics and health on port %d", http.start())
+        else:
+            tell(report_to, http.start())
         try:
             await made.run_until_signal()
         finally:
             http.stop()
+
+
+async def _share(
+    targets: Sequence[str],
+    where: Database,
+    settings: Settings,
+    slots: int,
+    count: int,
+    port: int | None,
+    more: Sequence[str],
+) -> int:
+    """Work as several processes until a signal comes; the exit code."""
+    if slots < count:
+        raise ConfigurationError(
+            f"{count} processes cannot share {slots} slots; each has to have one: raise "
+            "--concurrency (OPENWORKFLOW_CONCURRENCY), or ask for fewer --processes"
+        )
+    place = ["--namespace", where.namespace, "--schema", where.schema]
+    commands = [
+        command(*targets, *place, "--concurrency", str(share), "--port", "0", *more)
+        for share in shares(slots, count)
+    ]
+    # Not as an option: a command line is for everybody to see.
+    environ = {**os.environ, "DATABASE_URL": where.url}
+    wanted = settings.port if port is None else port
+    return await Processes(commands, environ, settings.drain_seconds).run(wanted)
 
 
 def _describe(made: Worker, backend: BackendPostgres, settings: Settings) -> None:
