@@ -24,6 +24,8 @@ from tests.chaos.fleet import Fleet
 from tests.chaos.mutations import MUTATIONS
 from tests.helpers import eventually
 
+BROKEN_PATIENCE = 10.0
+"""Seconds for runs of a broken copy, some of which never end."""
 RECENT_CALLS = 10_000
 """Where a call is looked for that has just been made."""
 SUCCEEDS = frozenset({"succeeded"})
@@ -175,6 +177,8 @@ class Stage:
 
     async def evidence(self, patience: float = 15.0) -> Evidence:
         """Let the runs end, stop the workers and collect what there is to know."""
+        if self.fleet.defect:
+            patience = min(patience, BROKEN_PATIENCE)
         settled = await self.settle(patience)
         for schedule in await self.client.schedules.list():  # and so its next run
             await self.client.schedules.delete(schedule.name)
