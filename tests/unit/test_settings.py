@@ -31,6 +31,7 @@ OTHERS = Settings(
     max_crashes=1,
     max_step_attempts=0,
     dashboard_tokens="viewer:a-token-of-somebody",
+    dashboard_openid_secret="a-secret-of-the-client",
     otel="on",
     traces="parent",
 )

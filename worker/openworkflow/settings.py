@@ -62,6 +62,8 @@ class Settings:
     """Attempts of steps that a run may make before it is failed; 0 for no limit."""
     dashboard_tokens: str | None = field(default=None, repr=False)
     """Who may log in to the dashboard: role:token or name:role:token, apart by commas."""
+    dashboard_openid_secret: str | None = field(default=None, repr=False)
+    """The secret by which an OpenID provider knows the dashboard."""
     otel: OtelSetup = "off"
     """on: `openworkflow worker` sets up OpenTelemetry by its own OTEL_ variables."""
     traces: Traces = "links"

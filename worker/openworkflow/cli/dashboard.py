@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PORT = 8321
 TOKENS = "OPENWORKFLOW_DASHBOARD_TOKENS"
 """In the environment, since others see the options of a process."""
+OPENID_SECRET = "OPENWORKFLOW_DASHBOARD_OPENID_SECRET"  # noqa: S105 (the name of a variable)
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _STOP_SECONDS = 5
 
@@ -32,6 +33,11 @@ _STOP_SECONDS = 5
 @click.option("--proxy-header", help="Header in which a proxy names who asks.")
 @click.option("--proxy-from", multiple=True, metavar="NETWORK", help="Where that proxy is.")
 @click.option("--proxy-role", default="viewer", show_default=True, help="What they may all do.")
+@click.option("--openid", metavar="ISSUER", help="URL of an OpenID provider to log in by.")
+@click.option("--openid-client", metavar="ID", help="What the provider knows the dashboard as.")
+@click.option("--openid-url", metavar="URL", help="Where people find the dashboard.")
+@click.option("--openid-claim", default="groups", show_default=True, help="What gives a role.")
+@click.option("--openid-role", multiple=True, metavar="VALUE=ROLE", help="Repeatable; *: all.")
 @database_options
 def dashboard(
     host: str,
@@ -40,6 +46,11 @@ def dashboard(
     proxy_header: str | None,
     proxy_from: tuple[str, ...],
     proxy_role: str,
+    openid: str | None,
+    openid_client: str | None,
+    openid_url: str | None,
+    openid_claim: str,
+    openid_role: tuple[str, ...],
     url: str | None,
     namespace: str | None,
     schema: str | None,
@@ -47,7 +58,8 @@ def dashboard(
     """Serve the dashboard.
 
     For this machine alone, unless OPENWORKFLOW_DASHBOARD_TOKENS holds tokens, such as
-    `viewer:TOKEN,ann:admin:TOKEN`, or --proxy-header names whom a proxy has let in.
+    `viewer:TOKEN,ann:admin:TOKEN`, --proxy-header names whom a proxy has let in, or --openid has
+    people log in elsewhere; the secret for that is OPENWORKFLOW_DASHBOARD_OPENID_SECRET.
     """
     try:
         import uvicorn  # noqa: F401
@@ -58,12 +70,16 @@ def dashboard(
             f"the dashboard needs its extra ({error.name} is missing): "
             "pip install 'openworkflow-fleet[dashboard]'"
         ) from None
-    auth = _auth(proxy_header, proxy_from, proxy_role)
+    auth = (
+        _auth(proxy_header, proxy_from, proxy_role)
+        if openid is None
+        else _openid(openid, openid_client, openid_url, openid_claim, openid_role)
+    )
     if auth is None and host not in _LOOPBACK:
         raise ConfigurationError(
             f"on {host} others can reach the dashboard: set {TOKENS}, for example to "
-            "viewer:$(openssl rand -hex 20), or give --proxy-header and --proxy-from; or leave "
-            "--host out"
+            "viewer:$(openssl rand -hex 20), or give --openid, or --proxy-header and --proxy-from; "
+            "or leave --host out"
         )
     where = database(url, namespace, schema)
     run_async(serve(where, also, host=host, port=port, auth=auth))
@@ -120,6 +136,33 @@ async def _clients(
             )
             clients[name] = OpenWorkflow(backend)
         yield clients
+
+
+def _openid(
+    issuer: str, client: str | None, url: str | None, claim: str, given: tuple[str, ...]
+) -> "Auth":
+    try:
+        from openworkflow.web.openid import OpenId
+    except ImportError as error:
+        raise ConfigurationError(
+            f"--openid needs its extra ({error.name} is missing): "
+            "pip install 'openworkflow-fleet[dashboard,openid]'"
+        ) from None
+    secret = Settings.from_env().dashboard_openid_secret
+    if client is None or url is None or secret is None:
+        raise ConfigurationError(
+            "--openid needs --openid-client, --openid-url, which is where people find the "
+            f"dashboard, and {OPENID_SECRET}"
+        )
+    roles: dict[str, Any] = {}
+    for each in given:
+        value, _, role = each.rpartition("=")
+        if not value:
+            raise ConfigurationError("--openid-role is VALUE=ROLE, such as sre=admin or *=viewer")
+        roles[value] = role
+    return OpenId(
+        issuer, client, secret, url=url, claim=claim, default=roles.pop("*", None), roles=roles
+    )
 
 
 def _auth(header: str | None, networks: tuple[str, ...], role: str) -> "Auth | None":

@@ -27,7 +27,7 @@ from openworkflow.core.errors import (
 )
 from openworkflow.web import actions
 from openworkflow.web.actions import ACTIONS, BULK, Action, Done
-from openworkflow.web.auth import COOKIE, Auth, Loopback
+from openworkflow.web.auth import ARRIVAL, COOKIE, Auth, Loopback
 from openworkflow.web.headers import SecureHeaders, check_same_site
 from openworkflow.web.live import Hub
 from openworkflow.web.pages import PAGES, Page
@@ -67,6 +67,7 @@ def dashboard(
             Route("/healthz", _healthz),
             Route("/login", pages.log_in, methods=["POST"]),
             Route("/logout", pages.log_out, methods=["POST"]),
+            *([Route(ARRIVAL, pages.arrive)] if hasattr(site.auth, "arrive") else []),
             Mount("/static", StaticFiles(packages=[("openworkflow.web", "static")])),
             *pages.routes(),
         ],
@@ -179,11 +180,19 @@ class _Pages:
         )
         return answer
 
+    async def arrive(self, request: Request) -> Response:
+        """Take in who logged in elsewhere."""
+        auth: Any = self._site.auth
+        answer: Response = await auth.arrive(request, request.scope.get("root_path", ""))
+        return answer
+
     async def log_out(self, request: Request) -> Response:
         """Forget the cookie."""
         check_same_site(request)
         root = request.scope.get("root_path", "")
-        answer = RedirectResponse(f"{root}/", 303)
+        answer: Response = RedirectResponse(f"{root}/", 303)
+        if hasattr(self._site.auth, "leave"):  # that would have them in again at once
+            answer = self._render.refused(root, 200, "You are logged out here.")
         answer.delete_cookie(COOKIE, path=root or "/")
         return answer
 
@@ -191,8 +200,15 @@ class _Pages:
         """What an HTTP status means here."""
         assert isinstance(error, HTTPException)
         root = request.scope.get("root_path", "")
+        to = request.url.path if request.method == "GET" else f"{root}/"
+        is_page = "text/html" in request.headers.get("accept", "")
+        if error.status_code == 401 and hasattr(self._site.auth, "leave") and is_page:
+            try:
+                away: Response = await self._site.auth.leave(root, to)
+                return away
+            except HTTPException as failed:
+                error = failed
         if error.status_code == 401 and hasattr(self._site.auth, "session_of"):
-            to = request.url.path if request.method == "GET" else f"{root}/"
             return self._render.login(root, to, None)
         return self._render.refused(root, error.status_code, error.detail)
 

@@ -1,8 +1,8 @@
 """Who looks at the dashboard, and what they may do there.
 
-Nobody is let in by default but who sits at the machine itself. `Tokens` lets in who knows one;
-`ProxyHeader` trusts a proxy that has asked for more, such as oauth2-proxy in front of an OpenID
-provider; any async function of the request to a `Caller`, or None, does the same.
+Nobody is let in by default but who sits at the machine itself. `Tokens` lets in who knows one,
+`openid.OpenId` whom an OpenID provider knows; `ProxyHeader` trusts a proxy that has asked. Any
+async function of the request to a `Caller`, or None, does the same.
 """
 
 import hashlib
@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
 
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.shown import shown
 
 COOKIE = "openworkflow_dashboard"
+ARRIVAL = "/openid"
+"""Where people come back to from where they logged in."""
 TOKEN_LENGTH = 16
 """The fewest characters of a token: it is all that is asked for."""
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -69,6 +72,16 @@ class TakesToken(Protocol):
 
     def session_of(self, token: str) -> str | None:
         """What their cookie is to hold; None for a token that is none."""
+
+
+class LogsInElsewhere(Protocol):
+    """An `Auth` whose people log in somewhere else, and come back to ARRIVAL."""
+
+    async def leave(self, root: str, to: str) -> Response:
+        """Send somebody there."""
+
+    async def arrive(self, request: Request, root: str) -> Response:
+        """Take in who comes back."""
 
 
 class Loopback:

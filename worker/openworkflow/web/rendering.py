@@ -17,7 +17,13 @@ from openworkflow.web.words import moment, short
 NOTE = "openworkflow_note"
 """The cookie of what the next page is to tell, once."""
 MENU = [page for page in PAGES if page.name != "run"]
-_TITLES = {403: "That is not for you", 404: "There is nothing here", 503: "The database is away"}
+_TITLES = {
+    200: "Until next time",
+    403: "That is not for you",
+    404: "There is nothing here",
+    502: "Nobody can log in",
+    503: "The database is away",
+}
 
 
 class Renderer:
@@ -107,7 +113,7 @@ class Renderer:
             "title": f"{page.title} · {place.namespace}",
             "menu": MENU,
             "namespaces": seen,
-            "can_log_out": hasattr(self._site.auth, "session_of"),
+            "can_log_out": any(hasattr(self._site.auth, each) for each in ("session_of", "leave")),
         }
 
     def _html(self, template: str, status: int, **found: Any) -> Response:
