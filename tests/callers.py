@@ -62,16 +62,10 @@ class OfAsyncpg(Caller):
         await self.given.close()
 
 
-class OfPsycopg(Caller):
-    async def open(self) -> None:
-        self.connection: Any = self.connect()
-        self.given = self.connection
+class Blocking(Caller):
+    """A driver whose `connection`, which may not be what is given, has the methods of DB-API."""
 
-    def connect(self) -> Any:
-        return psycopg.connect(self.url)
-
-    async def execute(self, sql: str) -> None:
-        self.connection.cursor().execute(sql)
+    connection: Any
 
     async def commit(self) -> None:
         self.connection.commit()
@@ -81,6 +75,31 @@ class OfPsycopg(Caller):
 
     async def close(self) -> None:
         self.connection.close()
+
+
+class Awaited(Caller):
+    """A driver whose connection has the same methods, to be awaited."""
+
+    async def commit(self) -> None:
+        await self.given.commit()
+
+    async def rollback(self) -> None:
+        await self.given.rollback()
+
+    async def close(self) -> None:
+        await self.given.close()
+
+
+class OfPsycopg(Blocking):
+    async def open(self) -> None:
+        self.connection = self.connect()
+        self.given = self.connection
+
+    def connect(self) -> Any:
+        return psycopg.connect(self.url)
+
+    async def execute(self, sql: str) -> None:
+        self.connection.cursor().execute(sql)
 
 
 class OfPsycopg2(OfPsycopg):
@@ -94,36 +113,24 @@ class OfCursor(OfPsycopg):
         self.given = self.connection.cursor()
 
 
-class OfCursor2(OfPsycopg2):
-    async def open(self) -> None:
-        await super().open()
-        self.given = self.connection.cursor()
+class OfCursor2(OfCursor, OfPsycopg2):
+    pass
 
 
-class OfAsyncPsycopg(Caller):
+class OfAsyncPsycopg(Awaited):
     async def open(self) -> None:
         self.given = await psycopg.AsyncConnection.connect(self.url)
 
     async def execute(self, sql: str) -> None:
         await self.given.execute(sql)
 
-    async def commit(self) -> None:
-        await self.given.commit()
 
-    async def rollback(self) -> None:
-        await self.given.rollback()
-
-    async def close(self) -> None:
-        await self.given.close()
-
-
-class OfSession(Caller):
+class OfSession(Blocking):
     driver = "psycopg"
 
     async def open(self) -> None:
-        url = self.url.replace("postgresql://", f"postgresql+{self.driver}://")
-        self.engine = sqlalchemy.create_engine(url, poolclass=NullPool)
-        self.given = self.of_engine()
+        self.engine = sqlalchemy.create_engine(of_driver(self.url, self.driver), poolclass=NullPool)
+        self.given = self.connection = self.of_engine()
 
     def of_engine(self) -> Any:
         return Session(self.engine)
@@ -131,14 +138,8 @@ class OfSession(Caller):
     async def execute(self, sql: str) -> None:
         self.given.execute(sqlalchemy.text(sql))
 
-    async def commit(self) -> None:
-        self.given.commit()
-
-    async def rollback(self) -> None:
-        self.given.rollback()
-
     async def close(self) -> None:
-        self.given.close()
+        await super().close()
         self.engine.dispose()
 
 
@@ -155,13 +156,12 @@ class OfConnection2(OfConnection):
     driver = "psycopg2"
 
 
-class OfAsyncSession(Caller):
+class OfAsyncSession(Awaited):
     driver = "asyncpg"
     given: AsyncSession | AsyncConnection
 
     async def open(self) -> None:
-        url = self.url.replace("postgresql://", f"postgresql+{self.driver}://")
-        self.engine = create_async_engine(url, poolclass=NullPool)
+        self.engine = create_async_engine(of_driver(self.url, self.driver), poolclass=NullPool)
         self.given = await self.of_engine()
 
     async def of_engine(self) -> AsyncSession | AsyncConnection:
@@ -170,14 +170,8 @@ class OfAsyncSession(Caller):
     async def execute(self, sql: str) -> None:
         await self.given.execute(sqlalchemy.text(sql))
 
-    async def commit(self) -> None:
-        await self.given.commit()
-
-    async def rollback(self) -> None:
-        await self.given.rollback()
-
     async def close(self) -> None:
-        await self.given.close()
+        await super().close()
         await self.engine.dispose()
 
 
@@ -192,6 +186,11 @@ class OfAsyncConnection(OfAsyncSession):
 
 class OfAsyncConnectionOverPsycopg(OfAsyncConnection):
     driver = "psycopg"
+
+
+def of_driver(url: str, driver: str) -> str:
+    """The URL as SQLAlchemy has it."""
+    return url.replace("postgresql://", f"postgresql+{driver}://")
 
 
 class OfDjango(Caller):
