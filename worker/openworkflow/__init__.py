@@ -45,6 +45,7 @@ from openworkflow.core.errors import (
     WorkflowFailed,
 )
 from openworkflow.core.explanation import Explanation
+from openworkflow.core.extras import extra_missing
 from openworkflow.core.failure import Failure
 from openworkflow.core.limits import Limit, Rate
 from openworkflow.core.progress import RunEvent, RunProgress
@@ -146,8 +147,5 @@ def __getattr__(name: str) -> Any:
     try:
         from openworkflow.web import dashboard
     except ImportError as error:
-        raise ConfigurationError(
-            f"the dashboard needs its extra ({error.name} is missing): "
-            "pip install 'openworkflow-fleet[dashboard]'"
-        ) from None
+        raise extra_missing("the dashboard", "dashboard", error) from None
     return dashboard

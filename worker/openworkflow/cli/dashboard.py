@@ -13,6 +13,7 @@ from openworkflow.cli.options import Database, database, database_options, run_a
 from openworkflow.cli.render import say
 from openworkflow.client import OpenWorkflow
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.extras import extra_missing
 from openworkflow.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,10 +67,7 @@ def dashboard(
 
         import openworkflow.web  # noqa: F401
     except ImportError as error:
-        raise ConfigurationError(
-            f"the dashboard needs its extra ({error.name} is missing): "
-            "pip install 'openworkflow-fleet[dashboard]'"
-        ) from None
+        raise extra_missing("the dashboard", "dashboard", error) from None
     auth = (
         _auth(proxy_header, proxy_from, proxy_role)
         if openid is None
@@ -144,10 +142,7 @@ def _openid(
     try:
         from openworkflow.web.openid import OpenId
     except ImportError as error:
-        raise ConfigurationError(
-            f"--openid needs its extra ({error.name} is missing): "
-            "pip install 'openworkflow-fleet[dashboard,openid]'"
-        ) from None
+        raise extra_missing("--openid", "openid", error) from None
     secret = Settings.from_env().dashboard_openid_secret
     if client is None or url is None or secret is None:
         raise ConfigurationError(

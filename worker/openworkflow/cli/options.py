@@ -1,7 +1,6 @@
 """What commands share: which database, which namespace, and JSON for scripts."""
 
 import contextlib
-import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,6 +16,7 @@ from openworkflow.backend.url import parse
 from openworkflow.client import OpenWorkflow
 from openworkflow.core.duration import parse_duration
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.json_values import parsed_json
 from openworkflow.core.standing import STANDINGS
 from openworkflow.core.workflow_run import RunStatus
 from openworkflow.settings import Settings
@@ -66,7 +66,9 @@ def database_options(command: F) -> F:
 
 def json_option(command: F) -> F:
     """--json."""
-    option: Callable[[F], F] = click.option("--json", "as_json", is_flag=True, help="For scripts.")
+    option: Callable[[F], F] = click.option(
+        "--json", "as_json", is_flag=True, help="JSON, for scripts."
+    )
     return option(command)
 
 
@@ -111,10 +113,10 @@ def parse_json(option: str, text: str | None) -> Any:
     if text is None:
         return None
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parsed_json(option, text)
+    except ConfigurationError as error:
         raise click.UsageError(
-            f"{option} is not JSON ({error}); in a shell, quote it: {option} '{{\"id\": 1}}', "
+            f"{error}; in a shell, quote it: {option} '{{\"id\": 1}}', "
             f"and text twice: {option} '\"yes\"'"
         ) from None
 

@@ -4,10 +4,12 @@ Stricter than the standard library's `json`: what would come back as something e
 text, a key 1 as "1", NaN as null) is a problem here, not a conversion.
 """
 
+import json
 from collections.abc import AsyncGenerator, Generator, Iterable
 from enum import Enum
 from typing import Any
 
+from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.shown import shown
 
 DEEPEST = 100
@@ -24,6 +26,17 @@ def problem(value: Any, *, typed: bool = False) -> str | None:
     With `typed`, an annotation is known and only the text and the numbers are looked at.
     """
     return _problem(value, (), typed)
+
+
+def parsed_json(what: str, text: str) -> Any:
+    """The value of a text that a person typed; `what` names it where it is no JSON.
+
+    Raises ConfigurationError.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{what} is not JSON: {error}") from None
 
 
 def place(path: tuple[Any, ...]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.json_values import parsed_json
 from openworkflow.web.auth import Role
 from openworkflow.web.site import Place
 
@@ -84,7 +85,7 @@ async def resume(place: Place, of: Mapping[str, Any], form: Form) -> Done:
 async def signal(place: Place, of: Mapping[str, Any], form: Form) -> Done:
     """Send a run a signal."""
     name = form.get("name", "")
-    await place.ow.signal(of["run_id"], name, _json("the value", form.get("value") or "null"))
+    await place.ow.signal(of["run_id"], name, parsed_json("the value", form.get("value") or "null"))
     return Done(_run(of), f"signal {name!r} is sent")
 
 
@@ -92,7 +93,7 @@ async def fork(place: Place, of: Mapping[str, Any], form: Form) -> Done:
     """Start a new run with a part of another's history."""
     options: dict[str, Any] = {"from_step": form.get("from_step") or None}
     if (text := form.get("input", "").strip()) and form.get("was", "").strip() != text:
-        options["input"] = _json("the input", text)
+        options["input"] = parsed_json("the input", text)
     made = await place.ow.fork(of["run_id"], **options)
     return Done(f"/runs/{made.id}", f"this is the fork of {of['run_id']}")
 
@@ -202,10 +203,3 @@ def _known(what: str, name: str, known: bool, told: str) -> str:
     if not known:
         raise ConfigurationError(f"there is no {what} {name!r}")
     return f"{what} {name!r} {told}"
-
-
-def _json(what: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"{what} is not JSON: {error}") from None
