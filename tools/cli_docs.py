@@ -22,6 +22,7 @@ INTRO = """# The command line
 Made by `make docs`, which runs every command shown; ids, times and folders differ each time.
 
 The database is `DATABASE_URL`, or `--url`. Errors are one line on stderr, without a traceback.
+Every command that answers takes `--json`; [scripts.md](scripts.md) has the objects.
 Tables have times in the zone of this machine, `runs explain` in UTC, `schedules show` in its own.
 
 | exit code | meaning |

@@ -326,7 +326,7 @@ async def test_the_commands(database_url: str, backend: BackendPostgres) -> None
     assert 3 == (await backend.count_runs())[RunStatus.FAILED]
     assert "retry: 3 runs\n" == (await command("runs", "retry", "--where", "error:E"))[1]
     held = await command("runs", "pause", "--where", "workflow:a", "--reason", "r", "--json")
-    assert {"found": 3, "done": 3} == json.loads(held[1])
+    assert {"found": 3, "done": 3, "left": 0, "next": None} == json.loads(held[1])
     assert "cancel: 3 runs\n" == (await command("runs", "cancel", "--where", "paused:yes"))[1]
     assert "delete: 3 runs\n" == (await command("runs", "delete", "--where", "workflow:a"))[1]
     for wrong in (

@@ -349,7 +349,7 @@ async def test_migrate_shows_the_sql_applies_it_and_says_so(
 
     assert "CREATE TABLE workflow_runs" in (await migrate("--dry-run")).out
     status = (await migrate("--status", "--json")).json
-    assert [None] * len(known()) == [m["applied_at"] for m in status]
+    assert [None] * len(known()) == [m["applied_at"] for m in status["migrations"]]
     applied = (await migrate()).out
     assert "applied 0001 initial" in applied
     assert "applied 0002 builds" in applied
@@ -397,10 +397,10 @@ async def test_doctor_is_content_with_a_healthy_database(
     done = await run(project, database_url, "doctor", "--json")
 
     assert 0 == done.code
-    assert {"ok"} == {finding["level"] for finding in done.json}
+    assert {"ok"} == {finding["level"] for finding in done.json["findings"]}
     for page in ("cli.md", "operations.md"):
         (shown,) = re.findall(r"\$ openworkflow doctor\n((?:ok .*\n)+)", (DOCS / page).read_text())
-        assert [f["check"] for f in done.json] == [
+        assert [f["check"] for f in done.json["findings"]] == [
             line[8:23].strip() for line in shown.splitlines()
         ]
 
@@ -415,7 +415,7 @@ async def test_doctor_says_when_commits_are_forgotten(
     done = await run(project, database_url, "doctor", "--json")
 
     assert 3 == done.code
-    (problem,) = (finding for finding in done.json if finding["level"] == "problem")
+    (problem,) = (finding for finding in done.json["findings"] if finding["level"] == "problem")
     assert "synchronous_commit is off" in problem["found"]
     assert "SET synchronous_commit = on" in problem["advice"]
 
@@ -438,7 +438,7 @@ async def test_doctor_finds_what_is_broken_and_exits_3(
     empty = await run(project, empty_database_url, "doctor")
 
     assert (3, 3) == (done.code, empty.code)
-    problems = {f["check"]: f["found"] for f in done.json if f["level"] == "problem"}
+    problems = {f["check"]: f["found"] for f in done.json["findings"] if f["level"] == "problem"}
     assert {"due runs", "tables"} == set(problems)
     assert "only a running run has a worker" in problems["tables"]
     assert "openworkflow migrate" in empty.out
@@ -456,7 +456,7 @@ async def test_doctor_names_what_was_dropped_and_migrate_makes_again_what_it_may
     lost = await run(project, database_url, "doctor")
     refused = await run(project, database_url, "migrate")
 
-    (index,) = (finding for finding in found.json if finding["level"] == "problem")
+    (index,) = (finding for finding in found.json["findings"] if finding["level"] == "problem")
     assert "CREATE INDEX CONCURRENTLY idx_workflow_runs_pinned" in index["found"]
     assert "`openworkflow migrate` makes them again" in index["advice"]
     assert "made idx_workflow_runs_pinned again" in mended.out

@@ -343,7 +343,8 @@ async def test_the_commands_pause_and_resume(database_url: str, ow: OpenWorkflow
 
     assert (0, "a is paused; 1 unfinished run is held\n") == paused
     assert ("a", "ann", "an incident", 1) == tuple(
-        json.loads(listed[1])[0][key] for key in ("workflow_name", "paused_by", "reason", "runs")
+        json.loads(listed[1])["pauses"][0][key]
+        for key in ("workflow_name", "paused_by", "reason", "runs")
     )
     assert "workflow 'a' was paused by 'ann' at 20" in explained[1]
     assert ["a goes on\n", "a was not paused\n"] == [resumed[1], again[1]]

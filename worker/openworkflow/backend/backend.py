@@ -296,10 +296,10 @@ class BackendPostgres(StopsAtExit):
         now: datetime = (await self._fetch(self._sql["now"]))[0]["now"]
         return now
 
-    async def migrate(self) -> list[migrations.Migration]:
-        """Apply the migrations that are missing; returns them."""
+    async def migrate(self, begun: migrations.Begun | None = None) -> list[migrations.Migration]:
+        """Apply the migrations that are missing, each told to `begun` before; returns them."""
         async with self._own_connection() as connection:
-            return await migrations.migrate(connection, self.schema, pooled=self.pooled)
+            return await migrations.migrate(connection, self.schema, begun, pooled=self.pooled)
 
     async def mend_indexes(self) -> list[str]:
         """Make indexes again that are gone or invalid, not behind a pooler; returns their names."""

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import random
 import re
+from collections.abc import Callable
 
 import asyncpg
 
@@ -22,6 +23,8 @@ from openworkflow.core.errors import BackendError
 from openworkflow_contract.statements import quoted
 
 __all__ = ["Migration", "MigrationState", "check", "known", "mend", "migrate"]
+
+Begun = Callable[[Migration], None]
 
 ENCODING = "UTF8"
 """Of the database. Text of JSON and errors may have any character."""
@@ -50,11 +53,17 @@ async def check(connection: Connection, schema: str, *, absent: bool = False) ->
 
 
 async def migrate(
-    connection: Connection, schema: str, *, pooled: bool = False, patience: float = PATIENCE
+    connection: Connection,
+    schema: str,
+    begun: Begun | None = None,
+    *,
+    pooled: bool = False,
+    patience: float = PATIENCE,
 ) -> list[Migration]:
     """Apply what is missing, one by one; returns what was applied here.
 
-    `pooled` says that the connection keeps no state between transactions. Raises BackendError;
+    `pooled` says that the connection keeps no state between transactions; `begun` is told each
+    migration before it is tried, for the first time and again after a wait. Raises BackendError;
     the migrations before the one that failed stay applied.
     """
     _refuse_server(connection)
@@ -69,6 +78,8 @@ async def migrate(
         if len(found.missing) < left:
             waiting, left = Patience(patience), len(found.missing)
         migration = found.missing[0]
+        if begun is not None:
+            begun(migration)
         try:
             if await _apply(connection, found, migration, waiting, pooled):
                 applied.append(migration)

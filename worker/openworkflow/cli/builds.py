@@ -6,6 +6,7 @@ import click
 
 from openworkflow.backend.builds import Build
 from openworkflow.cli import render
+from openworkflow.cli.answers import answer
 from openworkflow.cli.counting import counted, were
 from openworkflow.cli.options import Database, database, database_options, json_option, run_async
 from openworkflow_contract.retirement import Leftover
@@ -40,27 +41,44 @@ def list_builds(url: str | None, namespace: str | None, schema: str | None, as_j
     help="Percent of the new runs; the build in use takes the others.",
 )
 @database_options
+@json_option
 def promote(
-    build_id: str, share: int, url: str | None, namespace: str | None, schema: str | None
+    build_id: str,
+    share: int,
+    url: str | None,
+    namespace: str | None,
+    schema: str | None,
+    as_json: bool,
 ) -> None:
     """Have new runs go to BUILD_ID.
 
     From the next claim of every worker on.
     """
     run_async(_call(database(url, namespace, schema), "promote", build_id, share))
-    render.say(f"build {build_id} takes {share} % of the new runs")
+    answer(
+        as_json,
+        {"build_id": build_id, "share": share},
+        f"build {build_id} takes {share} % of the new runs",
+    )
 
 
 @builds.command()
 @click.argument("build_id")
 @database_options
-def hold(build_id: str, url: str | None, namespace: str | None, schema: str | None) -> None:
+@json_option
+def hold(
+    build_id: str, url: str | None, namespace: str | None, schema: str | None, as_json: bool
+) -> None:
     """Take the new runs away from BUILD_ID, which fails.
 
     The build in use takes them.
     """
     run_async(_call(database(url, namespace, schema), "hold", build_id))
-    render.say(f"build {build_id} is held and takes no new runs")
+    answer(
+        as_json,
+        {"build_id": build_id, "share": 0},
+        f"build {build_id} is held and takes no new runs",
+    )
 
 
 @builds.command()
@@ -68,12 +86,14 @@ def hold(build_id: str, url: str | None, namespace: str | None, schema: str | No
 @click.option("--move", "leftover", flag_value="move", help="Any build continues its runs.")
 @click.option("--fail", "leftover", flag_value="fail", help="Its unfinished runs fail.")
 @database_options
+@json_option
 def retire(
     build_id: str,
     leftover: Leftover | None,
     url: str | None,
     namespace: str | None,
     schema: str | None,
+    as_json: bool,
 ) -> None:
     """Forget BUILD_ID, whose workers are gone.
 
@@ -83,9 +103,11 @@ def retire(
         _call(database(url, namespace, schema), "retire", build_id, leftover or "refuse")
     )
     done = {"move": "moved", "fail": "failed"}.get(leftover or "")
-    render.say(
+    answer(
+        as_json,
+        {"build_id": build_id, "leftover": leftover or "refuse", "runs": settled},
         f"build {build_id} is retired"
-        + (f", {counted(settled, 'run')} {were(settled)} {done}" if done else "")
+        + (f", {counted(settled, 'run')} {were(settled)} {done}" if done else ""),
     )
 
 

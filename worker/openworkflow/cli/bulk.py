@@ -1,6 +1,5 @@
 """`runs retry|cancel|pause|resume|delete --where`: one action on all runs that a filter means."""
 
-import asyncio
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +10,10 @@ import click
 
 from openworkflow.backend.filtering import Action
 from openworkflow.cli import render
+from openworkflow.cli.answers import answer
 from openworkflow.cli.counting import counted
 from openworkflow.cli.options import Database, run_async
+from openworkflow.cli.progress import progress
 from openworkflow.client import OpenWorkflow
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -80,20 +81,21 @@ def in_bulk(
     assert wish.where is not None
     found = run_async(_count(where, action, wish.where))
     if wish.dry_run:
-        _tell(
+        answer(
             json_wanted,
+            {"found": found, "done": 0, "left": 0, "next": None},
             f"{counted(found, 'run')} would be meant by {action}",
-            found=found,
-            done=0,
         )
         return
     if found and not wish.yes and sys.stdin and sys.stdin.isatty():
         click.confirm(f"{action} {counted(found, 'run')}?", abort=True, err=True)
-    done, passed = run_async(_act(where, action, wish, reason, by))
-    sentence = f"{action}: {counted(done, 'run')}"
-    if passed:
-        sentence += f"; {passed} had changed meanwhile, and were left"
-    _tell(json_wanted, sentence, found=found, done=done)
+    acting = _Acting(action, wish, found)
+    try:
+        run_async(acting.act(where, reason, by))
+    except BaseException:
+        acting.tell_how_far(json_wanted)
+        raise
+    acting.tell(json_wanted)
 
 
 async def _count(where: Database, action: Action, text: str) -> int:
@@ -101,28 +103,47 @@ async def _count(where: Database, action: Action, text: str) -> int:
         return await OpenWorkflow(backend).count_runs(text, action)
 
 
-async def _act(
-    where: Database, action: Action, wish: Wish, reason: str | None, by: str | None
-) -> tuple[int, int]:
-    assert wish.where is not None
-    done, passed, cursor = 0, 0, wish.cursor
-    async with where.connect(migrate=False) as backend:
-        ow, rate = OpenWorkflow(backend), wish.per_second
-        try:
-            async for progress in ow.bulk(
-                action, wish.where, per_second=rate, cursor=cursor, reason=reason, by=by
-            ):
-                done, passed, cursor = progress.done, progress.passed, progress.cursor
-        except (Exception, asyncio.CancelledError):
-            render.say(f"{action}: {counted(done, 'run')}, then it was cut short", err=True)
-            if cursor is not None:
-                render.say(f"go on with: --after {cursor}", err=True)
-            raise
-    return done, passed
+class _Acting:
+    """One action on the runs of a filter, and how far it has come."""
 
+    def __init__(self, action: Action, wish: Wish, found: int) -> None:
+        self._action, self._wish, self._found = action, wish, found
+        self._done, self._left, self._cursor = 0, 0, wish.cursor
 
-def _tell(json_wanted: bool, sentence: str, **numbers: int) -> None:
-    if json_wanted:
-        render.as_json(numbers)
-    else:
-        render.say(sentence)
+    async def act(self, where: Database, reason: str | None, by: str | None) -> None:
+        """Act on all of them, with the progress where somebody looks."""
+        wish = self._wish
+        assert wish.where is not None
+        async with where.connect(migrate=False) as backend:
+            steps = OpenWorkflow(backend).bulk(
+                self._action,
+                wish.where,
+                per_second=wish.per_second,
+                cursor=wish.cursor,
+                reason=reason,
+                by=by,
+            )
+            with progress(self._action, self._found) as so_far:
+                async for step in steps:
+                    self._done, self._left, self._cursor = step.done, step.passed, step.cursor
+                    so_far(step.done + step.passed)
+
+    def tell(self, json_wanted: bool) -> None:
+        """Say what was done."""
+        sentence = f"{self._action}: {counted(self._done, 'run')}"
+        if self._left:
+            sentence += f"; {self._left} had changed meanwhile, and were left"
+        answer(json_wanted, self._document(None), sentence)
+
+    def tell_how_far(self, json_wanted: bool) -> None:
+        """Say what was done before it was cut short, and how to go on."""
+        if json_wanted:
+            render.as_json(self._document(self._cursor))
+            return
+        render.say(f"{self._action}: {counted(self._done, 'run')}, then it was cut short", err=True)
+        if self._cursor is not None:
+            render.say(f"go on with: --after {self._cursor}", err=True)
+
+    def _document(self, cursor: str | None) -> dict[str, Any]:
+        numbers = {"found": self._found, "done": self._done, "left": self._left}
+        return {**numbers, "next": cursor}

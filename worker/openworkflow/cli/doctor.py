@@ -45,7 +45,7 @@ def doctor(url: str | None, namespace: str | None, schema: str | None, as_json: 
     """
     findings = run_async(_examine(database(url, namespace, schema)))
     if as_json:
-        print_json(findings)
+        print_json({"findings": findings})
     else:
         for finding in findings:
             level = styled(f"{finding.level:<7}", COLORS[finding.level])

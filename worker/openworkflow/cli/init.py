@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from openworkflow.cli.answers import answer
+from openworkflow.cli.options import json_option
 from openworkflow.core.errors import ConfigurationError
 
 FILES = ("workflows.py", "README.md", "requirements.txt")
@@ -12,7 +14,8 @@ FILES = ("workflows.py", "README.md", "requirements.txt")
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path), default=Path())
-def init(directory: Path) -> None:
+@json_option
+def init(directory: Path, as_json: bool) -> None:
     """Write a first project into DIRECTORY (by default here). Overwrites nothing."""
     there = [name for name in FILES if (directory / name).exists()]
     if there:
@@ -29,9 +32,13 @@ def init(directory: Path) -> None:
         raise ConfigurationError(
             f"cannot write to {directory.resolve()}: {error.strerror}"
         ) from None
-    for name in FILES:
-        click.echo(f"wrote {directory / name}")
-    click.echo("\nnext:")
-    if directory != Path():
-        click.echo(f"  cd {directory}")
-    click.echo("  openworkflow dev workflows")
+    written = [str(directory / name) for name in FILES]
+    steps = [] if directory == Path() else [f"cd {directory}"]
+    steps.append("openworkflow dev workflows")
+    answer(
+        as_json,
+        {"written": written, "next": steps},
+        *(f"wrote {name}" for name in written),
+        "\nnext:",
+        *(f"  {step}" for step in steps),
+    )

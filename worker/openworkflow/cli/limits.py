@@ -9,6 +9,7 @@ from rich.table import Table
 
 from openworkflow.backend.limits import LimitState
 from openworkflow.cli import render
+from openworkflow.cli.answers import answer
 from openworkflow.cli.options import (
     Database,
     DurationText,
@@ -51,6 +52,7 @@ def list_limits(url: str | None, namespace: str | None, schema: str | None, as_j
 @click.option("--per", type=DurationText(), help="Such as 1m. [default: 1s]")
 @click.option("--burst", type=click.IntRange(1), default=1, help="How many of them at once.")
 @database_options
+@json_option
 def set_limit(
     name: str,
     slots: int | None,
@@ -60,33 +62,49 @@ def set_limit(
     url: str | None,
     namespace: str | None,
     schema: str | None,
+    as_json: bool,
 ) -> None:
     """Set the slots or the rate of limit NAME, whatever the code says."""
-    wanted = None if rate is None else Rate(rate, per or timedelta(seconds=1), burst=burst)
+    length = per or timedelta(seconds=1)
+    wanted = None if rate is None else Rate(rate, length, burst=burst)
     if slots is None and wanted is None:
         raise click.UsageError("how many? give SLOTS or --rate; to go back, limits delete")
     where = database(url, namespace, schema)
     run_async(_call(where, lambda limits: limits.set(name, slots, wanted)))
-    render.say(f"limit {name} is set")
+    rates = {
+        "rate": rate,
+        "rate_seconds": None if wanted is None else length.total_seconds(),
+        "burst": None if wanted is None else burst,
+    }
+    answer(as_json, {"name": name, "slots": slots, **rates}, f"limit {name} is set")
 
 
 @limits.command()
 @click.argument("name")
 @database_options
-def delete(name: str, url: str | None, namespace: str | None, schema: str | None) -> None:
+@json_option
+def delete(
+    name: str, url: str | None, namespace: str | None, schema: str | None, as_json: bool
+) -> None:
     """Have NAME be as the code says, or be no more."""
     where = database(url, namespace, schema)
     if not run_async(_call(where, lambda limits: limits.delete(name))):
         raise ConfigurationError(f"limit {name!r} is not set: it is as the code says, if there")
-    render.say(f"limit {name} is as the code says")
+    answer(as_json, {"name": name, "deleted": True}, f"limit {name} is as the code says")
 
 
 @limits.command()
 @click.argument("name")
 @click.option("--for", "length", type=DurationText(), required=True, help="How long.")
 @database_options
+@json_option
 def pause(
-    name: str, length: timedelta, url: str | None, namespace: str | None, schema: str | None
+    name: str,
+    length: timedelta,
+    url: str | None,
+    namespace: str | None,
+    schema: str | None,
+    as_json: bool,
 ) -> None:
     """Let no run of limit NAME begin for a time.
 
@@ -94,17 +112,24 @@ def pause(
     """
     where = database(url, namespace, schema)
     _there(name, run_async(_call(where, lambda limits: limits.pause(name, length))))
-    render.say(f"limit {name} is paused for {length}")
+    answer(
+        as_json,
+        {"name": name, "paused_seconds": length.total_seconds()},
+        f"limit {name} is paused for {length}",
+    )
 
 
 @limits.command()
 @click.argument("name")
 @database_options
-def resume(name: str, url: str | None, namespace: str | None, schema: str | None) -> None:
+@json_option
+def resume(
+    name: str, url: str | None, namespace: str | None, schema: str | None, as_json: bool
+) -> None:
     """End the pause of limit NAME."""
     where = database(url, namespace, schema)
     _there(name, run_async(_call(where, lambda limits: limits.resume(name))))
-    render.say(f"limit {name} goes on")
+    answer(as_json, {"name": name, "resumed": True}, f"limit {name} goes on")
 
 
 async def _call(where: Database, call: Callable[[LimitClient], Awaitable[T]]) -> T:

@@ -1,13 +1,17 @@
 """The command line and its error boundary.
 
+With `--json` an error is one JSON object on standard error: docs/scripts.md.
+
 Exit codes: 0 done; 1 an error, told in one line; 2 wrong usage; 3 `doctor` found problems, or the
 run that was waited for failed or was canceled; 4 it has not ended in the time given.
 """
 
 import sys
+from typing import NoReturn
 
 import click
 
+from openworkflow.cli.answers import error_as_json
 from openworkflow.cli.builds import builds
 from openworkflow.cli.completion import completion
 from openworkflow.cli.dashboard import dashboard
@@ -90,11 +94,17 @@ for _command in (
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr, without a traceback."""
+    as_json = "--json" in sys.argv  # also where the options could not be read
     try:
-        cli(standalone_mode=True)
+        sys.exit(cli(standalone_mode=not as_json))
     except OpenWorkflowError as error:
-        say(f"error: {mask(str(error))}{_page(error)}", err=True)
-        sys.exit(_exit_code(error))
+        _refuse(error, as_json)
+    except click.ClickException as error:  # with --json only: else click has shown it
+        error_as_json(type(error).__name__, error.format_message(), None, error.exit_code)
+        sys.exit(error.exit_code)
+    except click.Abort:
+        error_as_json("Abort", "nothing was done: the question was not answered by yes", None, 1)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
@@ -102,12 +112,22 @@ def main() -> None:
         sys.exit(0)
 
 
-def _page(error: OpenWorkflowError) -> str:
-    """Where more is said than in the message; of a mistake in the call, that says all there is."""
+def _refuse(error: OpenWorkflowError, as_json: bool) -> NoReturn:
+    """Say what was wrong, and exit."""
+    message, page, code = mask(str(error)), _page(error), _exit_code(error)
+    if as_json:
+        error_as_json(type(error).__name__, message, page, code)
+    else:
+        say(f"error: {message}" + ("" if page is None else f" ({page})"), err=True)
+    sys.exit(code)
+
+
+def _page(error: OpenWorkflowError) -> str | None:
+    """The page that says more than the message; a mistake in the call has none."""
     if isinstance(error, ConfigurationError):
-        return ""
+        return None
     page = error.failure.page if isinstance(error, WorkflowFailed) else None
-    return f" ({page or Failure.from_exception(error).page})"
+    return page or Failure.from_exception(error).page
 
 
 def _exit_code(error: OpenWorkflowError) -> int:

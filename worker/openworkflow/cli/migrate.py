@@ -10,6 +10,7 @@ from openworkflow.backend.arranging import Wish, arrange
 from openworkflow.backend.failures import ConnectionLost
 from openworkflow.backend.migrations import Migration
 from openworkflow.backend.roles import parse_binding
+from openworkflow.cli.answers import answer
 from openworkflow.cli.options import (
     Database,
     DurationText,
@@ -18,6 +19,7 @@ from openworkflow.cli.options import (
     json_option,
     run_async,
 )
+from openworkflow.cli.progress import watched
 from openworkflow.cli.render import Listing, as_json, console, say, styled, when
 from openworkflow.telemetry.logs import mask
 
@@ -72,7 +74,7 @@ def migrate(
         bound = tuple(parse_binding(each, where.namespace) for each in bind)
         run_async(_arrange(where, Wish(role_prefix, bound, unbind), dry_run, wait, as_json))
     elif dry_run:
-        run_async(_dry_run(where))
+        run_async(_dry_run(where, as_json))
     elif show_status:
         run_async(_status(where, as_json))
     else:
@@ -83,39 +85,38 @@ async def _migrate(where: Database, wait: timedelta, json_wanted: bool) -> None:
     applied = await apply(where, wait)
     async with where.connect(migrate=None) as backend:
         mended = await backend.mend_indexes()
-    if json_wanted:
-        as_json({"applied": [m.version for m in applied], "mended": mended})
-        return
-    for migration in applied:
-        say(f"applied {migration.version:04d} {migration.name}")
-    for index in mended:
-        say(f"made {index} again")
-    say(f"schema {where.schema} is up to date")
+    answer(
+        json_wanted,
+        {"applied": [m.version for m in applied], "mended": mended},
+        *(f"applied {migration.version:04d} {migration.name}" for migration in applied),
+        *(f"made {index} again" for index in mended),
+        f"schema {where.schema} is up to date",
+    )
 
 
 async def _arrange(
     where: Database, wish: Wish, dry_run: bool, wait: timedelta, json_wanted: bool
 ) -> None:
     if dry_run:
-        for statement in await arrange(where.url, where.schema, wish, dry_run=True):
-            click.echo(f"{statement};")
+        planned = await arrange(where.url, where.schema, wish, dry_run=True)
+        lines = (f"{statement};" for statement in planned)
+        answer(json_wanted, {"dry_run": True, "statements": planned}, *lines)
         return
     applied = await apply(where, wait)
     done = await arrange(where.url, where.schema, wish)
-    if json_wanted:
-        as_json({"applied": [m.version for m in applied], "statements": done})
-        return
-    for migration in applied:
-        click.echo(f"applied {migration.version:04d} {migration.name}")
-    made = [s for s in done if s.startswith(("create role", "create policy"))]
-    for statement in made:
-        click.echo(statement)
-    for role in wish.bind:
-        kinds = " and ".join(role.kinds)
-        click.echo(f"role {role.name} is {kinds} of namespace {role.namespace_id}, and no other")
-    for name in wish.unbind:
-        click.echo(f"role {name} may do nothing here any more")
-    click.echo(f"schema {where.schema} is up to date, and so are its roles")
+    answer(
+        json_wanted,
+        {"applied": [m.version for m in applied], "statements": done},
+        *(f"applied {migration.version:04d} {migration.name}" for migration in applied),
+        *(s for s in done if s.startswith(("create role", "create policy"))),
+        *(
+            f"role {role.name} is {' and '.join(role.kinds)} of namespace {role.namespace_id}, "
+            "and no other"
+            for role in wish.bind
+        ),
+        *(f"role {name} may do nothing here any more" for name in wish.unbind),
+        f"schema {where.schema} is up to date, and so are its roles",
+    )
 
 
 async def apply(where: Database, wait: timedelta) -> list[Migration]:
@@ -124,7 +125,7 @@ async def apply(where: Database, wait: timedelta) -> list[Migration]:
     while True:
         try:
             async with where.connect(migrate=None) as backend:
-                return await backend.migrate()
+                return await backend.migrate(_say_begun if watched() else None)
         except ConnectionLost as error:
             if time.monotonic() >= deadline:
                 raise
@@ -134,21 +135,25 @@ async def apply(where: Database, wait: timedelta) -> list[Migration]:
             await asyncio.sleep(0.5)
 
 
+def _say_begun(migration: Migration) -> None:
+    """A line before each one, since an index of a large table takes minutes."""
+    say(f"applying {migration.version:04d} {migration.name}", err=True)
+
+
 async def _status(where: Database, json_wanted: bool) -> None:
     async with where.connect(migrate=None) as backend:
         states = await backend.migration_states()
     if json_wanted:
-        as_json(
-            [
-                {
-                    "version": s.migration.version,
-                    "name": s.migration.name,
-                    "additive": s.migration.additive,
-                    "applied_at": s.applied_at,
-                }
-                for s in states
-            ]
-        )
+        found = [
+            {
+                "version": s.migration.version,
+                "name": s.migration.name,
+                "additive": s.migration.additive,
+                "applied_at": s.applied_at,
+            }
+            for s in states
+        ]
+        as_json({"migrations": found})
         return
     table = Listing("VERSION", "NAME", "APPLIED")
     for state in states:
@@ -157,11 +162,10 @@ async def _status(where: Database, json_wanted: bool) -> None:
     console().print(table)
 
 
-async def _dry_run(where: Database) -> None:
+async def _dry_run(where: Database, json_wanted: bool) -> None:
     async with where.connect(migrate=None) as backend:
         missing = [s.migration for s in await backend.migration_states() if s.applied_at is None]
-    for migration in missing:
-        say(f"-- {migration.version:04d} {migration.name}")
-        say(migration.sql)
-    if not missing:
-        say(f"-- schema {where.schema} is up to date")
+    lines = [f"-- {m.version:04d} {m.name}\n{m.sql}" for m in missing]
+    found = [{"version": m.version, "name": m.name, "sql": m.sql} for m in missing]
+    up_to_date = f"-- schema {where.schema} is up to date"
+    answer(json_wanted, {"dry_run": True, "migrations": found}, *(lines or [up_to_date]))

@@ -7,6 +7,7 @@ from uuid import UUID
 import click
 
 from openworkflow.cli import render
+from openworkflow.cli.answers import answer
 from openworkflow.cli.bulk import Wish, bulk_options, in_bulk, single
 from openworkflow.cli.counting import counted
 from openworkflow.cli.options import (
@@ -43,13 +44,12 @@ def pause(
     """
     options = _what(workflow, everything) | {"reason": reason, "by": by or user()}
     held = run_async(with_client(database(url, namespace, schema), "pause", **options))
-    if as_json:
-        render.as_json({"held": held})
-    else:
-        render.say(
-            f"{workflow or 'everything'} is paused; {counted(held, 'unfinished run')} "
-            f"{'is' if held == 1 else 'are'} held"
-        )
+    answer(
+        as_json,
+        {"held": held},
+        f"{workflow or 'everything'} is paused; {counted(held, 'unfinished run')} "
+        f"{'is' if held == 1 else 'are'} held",
+    )
 
 
 @click.command()
@@ -68,10 +68,8 @@ def resume(
     """End the pause of WORKFLOW, or that of the namespace."""
     options = _what(workflow, everything)
     resumed = run_async(with_client(database(url, namespace, schema), "resume", **options))
-    if as_json:
-        render.as_json({"resumed": resumed})
-    else:
-        render.say(f"{workflow or 'everything'} {'goes on' if resumed else 'was not paused'}")
+    sentence = f"{workflow or 'everything'} {'goes on' if resumed else 'was not paused'}"
+    answer(as_json, {"resumed": resumed}, sentence)
 
 
 @click.command()
@@ -81,7 +79,7 @@ def pauses(url: str | None, namespace: str | None, schema: str | None, as_json: 
     """List the workflows that are paused, by whom and why."""
     found = run_async(with_client(database(url, namespace, schema), "pauses"))
     if as_json:
-        render.as_json(found)
+        render.as_json({"pauses": found})
     elif found:
         render.console().print(render.pauses_table(found))
     else:
@@ -114,10 +112,7 @@ def pause_run(
         in_bulk(where, "pause", wish, as_json, reason=reason, by=by)
         return
     held = run_async(with_client(where, "pause", run_id, reason=reason, by=by))
-    if as_json:
-        render.as_json({"held": held})
-    else:
-        render.say(f"{run_id} is paused")
+    answer(as_json, {"held": held}, f"{run_id} is paused")
 
 
 @runs.command("resume")
@@ -139,10 +134,8 @@ def resume_run(
         in_bulk(where, "resume", wish, as_json)
         return
     resumed = run_async(with_client(where, "resume", run_id))
-    if as_json:
-        render.as_json({"resumed": resumed})
-    else:
-        render.say(f"{run_id} {'goes on' if resumed else 'was not paused'}")
+    sentence = f"{run_id} {'goes on' if resumed else 'was not paused'}"
+    answer(as_json, {"resumed": resumed}, sentence)
 
 
 def user() -> str | None:

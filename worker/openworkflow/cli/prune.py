@@ -4,9 +4,8 @@ import sys
 from datetime import timedelta
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from openworkflow.cli.answers import answer
 from openworkflow.cli.counting import counted, were
 from openworkflow.cli.options import (
     Database,
@@ -16,7 +15,7 @@ from openworkflow.cli.options import (
     json_option,
     run_async,
 )
-from openworkflow.cli.render import as_json as print_json
+from openworkflow.cli.progress import progress
 from openworkflow.cli.render import say, when
 from openworkflow.core.workflow_run import RunStatus
 
@@ -66,25 +65,17 @@ def prune(
     where = database(url, namespace, schema)
     found, what = run_async(_count(where, chosen, older_than))
     if dry_run:
-        _tell(found, f"{what} would be deleted", 0, as_json=as_json)
+        answer(as_json, {"found": found, "deleted": 0}, f"{what} would be deleted")
         return
     say(f"deleting {what}", err=True)
     if found and not yes and sys.stdin and sys.stdin.isatty():
         click.confirm("delete them and their steps?", abort=True, err=True)
-    deleted = run_async(_delete(where, chosen, older_than, batch, found, quiet=as_json))
-    _tell(
-        found,
+    deleted = run_async(_delete(where, chosen, older_than, batch, found))
+    answer(
+        as_json,
+        {"found": found, "deleted": deleted},
         f"{counted(deleted, 'run')} {were(deleted)} deleted",
-        deleted,
-        as_json=as_json,
     )
-
-
-def _tell(found: int, sentence: str, deleted: int, *, as_json: bool) -> None:
-    if as_json:
-        print_json({"deleted": deleted, "found": found})
-    else:
-        say(sentence)
 
 
 async def _count(
@@ -106,15 +97,11 @@ async def _delete(
     older_than: timedelta,
     batch: int,
     found: int,
-    *,
-    quiet: bool,
 ) -> int:
     async with where.connect(migrate=False) as backend:
         deleted = 0
-        columns = TextColumn("deleting"), BarColumn(), MofNCompleteColumn()
-        with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
-            bar = progress.add_task("", total=found)
+        with progress("deleting", found) as so_far:
             async for number in backend.prune(statuses, older_than, batch=batch):
                 deleted += number
-                progress.update(bar, completed=deleted)
+                so_far(deleted)
         return deleted

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import click
 
+from openworkflow.cli.answers import answer
 from openworkflow.cli.options import (
     Database,
     DurationText,
@@ -20,8 +21,14 @@ from openworkflow.cli.options import (
 from openworkflow.cli.render import as_json as print_json
 from openworkflow.cli.render import say
 from openworkflow.cli.target import is_module, load_workflows
-from openworkflow.client import OpenWorkflow
-from openworkflow.core.errors import BackendError, ConfigurationError, ResultTimeout
+from openworkflow.client import OpenWorkflow, RunHandle
+from openworkflow.core.errors import (
+    BackendError,
+    ConfigurationError,
+    ResultTimeout,
+    WorkflowCanceled,
+    WorkflowFailed,
+)
 from openworkflow.core.priority import HIGHEST
 from openworkflow.core.workflow import Workflow
 
@@ -88,21 +95,28 @@ async def _run(
         ow = OpenWorkflow(backend)
         handle = await ow.run_workflow(workflow, **options)
         if not wait:
-            _print_started(handle.id, handle.created, json_wanted)
+            answer(json_wanted, {"id": handle.id, "created": handle.created}, str(handle.id))
             return
-        if not json_wanted:
-            click.echo(f"run {handle.id}", err=True)
+        if json_wanted:
+            await _wait_for_json(handle, timeout)
+            return
+        click.echo(f"run {handle.id}", err=True)
         try:
             await handle.result(timeout)
         except ResultTimeout:
-            if not json_wanted:
-                await _say_why(ow, handle.id)
+            await _say_why(ow, handle.id)
             raise
-        finished = await handle.run()
-        if json_wanted:
-            print_json(finished)
-        else:
-            print_json(finished.output)
+        print_json((await handle.run()).output)
+
+
+async def _wait_for_json(handle: RunHandle[Any], timeout: timedelta | None) -> None:
+    """Print the run, however it has ended, and as it is where the time is over."""
+    try:
+        await handle.result(timeout)
+    except (ResultTimeout, WorkflowFailed, WorkflowCanceled):
+        print_json(await handle.run())
+        raise
+    print_json(await handle.run())
 
 
 async def _say_why(ow: OpenWorkflow, run_id: UUID) -> None:
@@ -110,13 +124,6 @@ async def _say_why(ow: OpenWorkflow, run_id: UUID) -> None:
     with contextlib.suppress(BackendError, TimeoutError):
         async with asyncio.timeout(WHY_SECONDS):
             say(f"it is not done: {(await ow.explain(run_id)).sentence}", err=True)
-
-
-def _print_started(run_id: Any, created: bool, json_wanted: bool) -> None:
-    if json_wanted:
-        print_json({"id": run_id, "created": created})
-    else:
-        click.echo(str(run_id))
 
 
 def _workflow(target: str) -> Workflow[Any, Any] | str:

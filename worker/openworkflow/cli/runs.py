@@ -7,6 +7,7 @@ import click
 
 from openworkflow.backend.backend import Page, RunFilter
 from openworkflow.cli import histories, render
+from openworkflow.cli.answers import answer
 from openworkflow.cli.bulk import Wish, bulk_options, in_bulk, single
 from openworkflow.cli.counting import counted
 from openworkflow.cli.events import events
@@ -257,10 +258,7 @@ def fork(
         options["version"] = version
     options["results"] = dict(_result(each) for each in results)
     handle = run_async(with_client(database(url, namespace, schema), "fork", run_id, **options))
-    if as_json:
-        render.as_json({"id": handle.id, "forked_from": run_id})
-    else:
-        render.say(str(handle.id))
+    answer(as_json, {"id": handle.id, "forked_from": run_id}, str(handle.id))
 
 
 def _result(text: str) -> tuple[str, Any]:
@@ -276,6 +274,7 @@ def _result(text: str) -> tuple[str, Any]:
 @click.option("--limit", type=click.IntRange(1, 100_000), default=500, show_default=True)
 @click.option("--output", type=click.File("w", lazy=True), default="-", help="A file; - is stdout.")
 @database_options
+@json_option
 def export(
     workflow: str | None,
     statuses: tuple[str, ...],
@@ -284,6 +283,7 @@ def export(
     url: str | None,
     namespace: str | None,
     schema: str | None,
+    as_json: bool,
 ) -> None:
     """Write histories for `replay-check --from-file`.
 
@@ -294,7 +294,8 @@ def export(
     chosen = [RunStatus(status) for status in statuses] or list(RunStatus)
     where = database(url, namespace, schema)
     written = run_async(_export(where, workflow, chosen, limit, output))
-    render.say(f"{counted(written, 'history', 'histories')} written", err=True)
+    if not as_json:  # the lines are JSON anyway; one more would be taken for a run
+        render.say(f"{counted(written, 'history', 'histories')} written", err=True)
 
 
 async def _export(

@@ -1,11 +1,14 @@
 """`openworkflow schedules`: what runs again and again, and by hand what is to be done about it."""
 
+import dataclasses
+import json
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from openworkflow.cli import render, render_schedules
+from openworkflow.cli.answers import answer
 from openworkflow.cli.counting import counted
 from openworkflow.cli.options import (
     database,
@@ -48,7 +51,7 @@ def list_schedules(
     """List schedules by name."""
     found = run_async(with_client(database(url, namespace, schema), "schedules.list"))
     if as_json:
-        render.as_json({"schedules": found})
+        render.as_json({"schedules": [_fields(each) for each in found]})
     elif found:
         render.console().print(render_schedules.schedules_table(found))
     else:
@@ -65,7 +68,7 @@ def show(
     """Show a schedule, and when it is to run next."""
     found = run_async(with_client(database(url, namespace, schema), "schedules.get", name))
     if as_json:
-        render.as_json(found)
+        render.as_json(_fields(found))
     else:
         render.console().print(render_schedules.schedule_details(found, NEXT))
 
@@ -74,8 +77,14 @@ def show(
 @click.argument("name")
 @click.option("--reason", help="Shown to whoever wonders why it does not run.")
 @database_options
+@json_option
 def pause(
-    name: str, reason: str | None, url: str | None, namespace: str | None, schema: str | None
+    name: str,
+    reason: str | None,
+    url: str | None,
+    namespace: str | None,
+    schema: str | None,
+    as_json: bool,
 ) -> None:
     """Have no occurrence of NAME begin until it is resumed.
 
@@ -83,31 +92,41 @@ def pause(
     """
     where = database(url, namespace, schema)
     run_async(with_client(where, "schedules.pause", name, reason))
-    render.say(f"schedule {name} is paused")
+    answer(as_json, {"name": name, "paused": True}, f"schedule {name} is paused")
 
 
 @schedules.command()
 @click.argument("name")
 @database_options
-def resume(name: str, url: str | None, namespace: str | None, schema: str | None) -> None:
+@json_option
+def resume(
+    name: str, url: str | None, namespace: str | None, schema: str | None, as_json: bool
+) -> None:
     """Go on with the next instant of NAME.
 
     What was missed while it was paused is not run.
     """
     where = database(url, namespace, schema)
     found: Schedule = run_async(with_client(where, "schedules.resume", name))
-    (following,) = found.upcoming(1) or ("no time",)
-    render.say(f"schedule {name} runs next at {following}")
+    (following,) = found.upcoming(1) or (None,)
+    answer(
+        as_json,
+        {"name": name, "paused": False, "next": following},
+        f"schedule {name} runs next at {following or 'no time'}",
+    )
 
 
 @schedules.command()
 @click.argument("name")
 @database_options
-def trigger(name: str, url: str | None, namespace: str | None, schema: str | None) -> None:
+@json_option
+def trigger(
+    name: str, url: str | None, namespace: str | None, schema: str | None, as_json: bool
+) -> None:
     """Have an occurrence of NAME begin now."""
     where = database(url, namespace, schema)
     handle = run_async(with_client(where, "schedules.trigger", name))
-    render.say(str(handle.id))
+    answer(as_json, {"id": handle.id, "schedule_name": name}, str(handle.id))
 
 
 @schedules.command()
@@ -115,6 +134,7 @@ def trigger(name: str, url: str | None, namespace: str | None, schema: str | Non
 @click.option("--from", "start", type=Instant(), required=True, help="The first time it may be.")
 @click.option("--to", "end", type=Instant(), required=True, help="Before this time.")
 @database_options
+@json_option
 def backfill(
     name: str,
     start: datetime,
@@ -122,6 +142,7 @@ def backfill(
     url: str | None,
     namespace: str | None,
     schema: str | None,
+    as_json: bool,
 ) -> None:
     """Run the occurrences of NAME in a time that is over.
 
@@ -131,16 +152,29 @@ def backfill(
     """
     where = database(url, namespace, schema)
     made = run_async(with_client(where, "schedules.backfill", name, start, end))
-    render.say(f"{counted(made, 'occurrence')} of schedule {name} to run")
+    answer(
+        as_json,
+        {"name": name, "occurrences": made},
+        f"{counted(made, 'occurrence')} of schedule {name} to run",
+    )
 
 
 @schedules.command()
 @click.argument("name")
 @database_options
-def delete(name: str, url: str | None, namespace: str | None, schema: str | None) -> None:
+@json_option
+def delete(
+    name: str, url: str | None, namespace: str | None, schema: str | None, as_json: bool
+) -> None:
     """Forget NAME, and cancel its runs that have not begun.
 
     One that code declares comes back as long as workers have that code.
     """
     run_async(with_client(database(url, namespace, schema), "schedules.delete", name))
-    render.say(f"schedule {name} is deleted")
+    answer(as_json, {"name": name, "deleted": True}, f"schedule {name} is deleted")
+
+
+def _fields(schedule: Schedule) -> dict[str, Any]:
+    """A schedule as JSON has it: the input is a value, as that of a run, and no text of JSON."""
+    stored = None if schedule.input is None else json.loads(schedule.input)
+    return dataclasses.asdict(schedule) | {"input": stored}

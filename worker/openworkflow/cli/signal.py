@@ -8,6 +8,7 @@ from uuid import UUID
 import click
 
 from openworkflow.cli import render
+from openworkflow.cli.answers import answer
 from openworkflow.cli.options import (
     Database,
     DurationText,
@@ -51,10 +52,7 @@ def signal(
     given = {name: option for name, option in options.items() if option is not None}
     where = database(url, namespace, schema)
     sent, others = run_async(_send(where, target, value, given))
-    if as_json:
-        render.as_json({"id": sent})
-    else:
-        render.say(str(sent))
+    answer(as_json, {"id": sent}, str(sent))
     if others:
         note = f"the run waits for {' and '.join(map(repr, others))} now, not for {target[1]!r}"
         render.say(f"{note}, which is kept until it does", err=True)
