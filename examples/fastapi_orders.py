@@ -1,10 +1,10 @@
-"""A web service: an order and its run in one transaction, and a page that follows it.
+"""A web service: an order and its run in one transaction, and a page that shows how far it is.
 
     pip install 'openworkflow-fleet[web]' fastapi uvicorn 'sqlalchemy[asyncio]'
     export DATABASE_URL=postgresql://user:password@localhost:5432/database
     uvicorn fastapi_orders:app
     curl -X POST 'localhost:8000/orders?item=lamp'
-    curl -N localhost:8000/runs/THE-ID/events
+    curl -N localhost:8000/runs/THE-ID/events      # or localhost:8000/runs/THE-ID/page
 
 The lifespan of the application opens and stops the client. Here the worker lives there too,
 so that one process is all there is; in production it is a fleet of its own:
@@ -19,6 +19,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.responses import HTMLResponse
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
@@ -30,11 +31,24 @@ async def charge(item: str) -> str:
     return f"receipt for a {item}"
 
 
+async def pack(item: str) -> str:
+    return f"a box with a {item}"
+
+
+async def send(box: str) -> str:
+    return f"{box}, on its way"
+
+
 @workflow
 async def fulfil(item: str, step: Step) -> str:
-    step.emit("order", "accepted")
+    """What it emits is told once, whatever crashes: a browser sees no step twice."""
+    step.emit("progress", {"done": 0, "of": 3, "last": "accepted"})
     receipt = await step.run("charge", charge, item)
-    step.emit("order", receipt)
+    step.emit("progress", {"done": 1, "of": 3, "last": receipt})
+    box = await step.run("pack", pack, item)
+    step.emit("progress", {"done": 2, "of": 3, "last": box})
+    sent = await step.run("send", send, box)
+    step.emit("progress", {"done": 3, "of": 3, "last": sent})
     return receipt
 
 
@@ -95,4 +109,27 @@ async def status(run_id: UUID, ow: Client) -> dict[str, object]:
 
 @app.get("/runs/{run_id}/events")
 async def events(run_id: UUID, ow: Client) -> EventStream:
+    """Who may see this run is for your code to ask here."""
     return EventStream(ow.handle(run_id))
+
+
+PAGE = """<!doctype html>
+<meta charset="utf-8">
+<title>Order</title>
+<p><progress></progress> <output>waiting</output></p>
+<script>
+  const source = new EventSource("events");
+  source.addEventListener("progress", (event) => {
+    const { done, of, last } = JSON.parse(event.data);
+    Object.assign(document.querySelector("progress"), { value: done, max: of });
+    document.querySelector("output").value = last;
+  });
+  source.addEventListener("run.ended", () => source.close());
+</script>
+"""
+
+
+@app.get("/runs/{run_id}/page", response_class=HTMLResponse)
+async def page(run_id: UUID) -> str:
+    """A browser that loses the connection comes back by itself, and goes on where it was."""
+    return PAGE

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -19,9 +20,9 @@ from tests.helpers import eventually
 ROOT = Path(__file__).parents[2]
 
 
-def run_example(name: str, **environment: str) -> str:
+def run_example(name: str, *arguments: str, **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / name)],
+        [sys.executable, str(ROOT / "examples" / name), *arguments],
         env={**os.environ, **environment},
         text=True,
         capture_output=True,
@@ -61,13 +62,19 @@ async def test_a_web_service_starts_runs_in_its_transactions_and_streams_their_e
             assert 202 == answer.status_code, answer.text
             run = answer.json()["run"]
             events = await web.get(f"/runs/{run}/events")
+            rest = await web.get(f"/runs/{run}/events", headers={"Last-Event-ID": "2"})
+            page = await web.get(f"/runs/{run}/page")
             again = await web.post("/orders", params={"item": "lamp"})
             ended = await web.get(f"/runs/{run}")
             unknown = await web.get(f"/runs/{UUID(int=7)}")
     finally:
         server.should_exit = True
         await serving
-    assert 'event: order\ndata: "receipt for a lamp"\n' in events.text
+    told = [json.loads(line[6:]) for line in events.text.splitlines() if line[:6] == "data: "]
+    assert [0, 1, 2, 3] == [each["done"] for each in told[:-1]]
+    assert "receipt for a lamp" == told[1]["last"]
+    assert ['"done": 3' in rest.text, '"done": 2' in rest.text] == [True, False]
+    assert 'new EventSource("events")' in page.text
     assert 'event: run.ended\ndata: {"status": "succeeded"}' in events.text
     assert (409, 404) == (again.status_code, unknown.status_code)
     assert {"status": "succeeded", "output": "receipt for a lamp"} == ended.json()
@@ -102,6 +109,13 @@ def test_the_demo_keeps_its_promises_and_leaves_nothing_behind(tmp_path: Path) -
         assert "30 of 30 runs succeeded." in out
         assert "SIGKILL" in out
         assert [] == [path.name for path in Path(folder).glob("openworkflow-demo-*")]
+
+
+def test_an_agent_asks_a_person_before_it_spends(database_url: str) -> None:
+    done = run_example("agent.py", "--yes", DATABASE_URL=database_url)
+
+    assert 1 == done.count("bank: 80 for order 7")
+    assert done.endswith("the run returned: About your order: 80 were refunded.\n")
 
 
 def test_an_approval_comes_from_outside(database_url: str) -> None:

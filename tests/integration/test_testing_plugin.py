@@ -155,9 +155,13 @@ def test_every_way_to_run_tests_runs_them(tmp_path: Path) -> None:
     assert "10 passed" in done.stdout, done.stdout
 
 
-def test_the_example_passes_in_parallel() -> None:
-    done = _pytest(ROOT / "examples" / "test_subscription.py", "-o", "asyncio_mode=auto", "-n", "2")
-    assert "7 passed" in done.stdout, done.stdout
+@pytest.mark.parametrize(
+    ("name", "passed"), [("subscription", 7), ("agent", 8), ("nightly_report", 6)]
+)
+def test_the_examples_pass_in_parallel(name: str, passed: int) -> None:
+    test = ROOT / "examples" / f"test_{name}.py"
+    done = _pytest(test, "-o", "asyncio_mode=auto", "-n", "2")
+    assert f"{passed} passed" in done.stdout, done.stdout
 
 
 def test_a_plan_that_met_nothing_fails_its_test_and_hides_no_other_failure(tmp_path: Path) -> None:
