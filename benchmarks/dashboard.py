@@ -59,7 +59,7 @@ class Seen:
 
 @asynccontextmanager
 async def dashboard(url: str) -> AsyncIterator[tuple[str, psutil.Process]]:
-    """Its address, and its process."""
+    """Address of a dashboard, and its process."""
     command = [sys.executable, "-m", "openworkflow", "dashboard", "--port", "0", "--url", url]
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT

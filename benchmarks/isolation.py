@@ -26,7 +26,7 @@ PREFIX = "bench"
 
 
 async def as_owner(url: str, tenants: int) -> None:
-    """As it is without any of this."""
+    """Leave the database as it is without roles."""
 
 
 async def as_worker(url: str, tenants: int) -> None:

@@ -39,9 +39,9 @@ class Drained:
     server_cpu: float
     peak_rss_mib: float
     wal_bytes: float
-    """Of the write-ahead log, for each run."""
+    """Bytes of the write-ahead log, for each run."""
     stored_bytes: float
-    """Of tables and indexes once all is done, for each run; vacuum would give some back."""
+    """Bytes of tables and indexes once all is done, for each run; vacuum would give some back."""
 
 
 def drain(bench: Bench, kind: str, preload: Preload) -> Drained:
@@ -89,13 +89,13 @@ def enqueue_ours(bench: Bench, count: int) -> dict[str, float]:
 
 
 def enqueue_naive(bench: Bench, count: int) -> dict[str, float]:
-    """The same with one insert for each run on one and on twenty connections."""
+    """Enqueue with one insert for each run on one and on twenty connections."""
     with bench.database(Preload()) as name:
         return _on_uvloop(lambda: _enqueue_naive(bench.server.url(name), count))
 
 
 def enqueue_with_pgbench(bench: Bench, count: int) -> dict[str, float]:
-    """The same without any client code."""
+    """Enqueue without any client code."""
     rates = {}
     for script in pgbench.enqueue_scripts():
         units = count * 20 if script.units > 1 else count

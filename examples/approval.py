@@ -25,7 +25,7 @@ class Approval:
 
 async def ask(order: int) -> None:
     """Ask for it: the key lets a mail service drop what a crash made us send twice."""
-    print(f"mail: please approve order {order} [Idempotency-Key: …/{current_step().name}]")
+    print(f"mail: order {order} waits for your approval [Idempotency-Key: …/{current_step().name}]")
 
 
 async def ship(order: int) -> str:

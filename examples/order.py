@@ -102,7 +102,7 @@ async def ship(number: int) -> datetime:
 
 @step(retry=PATIENT)
 async def notify(order: Order) -> None:
-    """Decorated: durable when a workflow calls it, and just a function elsewhere."""
+    """Decorated: durable when a workflow calls it, and a plain function elsewhere."""
     await work(order.number, "notify", seconds=0.1)
 
 

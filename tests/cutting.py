@@ -13,7 +13,7 @@ async def cut(work: Coroutine[Any, Any, object], at: int, *, late: bool) -> bool
     """Cancel the work as it waits for the time number `at`; False if it never did, and has ended.
 
     If `late`, in the moment in which what it waits for is there: what it would be handed then is
-    easily nobody's. What the work raises comes through, but for the cancellation.
+    often nobody's. What the work raises comes through, but for the cancellation.
     """
     cutting = asyncio.ensure_future(_cut(work, at, late))
     await asyncio.wait({cutting})

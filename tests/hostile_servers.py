@@ -95,7 +95,7 @@ def hanging_up(client: socket.socket, stop: threading.Event) -> None:
 
 
 def notifying(client: socket.socket, stop: threading.Event) -> None:
-    """Logs the client in, and sends notifications for ever."""
+    """Logs the client in, and sends notifications forever."""
     client.recv(4096)
     client.sendall(WELCOME)
     body = struct.pack("!i", 1) + b"openworkflow_work_0123456789abcdef\x00\x00"

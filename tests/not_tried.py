@@ -1,4 +1,4 @@
-"""What a run of the tests left out, in one line: a skip is easily taken for a pass."""
+"""What a run of the tests left out, in one line: a skip looks like a pass."""
 
 from __future__ import annotations
 

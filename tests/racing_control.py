@@ -1,6 +1,6 @@
 """What people do with a run, as moves of a race for it: pause, resume, signal, fork; and its waits.
 
-See racing.py. Here a run may wait for a signal for ever, so that what wakes it must not be lost.
+See racing.py. Here a run may wait for a signal forever, so that what wakes it must not be lost.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Told:
     sent: list[UUID] = field(default_factory=list)
     """Signals that were taken."""
     sleeps_from: int | None = None
-    """The run may wait for ever, for something that wakes it more often than so many times."""
+    """The run may wait forever, for something that wakes it more often than so many times."""
     unresumed: bool = False
     """Somebody was told to resume it again."""
     forks: list[UUID] = field(default_factory=list)

@@ -25,7 +25,7 @@ class _Selector(selectors.SelectSelector):
             return super().select(0)
         if found := super().select(THREAD_SECONDS):
             return found
-        raise RuntimeError("nothing is ready, and no timer is left: this would wait for ever")
+        raise RuntimeError("nothing is ready, and no timer is left: this would wait forever")
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

@@ -75,7 +75,7 @@ def operator() -> str:
 
 
 def _labels_shown(family: Metric) -> Sequence[str]:
-    """Of a family that a collector makes, or of one whose values are there from the start."""
+    """Labels of a family, made by a collector or with values from the start."""
     if isinstance(family, GaugeMetricFamily):
         return family._labelnames
     return [name for sample in family.samples[:1] for name in sample.labels if name != "le"]
@@ -86,7 +86,7 @@ def _labels(names: Iterable[str]) -> str:
 
 
 def _one_line(expression: str) -> str:
-    """As one reads it in a table."""
+    """An expression as one reads it in a table."""
     line = " ".join(expression.split())
     return line.replace("( ", "(").replace(" )", ")").replace("|", "\\|")
 

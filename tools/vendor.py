@@ -83,7 +83,7 @@ def fetch(package: Vendored, folder: Path, budget: Budget) -> Path:
 
 
 def integrity_of(content: bytes) -> str:
-    """As npm writes it."""
+    """Digest of a file, as npm writes it."""
     return "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode()
 
 

@@ -58,7 +58,7 @@ class Outcome:
     signalled_slots: int = 0
     """Busy slots whose pod got SIGTERM."""
     interrupted_slots: int = 0
-    """Those that could not finish while draining."""
+    """Slots whose runs could not finish while draining."""
     redone_seconds: float = 0.0
     timeline: list[tuple[float, int, int]] = field(default_factory=list)
     """(when, pods asked for, due runs)"""

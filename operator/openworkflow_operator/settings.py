@@ -33,7 +33,7 @@ class Settings:
     lease_seconds: float = 15.0
     """After how long a dead operator is replaced."""
     port: int = 8080
-    """Of metrics and health; 0 for any free one."""
+    """Port for metrics and health; 0 picks a free one."""
     workers: int = 8
     """Resources that are visited at once."""
     resync_seconds: float = 60.0

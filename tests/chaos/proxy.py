@@ -73,7 +73,7 @@ class Proxy:
         self._flowing.set()
 
     def silence(self) -> int:
-        """The connections there are pass nothing on for ever; new ones work.
+        """The connections there are pass nothing on forever; new ones work.
 
         The server gives up those of the silence before, lest it has none left to give.
         """

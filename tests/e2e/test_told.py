@@ -41,7 +41,7 @@ async def test_a_worker_killed_at_its_memory_limit_says_so_and_which(tenant: Ten
 
     tenant.declare(scaling={**QUICK, "minReplicas": 1, "maxReplicas": 1}, worker=worker("1Gi"))
     await tenant.until(lambda: verified(tenant) == ("True", "WorkersStarted"), "enough is enough")
-    await tenant.until(lambda: tenant.reason("Ready") == "Ready", "the fleet is as wanted")
+    await tenant.until(lambda: tenant.reason("Ready") == "Ready", "the fleet is as desired")
 
 
 async def test_an_image_that_is_not_there_is_unverified_at_zero_and_named_at_the_first_run(
@@ -49,7 +49,7 @@ async def test_an_image_that_is_not_there_is_unverified_at_zero_and_named_at_the
 ) -> None:
     image = f"{tenant.cluster.worker_image}-that-is-not-there"
     tenant.declare(scaling=QUICK, worker={"image": image})
-    await tenant.until(lambda: tenant.reason("Ready") == "Ready", "the fleet is as wanted: none")
+    await tenant.until(lambda: tenant.reason("Ready") == "Ready", "the fleet is as desired: none")
     assert ("Unknown", "NotStarted") == verified(tenant)
 
     run = await tenant.ow.run_workflow("fulfil", {"number": 1})

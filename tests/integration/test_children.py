@@ -460,7 +460,7 @@ async def two_children(step: Step) -> None:
 async def test_the_children_of_a_parent_that_somebody_deletes_do_not_outlive_it(
     ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
 ) -> None:
-    """They waited, or went on, for ever, and nobody was left to end them."""
+    """They waited, or went on, forever, and nobody was left to end them."""
     await start_worker(two_children, waits)
     run = await ow.run_workflow(two_children)
     named = "select name.step_name, child.id from workflow_children child"

@@ -473,7 +473,7 @@ async def test_a_cancellation_waits_for_a_row_that_is_on_its_way_and_ends_it(
     start_worker: StartWorker,
     gate: asyncpg.Connection,
 ) -> None:
-    """28 of 598 canceled runs were left with one, for ever: the cancellation could not see it."""
+    """28 of 598 canceled runs were left with one, forever: the cancellation could not see it."""
 
     @workflow
     async def sleeper(step: Step) -> None:

@@ -73,7 +73,7 @@ async def test_a_caller_that_gives_up_takes_nobody_along(
 
 
 async def test_callers_that_have_all_given_up_have_nothing_sent() -> None:
-    """A statement for nobody, once it failed, was cut in halves that were as empty, for ever."""
+    """A statement for nobody, once it failed, was cut in halves that were as empty, forever."""
     sent: list[int] = []
     gate = asyncio.Event()
 

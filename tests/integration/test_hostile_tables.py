@@ -209,7 +209,7 @@ async def test_a_limit_that_was_lifted_for_the_role_is_lifted_for_workers_that_r
 async def test_runs_that_are_too_much_for_one_claim_are_claimed_one_by_one(
     database_url: str, sql: asyncpg.Connection[Any]
 ) -> None:
-    """The same claim was sent again for ever, and nothing was claimed any more."""
+    """The same claim was sent again forever, and nothing was claimed any more."""
     await sql.execute(
         "insert into workflow_runs (workflow_name, status, available_at, input) "
         f"select '{large.name}', 'pending', now(), "

@@ -31,7 +31,7 @@ SSL_REQUEST = 80877103
 
 
 class FakeServer:
-    """Greets its one client and then sends without an end, or is silent for ever."""
+    """Greets its one client and then sends without an end, or is silent forever."""
 
     def __init__(self, greeting: bytes, certificate: Path | None, is_silent: bool = False) -> None:
         self._greeting, self._certificate, self._is_silent = greeting, certificate, is_silent

@@ -442,7 +442,7 @@ async def serve(sql: asyncpg.Connection[Any], name: str, version: str = "", age:
 async def test_runs_of_what_no_worker_serves_call_for_one_pod_and_no_more(
     database: Database, sql: asyncpg.Connection[Any]
 ) -> None:
-    """Six thousand of them held a fleet at its maximum for ever."""
+    """Six thousand of them held a fleet at its maximum forever."""
     hour = "now() - interval '1 hour'"
     await insert(sql, 500, workflow_name="'gone'", available_at=hour)
     await insert(sql, 40, workflow_name="'w'", version="'1'", available_at=hour)

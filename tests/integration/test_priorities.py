@@ -1,4 +1,4 @@
-"""Priorities: who goes first where there is not room for all, and that nobody waits for ever."""
+"""Priorities: who goes first where there is not room for all, and that nobody waits forever."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ async def test_a_priority_is_an_hour_of_waiting_for_each_of_its_levels(
     minutes: int,
     is_first: bool,
 ) -> None:
-    """So nobody waits for ever behind those who go before."""
+    """So nobody waits forever behind those who go before."""
     plain, prior = await create(backend, NewRun("a"), NewRun("a", priority=2))
     await aged(sql, plain, 60 + minutes)
     await look(session)

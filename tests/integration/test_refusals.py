@@ -158,7 +158,7 @@ async def test_a_defect_of_this_program_hands_the_run_back(
 async def test_a_flush_that_takes_longer_than_statement_timeout_is_sent_in_parts(
     ow: OpenWorkflow, backend: BackendPostgres, sql: asyncpg.Connection[Any]
 ) -> None:
-    """It was sent again as it was, for ever; not one of a hundred runs ended in a minute."""
+    """It was sent again as it was, forever; not one of a hundred runs ended in a minute."""
     await sql.execute(
         f"ALTER DATABASE \"{backend.url.database}\" SET statement_timeout = '200ms';"
         "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "

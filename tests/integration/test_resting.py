@@ -94,7 +94,7 @@ async def test_a_run_that_rests_is_handed_back_by_a_drain(
 async def test_parked_runs_leave_no_tasks_and_nothing_of_themselves_in_memory(
     ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection
 ) -> None:
-    """Also those that shield a branch, or wait for one with a limit: each left a task for ever."""
+    """Also those that shield a branch, or wait for one with a limit: each left a task forever."""
     functions: WeakSet[Any] = WeakSet()
     branches: WeakSet[Any] = WeakSet()
     runs = 2000

@@ -982,7 +982,7 @@ HANDS = ("due", "due", "due", "pause", "resume", "update", "trigger", "backfill"
 async def test_whatever_is_done_at_once_each_schedule_is_left_with_one_run_that_waits(
     backend: BackendPostgres, ow: OpenWorkflow, start_worker: StartWorker, sql: Sql, seed: int
 ) -> None:
-    """And nothing waits for ever, nothing deadlocks, and no instant has run twice."""
+    """And nothing waits forever, nothing deadlocks, and no instant has run twice."""
     random = Random(seed)
     overlaps: tuple[Overlap, ...] = ("skip", "queue_one", "queue_all", "cancel_running", "allow")
     for overlap in overlaps:

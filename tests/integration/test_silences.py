@@ -134,7 +134,7 @@ async def test_one_silent_connection_costs_one_wait_and_its_like_none(
 async def test_silent_connections_that_were_idle_are_let_go_too(
     far: BackendPostgres, proxy: Proxy
 ) -> None:
-    """The driver said goodbye to each of them, and waited for the answer for ever."""
+    """The driver said goodbye to each of them, and waited for the answer forever."""
     await asyncio.gather(*(far.now() for _ in range(4)))
     before = asyncio.all_tasks()
     proxy.silence()

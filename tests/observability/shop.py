@@ -10,7 +10,7 @@ _calls = itertools.count()
 def flaky() -> None:
     """Fail at every other call."""
     if next(_calls) % 2 == 0:
-        raise ValueError("again, please")
+        raise ValueError("once again")
 
 
 def broken() -> None:

@@ -167,7 +167,7 @@ async def test_a_refused_request_ends_neither_scaling_nor_status(
 async def test_a_field_that_is_no_longer_wanted_is_taken_from_an_object_that_was_created(
     tenant: Space, start: Start
 ) -> None:
-    """What is created is created by apply: else its fields would have a second owner for ever."""
+    """What is created is created by apply: else its fields would have a second owner forever."""
     worker = {**tenant_worker(), "podLabels": {"team": "shop"}}
     tenant.resource(scaling=FAST, worker=worker)
     async with start():

@@ -47,7 +47,7 @@ ODD: dict[str, dict[str, Any]] = {
 async def test_an_odd_section_is_applied_once_and_not_at_every_visit(
     tenant: Space, start_behind: Start, proxy: ApiProxy
 ) -> None:
-    """A form that the API server writes otherwise was taken for somebody's change, for ever."""
+    """A form that the API server writes otherwise was taken for somebody's change, forever."""
     for name, more in ODD.items():
         tenant.resource(name, worker=WORKER | more, scaling={"pollPeriodSeconds": 60})
     path = tenant.path("deployments", group="/apis/apps/v1")
@@ -193,7 +193,7 @@ async def test_a_secret_that_the_api_server_does_not_give_costs_its_resource_onl
     proxy: ApiProxy,
     sql: asyncpg.Connection[Any],
 ) -> None:
-    """Younger resources of the same namespace id waited for it, in any namespace, for ever."""
+    """Younger resources of the same namespace id waited for it, in any namespace, forever."""
     elder = Space(plane, f"{tenant.name}-elder")
     plane.create_namespace(elder.name)
     elder.secret("postgresql://user:password@db.example.com/orders")

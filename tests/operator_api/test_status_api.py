@@ -65,7 +65,7 @@ def failed_mount(space: Space, pod: str, uid: str, text: str) -> None:
 async def test_a_missing_config_map_of_a_volume_is_told_in_the_kubelets_words(
     tenant: Space, start: Start, sql: asyncpg.Connection[Any]
 ) -> None:
-    """It was WorkersStarting for ever: only Events tell of volumes."""
+    """It was WorkersStarting forever: only Events tell of volumes."""
     await enqueue(sql, 1)
     tenant.resource(scaling=FAST)
     async with start():

@@ -217,7 +217,7 @@ def nested(error: Exception, depth: int) -> Exception:
 
 
 def test_an_error_that_cannot_be_looked_at_ends_its_run() -> None:
-    """It was a defect of the engine's, and the run was executed again each half minute for ever."""
+    """It was a defect of the engine's, and the run was executed again each half minute forever."""
     assert isinstance(after_error(nested(ValueError(), 3000), NEVER, 1), Failed)
     assert isinstance(after_error(Closed(), NEVER, 1), Failed)
 

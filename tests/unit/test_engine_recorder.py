@@ -150,7 +150,7 @@ async def test_an_update_never_travels_with_the_insert_of_its_row(desk: Desk, ho
 
 
 async def test_the_end_of_the_run_comes_after_the_rows_that_it_closes(desk: Desk) -> None:
-    """A late update would be refused, and the row would say `running` for ever."""
+    """A late update would be refused, and the row would say `running` forever."""
     desk.call()
     desk.recorder.announce(-1)
     desk.recorder.close_all("over")

@@ -256,7 +256,7 @@ async def test_a_lock_or_a_time_limit_costs_a_look_time_and_its_run_nothing(faul
 
 @in_virtual_time
 async def test_whatever_a_look_raises_reaches_those_who_wait_for_it() -> None:
-    """They waited for ever, in their slots."""
+    """They waited forever, in their slots."""
 
     async def function(step: Step) -> Any:
         return await step.wait_for_signal("a")

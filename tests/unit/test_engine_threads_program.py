@@ -375,7 +375,7 @@ async def test_threads_of_a_function_leave_it_in_silence_when_it_is_parked(
 
 
 async def test_a_worker_that_is_torn_down_leaves_no_thread_waiting_and_begins_nothing() -> None:
-    """Threads waited for ever, which kept the process; or met an AttributeError of ours."""
+    """Threads waited forever, which kept the process; or met an AttributeError of ours."""
     seen: list[str] = []
     called: list[str] = []
     over = threading.Event()

@@ -242,7 +242,7 @@ async def test_after_a_lost_connection_the_same_rows_are_sent_again_and_nothing_
 async def test_a_single_row_that_is_lost_again_and_again_waits_beside_the_others(
     journal: Journal, database: Database, running: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A value that was more than a message may hold was sent for ever, and held up a flusher."""
+    """A value that was more than a message may hold was sent forever, and held up a flusher."""
     database.outages = MOST_LOSSES_ALONE
     written = journal.write(step(A))
 
@@ -553,7 +553,7 @@ async def test_an_end_that_only_its_own_run_is_refused_is_given_back(
 async def test_what_is_too_much_for_one_statement_is_sent_in_parts(
     journal: Journal, database: Database, running: object
 ) -> None:
-    """The same batch was sent for ever."""
+    """The same batch was sent forever."""
     database.bears = 2
     rows: list[Write] = [step(UUID(int=number)) for number in range(10)]
 

@@ -86,7 +86,7 @@ async def test_a_row_that_is_appended_travels_in_the_same_batch_with_one_future(
 async def test_entries_that_are_too_large_together_leave_one_after_the_other(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A statement of more than a gigabyte was sent again every twelve seconds, for ever."""
+    """A statement of more than a gigabyte was sent again every twelve seconds, forever."""
     monkeypatch.setattr(journal_module, "MOST_CHARACTERS", 10)
     large, small = Completion(A, 1, "x" * 11), Completion(B, 1, "x" * 5)
     failed = park(C)._replace(error="x" * 6)

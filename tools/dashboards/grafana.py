@@ -37,7 +37,7 @@ class Panel:
     extra: Json = field(default_factory=dict)
 
     def to_json(self, number: int, x: int, y: int) -> Json:
-        """As Grafana stores it."""
+        """The panel as Grafana stores it."""
         thresholds = [{"color": color, "value": value} for color, value in self.steps]
         return {
             "id": number,
@@ -91,7 +91,7 @@ class Variable:
     query: str
 
     def to_json(self) -> Json:
-        """As Grafana stores it. `All` matches series without the label too: those of no tenant."""
+        """The variable as Grafana stores it. `All` matches series without the label too."""
         return {
             "name": self.name,
             "label": self.label,
@@ -118,7 +118,7 @@ class Dashboard:
     variables: tuple[Variable, ...] = ()
 
     def to_json(self) -> Json:
-        """As Grafana stores it."""
+        """The dashboard as Grafana stores it."""
         datasource = {
             "name": "datasource",
             "label": "Data source",

@@ -49,30 +49,30 @@ NOW = Row(
         ),
         stat(
             "Queue",
-            "Resources that wait for a visit.",
+            "Resources that wait to be reconciled.",
             "short",
             "sum(openworkflow_reconcile_queue_depth)",
         ),
         stat(
-            "Since the last full visit",
-            "All resources are listed and visited every minute; a pod that stops is restarted.",
+            "Since the last full reconciliation",
+            "All resources are listed and reconciled every minute; a pod that stops is restarted.",
             "s",
             "time() - max(openworkflow_last_resync_timestamp_seconds > 0)",
             steps=((GREEN, None), (YELLOW, 120), (RED, 300)),
         ),
     ),
 )
-VISITS = Row(
-    "Visits",
+RECONCILIATIONS = Row(
+    "Reconciliations",
     (
         stacked(
-            "Visits",
+            "Reconciliations",
             "By result: refused and failed are the API server's, bug is the operator's own.",
             "ops",
             Query(rate("openworkflow_reconcile_total", "", "result"), "{{result}}"),
         ),
         graph(
-            "Duration of a visit",
+            "Duration of a reconciliation",
             "With everything it waits for.",
             "s",
             *quantiles("openworkflow_reconcile_seconds", ""),
@@ -197,7 +197,7 @@ WRITES = Row(
 PAGE = Dashboard(
     "operator",
     "Operator and database",
-    "The operator's visits and requests, and the databases as it and the workers see them.",
-    (NOW, VISITS, LOOKS, WRITES),
+    "Reconciliations and requests, and the databases as the operator and the workers see them.",
+    (NOW, RECONCILIATIONS, LOOKS, WRITES),
     (KUBE_NAMESPACE, WORKFLOW_NAMESPACE),
 )

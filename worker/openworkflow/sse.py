@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 HEARTBEAT_SECONDS = 15.0
-"""Of silence, after which a comment keeps proxies from ending the connection."""
+"""Silence after which a comment keeps proxies from ending the connection."""
 RETRY_MILLISECONDS = 2000
 """A browser that lost the connection opens another after so long."""
 ENDED = "run.ended"

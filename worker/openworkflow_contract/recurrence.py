@@ -57,7 +57,7 @@ def instants_after(instant: datetime, fields: str, zone: ZoneInfo) -> Iterator[d
 
 
 def run_id(schedule_id: UUID, instant: datetime) -> UUID:
-    """The id of a schedule's run for an instant, for ever the same."""
+    """The id of a schedule's run for an instant, forever the same."""
     return uuid5(schedule_id, instant.isoformat())
 
 

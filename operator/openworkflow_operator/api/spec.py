@@ -143,7 +143,7 @@ class Gate:
     failure_limit: FailureLimit | None = None
     """Judges the runs of the first step of the ramp."""
     leftover_seconds: int | None = None
-    """After this time runs of an old build are not waited for any more; None waits for ever."""
+    """After this time runs of an old build are not waited for any more; None waits forever."""
     leftover: Literal["move", "fail"] = "move"
 
 
@@ -188,7 +188,7 @@ def _gate(data: Object) -> Gate:
 
 @dataclass(frozen=True, slots=True)
 class WorkflowNamespace:
-    """One tenant, as wanted by its owner."""
+    """One tenant, as desired by its owner."""
 
     key: Key
     uid: str
@@ -205,7 +205,7 @@ class WorkflowNamespace:
     monitoring: Monitoring = Monitoring.AUTO
     network_policy: bool = False
     retention_seconds: Mapping[str, int] = field(default_factory=dict)
-    """By status of a finished run; a missing one is kept for ever."""
+    """By status of a finished run; a missing one is kept forever."""
     schedules: Sequence[ScheduleEntry] = ()
     status: Object = field(default_factory=dict)
     """What the operator last reported."""

@@ -46,7 +46,7 @@ class Applied:
     """Deployments that were there, and that the plan knew nothing of."""
 
     def note(self, kind: Kind, name: str, error: ClusterError | NameTaken) -> None:
-        """One object could not be had as wanted."""
+        """One object could not be had as desired."""
         if isinstance(error, NameTaken):
             self.faults.append(Fault(kind.name, name, Trouble.NAME_TAKEN))
             return

@@ -33,7 +33,7 @@ class Credentials:
 
     dsn: Dsn | None = None
     digest: str | None = None
-    """Of the URL, also of one that the operator cannot use: it may be good for the workers."""
+    """Digest of the URL, also of one that the operator cannot use: workers may be able to."""
     problem: DatabaseProblem | None = None
 
 

@@ -104,7 +104,7 @@ class Store:
         }
 
     def deployments(self, key: Key, uid: str, wanted: str | None) -> list[Object]:
-        """Its Deployments: that of the wanted build first, or the one there is without builds."""
+        """Deployments of a resource: that of the desired build first, or the one without builds."""
         if wanted is None:
             found = self.owned(key, uid).get(kinds.DEPLOYMENT)
             return [] if found is None else [found]

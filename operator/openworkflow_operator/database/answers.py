@@ -31,11 +31,11 @@ class Question:
     running_limit: int
     lead_seconds: float
     build: str | None = None
-    """Also look at its builds, of which this is the wanted one."""
+    """The desired build, if builds are to be looked at too."""
     canary: str | None = None
     """The workflow that proves a new build."""
     first_runs: int = 0
-    """How many runs of the wanted build are judged."""
+    """How many runs of the desired build are judged."""
 
 
 def build_id(value: object) -> str:

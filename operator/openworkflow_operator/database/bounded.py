@@ -70,7 +70,7 @@ class BoundedLoop:
     async def create_connection(
         self, factory: Callable[[], P], host: str, port: int, **options: Any
     ) -> tuple[asyncio.Transport, P]:
-        """As asyncio's, to an address that was checked; what arrives is counted.
+        """Connect, as asyncio does, to an address that was checked; what arrives is counted.
 
         A name is looked up once: it may lead elsewhere a moment later.
         """
@@ -94,7 +94,7 @@ class BoundedLoop:
     async def start_tls(
         self, transport: asyncio.Transport, *arguments: Any, **options: Any
     ) -> asyncio.Transport | None:
-        """As asyncio's; what arrives after the handshake is counted as it is on the wire."""
+        """Start TLS, as asyncio does; what arrives afterwards is counted as on the wire."""
         secured: Any = await self._loop.start_tls(transport, *arguments, **options)
         if secured is not None:
             self._count_wire(transport)

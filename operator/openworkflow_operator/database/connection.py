@@ -165,7 +165,7 @@ class Database:
         }
 
     async def _served(self, questions: Sequence[Question]) -> dict[str, Any]:
-        """Of what waits, what workers say they serve; nothing of a namespace where none does."""
+        """What workers say they serve of what waits; nothing of a namespace where none does."""
         if not questions or not self._may_see_served:
             return {}
         try:

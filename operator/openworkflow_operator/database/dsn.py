@@ -69,7 +69,7 @@ class Dsn:
 
     @property
     def place(self) -> tuple[object, ...]:
-        """The same for every user of the same database."""
+        """Place of the database, equal for all its users."""
         return (tuple(host.lower() for host in self.hosts), self.ports, self.database)
 
 

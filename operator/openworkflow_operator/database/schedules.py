@@ -1,7 +1,7 @@
-"""Keeps the schedules of resources in their databases, beside the visits.
+"""Keeps the schedules of resources in their databases, beside the reconciliations.
 
 One clerk per database, over one connection while it works; one that is slow or fails is asked less
-and less often, and nobody else waits for it. What is there as wanted is only looked at, now and
+and less often, and nobody else waits for it. What is there as desired is only looked at, now and
 then, in case somebody deleted it.
 """
 

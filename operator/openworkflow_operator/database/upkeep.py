@@ -1,4 +1,4 @@
-"""What is kept in order in the database of a resource, beside the visits, while it acts."""
+"""What is kept in order in the database of a resource beside reconciliations, while it acts."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The plan of a fleet with pinned builds: a Deployment for each, scaled by its own runs. Pure.
 
-The wanted build is planned like a fleet of its own; an old one is rendered from the `worker`
+The desired build is planned like a fleet of its own; an old one is rendered from the `worker`
 section that it was made of, which its Deployment carries, so that it is repaired, follows a rotated
 Secret and comes back for a wake-up, and never turns into the new code.
 """
@@ -76,7 +76,7 @@ def plan_builds(observed: Observed, past: Recollection, now: float) -> Plan:
 
 
 def unproven_build(target: str, past: Recollection) -> str | None:
-    """The wanted build unless it is known to be in use: its canary and first runs decide on it."""
+    """The desired build unless it is known to be in use: its canary and first runs decide on it."""
     phases = past.verdict.phases if past.verdict is not None else {}
     is_proven = target in phases and phases[target][0] is Phase.CURRENT
     return None if is_proven else target
@@ -175,7 +175,7 @@ def _worker_of(deployment: Object) -> Worker | None:
 
 
 def _share(build: str, target: str, shares: Mapping[str, int] | None, observed: Observed) -> int:
-    """Percent of the new runs; before any build is promoted, the wanted one takes them all.
+    """Percent of the new runs; before any build is promoted, the desired one takes them all.
 
     Where the shares are not known, a build beside others may be unproven: it is not made larger.
     """
@@ -219,6 +219,6 @@ def _is_replaced(observed: Observed, target: str, views: Mapping[str, BuildView]
 
 
 def _only_pods(part: Plan) -> Plan:
-    """Of the plan of an old build, what concerns its Deployment: all else is the target's."""
+    """The part of an old build's plan that concerns its Deployment: all else is the target's."""
     applied = [(kind, manifest) for kind, manifest in part.apply if kind is kinds.DEPLOYMENT]
     return replace(part, apply=applied, delete=())

@@ -14,7 +14,7 @@ NOT_APPLIED: Final = "NotApplied"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One object that could not be made, changed or deleted as wanted."""
+    """One object that could not be made, changed or deleted as desired."""
 
     kind: str
     name: str
@@ -30,7 +30,7 @@ class Fault:
 
     @property
     def hits_pods(self) -> bool:
-        """Whether there can be no pods, or none as wanted."""
+        """Whether there can be no pods, or none as desired."""
         return self.kind in (kinds.DEPLOYMENT.name, kinds.SERVICE_ACCOUNT.name)
 
     def __str__(self) -> str:

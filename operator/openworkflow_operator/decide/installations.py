@@ -1,4 +1,4 @@
-"""Of two installations that watch the same resources, the older acts. Pure.
+"""Two installations that watch the same resources: the older acts. Pure.
 
 Each marks what it keeps with the namespace and the age of its Lease. One that finds the mark of an
 older one stands back for as long as somebody goes on writing it: clocks are not compared.

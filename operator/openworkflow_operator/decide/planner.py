@@ -43,7 +43,7 @@ class Recollection:
     serial: int = -1
     """The last look at the database that a decision took into account."""
     builds: Mapping[str, Recollection] = field(default_factory=dict)
-    """The same for each build, where there are any."""
+    """What is remembered of each build, where there are any."""
     verdict: Verdict | None = None
     """On the rollout, from the last look that was newer than what was done about it."""
     verdict_serial: int = -1
@@ -68,12 +68,12 @@ class Observed:
     replicas_limit: int
     """The operator-wide limit for one resource."""
     database_digest: str | None = None
-    """Of the connection URL; None while the Secret cannot be read."""
+    """Digest of the connection URL; None while the Secret cannot be read."""
     service_monitors_exist: bool = False
     conflict: Key | None = None
     """The older resource that acts in place of this one."""
     waits: bool = False
-    """It is not known yet whether there is such a one."""
+    """Whether it is not known yet if there is an older resource."""
     fleets: Mapping[str, Object] = field(default_factory=dict)
     """The Deployments of builds."""
     is_crowded: bool = False
@@ -86,7 +86,7 @@ class Observed:
 
     @property
     def replicas(self) -> int:
-        """Its number of pods, as wanted so far."""
+        """Number of pods, as desired so far."""
         return replicas_of(self.deployment)
 
     @property

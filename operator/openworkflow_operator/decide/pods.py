@@ -60,11 +60,11 @@ class Pod:
     """Which template of its Deployment it is made of."""
     created_at: str = ""
     is_creating: bool = False
-    """It has a node, and no container yet: volumes are mounted, images pulled."""
+    """Whether the pod has a node, and no container yet: volumes are mounted, images pulled."""
 
     @property
     def is_starting(self) -> bool:
-        """It may yet turn out why it does not become ready."""
+        """Whether it may yet turn out why the pod does not become ready."""
         return not (self.ready or self.terminating or self.trouble)
 
     @classmethod

@@ -45,9 +45,9 @@ class BuildView:
     share: int
     """Percent of the new runs that it takes."""
     is_main: bool = False
-    """It takes what a ramp leaves."""
+    """Whether the build takes what a ramp leaves."""
     is_promoted: bool = False
-    """It took new runs before, so going back to it needs no proof."""
+    """Whether the build took new runs before, so that going back to it needs no proof."""
     is_held: bool = False
     seconds_since_promotion: float = 0.0
     due: int = 0
@@ -60,7 +60,7 @@ class BuildView:
     """The status of its canary run."""
     canary_age: float = 0.0
     ended: int = 0
-    """Of the runs that came since its promotion, how many it ended; no more than are judged."""
+    """Runs that came since its promotion and that it ended; no more than are judged."""
     failed: int = 0
     """How many of these failed."""
     saturated: bool = False
@@ -81,7 +81,7 @@ class BuildFleet:
     trouble: str | None = None
     """Why its pods do not start."""
     is_stalled: bool = False
-    """Its Deployment passed the progress deadline."""
+    """Whether the Deployment passed the progress deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +269,7 @@ def _other(view: BuildView | None, fleet: BuildFleet) -> tuple[Phase, str]:
 def _previous(target: str, views: Mapping[str, BuildView]) -> str | None:
     """The build that was in use before: going back to it takes no proof and no ramp.
 
-    Before the one in use, that is, which the wanted one need not be.
+    Before the one in use, that is, which the desired one need not be.
     """
     used = [
         (view.seconds_since_promotion, build)

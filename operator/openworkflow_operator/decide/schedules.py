@@ -50,7 +50,7 @@ class ScheduleReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ScheduleFault:
-    """One entry that is not stored as wanted."""
+    """One entry that is not stored as desired."""
 
     name: str
     reason: ScheduleReason
@@ -102,7 +102,7 @@ class Stored:
     next_at: datetime | None
     next_run_id: UUID | None
     has_run: bool
-    """Its next run has not ended."""
+    """Whether the next run has not ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The objects a WorkflowNamespace owns, as wanted: a pure function for each kind.
+"""The objects a WorkflowNamespace owns, as desired: a pure function for each kind.
 
 They belong to the resource by an owner reference, so that deleting it deletes them; there is no
 finalizer that could get stuck.

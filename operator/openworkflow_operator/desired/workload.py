@@ -48,7 +48,7 @@ def selector_labels(resource: WorkflowNamespace) -> dict[str, str]:
 
 
 def deployment_selector(resource: WorkflowNamespace) -> dict[str, str]:
-    """The same for the pods of one Deployment."""
+    """What selects the pods of one Deployment."""
     build = {BUILD_LABEL: resource.build} if resource.build else {}
     return selector_labels(resource) | build
 

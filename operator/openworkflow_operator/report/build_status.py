@@ -1,6 +1,6 @@
-"""What a user sees of the builds: a list, the wanted one first, and the condition RolledOut. Pure.
+"""What a user sees of the builds: a list, the desired one first, and the condition RolledOut. Pure.
 
-`RolledOut` is True once the wanted build takes all new runs; its reasons are the phases.
+`RolledOut` is True once the desired build takes all new runs; its reasons are the phases.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def rolled_out(phases: Phases) -> list[Condition]:
 
 
 def obstructed(phases: Phases, problem: DatabaseProblem | None) -> Phases:
-    """The same, the wanted build being held if the database did not take what was decided."""
+    """The phases, the desired build being held if the database did not take what was decided."""
     if problem is None or not phases:
         return phases
     why = f"the database cannot be written ({problem.reason}): {problem.message}"

@@ -34,7 +34,7 @@ class Facts:
     conflict: Key | None = None
     """The older resource with the same database and namespace id."""
     waits: bool = False
-    """It is not known yet whether there is such a one, so nothing was changed."""
+    """Whether it is not known yet if there is an older resource, so that nothing was changed."""
     installation: Installation | None = None
     """Who keeps this status."""
     scaled: bool = False
@@ -42,7 +42,7 @@ class Facts:
     scheduled: Kept | None = None
     """How it went to store the schedules."""
     phases: Mapping[str, tuple[Phase, str]] = field(default_factory=dict)
-    """Where each build stands, and why; the wanted one first."""
+    """Where each build stands, and why; the desired one first."""
     fleets: Mapping[str, Object] = field(default_factory=dict)
     """The Deployments of the builds."""
     template: str = ""

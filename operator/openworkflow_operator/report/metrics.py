@@ -93,10 +93,10 @@ class Metrics(Collector):
 
     def _add_work(self, **make: Any) -> None:
         self.reconciles = Counter(
-            "openworkflow_reconcile", "Visits of a resource by result.", ["result"], **make
+            "openworkflow_reconcile", "Reconciliations of a resource by result.", ["result"], **make
         )
         self.reconcile_seconds = Histogram(
-            "openworkflow_reconcile_seconds", "Duration of a visit.", **make
+            "openworkflow_reconcile_seconds", "Duration of a reconciliation.", **make
         )
         self.observation_seconds = Histogram(
             "openworkflow_observation_seconds", "Duration of a look at a database.", **make
@@ -108,14 +108,16 @@ class Metrics(Collector):
             "openworkflow_kubernetes_requests", "Calls of the API.", ["verb", "code"], **make
         )
         self.queue_depth = Gauge(
-            "openworkflow_reconcile_queue_depth", "Resources that wait for a visit.", **make
+            "openworkflow_reconcile_queue_depth", "Resources that wait to be reconciled.", **make
         )
         self.leader = Gauge("openworkflow_operator_leader", "1 while this operator acts.", **make)
         self.connections = Gauge(
             "openworkflow_observed_databases", "Databases that are looked at.", **make
         )
         self.last_resync = Gauge(
-            "openworkflow_last_resync_timestamp_seconds", "When all was last visited.", **make
+            "openworkflow_last_resync_timestamp_seconds",
+            "When all was last reconciled.",
+            **make,
         )
         build = Gauge("openworkflow_operator_build_info", "Always 1.", ["version"], **make)
         build.labels(_version()).set(1)
@@ -181,7 +183,7 @@ def _conditions(fleets: list[tuple[Key, FleetReport]]) -> Metric:
 
 
 def _builds(fleets: list[tuple[Key, FleetReport]]) -> Iterator[Metric]:
-    """Of those there are now, fifty at most: an old build's series end with it."""
+    """Metrics of builds there are now, fifty at most: an old build's series end with it."""
     texts = {
         "new_runs_percent": "Share of the new runs that a build takes.",
         "unfinished_runs": "Due and running runs that only this build may finish.",

@@ -1,4 +1,4 @@
-"""The condition ObjectsApplied: which objects of a fleet are not as wanted, and why. Pure."""
+"""The condition ObjectsApplied: which objects of a fleet are not as desired, and why. Pure."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _ADVICE: Final = {
 
 
 def objects_applied(faults: Sequence[Fault], is_paused: bool) -> Condition:
-    """Names every object that is not as wanted."""
+    """Names every object that is not as desired."""
     if is_paused:
         return Condition(NAME, "Unknown", "Paused", "the operator changes nothing")
     reason = worst_of(tuple(faults))
     if reason is None:
-        return Condition(NAME, "True", "Applied", "all objects of the fleet are as wanted")
+        return Condition(NAME, "True", "Applied", "all objects of the fleet are as desired")
     told = [_told(fault) for fault in faults[:_MOST_TOLD]]
     if len(faults) > _MOST_TOLD:
         told.append(f"and {len(faults) - _MOST_TOLD} more")

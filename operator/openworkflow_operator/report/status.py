@@ -1,6 +1,6 @@
 """The conditions and numbers a user sees: a pure function of what was observed and decided.
 
-Types and reasons are part of the API. Every condition is there from the first visit on.
+Types and reasons are part of the API. Every condition is there from the first reconciliation on.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def conditions_of(facts: Facts) -> list[Condition]:
 
 
 _READY: Final = {
-    True: "the database is read and the fleet is as wanted",
-    False: "the database is read and the fleet is as wanted; no worker of the present template "
+    True: "the database is read and the fleet is as desired",
+    False: "the database is read and the fleet is as desired; no worker of the present template "
     "was ready yet, see Verified",
 }
 
@@ -239,7 +239,7 @@ def _limited(facts: Facts) -> Condition:
 def _retention(facts: Facts) -> Condition:
     name, resource = "RetentionActive", facts.resource
     if not resource.retention_seconds:
-        message = "`retention` is not set: finished runs are kept for ever"
+        message = "`retention` is not set: finished runs are kept forever"
         return Condition(name, "False", "KeptForever", message)
     if resource.paused:
         return Condition(name, "False", "Paused", "the resource is paused")
@@ -254,7 +254,7 @@ def _retention(facts: Facts) -> Condition:
 def _paused(resource: WorkflowNamespace) -> Condition:
     if resource.paused:
         return Condition("Paused", "True", "Paused", "the operator changes nothing")
-    return Condition("Paused", "False", "NotPaused", "the operator keeps the fleet as wanted")
+    return Condition("Paused", "False", "NotPaused", "the operator keeps the fleet as desired")
 
 
 def _dated(

@@ -73,7 +73,7 @@ def workers_available(facts: Facts) -> Condition:
 
 
 def verified(facts: Facts) -> Condition:
-    """Whether a worker of the wanted template has been ready; once it was, that stays true.
+    """Whether a worker of the desired template has been ready; once it was, that stays true.
 
     What was found stands as long as the template does, also when the fleet is back at zero.
     """
@@ -136,7 +136,7 @@ def _pods_of(facts: Facts) -> Sequence[Pod]:
 
 
 def _on_trial(facts: Facts) -> str | None:
-    """The wanted build, while another one takes the new runs."""
+    """The desired build, while another one takes the new runs."""
     if not facts.phases:
         return None
     phases = {build: phase for build, (phase, _) in facts.phases.items()}

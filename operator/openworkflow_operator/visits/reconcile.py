@@ -212,7 +212,7 @@ class Reconciler:
             self._rivals.claim(resource, identity_of(resource, credentials), credentials.dsn)
 
     def _route(self, visit: Visit, observed: Observed, decided: Plan) -> None:
-        """Have carried out in the database what the rollout decided, beside the visits."""
+        """Have carried out in the database what the rollout decided, beside the reconciliations."""
         view = observed.database
         if decided.actions:
             if visit.place is not None:

@@ -26,14 +26,14 @@ class Remembered:
     """What is remembered of a resource between visits."""
 
     uid: str
-    """Of the resource: another one of the same name has nothing to do with it."""
+    """Uid of the resource: another one of the same name has nothing to do with it."""
     past: Recollection = field(default_factory=Recollection)
     written_at: float = 0.0
     conflict: Key | None = None
     phases: Phases = field(default_factory=dict)
     """Where each build stood when nothing was being changed in the database."""
     has_looked: bool = False
-    """Its database was tried by this operator."""
+    """Whether this operator has tried the resource's database."""
 
 
 @dataclass(frozen=True, slots=True)

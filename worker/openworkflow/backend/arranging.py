@@ -48,7 +48,7 @@ class Wish:
     """What roles there are to be."""
 
     prefix: str | None = None
-    """Of the roles of all namespaces; None for the one they have, or the default."""
+    """Prefix of the roles of all namespaces; None for the one they have, or the default."""
     bind: tuple[Role, ...] = ()
     unbind: tuple[str, ...] = ()
 

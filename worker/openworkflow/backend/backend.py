@@ -175,7 +175,7 @@ class BackendPostgres(StopsAtExit):
     async def find_ended_runs(
         self, run_ids: Collection[UUID], told: Collection[UUID], limit: int, *, seconds: float
     ) -> dict[UUID, WorkflowRun | None]:
-        """Those of these runs that have ended, None for each that this namespace does not have.
+        """Runs of these that have ended; None for each that this namespace does not have.
 
         Those in `told` are among them also if they go on. No more than `limit` at once; asked for
         once, within `seconds`. Raises BackendError.

@@ -104,7 +104,7 @@ class Migration:
 
     @property
     def number(self) -> int:
-        """Its number in the ledger, below zero if it is additive.
+        """Number in the ledger, below zero if the migration is additive.
 
         So the highest number there is the contract, also for programs that were made before there
         was one: they refuse a number that is higher than the newest migration they know.
@@ -113,7 +113,7 @@ class Migration:
 
     @property
     def in_transaction(self) -> str:
-        """Its SQL for a transaction, where indexes cannot be made concurrently."""
+        """SQL for a transaction, where indexes cannot be made concurrently."""
         return self.sql.replace("INDEX CONCURRENTLY", "INDEX")
 
     @property

@@ -71,7 +71,7 @@ class FailedRun:
     type: str | None
     message: str | None
     traceback: str
-    """Its end."""
+    """End of the traceback."""
     cause: str | None
 
 

@@ -44,7 +44,7 @@ class Fork:
     overridden: Mapping[UUID, str | None]
     """Rows with another result."""
     context: str | None = None
-    """As that of NewRun; None for that of the other run."""
+    """Trace context, as NewRun has it; None for that of the other run."""
 
 
 class Control:

@@ -32,11 +32,11 @@ class NewChild(NamedTuple):
     wake_at: int | None
     """The parent is woken by an end that leaves so many of the step's children; None: by none."""
     limits: str | None = None
-    """As those of NewRun."""
+    """Limits, as NewRun has them."""
     priority: int | None = None
-    """That of the parent's run where that is higher."""
+    """Priority of the child: the parent's where that is higher."""
     context: str | None = None
-    """As that of NewRun."""
+    """Trace context, as NewRun has it."""
 
 
 class Disowned(NamedTuple):

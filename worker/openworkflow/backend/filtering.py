@@ -85,7 +85,7 @@ class Filtering:
     ) -> Page:
         """A page of runs, newest first. Raises ConfigurationError and BackendError.
 
-        With `within` the server gives up after so many seconds: a BackendError of Fault.SIZE.
+        The server gives up after `within` seconds: a BackendError of Fault.SIZE.
         """
         page_size(limit)
         at, last = (None, None) if cursor in (None, "") else read_cursor(cursor)

@@ -58,11 +58,11 @@ class Arm(NamedTuple):
     name: str
     where: str
     waits: bool = False
-    """Its runs wait; else they are those whose lease ran out."""
+    """Whether the runs of this claim wait; else their lease ran out."""
     limit: str | None = None
     """The parameter that limits this arm alone."""
     urgent: bool = False
-    """Its runs have a priority of their own; only in the statement where there are such."""
+    """Whether its runs have a priority of their own; in the statement where there are such."""
 
 
 PARTS: Mapping[type[Write], Part] = {
@@ -201,7 +201,7 @@ def statement(queries: Mapping[str, str], shape: Shape) -> str:
 
 
 def untold(sql: str) -> str:
-    """The same statement without its messages, for a server that has no room for any."""
+    """A statement without its messages, for a server that has no room for any."""
     return sql.replace("pg_notify(", "textcat(")
 
 

@@ -53,7 +53,7 @@ async def registered(connection: Connection, schema: str) -> list[Role]:
 
 
 async def existing(connection: Connection, names: Sequence[str]) -> frozenset[str]:
-    """Those of the names that are roles of the server: one may have been dropped since."""
+    """The names that are roles of the server: one may have been dropped since."""
     rows = await connection.fetch(_EXISTING, names)
     return frozenset(row["name"] for row in rows)
 

@@ -102,7 +102,7 @@ class LimitTable:
         return bool(rows)
 
     async def pause(self, name: str, until: datetime | None, seconds: float | None) -> bool:
-        """Let nothing begin until then, or for so many seconds; False if there is no such limit."""
+        """Let nothing begin until then, or for some seconds; False if there is no such limit."""
         rows = await self._fetch(self._sql["pause_limit"], self._namespace_id, name, until, seconds)
         return bool(rows)
 

@@ -16,7 +16,7 @@ ANSWER_SECONDS = 10.0
 """Until a connection that has not answered a statement is dropped. Commits take milliseconds, and
 what waits for a lock comes back after LOCK_SECONDS: an answer that takes longer is rare."""
 PATIENT_SECONDS = 60.0
-"""A statement that is only slow must not be given up for ever: each one that was gives the next on
+"""A statement that is only slow must not be given up forever: each one that was gives the next on
 its connection twice the time, up to this."""
 REQUEST_SECONDS = 15.0
 """For a connection of the pool, and again for the statements on it. Who is silent for as long is
@@ -32,13 +32,13 @@ up waits for this."""
 CLOSE_SECONDS = 2.0
 """Until a pool has said goodbye to its server; then its connections are dropped."""
 GOODBYE_SECONDS = 1.0
-"""The same for a single connection."""
+"""Until a single connection has said goodbye; then it is dropped."""
 CHECK_SECONDS = 9.0
 """How often an idle listening connection is asked whether it still lives: nothing else is sent
 there."""
 CHECK_ANSWER_SECONDS = 5.0
 LOCK_SECONDS = 2.0
-"""How long a worker's own write waits for a lock: who holds it may do so for ever, and the other
+"""How long a worker's own write waits for a lock: who holds it may do so forever, and the other
 writes of its batch need not wait."""
 OPEN_TRANSACTION_SECONDS = 10.0
 """Behind a pooler each statement has a transaction. One whose commit never arrives keeps its locks

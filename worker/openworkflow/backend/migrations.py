@@ -27,7 +27,7 @@ __all__ = ["Migration", "MigrationState", "check", "known", "mend", "migrate"]
 Begun = Callable[[Migration], None]
 
 ENCODING = "UTF8"
-"""Of the database. Text of JSON and errors may have any character."""
+"""Encoding of the database. Text of JSON and errors may have any character."""
 OLDEST_POSTGRES = 12
 LOOK_AGAIN = 0.1
 """Seconds, twice that at most: until a program that found the lock taken looks again."""
@@ -220,7 +220,7 @@ def _refuse_server(connection: Connection) -> None:
 
 
 def what(migration: Migration) -> str:
-    """Its name for people."""
+    """Name of a migration for people."""
     return f"migration {migration.version:04d} {migration.name}"
 
 

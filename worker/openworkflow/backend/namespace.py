@@ -29,12 +29,12 @@ class Namespace:
 
     @property
     def done_channel(self) -> str:
-        """Those who wait for results listen here."""
+        """Channel for whoever waits for results."""
         return channels.done_channel(self.schema, self.id)
 
     @property
     def events_channel(self) -> str:
-        """Those who follow the events of a run listen here."""
+        """Channel for whoever follows the events of a run."""
         return channels.events_channel(self.schema, self.id)
 
     @property

@@ -166,7 +166,7 @@ class Occurrences:
     async def unfinished(
         self, connection: Connection, schedules: Iterable[Schedule]
     ) -> dict[UUID, datetime | None]:
-        """Those of their runs that have not ended; the instant of one whose time has come."""
+        """Runs of these occurrences that have not ended; the instant of one whose time has come."""
         known = {
             run_id
             for schedule in schedules

@@ -41,7 +41,7 @@ class _Leaving(asyncpg.Connection):
     """A connection of the pool, which says goodbye for a moment, whoever closes it.
 
     The driver itself closes the idle ones that expired, and those that were idle for long, and
-    would wait for a silent server for ever.
+    would wait for a silent server forever.
     """
 
     async def close(self, *, timeout: float | None = None) -> None:

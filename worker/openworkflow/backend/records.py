@@ -283,7 +283,7 @@ class Outgoing(NamedTuple):
     """A signal to send: to a run, or to a topic if `run_id` is None."""
 
     id: UUID
-    """The same one again is the same message."""
+    """Id of the message: a second one with this id is not stored."""
     name: str
     payload: str | None
     """JSON text."""

@@ -44,7 +44,7 @@ MAY_PASS: Set[Fault] = frozenset({Fault.MOMENT, Fault.SERVER, Fault.SIZE})
 A long one, or one that can be sent in parts, would take as long again."""
 
 _NOTHING_DONE = (READ_ONLY, "53")
-"""Of what the server says about itself: it did not begin. The rest may come after a commit."""
+"""Errors in which the server says of itself that it did not begin; others may follow a commit."""
 
 
 class Requests:

@@ -26,7 +26,7 @@ class ProgressWrite(NamedTuple):
     events: int
     """The number of its next event."""
     events_from: int
-    """That of the first one since it has continued as new."""
+    """Number of the first event since the run continued as new."""
     counts: str
     """JSON text: calls of the workflow function, by what they tell."""
     has_status: bool

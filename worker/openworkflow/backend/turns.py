@@ -62,7 +62,7 @@ class Turns:
         return [Turn(**row) for row in rows]
 
     async def pause(self, name: str, until: datetime | None, seconds: float | None) -> None:
-        """Let nothing of a limit begin until then, or for so many seconds. Raises BackendError."""
+        """Let nothing of a limit begin until then, or for some seconds. Raises BackendError."""
         await self._fetch(self._sql["hold_limit"], self._namespace_id, name, until, seconds)
 
     async def _ask(self, name: str) -> None:

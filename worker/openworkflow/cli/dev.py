@@ -92,7 +92,7 @@ async def _work(
 
 
 async def _start_dashboard(url: str) -> asyncio.subprocess.Process | None:
-    """It says itself where it is. None without its extra."""
+    """Start the dashboard, which prints its own address. None without its extra."""
     needed = ("jinja2", "multipart", "starlette", "uvicorn")
     if any(importlib.util.find_spec(name) is None for name in needed):
         click.echo("no dashboard: pip install 'openworkflow-fleet[dashboard]'")
@@ -106,7 +106,7 @@ async def _start_dashboard(url: str) -> asyncio.subprocess.Process | None:
 
 
 def _port() -> int:
-    """That of the dashboard; any, where another program has it, such as a second `dev`."""
+    """Port of the dashboard; any, where another program has it, such as a second `dev`."""
     with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", PORT)):
         return PORT
     return 0

@@ -235,7 +235,7 @@ def _schedules(facts: Diagnostics) -> Finding:
 
 
 def _unserved(facts: Diagnostics) -> Iterator[Finding]:
-    """A name with a slip of the pen in it waits for ever."""
+    """A name with a slip of the pen in it waits forever."""
     for each in facts.unserved:
         version = f" with version {each.version!r}" if each.version else ""
         yield Finding(

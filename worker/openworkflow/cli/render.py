@@ -257,7 +257,7 @@ def _versioned(run: WorkflowRun) -> str:
 
 
 def _pause(run: WorkflowRun) -> str:
-    """That it is held back; `runs explain` says by whom and why, its workflow's pause as well."""
+    """Whether the run is held back; `runs explain` says by whom and why, also for its workflow."""
     if not run.paused or run.status.finished:
         return ""
     return "yes" if run.due_at is None else f"yes; it would be due {when(run.due_at)}"

@@ -138,7 +138,7 @@ def _workflow(target: str) -> Workflow[Any, Any] | str:
 
 
 def _check_no_module(target: str) -> None:
-    """Refuse `shop.workflows`, of which no workflow's name was given; it would wait for ever."""
+    """Refuse `shop.workflows`, of which no workflow's name was given; it would wait forever."""
     if "." not in target or not is_module(target):
         return
     found = [workflow.fn.__name__ for workflow in load_workflows(target)]

@@ -94,7 +94,7 @@ def list_runs(
 
 
 def _by_text(found: dict[UUID, Any]) -> dict[str, Any]:
-    """As JSON has keys."""
+    """The ids of runs as keys of JSON."""
     return {str(run_id): value for run_id, value in found.items()}
 
 

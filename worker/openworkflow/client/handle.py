@@ -30,7 +30,7 @@ class RunDetails:
     steps: list[StepAttempt]
     progress: RunProgress = NOTHING_TOLD
     turns: list[Turn] = field(default_factory=list)
-    """Its steps that wait for a rate, the next first, if it is parked."""
+    """Steps of the run that wait for a rate, the next first, if it is parked."""
 
 
 class RunHandle(Generic[O]):

@@ -45,7 +45,7 @@ class _Watched:
 
     waiting: set[asyncio.Future[WorkflowRun]] = field(default_factory=set)
     leaving: set[asyncio.Future[WorkflowRun]] = field(default_factory=set)
-    """Of those who wait: whose time is over, and who want to know how the run stands."""
+    """Waiters whose time is over, and who want to know how the run stands."""
     pause: float = FIRST_POLL_SECONDS
     poll_at: float = 0.0
     """By `monotonic`."""

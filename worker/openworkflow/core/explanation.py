@@ -29,28 +29,28 @@ class Reason(StrEnum):
 
     ENDED = "ended"
     POISONED = "poisoned"
-    """It has ended: it killed its workers too often."""
+    """The run has ended: it killed its workers too often."""
     HELD = "held"
     """A worker executes it."""
     LOST = "lost"
-    """Its worker is gone, and nobody has taken it over yet."""
+    """The run's worker is gone, and nobody has taken it over yet."""
     PAUSED = "paused"
     """Somebody holds it back, its workflow or the namespace."""
     LIMITED = "limited"
-    """It is due, and others have the slots of its limits, or begin before it."""
+    """The run is due, and others have the slots of its limits, or begin before it."""
     SCHEDULED = "scheduled"
-    """It has not begun, and begins later."""
+    """The run has not begun, and begins later."""
     RETRYING = "retrying"
     """Something failed, and is tried again later."""
     SLEEPING = "sleeping"
     WAITING = "waiting"
     """For something that others do: a signal, a child."""
     UNSERVED = "unserved"
-    """It is due, and no worker serves its workflow or version."""
+    """The run is due, and no worker serves its workflow or version."""
     BUILD = "build"
-    """It is due, and only workers of one build take it."""
+    """The run is due, and only workers of one build take it."""
     DUE = "due"
-    """It is due, and a worker that has room takes it."""
+    """The run is due, and a worker that has room takes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class Wait:
     """Something of a run that has begun and not ended, or is to be tried again."""
 
     id: UUID
-    """Of the step attempt."""
+    """Id of the step attempt."""
     kind: str
     """The kind of the step: run, sleep, signal and so on."""
     name: str
@@ -68,7 +68,7 @@ class Wait:
     """When it ends by itself; None if something else has to end it."""
     attempt: int = 1
     error: Any = None
-    """Of the attempt that failed, as Failure.from_object reads it, if it is to be tried again."""
+    """Error of the failed attempt that is to be made again, as Failure.from_object reads it."""
     child: UUID | None = None
     """The run that it waits for, if it does."""
 
@@ -99,7 +99,7 @@ class Situation:
     up to MOST_AHEAD.
     """
     limits: tuple[LimitWait, ...] = ()
-    """Those that it waits for."""
+    """Limits that the run waits for."""
     pauses: tuple[Held, ...] = ()
     takers: tuple[str, ...] = ()
     """Builds that take runs of its bucket, if it is not pinned; empty if every build does."""
@@ -130,7 +130,7 @@ class Explanation:
     pauses: tuple[Held, ...] = ()
     limits: tuple[LimitWait, ...] = ()
     child: "Explanation | None" = None
-    """Of a run that waits for a child: why that one is not done."""
+    """Why the child is not done that the run waits for."""
 
 
 def with_child(told: Explanation, child: Explanation) -> Explanation:
@@ -234,7 +234,7 @@ def _pauses(found: Situation) -> str:
 
 
 def _limited(found: Situation) -> Told:
-    """Those in the way are told; where none is, it is about to begin, or waits for its turn."""
+    """The limits in the way; without one the run is about to begin, or waits for its turn."""
     full = [each for each in found.limits if each.is_full] or list(found.limits)
     behind = f", behind {_count(found.ahead)} with the same" if found.ahead else ""
     sentence = f"it waits for {' and '.join(each.told for each in full)}{behind}"

@@ -90,7 +90,7 @@ class Term:
 
     field: str
     path: tuple[str, ...]
-    """Of a tag or a value: its name, or the keys that lead to it."""
+    """Name of a tag, or the keys that lead to a value."""
     operator: Operator
     values: tuple[Value, ...]
     """One of these is enough."""

@@ -120,7 +120,7 @@ class LimitWait:
 
     @property
     def told(self) -> str:
-        """As part of a sentence."""
+        """The limit as part of a sentence."""
         of = "" if self.key is None else f" of {self.key!r}"
         if self.slots is not None and self.used >= self.slots:
             by = "" if self.holder is None else f", by run {self.holder}"

@@ -1,7 +1,7 @@
 """Priorities: which of the runs that are due is taken first. Pure.
 
 A priority is a head start: a run is claimed as if it had been due so many hours earlier. So nobody
-waits for ever, and where there is room for all it makes no difference.
+waits forever, and where there is room for all it makes no difference.
 """
 
 from openworkflow.core.errors import ConfigurationError

@@ -29,7 +29,7 @@ class RunEvent:
     """An event that a run has emitted."""
 
     offset: int
-    """Its number among all events of the run, from 0; those of one topic have some of them."""
+    """Number among all events of the run, from 0; those of one topic have some of them."""
     topic: str
     value: Any
     step: str | None

@@ -13,7 +13,7 @@ UNREADABLE = "unreadable"
 
 
 class Occurrence(NamedTuple):
-    """Of which schedule a run is an occurrence, and of which instant."""
+    """The schedule that a run is an occurrence of, and the instant."""
 
     schedule_name: str
     scheduled_for: datetime
@@ -39,9 +39,9 @@ class ClaimedRun(NamedTuple):
     """`available_at` before the claim."""
     claimed_at: datetime
     recovered: bool
-    """Its former lease expired."""
+    """Whether a former lease expired."""
     has_history: bool
-    """It was claimed before, so it may have recorded steps."""
+    """Whether the run was claimed before, so that it may have recorded steps."""
     wake_no: int = 0
     """How often the run had been woken when it was claimed; a park carries it back."""
     history_from: int = 0
@@ -51,7 +51,7 @@ class ClaimedRun(NamedTuple):
     names_limits: bool = True
     """False if its workflow may have limits, and it names none."""
     was_limited: bool = False
-    """It was due before, and waited for its limits."""
+    """Whether the run was due before, and waited for its limits."""
     trace: str | None = None
     """JSON text of the trace that it was started in; None too where nobody traces."""
 
@@ -70,7 +70,7 @@ class Awaited(NamedTuple):
     """What of its children a run waits for: one, or all that a map has started."""
 
     id: UUID
-    """Of the child, or of the map's step attempt."""
+    """Id of the child, or of the map's step attempt."""
     is_map: bool = False
 
 
@@ -83,7 +83,7 @@ class ChildState(NamedTuple):
     """JSON text, as is `error`."""
     error: str | None = None
     started: int = 0
-    """Of a map: how many were started, of those how many go on, and how many did not succeed."""
+    """Children of a map that were started; `open` of them go on, `failed` did not succeed."""
     open: int = 0
     failed: int = 0
 

@@ -96,7 +96,7 @@ class Schedule:
     """A row of `workflow_schedules`."""
 
     id: UUID
-    """Of this schedule, not of a later one with its name: the ids of its runs follow from it."""
+    """Id of this schedule, not of a later one with its name: the ids of its runs follow from it."""
     name: str
     workflow_name: str
     version: str | None
@@ -141,7 +141,7 @@ class Schedule:
 
     @property
     def recurrence(self) -> Recurrence:
-        """Its instants. Raises ConfigurationError for a row that was not written by us."""
+        """Instants of the schedule. Raises ConfigurationError for a row that others wrote."""
         return recurrence(self.cron, self.time_zone)
 
     @property
@@ -165,7 +165,7 @@ class Schedule:
         return found
 
     def run_id(self, instant: datetime) -> UUID:
-        """The id of the run of an instant, for ever the same."""
+        """The id of the run of an instant, forever the same."""
         return run_id(self.id, instant)
 
     def count_begun(self, run_id: UUID, instant: datetime) -> "Schedule":

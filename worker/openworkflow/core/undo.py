@@ -33,7 +33,7 @@ class Undo(Generic[T]):
     retry: RetryPolicy | None = None
     """By default as for a step: 10 attempts, from 1 s apart to 100 s."""
     timeout: Duration | None = None
-    """Of each attempt."""
+    """Time limit of each attempt."""
     uncertain: Callable[[str], Any] | None = None
 
 

@@ -80,7 +80,7 @@ class WorkflowRun:
     due_at: datetime | None = None
     """When a paused run that waits would be due."""
     pause: Any = None
-    """Of a run that was paused by itself: {"by": …, "reason": …, "at": …}."""
+    """Pause of this run alone: {"by": …, "reason": …, "at": …}."""
     tags: dict[str, str] | None = None
     """None without tags."""
     parent_run_id: UUID | None = None
@@ -88,4 +88,4 @@ class WorkflowRun:
     limits: list[str] | None = None
     """The limits that it is under, each with its key; None without limits."""
     priority: int | None = None
-    """Its own, from 1 to 9, beside that of its workflow; None for none."""
+    """Priority of this run, from 1 to 9, beside that of its workflow; None for none."""

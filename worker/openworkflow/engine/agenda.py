@@ -194,7 +194,7 @@ class Agenda:
         until: datetime | None,
         on_wake: Callable[[Callable[[], None]], Callable[[], None]] | None = None,
     ) -> None:
-        """Wait until then in memory, as long as the run is not parked for it; None is for ever.
+        """Wait until then in memory, as long as the run is not parked for it; None is forever.
 
         `on_wake` is told what ends the wait before, and returns what takes that back.
         """

@@ -155,7 +155,7 @@ def _to_its_end(
 
 
 def _called(step: "CallOperation", threads: Threads) -> Coroutine[Any, Any, Any]:
-    # Inside a step, functions decorated with @step are just functions.
+    # Inside a step, functions decorated with @step are plain functions.
     current_run.set(INSIDE_STEP)
     log_step.set(step)
     if (observer := step.execution.services.observer) is not None and step.attempt is not None:

@@ -16,7 +16,7 @@ from openworkflow.engine.request import Moment, Request, check_options
 OnClose = Literal["cancel", "abandon"]
 
 MOST_DEEP = 32
-"""Runs above a child: a workflow that starts itself for ever is stopped here."""
+"""Runs above a child: a workflow that starts itself forever is stopped here."""
 
 
 class ChildOptions(TypedDict, total=False):
@@ -31,7 +31,7 @@ class ChildOptions(TypedDict, total=False):
     tags: Mapping[str, str] | None
     """Beside those of its parent, which it has too."""
     priority: int
-    """That of its parent, if that is higher."""
+    """Priority of the child: the parent's, if that is higher."""
 
 
 class ChildRequest:
@@ -51,7 +51,7 @@ class ChildRequest:
 
     @property
     def codec(self) -> Codec[Any]:
-        """That of the child's result."""
+        """Codec of the child's result."""
         return codec_of(self.workflow)
 
     @property

@@ -98,7 +98,7 @@ class Execution:
         self.services, self.slot, self.context = services, slot, context
         self._guard = services.guard
         self.limit = services.limits.max_attempts or NO_LIMIT
-        """Of the step attempts that the run may make."""
+        """Most step attempts that the run may make."""
         self.recorder = Recorder(
             run,
             services.journal,
@@ -108,9 +108,9 @@ class Execution:
         )
         self.patches: Patches | None = None
         self.inbox: Inbox | None = None
-        """Of a run that has waited for a signal or a child."""
+        """Inbox of a run that has waited for a signal or a child."""
         self.teller: Teller | None = None
-        """Of a run that has told something in this execution."""
+        """Teller of a run that has told something in this execution."""
         self.program: Program | None = None
         self.task: asyncio.Task[Any] | None = None
         self.agenda = Agenda(self)

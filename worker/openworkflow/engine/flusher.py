@@ -323,7 +323,7 @@ class Flusher:
             missing[row.run_id] = refused if isinstance(refused, Refused) else None
 
     def _complete(self, entries: Sequence[Written], missing: Missing) -> list[Written]:
-        """Those that do not end a run which lacks a step; the others fail or wait like that."""
+        """Entries that end no run which lacks a step; the others fail or wait like that."""
         if not missing:
             return list(entries)
         return [written for written in entries if not self._holds_up(written, missing)]

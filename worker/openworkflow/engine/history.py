@@ -88,7 +88,7 @@ class History:
         self.messages = _NO_MESSAGES
         """The signals that were taken, and whether each was sent to a topic."""
         self.undo: Undone | None = None
-        """Of a run that has begun steps with an undo."""
+        """Undone of a run that has begun steps with an undo."""
         rows = attempts if isinstance(attempts, tuple) else tuple(attempts)
         if not rows:  # what most runs begin with: nothing is ever put into these
             self._strict, self._loose = _NO_ORDER, _NO_KEYS

@@ -182,7 +182,7 @@ class Mail:
     def __init__(self, post: Post) -> None:
         self._post = post
         self._inboxes: dict[UUID, Inbox] = {}
-        """Of the runs that wait for some signal, those of their newest claim."""
+        """Inboxes of the runs that wait for some signal, those of their newest claim."""
         self._requests: list[_Request] = []
         self._reading: asyncio.Task[None] | None = None
 
@@ -194,7 +194,7 @@ class Mail:
         self._inboxes[inbox.run_id] = inbox
 
     def leave(self, inbox: Inbox) -> None:
-        """Its run waits for nothing any more."""
+        """Drop the inbox of a run that waits for nothing any more."""
         if self._inboxes.get(inbox.run_id) is inbox:
             del self._inboxes[inbox.run_id]
 

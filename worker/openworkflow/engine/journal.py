@@ -33,7 +33,7 @@ from openworkflow.core.errors import BackendError
 from openworkflow.engine.traits import Traits
 
 MOST_CHARACTERS = 16 * 1024 * 1024
-"""Of text in one statement: far below the gigabyte that a message of PostgreSQL's may have, and
+"""Most text in one statement: far below the gigabyte that a message of PostgreSQL's may have, and
 little enough for its memory and for a statement_timeout."""
 APART = frozenset({Wake, Continuation, ChildEnd})
 """Rows of these types may not share a statement with everything."""
@@ -128,7 +128,7 @@ class Batch:
 
     @property
     def characters(self) -> int:
-        """Of text that it carries."""
+        """Length of the text that it carries."""
         return sum(
             sum([len(row.output or "") for row in rows])
             if kind is StepSuccess or kind is Completion

@@ -24,7 +24,7 @@ Read = Callable[[Sequence[UUID]], Awaitable[dict[UUID, Told]]]
 
 
 class Library:
-    """That of one worker; `read` asks the database."""
+    """What the runs of one worker have told before; `read` asks the database."""
 
     def __init__(self, read: Read) -> None:
         self._read = read

@@ -30,11 +30,11 @@ class ItemOptions(ChildOptions, total=False):
     """Options of the items of a map."""
 
     retry: RetryPolicy | None
-    """Of a function: as of any step."""
+    """Retries of an item, for a function: as of any step."""
     timeout: Duration | None
-    """Of a function: of each attempt."""
+    """Time limit of each attempt, for a function."""
     rate: str | Rate | None
-    """Of a function: as of any step, for each attempt of each item."""
+    """Rate of each attempt of each item, for a function: as of any step."""
 
 
 class MapOptions(NamedTuple):

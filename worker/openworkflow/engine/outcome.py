@@ -63,7 +63,7 @@ class Parked:
     resume_at: datetime | None
     wake_no: int = 0
     overdue: bool = False
-    """Its deadline does not wake it: what it waits for comes after that."""
+    """Whether its deadline does not wake it, since what it waits for comes after that."""
 
 
 @dataclass(frozen=True, slots=True)

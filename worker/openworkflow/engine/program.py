@@ -269,7 +269,7 @@ class AsyncProgram:
         self._execution.fail(ending.moved_from_outside())
 
     async def _turn_away(self, error: BaseException) -> NoReturn:
-        """Refuse what is asked for, after a turn: one that asks again for ever blocks nobody."""
+        """Refuse what is asked for, after a turn: one that asks again forever blocks nobody."""
         await asyncio.sleep(0)
         raise error
 

@@ -113,7 +113,7 @@ class Recorder(Durability):
     def begin_wait(
         self, call: StepCall, resume_at: datetime | None, *more: Write, **columns: Any
     ) -> Written:
-        """Record that the run waits, until `resume_at` at most; None is for ever.
+        """Record that the run waits, until `resume_at` at most; None is forever.
 
         With `more` rows: all of them are durable, or none.
         """

@@ -23,7 +23,7 @@ class NumberedFuture(asyncio.Future[Any]):
         super().__init__(loop=loop)
 
     def __hash__(self) -> int:
-        """The same in every execution."""
+        """A number that is the same in every execution."""
         return self._number
 
 

@@ -151,7 +151,7 @@ class Step(_RunIdentity, AsyncRuns, AsyncTells, Family):
     def continue_as_new(self, input: Any = None) -> Coroutine[Any, Any, NoReturn]:
         """Begin the run afresh with this input, under the same id and without its history.
 
-        For workflows that go on for ever: what a replay has to read stays small. Whoever waits for
+        For workflows that go on forever: what a replay has to read stays small. Whoever waits for
         the run goes on waiting. Raises ConfigurationError while other steps are unfinished, and
         InputValidationError.
         """

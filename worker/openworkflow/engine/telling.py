@@ -79,7 +79,7 @@ class Teller:
         self._sender: asyncio.Task[None] | None = None
         self._moved: asyncio.Future[None] | None = None
         self._calls: dict[str, int] = {}
-        """Of this execution's function, by channel."""
+        """Calls of this execution's function, by channel."""
         self._tags: set[str] = set()
         self._known = _NOTHING if execution.claim.claim_no <= 1 else None
         """What earlier claims have told; None until it was read."""

@@ -115,7 +115,7 @@ class ThreadProgram:
         try:
             return answer.result()
         except Suspended:
-            time.sleep(GIVE_WAY_SECONDS)  # one that catches everything, and asks again for ever
+            time.sleep(GIVE_WAY_SECONDS)  # one that catches everything, and asks again forever
             raise
 
     def answer(self, question: Callable[[], Any]) -> Any:

@@ -24,7 +24,7 @@ class Traits:
 
     parks: bool = False
     wakes: bool = False
-    """Of runs that are not known here: parents."""
+    """Whether rows write to runs that are not known here: parents."""
     woken: set[UUID] = field(default_factory=set)
     ended: set[UUID] = field(default_factory=set)
     continued: set[UUID] = field(default_factory=set)

@@ -33,7 +33,7 @@ class Owed:
 
     key: str
     settled: RecordedStep | None
-    """Its success; None where it was cut short, so that nobody knows what it did."""
+    """Success of the step; None where it was cut short, so that nobody knows what it did."""
 
 
 class Undone:

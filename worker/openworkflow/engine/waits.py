@@ -21,14 +21,14 @@ class Waits(Generic[K]):
         self._until: dict[K, datetime | None] = {}
 
     def begin(self, operation: K, until: datetime | None) -> None:
-        """From now on `operation` waits until then; None is for ever, but for a wake."""
+        """From now on `operation` waits until then; None is forever, but for a wake."""
         self._until[operation] = until
 
     def __iter__(self) -> Iterator[K]:
         return iter(self._until)
 
     def end(self, operation: K) -> None:
-        """It goes on, or was given up."""
+        """End the wait of an operation that goes on, or was given up."""
         self._until.pop(operation, None)
 
     def __len__(self) -> int:

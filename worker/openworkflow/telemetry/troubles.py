@@ -3,7 +3,7 @@
 import logging
 
 MOST_REASONS = 20
-"""That are told apart until it is over: each may have words of its own."""
+"""Most reasons told apart until it is over: each may have words of its own."""
 
 
 class Troubles:
@@ -20,7 +20,7 @@ class Troubles:
         self._reasons: set[str] = set()
 
     def failed(self, error: object) -> None:
-        """It went wrong, for this reason."""
+        """Note that it went wrong, and why."""
         self.count += 1
         reason = str(error) or repr(error)
         new = reason not in self._reasons and len(self._reasons) < MOST_REASONS
@@ -31,7 +31,7 @@ class Troubles:
         self._logger.log(level, "%s%s: %s", self._what, times, reason)
 
     def succeeded(self) -> None:
-        """It is over, if it went wrong at all."""
+        """Note that it went well: what went wrong is over."""
         if self.count:
             times = "once" if self.count == 1 else f"{self.count} times"
             self._logger.info("it is over, after it went wrong %s: %s", times, self._what)

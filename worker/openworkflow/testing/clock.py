@@ -51,7 +51,7 @@ class Moment:
     next: datetime | None
     """When the next run is due that waits for a time."""
     next_begun: datetime | None
-    """The same, without the occurrences of schedules, which would go on for ever."""
+    """When the next run is due but for occurrences of schedules, which would go on forever."""
     orphans: int
     """Children that are to be canceled."""
     asked: RunStatus | None

@@ -70,7 +70,7 @@ class Database:
 
 
 class Databases:
-    """Those of this process; made when the first is asked for, dropped by `close`."""
+    """The databases of this process; made when the first is asked for, dropped by `close`."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -232,7 +232,7 @@ def _clock_sql() -> str:
 
 
 def _fingerprint(role: str) -> str:
-    """Of everything that makes a template."""
+    """Digest of everything that makes a template."""
     made = hashlib.sha256(f"{role} {_clock_sql()}".encode())
     for migration in known():
         made.update(repr(migration).encode())

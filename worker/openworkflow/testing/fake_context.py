@@ -43,7 +43,7 @@ def waited(value: Any) -> Any:
 
 
 def _operation(fake: Any, key: str, workflow: str) -> Any:
-    """As much of an operation as `current_step` asks for."""
+    """The part of an operation that `current_step` asks for."""
 
     def tell_of_step(channel: str, text: str | None, _call: object) -> None:
         value = None if text is None else json.loads(text)

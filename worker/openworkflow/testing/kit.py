@@ -14,7 +14,7 @@ _databases: Databases | None = None
 
 
 def databases(url: str | None = None) -> Databases:
-    """Those of this process, on the server of the first call."""
+    """The databases of this process, on the server of the first call."""
     global _databases
     if _databases is None:
         _databases = Databases(Server(url))

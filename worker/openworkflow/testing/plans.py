@@ -22,12 +22,12 @@ class Call:
     """One call of a step's function, real or not, as the worker made it."""
 
     step: str
-    """Its key: the name, with an ordinal (`name:1`) where the name came before in the run."""
+    """Key of the step: the name, with an ordinal (`name:1`) where the run had it before."""
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     run_id: UUID
     attempt: int
-    """Of the step in this run, from 1; one that a crash has cut short is made again."""
+    """Attempt of the step, from 1; one that a crash has cut short is made again."""
 
     def __repr__(self) -> str:
         given = [f"{shown(each, 60)}" for each in self.args]
@@ -48,7 +48,7 @@ class Plan:
     used: bool = field(default=False, init=False)
 
     def use(self) -> None:
-        """It meets a call."""
+        """Note that the plan has met a call."""
         self.used = True
         if self.left is not None:
             self.left -= 1

@@ -30,15 +30,15 @@ class RunStep:
     """A step of a run, all of its attempts together."""
 
     name: str
-    """Its key: the name, with an ordinal (`name:1`) where the name came before."""
+    """Key of the step: the name, with an ordinal (`name:1`) where the name came before."""
     kind: StepKind
     status: StepStatus
-    """Of the last attempt."""
+    """Status of the last attempt."""
     attempts: int
     output: Any
-    """As JSON has it."""
+    """Output, as JSON has it."""
     error: Failure | None
-    """Of the last attempt, if it failed."""
+    """Error of the last attempt, if it failed."""
 
     def __repr__(self) -> str:
         tries = f" in {self.attempts} attempts" if self.attempts > 1 else ""
@@ -92,7 +92,7 @@ class Run(Generic[O]):
 
     @property
     def steps(self) -> list[RunStep]:
-        """Its steps, in the order in which they began."""
+        """Steps of the run, in the order in which they began."""
         return [] if self._seen is None else steps_of(self._seen.steps)
 
     def step(self, name: StepName) -> RunStep:

@@ -16,7 +16,7 @@ APPLICATION = "openworkflow.testing"
 CONNECTIONS = 300
 """Enough for thirty processes that test in parallel."""
 _SETTINGS = {"max_connections": str(CONNECTIONS), "fsync": "off", "full_page_writes": "off"}
-"""Of the embedded server for tests, whose data nobody keeps."""
+"""Settings of the embedded server for tests, whose data nobody keeps."""
 
 
 class Server:

@@ -86,7 +86,7 @@ class _Pages:
         self._site, self._render = site, Renderer(site)
 
     def routes(self) -> list[Route]:
-        """Of each namespace: the pages, what follows them, and the actions."""
+        """Routes of each namespace: the pages, what follows them, and the actions."""
         found = [Route(f"{BASE}/bulk", self.bulk, methods=["POST"])]
         for page in PAGES:
             found += [

@@ -69,7 +69,7 @@ def plain(text: Any) -> str:
 
 
 def short(text: Any, most: int = 120) -> str:
-    """The same on one line."""
+    """A text of others on one line, cut, with what cannot be seen escaped."""
     line = printable(" ".join(str(text).split()))
     return line if len(line) <= most else f"{line[: most - 1]}…"
 

@@ -148,7 +148,7 @@ class Claimer:
         return list(self._suspects)
 
     def trust(self, claim: Claim) -> None:
-        """Its run has recorded something since, or is over: ask for the next suspect."""
+        """Ask for the next suspect: this claim's run has recorded something since, or is over."""
         if claim in self._suspects:
             self._suspects.remove(claim)
             self.wake()

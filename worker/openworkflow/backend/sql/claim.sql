@@ -94,7 +94,7 @@ greatest(first.available_at, to_timestamp(0)) - make_interval(hours => served.pr
 -- name: claim_urgent_arm
 -- Runs with a priority of their own above that of their workflow, in one walk of their index for each
 -- of both: those that come before the run whose turn it is else, if it counts as due so many hours
--- earlier. So nobody waits for ever.
+-- earlier. So nobody waits forever.
 {arm} as (
     select run.id, run.available_at, false as recovered, run.held
       from (select served.name, served.version, served.priority
@@ -164,7 +164,7 @@ namespace_id = :namespace_id and status = 'pending' and available_at <= now()
 
 
 -- name: claim_expired
--- Leases that ran out go first, or a steady backlog would keep them waiting for ever.
+-- Leases that ran out go first, or a steady backlog would keep them waiting forever.
 -- A worker leaves its own to others: its older execution of the run may still be alive in it.
 status = 'running' and worker_id is distinct from :worker_id
        and crashes < :trusted_crashes::int

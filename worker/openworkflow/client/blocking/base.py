@@ -48,7 +48,7 @@ class SyncHandleBase(Generic[O]):
         return f"<run {self.id}>"
 
     def _of(self, ow: OpenWorkflow) -> RunHandle[O]:
-        """The same run in the client of this process."""
+        """Handle of this run in the client of this process."""
         return RunHandle(ow, self.id, self._codec, created=self.created)
 
 

@@ -11,7 +11,7 @@ class Page:
     """A page of a namespace."""
 
     name: str
-    """Of its template, and of its place in the menu."""
+    """Name of its template, and of its place in the menu."""
     path: str
     title: str
     load: Load

@@ -29,7 +29,7 @@ class Group:
     frame: str
     """Where: step, function and file; what the message says where that is not known."""
     message: str
-    """Of the newest."""
+    """Message of the newest."""
     runs: int
     first: datetime
     last: datetime
@@ -54,7 +54,7 @@ async def load(place: Place, asked: Mapping[str, str]) -> dict[str, Any]:
 
 
 def grouped(found: Iterable[FailedRun]) -> list[Group]:
-    """Those with the most runs first."""
+    """Groups of failures, those with the most runs first."""
     groups: dict[tuple[str, str, str], list[FailedRun]] = {}
     for run in found:
         groups.setdefault(_fingerprint(run), []).append(run)
