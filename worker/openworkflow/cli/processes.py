@@ -57,7 +57,7 @@ class Member:
     name: str
     process: asyncio.subprocess.Process
     line: socket.socket
-    """It tells its port over it; where its other end is closed, each knows that the other died."""
+    """The process tells its port over it; whose other end is closed knows that the other died."""
     port: int | None = None
     """None until it serves."""
     ready: Answer = (False, "starting")
@@ -159,7 +159,7 @@ class Processes:
         return 0
 
     async def _once(self, number: int) -> tuple[int, bool]:
-        """Its exit code, and whether it came to serve."""
+        """Run a process once: its exit code, and whether it came to serve."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with ours:
@@ -250,7 +250,7 @@ def tell(line: int, port: int) -> None:
 
 
 def command(*arguments: str) -> list[str]:
-    """That of a worker process."""
+    """The command line of a worker process."""
     return [sys.executable, "-m", "openworkflow", "worker", *arguments]
 
 
