@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 from pathlib import Path
@@ -63,6 +64,25 @@ async def test_tokens_of_the_environment_are_asked_for(tmp_path: Path, database_
                     assert name in await page.text()
     finally:
         await ended(process)
+
+
+async def test_its_actions_are_in_its_log(tmp_path: Path, database_url: str) -> None:
+    await run(tmp_path, database_url, "migrate")
+    process, link = await served(tmp_path, database_url)
+    async with (
+        aiohttp.ClientSession(headers={"Sec-Fetch-Site": "same-origin"}) as browser,
+        browser.post(f"{link}n/default/schedules/nightly/pause") as page,
+    ):
+        assert 200 == page.status
+    process.send_signal(signal.SIGTERM)
+    _, log = await asyncio.wait_for(process.communicate(), 60)
+
+    told = [json.loads(line) for line in log.decode().splitlines()]
+    (audit,) = [each for each in told if each["logger"] == "openworkflow.dashboard.audit"]
+    said = json.loads(audit["message"])
+    assert ("local", "pause_schedule", "nightly", "ScheduleNotFound") == tuple(
+        said[name] for name in ("who", "what", "name", "outcome")
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from openworkflow.client import OpenWorkflow
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.extras import extra_missing
 from openworkflow.settings import Settings
+from openworkflow.telemetry import logs
 
 if TYPE_CHECKING:
     from openworkflow.web import Auth
@@ -79,7 +80,8 @@ def dashboard(
             "viewer:$(openssl rand -hex 20), or give --openid, or --proxy-header and --proxy-from; "
             "or leave --host out"
         )
-    where = database(url, namespace, schema)
+    where, settings = database(url, namespace, schema), Settings.from_env()
+    logs.configure(settings.log_format, settings.log_level)
     run_async(serve(where, also, host=host, port=port, auth=auth))
 
 
