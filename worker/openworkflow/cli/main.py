@@ -19,6 +19,7 @@ from openworkflow.cli.dev import dev
 from openworkflow.cli.doctor import doctor
 from openworkflow.cli.init import init
 from openworkflow.cli.limits import limits
+from openworkflow.cli.mcp import mcp
 from openworkflow.cli.migrate import migrate
 from openworkflow.cli.pauses import pause, pauses, resume
 from openworkflow.cli.prune import prune
@@ -77,6 +78,7 @@ for _command in (
     doctor,
     init,
     limits,
+    mcp,
     migrate,
     pause,
     pauses,

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.errors import ConfigurationError, OpenWorkflowError
 from openworkflow.core.json_values import parsed_json
 from openworkflow.web.auth import Role
 from openworkflow.web.site import Place
@@ -72,7 +72,9 @@ async def kill(place: Place, of: Mapping[str, Any], form: Form) -> Done:
 
 async def pause(place: Place, of: Mapping[str, Any], form: Form) -> Done:
     """Hold a run back."""
-    await place.ow.pause(of["run_id"], by=place.caller.name[:200], reason="from the dashboard")
+    await place.ow.pause(
+        of["run_id"], by=place.caller.name[:200], reason=form.get("reason") or "from the dashboard"
+    )
     return Done(_run(of), "it is paused")
 
 
@@ -156,6 +158,18 @@ ACTIONS = (
     Action("/builds/{name:path}/promote", Role.ADMIN, promote),
     Action("/builds/{name:path}/hold", Role.ADMIN, hold),
 )
+
+
+async def perform(place: Place, act: Act, of: Mapping[str, Any], form: Form) -> Done:
+    """Act, and record that, whatever comes of it. Raises OpenWorkflowError."""
+    about = {name: of[name] for name in ("run_id", "name") if name in of}
+    try:
+        done = await act(place, of, form)
+    except OpenWorkflowError as error:
+        record(place, act.__name__, type(error).__name__, **about)
+        raise
+    record(place, act.__name__, "done", **about)
+    return done
 
 
 async def bulk(

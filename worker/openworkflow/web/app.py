@@ -126,17 +126,13 @@ class _Pages:
         """Do something, and go to the page that shows it."""
         check_same_site(request)
         place = await place_of(self._site, request, action.role)
-        of, what = request.path_params, action.act.__name__
-        about = {name: of[name] for name in ("run_id", "name") if name in of}
+        of, form = request.path_params, await _form(request)
         try:
-            done = await action.act(place, of, await _form(request))
-        except OpenWorkflowError as error:
-            actions.record(place, what, type(error).__name__, **about)
-            if not isinstance(error, _WRONG) or isinstance(error, RunNotFound):
+            done = await actions.perform(place, action.act, of, form)
+        except _WRONG as error:
+            if isinstance(error, RunNotFound):
                 raise
             done = Done(_before(action, of), f"Nothing was done: {error}")
-        else:
-            actions.record(place, what, "done", **about)
         return _go(place, done)
 
     async def bulk(self, request: Request) -> Response:

@@ -44,8 +44,8 @@ async def load(place: Place, asked: Mapping[str, str]) -> dict[str, Any]:
         "says": shown("status", told.status),
         "events": told.events,
         "step_shown": shown,
-        "child_of": _child_of,
-        "result_of": partial(_result_of, place.site),
+        "child_of": child_of,
+        "result_of": partial(result_of, place.site),
         "sentence": str(shown("explanation", explanation.sentence)),
         "input_text": json.dumps(shown("input", run.input), ensure_ascii=False, indent=2),
         "can": actions(run.status, bool(run.pause)),
@@ -71,13 +71,13 @@ def actions(status: RunStatus, is_paused: bool) -> frozenset[str]:
     return frozenset({"cancel", "signal", "fork", "resume" if is_paused else "pause"})
 
 
-def _child_of(step: StepRow) -> UUID | str:
+def child_of(step: StepRow) -> UUID | str:
     """The run that a step starts or waits for."""
     named = step.context.get("child") if isinstance(step.context, dict) else None
     return named if isinstance(named, str) else step.id
 
 
-def _result_of(site: Site, step: StepRow) -> str:
+def result_of(site: Site, step: StepRow) -> str:
     """What a step returned, as far as it was read."""
     text, left = step.output or "", (step.output_length or 0) - len(step.output or "")
     if site.redact is None:

@@ -42,20 +42,22 @@ async def load(place: Place, asked: Mapping[str, str]) -> dict[str, Any]:
         "narrowed": None,
     }
     try:
-        page, narrowed = await _page(place, where, cursor)
+        page, narrowed = await page_of(place, where, cursor)
     except ConfigurationError as error:
         return found | {"complaint": str(error)}
-    return found | {"page": page, "narrowed": narrowed, "states": await _states(place, page)}
+    return found | {"page": page, "narrowed": narrowed, "states": await states_of(place, page)}
 
 
-async def _page(place: Place, where: str, cursor: str | None) -> tuple[Page, str | None]:
+async def page_of(
+    place: Place, where: str, cursor: str | None, limit: int = LIMIT
+) -> tuple[Page, str | None]:
     """A page, and what it was narrowed by because all would have taken too long."""
     if not where:
-        return await place.ow.list_runs(limit=LIMIT, cursor=cursor), None
+        return await place.ow.list_runs(limit=limit, cursor=cursor), None
     for narrower in NARROWER:
         terms = parse_filter(f"{where} {narrower}")
         try:
-            page = await place.backend.filtering.page(terms, LIMIT, cursor, within=WITHIN)
+            page = await place.backend.filtering.page(terms, limit, cursor, within=WITHIN)
         except BackendError as error:
             if error.fault is not Fault.SIZE or narrower == NARROWER[-1]:
                 raise
@@ -64,7 +66,7 @@ async def _page(place: Place, where: str, cursor: str | None) -> tuple[Page, str
     raise AssertionError
 
 
-async def _states(place: Place, page: Page) -> dict[Any, str]:
+async def states_of(place: Place, page: Page) -> dict[Any, str]:
     """In a word where each run of a page stands that has not ended."""
     open_ids = [run.id for run in page.runs if not run.status.finished]
     if not open_ids:
