@@ -163,3 +163,13 @@ def test_a_run_is_printed_as_traces(database_url: str) -> None:
     assert "workflow_run.execute billing  <- workflow_run.create billing" in trees
     charged = trees.index("  step_attempt.execute charge")
     assert trees[charged + 1] == "    POST /charges"
+
+
+def test_an_agent_of_pydantic_ai_pays_nothing_twice(database_url: str) -> None:
+    pytest.importorskip("pydantic_ai", reason="the extra `pydantic-ai` is not installed")
+    out = run_example("agent_pydantic_ai.py", DATABASE_URL=database_url)
+
+    assert "the first worker was killed: True\n" in out
+    assert "answer: The lamp is cheaper.\n" in out
+    assert "first request: 1\nprice of book: 1\nprice of lamp: 1\nsecond request: 1\n" in out
+    assert out.endswith("paid twice: 0\n")
