@@ -189,7 +189,7 @@ async def test_a_tool_of_the_workflows_own_code_waits_for_a_person(
 
     assert "Rome: yes and Oslo: yes" == run.output
     assert ["model", "model"] == world.calls
-    assert [REQUEST, "Rome", "Oslo", f"{REQUEST}:1"] == [step.name for step in run.steps]
+    assert {REQUEST, "Rome", "Oslo", f"{REQUEST}:1"} == {step.name for step in run.steps}
 
 
 async def test_tools_of_an_mcp_server_are_steps(ow_env: Environment, world: World) -> None:

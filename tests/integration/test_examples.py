@@ -165,9 +165,18 @@ def test_a_run_is_printed_as_traces(database_url: str) -> None:
     assert trees[charged + 1] == "    POST /charges"
 
 
-def test_an_agent_of_pydantic_ai_pays_nothing_twice(database_url: str) -> None:
-    pytest.importorskip("pydantic_ai", reason="the extra `pydantic-ai` is not installed")
-    out = run_example("agent_pydantic_ai.py", DATABASE_URL=database_url)
+@pytest.mark.parametrize(
+    ("example", "module", "extra"),
+    [
+        ("agent_pydantic_ai.py", "pydantic_ai", "pydantic-ai"),
+        ("agent_openai.py", "agents", "openai-agents"),
+    ],
+)
+def test_an_agent_whose_worker_is_killed_pays_nothing_twice(
+    database_url: str, example: str, module: str, extra: str
+) -> None:
+    pytest.importorskip(module, reason=f"the extra `{extra}` is not installed")
+    out = run_example(example, DATABASE_URL=database_url)
 
     assert "the first worker was killed: True\n" in out
     assert "answer: The lamp is cheaper.\n" in out

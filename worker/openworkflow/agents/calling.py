@@ -1,6 +1,7 @@
 """How a library's call becomes a step: in which run, with which options, tried again or not."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any, TypedDict
 
@@ -45,9 +46,13 @@ async def as_step(
 ) -> Any:
     """Call as a step of the workflow that calls; `final` errors are not tried again.
 
+    In a step, and in no workflow, it is just called.
     Raises what the call raised, and ConfigurationError in a workflow that is a plain `def`.
     """
     run = current_workflow()
+    if run is None:
+        told = call()
+        return await told if inspect.isawaitable(told) else told
     if isinstance(run, SyncStep):
         raise ConfigurationError("an agent is run in a workflow that is an `async def`")
     given = options.get("retry", DEFAULT_STEP_RETRY)
