@@ -9,17 +9,23 @@ from typing import Any
 
 import pytest
 
-from openworkflow import RetryPolicy, Step, SyncStep, Workflow, workflow
+from openworkflow import ConfigurationError, RetryPolicy, Step, SyncStep, Workflow, workflow
 from openworkflow.testing import Environment, Run
 
 pytest.importorskip("pydantic_ai", reason="the extra `pydantic-ai` is not installed")
 from pydantic_ai import Agent, ModelRetry, RunContext
+from pydantic_ai.capabilities import RequestInput
 from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.models.test import TestModel
+from pydantic_ai.tools import DeferredToolRequests
 
-from openworkflow.agents.pydantic_ai import OpenWorkflowDurability
+from openworkflow.agents.pydantic_ai import (
+    OpenWorkflowDurability,
+    fail_external_event,
+    resolve_external_event,
+)
 
 REQUEST, CALL = "guide__model.request", "guide__function_toolset__<agent>.call_tool:weather"
 SOON = RetryPolicy(initial=0.001, max_delay=0.001, max_attempts=3)
@@ -32,6 +38,7 @@ class World:
     calls: list[str] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
     tool: str = "weather"
+    asked: list[Any] = field(default_factory=list)
 
     def model(self, messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
         self.calls.append("model")
@@ -40,7 +47,8 @@ class World:
         returned = [p for m in messages for p in m.parts if isinstance(p, ToolReturnPart)]
         if not returned:
             cities = ("Rome", "Oslo")
-            return ModelResponse(parts=[ToolCallPart(self.tool, {"city": city}) for city in cities])
+            self.asked = [ToolCallPart(self.tool, {"city": city}) for city in cities]
+            return ModelResponse(parts=self.asked)
         return ModelResponse(parts=[TextPart(" and ".join(str(p.content) for p in returned))])
 
     def agent(self, **options: Any) -> Agent[None, str]:
@@ -192,6 +200,51 @@ async def test_a_tool_of_the_workflows_own_code_waits_for_a_person(
     assert {REQUEST, "Rome", "Oslo", f"{REQUEST}:1"} == {step.name for step in run.steps}
 
 
+@pytest.mark.parametrize("granted", [True, False])
+async def test_a_request_for_input_is_answered_by_its_token(
+    ow_env: Environment, world: World, granted: bool
+) -> None:
+    tokens: list[str] = []
+
+    def ask(ctx: RunContext[None], requests: DeferredToolRequests, token: str) -> None:
+        tokens.append(token)
+
+    agent: Agent[None, str] = Agent(
+        FunctionModel(world.model),
+        name="guide",
+        capabilities=[OpenWorkflowDurability[None](), RequestInput[None](ask)],
+    )
+
+    @agent.tool_plain(requires_approval=True)
+    async def weather(city: str) -> str:
+        world.calls.append(city)
+        return city
+
+    started = await ow_env.start(asking(agent), "where?")
+    await ow_env.settle()
+    (token,), client = tokens, await ow_env.client()
+    assert not (await started.refresh()).status.finished
+    ow_env.crash_after("guide__external_event.deferred_tool_calls.ask.answer")
+    if granted:
+        calls = [p for p in world.asked if isinstance(p, ToolCallPart)]
+        approvals = {each.tool_call_id: True for each in calls}
+        await resolve_external_event(client, token, {"approvals": approvals})
+    else:
+        await fail_external_event(client, token, "nobody is there")
+    run = await started.end()
+
+    assert [f"{run.id}/guide__external_event.deferred_tool_calls.ask.answer"] == tokens
+    assert run.error is None
+    assert (["Oslo", "Rome"] if granted else []) == sorted(c for c in world.calls if c != "model")
+    if not granted:
+        assert "nobody is there" in run.output
+
+
+async def test_a_token_that_is_none_is_refused(ow_env: Environment) -> None:
+    with pytest.raises(ConfigurationError, match="no token"):
+        await resolve_external_event(await ow_env.client(), "seven", 1)
+
+
 async def test_tools_of_an_mcp_server_are_steps(ow_env: Environment, world: World) -> None:
     pytest.importorskip("mcp", reason="the extra `mcp` is not installed")
     from mcp.server import MCPServer
@@ -248,6 +301,56 @@ async def test_the_id_of_an_agents_run_is_the_same_in_a_replay(
     assert all(run_id is not None and run_id.startswith(str(run.id)) for run_id, _ in seen)
 
 
+async def test_agents_that_run_at_once_replay_each_its_own(
+    ow_env: Environment, world: World
+) -> None:
+    def echo(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        (asked,) = messages[0].parts[-1:]
+        world.calls.append(str(getattr(asked, "content", "")))
+        return ModelResponse(parts=[TextPart(world.calls[-1])])
+
+    durable = OpenWorkflowDurability[None]()
+    agent = Agent(FunctionModel(echo), name="guide", capabilities=[durable])
+
+    @workflow
+    async def ask(question: str, step: Step) -> list[str]:
+        found = await asyncio.gather(*(agent.run(f"question {n}") for n in range(5)))
+        return [f"{each.output} {len({each.run_id for each in found})}" for each in found]
+
+    ow_env.crash_after(f"{REQUEST}:2")
+    run = await ended(ow_env, ask)
+
+    assert [f"question {n} 5" for n in range(5)] == run.output
+    # What had begun when the worker died, and was not recorded, is called again.
+    assert 5 <= len(world.calls) < 10
+
+
+async def test_a_stream_is_told_once_and_its_answer_is_recorded(
+    ow_env: Environment, world: World
+) -> None:
+    told: list[str] = []
+
+    async def tell(ctx: RunContext[None], events: Any) -> None:
+        async for event in events:
+            told.append(event.event_kind)
+
+    durable = OpenWorkflowDurability[None](event_stream_handler=tell)
+    agent = Agent(TestModel(), name="guide", capabilities=[durable])
+
+    @agent.tool_plain
+    async def weather(city: str) -> str:
+        return f"sun in {city}"
+
+    ow_env.crash_after("guide__model.request_stream")
+    run = await ended(ow_env, asking(agent))
+
+    assert '{"weather":"sun in a"}' == run.output
+    assert 1 == told.count("function_tool_result")
+    assert {"guide__model.request_stream", "guide__event_stream_handler"} <= {
+        step.name for step in run.steps
+    }
+
+
 async def test_outside_of_workflows_an_agent_is_as_any_other(world: World) -> None:
     agent = world.agent()
 
@@ -269,6 +372,13 @@ async def test_an_agent_in_a_plain_workflow_is_told_what_to_write(ow_env: Enviro
 
     assert run.error is not None
     assert "async def" in str(run.error)
+
+
+async def test_a_retry_that_is_no_policy_is_refused(ow_env: Environment, world: World) -> None:
+    run = await ended(ow_env, asking(world.agent(model={"retry": 3})))
+
+    assert "RetryPolicy" in str(run.error)
+    assert not world.calls
 
 
 async def test_options_of_a_tool_that_do_not_exist_are_refused(

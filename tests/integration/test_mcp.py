@@ -173,7 +173,7 @@ async def test_what_cannot_be_answered_says_what_was_wrong(
         unknown = str(uuid4())
         for tool, arguments, said in (
             ("list_runs", {"where": "stauts:failed"}, "status"),
-            ("list_runs", {"limit": 1000}, "100"),
+            ("list_runs", {"limit": 1000}, "50"),
             ("show_run", {"run_id": "seven"}, "UUID"),
             ("show_run", {"run_id": unknown}, unknown),
             ("explain_run", {"run_id": unknown}, unknown),

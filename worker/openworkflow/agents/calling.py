@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 from openworkflow.core.duration import Duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.limits import Rate
-from openworkflow.core.retry import DEFAULT_STEP_RETRY, RetryPolicy
+from openworkflow.core.retry import DEFAULT_STEP_RETRY, RetryPolicy, check_policy
 from openworkflow.core.workflow import INSIDE_STEP, current_run
 from openworkflow.engine.step import SyncStep
 
@@ -56,6 +56,7 @@ async def as_step(
     if isinstance(run, SyncStep):
         raise ConfigurationError("an agent is run in a workflow that is an `async def`")
     given = options.get("retry", DEFAULT_STEP_RETRY)
+    check_policy(f"step {name!r}", given)
     values = {
         each.name: getattr(given, each.name) for each in dataclasses.fields(given) if each.init
     }

@@ -12,9 +12,10 @@ Needs the extra `pydantic-ai`. In no workflow such an agent is as any other.
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
 
 from pydantic.errors import PydanticUserError
 from pydantic_ai._utils import _disable_threads
@@ -25,18 +26,26 @@ from pydantic_ai.durable_exec import (
     BaseDurabilityCapability,
     DurabilityEngineSpec,
     DurableOperationId,
+    ExternalEventError,
+    ExternalEventWaiter,
     JournalCallableOperationBackend,
     RoleBasedOperationConfig,
     ToolsetCallToolId,
     ToolsetValidateToolArgumentsId,
     conversation_id_from_run_id,
+    external_event_scope,
 )
 from pydantic_ai.exceptions import UnexpectedModelBehavior, UserError
 from pydantic_ai.models import Model
 from pydantic_ai.tools import AgentDepsT, RunContext
+from pydantic_core import to_jsonable_python
 
 from openworkflow.agents.calling import StepOptions, as_step, current_workflow
 from openworkflow.core.errors import ConfigurationError, SerializationError
+from openworkflow.engine.current import current_step
+
+if TYPE_CHECKING:
+    from openworkflow.client import OpenWorkflow
 
 TOOL_METADATA = "openworkflow"
 """The key of a tool's metadata: StepOptions of its own, or False for a tool of the workflow's own
@@ -45,7 +54,7 @@ _FINAL = (UserError, PydanticUserError, UnexpectedModelBehavior, SerializationEr
 """Errors that the same call would have again."""
 
 _ordinals: ContextVar[tuple[object, "count[int]"] | None] = ContextVar(
-    "openworkflow_agent_runs", default=None
+    "openworkflow_agent_ordinals", default=None
 )
 """Of which branch of which execution, and how many runs of agents it has begun."""
 
@@ -108,7 +117,7 @@ class OpenWorkflowDurability(BaseDurabilityCapability[AgentDepsT]):
     def get_default_run_id(self) -> str | None:
         """The id of an agent's run: the same in each replay."""
         workflow = current_workflow()
-        return None if workflow is None else _next_id(workflow)
+        return None if workflow is None else f"{workflow.run_id}:{_ordinal(workflow)}"
 
     def get_default_conversation_id(self, run_id: str) -> str | None:
         """The id of a conversation: the same in each replay."""
@@ -127,7 +136,7 @@ class OpenWorkflowDurability(BaseDurabilityCapability[AgentDepsT]):
         """Run the agent; its plain functions that are no tools are called where they stand."""
         if not self.in_durable_context:
             return await super().wrap_run(ctx, handler=handler)
-        with _threads(allowed=False):
+        with _threads(allowed=False), external_event_scope(_Signals(self.name)):
             return await super().wrap_run(ctx, handler=handler)
 
     def _options_of(
@@ -170,7 +179,60 @@ class _Steps(JournalCallableOperationBackend[StepOptions]):
         return await as_step(name, call, config, *_FINAL)
 
 
-def _next_id(workflow: Any) -> str:
+class _Signals(ExternalEventWaiter):
+    """Waits for external events as for signals to the run."""
+
+    def __init__(self, agent_name: str) -> None:
+        self._agent_name = agent_name
+
+    async def wait(
+        self, name: str, *, ask: Callable[[str], Awaitable[Any]], timeout: timedelta | None
+    ) -> Any:
+        """See ExternalEventWaiter. The token is the run and the signal, which the step names."""
+
+        async def asking() -> Any:
+            me = current_step()
+            with _threads(allowed=True):
+                return [f"{me.name}.answer", await ask(f"{me.run_id}/{me.name}.answer")]
+
+        step = f"{self._agent_name}__external_event.{name}.ask"
+        signal, answer = await as_step(step, asking, StepOptions(), *_FINAL)
+        if answer is not None:
+            return answer
+        waiting = current_workflow().wait_for_signal
+        told = await waiting(signal, timeout=timeout, type=dict, default=None)
+        if told is None:
+            raise ExternalEventError(f"No resolution arrived within {timeout}.")
+        if "failure" in told:
+            raise ExternalEventError(told["failure"])
+        return told["payload"]
+
+
+async def resolve_external_event(ow: "OpenWorkflow", token: str, payload: Any) -> None:
+    """End the wait of an agent's run for this token, from anywhere: with what it waits for.
+
+    The first answer counts. Raises ConfigurationError, RunNotFound, or InvalidRunState.
+    """
+    await _send(ow, token, {"payload": to_jsonable_python(payload)})
+
+
+async def fail_external_event(ow: "OpenWorkflow", token: str, reason: str) -> None:
+    """End the wait of an agent's run for this token with a failure; see resolve_external_event."""
+    await _send(ow, token, {"failure": reason})
+
+
+async def _send(ow: "OpenWorkflow", token: str, told: dict[str, Any]) -> None:
+    run_id, slash, name = token.partition("/")
+    try:
+        run = UUID(run_id)
+    except ValueError:
+        slash = ""
+    if not slash:
+        raise ConfigurationError("this is no token that an agent in a workflow has handed out")
+    await ow.signal(run, name, told, idempotency_key=token)
+
+
+def _ordinal(workflow: Any) -> str:
     """By the branch that asks, and how often it did: what a replay has again."""
     loop = getattr(getattr(workflow, "_program", None), "loop", None)
     execution = getattr(workflow, "_execution", None)
@@ -179,7 +241,7 @@ def _next_id(workflow: Any) -> str:
     mark, found = (workflow.run_id, claim, path), _ordinals.get()
     if found is None or found[0] != mark:
         _ordinals.set(found := (mark, count()))
-    return f"{workflow.run_id}:{f'{path}:' if path else ''}{next(found[1])}"
+    return f"{f'{path}:' if path else ''}{next(found[1])}"
 
 
 @contextmanager

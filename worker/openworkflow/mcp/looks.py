@@ -20,7 +20,9 @@ STEPS = 40
 """Attempts of a run in one answer."""
 CHILDREN = 20
 MOST = 100
-"""Workflows, builds, schedules, limits or groups of errors in one answer."""
+"""Workflows, builds, schedules or limits in one answer."""
+GROUPS = 30
+"""Groups of errors in one answer."""
 
 Where = Annotated[
     str,
@@ -31,7 +33,7 @@ Where = Annotated[
     ),
 ]
 RunId = Annotated[UUID, Field(description="The id of a run, as list_runs has it.")]
-Limit = Annotated[int, Field(ge=1, le=100)]
+Limit = Annotated[int, Field(ge=1, le=50)]
 
 
 class Looks:
@@ -146,7 +148,7 @@ class Looks:
             for group in found["groups"]
         ]
         return answer(
-            {"failed_runs_looked_at": found["looked_at"], **first("groups", groups, MOST)}
+            {"failed_runs_looked_at": found["looked_at"], **first("groups", groups, GROUPS)}
         )
 
     async def fleet(self) -> str:
