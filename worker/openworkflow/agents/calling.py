@@ -46,7 +46,7 @@ async def as_step(
 ) -> Any:
     """Call as a step of the workflow that calls; `final` errors are not tried again.
 
-    In a step, and in no workflow, it is just called.
+    In a step, and in no workflow, it is called as it is.
     Raises what the call raised, and ConfigurationError in a workflow that is a plain `def`.
     """
     run = current_workflow()

@@ -56,7 +56,7 @@ _FINAL = (UserError, PydanticUserError, UnexpectedModelBehavior, SerializationEr
 _ordinals: ContextVar[tuple[object, "count[int]"] | None] = ContextVar(
     "openworkflow_agent_ordinals", default=None
 )
-"""Of which branch of which execution, and how many runs of agents it has begun."""
+"""Branch of an execution, and the number of runs of agents that it has begun."""
 
 
 class OpenWorkflowDurability(BaseDurabilityCapability[AgentDepsT]):
@@ -222,14 +222,18 @@ async def fail_external_event(ow: "OpenWorkflow", token: str, reason: str) -> No
 
 
 async def _send(ow: "OpenWorkflow", token: str, told: dict[str, Any]) -> None:
-    run_id, slash, name = token.partition("/")
-    try:
-        run = UUID(run_id)
-    except ValueError:
-        slash = ""
-    if not slash:
+    run_id, _, name = token.partition("/")
+    if not (name and _is_id(run_id)):
         raise ConfigurationError("this is no token that an agent in a workflow has handed out")
-    await ow.signal(run, name, told, idempotency_key=token)
+    await ow.signal(UUID(run_id), name, told, idempotency_key=token)
+
+
+def _is_id(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _ordinal(workflow: Any) -> str:

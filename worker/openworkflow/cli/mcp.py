@@ -7,7 +7,7 @@ import click
 
 from openworkflow.cli.options import Database, database, database_options, run_async
 from openworkflow.client import OpenWorkflow
-from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.extras import extra_missing
 from openworkflow.settings import Settings
 from openworkflow.telemetry import logs
 
@@ -36,10 +36,7 @@ def mcp(
     try:
         import openworkflow.mcp  # noqa: F401
     except ImportError as error:
-        raise ConfigurationError(
-            f"openworkflow mcp needs its extra ({error.name} is missing): "
-            "pip install 'openworkflow-fleet[mcp]'"
-        ) from None
+        raise extra_missing("openworkflow mcp", "mcp", error) from None
     where, redact = database(url, namespace, schema), _hidden if hide_values else None
     run_async(_serve(where, allow_actions=allow_actions, by=by or _caller(), redact=redact))
 

@@ -42,7 +42,7 @@ def first(name: str, found: Iterable[Any], most: int) -> dict[str, Any]:
 
 
 def _bare(given: Any) -> Any:
-    """As JSON has it."""
+    """The value as JSON has it."""
     if isinstance(given, datetime):
         return None if given.year == MAXYEAR else f"{given.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
     if isinstance(given, UUID):

@@ -226,7 +226,7 @@ class Looks:
         }
 
     def _errors(self, error: Any) -> list[dict[str, str]] | None:
-        """Its error and the causes of that; of the first the traceback's end."""
+        """The error of a run and its causes; of the first the traceback's end."""
         if error is None:
             return None
         told = run.failures(self._place.site.shown("error", error))
