@@ -63,3 +63,37 @@ async def test_a_write_that_comes_after_the_next_claim_has_gone_on_without_it_ch
     outcome: Outcome = await run.execute()
 
     assert Completed('["b","a"]') == outcome
+
+
+async def cancels_a_sleep(step: Step) -> str:
+    nap = asyncio.create_task(step.sleep("nap", 600))
+    decided = await step.run("decide", takes, "decided")
+    nap.cancel()
+    await asyncio.wait({nap})
+    return decided
+
+
+@in_virtual_time
+async def test_a_cancellation_is_not_recorded_before_what_led_to_it() -> None:
+    """A worker that died in between left a wait that was cancelled for nothing, and begun again."""
+    run = prepared(cancels_a_sleep)
+    run.journal.at_once = False
+    SECONDS.update(decided=1.0)
+    task = run.start(run.execution())
+    await moments()
+    run.journal.flush()  # the sleep has begun
+    await asyncio.sleep(5)
+
+    assert ["decide"] == [row.step_name for row, _ in run.journal.waiting]
+    run.journal.flush()
+    await moments()
+    assert [("nap", True)] == [(row.step_name, row.update) for row, _ in run.journal.waiting]
+    while not task.done():
+        run.journal.flush()
+        await moments()
+    run.journal.flush()
+
+    assert Completed('"decided"') == await task
+    assert [("decide", "succeeded"), ("nap", "failed")] == sorted(
+        (row.step_name, row.status) for row in run.steps
+    )

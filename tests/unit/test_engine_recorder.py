@@ -238,6 +238,48 @@ async def test_a_cancelled_sleep_says_so_in_its_row(desk: Desk) -> None:
     assert row.completion_no is None
 
 
+async def a_nap(desk: Desk) -> StepCall:
+    call = StepCall("nap", 1)
+    desk.recorder.begin_wait(call, NOW)
+    desk.send()
+    await desk.recorder.durable()
+    return call
+
+
+async def test_a_cancellation_travels_with_the_event_that_led_to_it(desk: Desk) -> None:
+    """As a write of its own it was durable without it, where another statement was quicker."""
+    nap = await a_nap(desk)
+    desk.recorder.succeeded(desk.call(), "1")
+    desk.recorder.cancel(nap)
+
+    batch = desk.journal.take(1)
+
+    assert [("StepSuccess", False), ("failed", True)] == statuses(batch.entries[0].rows)
+    batch.settle(())
+
+
+@pytest.mark.parametrize("under_way", [1, 2])
+async def test_a_cancellation_comes_after_all_that_is_under_way(desk: Desk, under_way: int) -> None:
+    nap = await a_nap(desk)
+    for key in "ab"[:under_way]:
+        desk.recorder.succeeded(desk.call(key), "1")
+    batches = [desk.journal.take(1) for _ in range(under_way)]
+    desk.recorder.cancel(nap)
+    end = run_end(desk.claim, Completed("1"), progress=True)
+    ends = asyncio.create_task(desk.recorder.end(end))
+
+    for batch in batches[::-1]:
+        await asyncio.sleep(0)
+        assert [] == desk.send()
+        batch.settle(())
+    await desk.settle()
+
+    assert [[("failed", True)], [("Completion", False)]] == [
+        statuses(rows) for rows in desk.sent if rows
+    ][1:]
+    assert await ends
+
+
 async def test_a_sleep_outlives_a_drain_but_not_the_run(desk: Desk) -> None:
     call = StepCall("nap", 1)
     desk.recorder.begin_wait(call, NOW)

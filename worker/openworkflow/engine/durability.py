@@ -1,5 +1,6 @@
 """What one claim of a run has written: whether it is durable, and the end that comes after it."""
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -88,6 +89,9 @@ class Durability:
 
     async def _end_apart(self, end: Completion | RunEnd | Continuation) -> bool:
         await self.durable()
+        while self._to_close:  # what is to be written after something comes with the next turn
+            await asyncio.sleep(0)
+            await self.durable()
         if depth_of(end.run_id) and _is_over(end):
             # The end of a child wakes its parent, which the journal has to know.
             return await self._journal.write_together([end, ChildEnd(end.run_id)])

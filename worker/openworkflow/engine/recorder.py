@@ -1,5 +1,6 @@
 """The step attempts that one claim of a run records: how they begin, end, or are cut short."""
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable, Sequence
@@ -155,12 +156,17 @@ class Recorder(Durability):
     # -- what is cut short -----------------------------------------------------------------------
 
     def cancel(self, call: StepCall, *more: Write) -> None:
-        """End the row of what the workflow itself cancelled, if it has one; `more` goes with it."""
+        """End the row of what the workflow itself cancelled, if it has one; `more` goes with it.
+
+        That is not durable before the events that led to it: a replay without them would find
+        that something has been cancelled, and nothing that says so.
+        """
         self.calls.pop(call, None)
         if call in self.open:
             del self.open[call]
             how = "Canceled", "the workflow cancelled it", "canceled"
-            self._close_after(call, *how, more=more)
+            before = [written for written in self.pending if not written.done()]
+            self._close_after(call, *how, more=more, before=before)
 
     def close(self, rows: Iterable[UUID], why: str) -> None:
         """End the rows of attempts that were cut short; they do not count as failures."""
@@ -181,9 +187,10 @@ class Recorder(Durability):
 
     async def leave(self) -> None:
         """The claim is lost: end the rows that came too late for whoever ended the run."""
-        while self.pending:
+        while self.pending or self._to_close:
             with contextlib.suppress(SerializationError):
                 await self.durable()
+            await asyncio.sleep(0)
         run_id, write = self._claim.id, self._journal.write
         for written in [write(Leftover(call.id, run_id)) for call in self.open]:
             try:
@@ -195,19 +202,34 @@ class Recorder(Durability):
         message = f"the attempt was cut short: {why}"
         self._close_after(call, "Interrupted", message, "interrupted")
 
-    def _close_after(self, call: StepCall, *how: str, more: Sequence[Write] = ()) -> None:
-        """End a row, once it is there: a statement does not see the rows that it inserts itself."""
+    def _close_after(
+        self, call: StepCall, *how: str, more: Sequence[Write] = (), before: Sequence[Written] = ()
+    ) -> None:
+        """End a row, once it is there: a statement does not see the rows that it inserts itself.
+
+        And once what was written `before` is durable, or together with it.
+        """
         announced = call.announced
-        if announced is None or announced.done():
+        if announced is not None and not announced.done() and announced not in before:
+            before = [*before, announced]
+        if not before:
             self._close(call, *how, more=more)
             return
+        may_join = len(before) == 1 and before[0] is not announced and not more
+        if may_join and self._journal.append(before[0], self._closing(call, *how)):
+            return
         self._to_close += 1
+        left = len(before)
 
         def close(_: object) -> None:
-            self._to_close -= 1
-            self._close(call, *how, more=more)
+            nonlocal left
+            left -= 1
+            if not left:
+                self._to_close -= 1
+                self._close(call, *how, more=more)
 
-        announced.add_done_callback(close)
+        for written in before:
+            written.add_done_callback(close)
 
     # -- rows ------------------------------------------------------------------------------------
 
@@ -216,19 +238,18 @@ class Recorder(Durability):
         update = call.announced is not None
         return self._send(self._write(call, status, update=update, **columns), call.key)
 
-    def _close(
-        self, call: StepCall, type_name: str, message: str, mark: str, *, more: Sequence[Write]
-    ) -> None:
+    def _close(self, call: StepCall, *how: str, more: Sequence[Write]) -> None:
         """Sent, not waited for, but for the end of the run, which must not overtake it."""
-        failure = Failure(type=type_name, message=message)
-        write = self._write(
+        self._send(self._closing(call, *how), call.key, *more)
+
+    def _closing(self, call: StepCall, type_name: str, message: str, mark: str) -> StepWrite:
+        return self._write(
             call,
             StepStatus.FAILED,
             update=True,
-            error=failure.to_json(),
+            error=Failure(type=type_name, message=message).to_json(),
             context=marked(mark, call.context),
         )
-        self._send(write, call.key, *more)
 
     def _announce(self, call: StepCall, row: StepWrite, *more: Write) -> Written:
         call.announced = written = self._send(row, call.key, *more)
