@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from openworkflow import Step, SyncStep, current_step
+from openworkflow import NonRetryableError, Step, SyncStep, current_step
 from openworkflow.core.errors import BackendError, ConfigurationError, ConnectionLost, Fault
 from openworkflow.core.progress import EVENT_LIMIT, Told
 from openworkflow.engine import telling
@@ -310,6 +310,65 @@ async def test_a_run_that_has_lost_its_claim_tells_nothing_and_does_not_hang() -
     assert not run.journal.events
 
 
+def retry_by_hand(run: Run) -> None:
+    """What retry_workflow_run does."""
+    for row in run.steps:
+        if row.final:
+            context = json.loads(row.context or "{}") | {"reopened": True}
+            del context["final"]
+            reopened = row._replace(final=False, reopened=True, context=json.dumps(context))
+            run.journal.rows[row.id] = reopened
+    before = run.journal.told
+    assert before is not None
+    counts = {**before.counts, telling.RETRIED: run.claim_no}
+    run.journal.told = before._replace(retried=True, counts=counts)
+
+
+@in_virtual_time
+async def test_what_a_retry_tells_is_told_though_its_worker_dies_first() -> None:
+    """The next worker found the step that came after it, and took it for told before the retry."""
+    broken = [True]
+
+    async def fails() -> None:
+        if broken[0]:
+            raise NonRetryableError("away")
+
+    async def function(step: Step) -> None:
+        await step.run("a", quick)
+        step.emit("t", "before")
+        await step.run("b", fails)
+        step.emit("t", "worked")
+        await step.sleep("nap", 60)
+
+    run = prepared(function)
+    await run.execute()
+    assert ["before"] == told(run)
+    broken[0] = False
+    retry_by_hand(run)
+
+    run.journal.at_once = False
+    execution = run.execution()
+    task = run.start(execution)
+    lost = []
+    for _ in range(3):
+        await moments()
+        lost += [written for row, written in run.journal.waiting if isinstance(row, list)]
+        run.journal.waiting = [each for each in run.journal.waiting if each[1] not in lost]
+        run.journal.flush()
+    assert "b" in {row.step_name for row in run.steps if row.status == "succeeded"}
+    execution.interrupt(Lost())
+    for written in lost:
+        written.settle(False)
+    assert Lost() == await task
+    assert ["before"] == told(run)
+    run.journal.waiting.clear()
+    run.journal.at_once = True
+
+    for _ in range(2):
+        await run.execute()
+        assert ["before", "before", "worked"] == told(run)
+
+
 @in_virtual_time
 async def test_a_retry_by_hand_tells_anew_from_where_its_replay_ends() -> None:
     broken = [True]
@@ -340,16 +399,8 @@ async def test_a_retry_by_hand_tells_anew_from_where_its_replay_ends() -> None:
         run.journal.clock.ahead += 200  # type: ignore[attr-defined]
     assert ["first", "before", "failed"] == told(run)
 
-    # what retry_workflow_run does
     broken[0] = False
-    for row in run.steps:
-        if row.final:
-            context = json.loads(row.context or "{}") | {"reopened": True}
-            del context["final"]
-            reopened = row._replace(final=False, reopened=True, context=json.dumps(context))
-            run.journal.rows[row.id] = reopened
-    assert run.journal.told is not None
-    run.journal.told = run.journal.told._replace(retried=True)
+    retry_by_hand(run)
     assert isinstance(await run.execute(), Completed)
     assert ["first", "before", "failed", "before", "worked", "end"] == told(run)
     assert '"worked"' == run.journal.statuses[-1]

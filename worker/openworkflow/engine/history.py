@@ -140,6 +140,13 @@ class History:
         """Whether events are left that must reach the function before anything new begins."""
         return bool(self._strict or self._required)
 
+    @property
+    def next_by(self) -> int | None:
+        """The claim that recorded the first of those events; None if none is left, 0 if unknown."""
+        if self._required or not self._strict:
+            return 0 if self._required else None
+        return self._settled(self._strict[0][1]).claim_no
+
     def next_event(self) -> RecordedStep | None:
         """The next event, if the function has asked for its step."""
         head = self._strict[0] if self._strict else None

@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 STATUS, TAGS, EVENTS = "status", "tags", "event:"
 """What calls are counted by: statuses, tags, and events of each topic."""
+RETRIED = "retried"
+"""Beside these counts: the claim that had ended when somebody retried the run."""
 MOST_IN_A_BATCH, MOST_CHARACTERS = 1000, 1_048_576
 """What one run tells in one statement."""
 MOST_WAITING = 10_000
@@ -53,8 +55,8 @@ class Telling(NamedTuple):
     text: str | None
     nth: int | None = None
     """Which call of the workflow function it is; None for what a step's function tells."""
-    replayed: bool = False
-    """Recorded events were left to be handed out when it was told."""
+    next_by: int | None = None
+    """The claim that recorded the event which was to be handed out next; None if none was left."""
     step_name: str | None = None
     attempt: int | None = None
     after: Written | None = None
@@ -99,7 +101,7 @@ class Teller:
                 raise TooManyEvents(f"the run emits to more than {MOST_TOPICS:,} topics")
             pending = execution.recorder.pending
             after = next(reversed(pending)) if pending else None
-            self._take(Telling(channel, text, nth, execution.history.unfinished, after=after))
+            self._take(Telling(channel, text, nth, execution.history.next_by, after=after))
         except TooManyEvents as error:
             execution.fail(error)
             execution.check_stopped()
@@ -286,16 +288,20 @@ class Teller:
     def _is_new(self, telling: Telling) -> bool:
         """Whether no earlier claim has told it.
 
-        After a retry by hand the function may take another course from where its replay ends: what
-        it tells from there on is new, also if it was told before.
+        After a retry by hand the function may take another course from where the replay of what was
+        before that ends: what it tells from there on is new, also if it was told before.
         """
         channel, nth = telling.channel, telling.nth
         if nth is None:
             return True
         assert self._known is not None
         self._counts[channel] = max(nth + 1, self._counts.get(channel, 0))
-        told = nth < self._known.counts.get(channel, 0)
-        return not told or (self._known.retried and not telling.replayed)
+        if nth >= self._known.counts.get(channel, 0):
+            return True
+        if not self._known.retried:
+            return False
+        before = self._known.counts.get(RETRIED)  # None, if an older client has retried it
+        return telling.next_by is None or (before is not None and telling.next_by > before)
 
     def _fail(self, error: Exception) -> None:
         if isinstance(error, BackendError) and error.fault is Fault.VALUE:

@@ -251,7 +251,9 @@ with stopped as (
                                     and later.step_name <> attempt.step_name
                                     and later.created_at > attempt.completed_at) end
 ), told_anew as (
-    update {schema}.workflow_progress progress set retried = true
+    update {schema}.workflow_progress progress
+       set retried = true,
+           counts = progress.counts || jsonb_build_object('retried', stopped.claim_no)
       from stopped
      where progress.workflow_run_id = stopped.id
 )
