@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from openworkflow import OpenWorkflow, Step, Workflow, workflow
+from openworkflow import OpenWorkflow, RetryPolicy, Step, Workflow, workflow
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.cli import histories
 from openworkflow.core.errors import ConfigurationError
@@ -257,6 +257,39 @@ async def test_the_command_for_ci(
         run, "replay-check", "changed", "--from-file", "histories.jsonl", "--json"
     )
     assert (3, found) == (again.returncode, json.loads(again.stdout))
+
+
+async def test_a_run_is_replayed_in_the_attempt_that_it_had_come_to(
+    ow: OpenWorkflow, backend: BackendPostgres, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """It was replayed as its first one, and so broke by the error that this had ended with."""
+
+    @workflow(name="again", retry=RetryPolicy(max_attempts=3, initial="1ms", jitter=0))
+    async def again(step: Step) -> int:
+        await step.run("one", as_text, 1)
+        if step.attempt < 3:
+            raise RuntimeError("not yet")
+        return step.attempt
+
+    await start_worker(again)
+    assert 3 == await (await ow.run_workflow(again)).result(timeout=20)
+    (stored,) = [
+        each
+        async for each in histories.recorded(
+            backend, workflow="again", statuses=[RunStatus.SUCCEEDED], limit=1
+        )
+    ]
+    line, older = json.loads(histories.line_of(stored)), tmp_path / "older.jsonl"
+    (tmp_path / "now.jsonl").write_text(json.dumps(line))
+    del line["attempts"]
+    older.write_text(json.dumps(line))
+    (read,), (read_older,) = histories.read(tmp_path / "now.jsonl"), histories.read(older)
+
+    with Replayer() as replayer:
+        for each in (stored, read):
+            assert (await replayer.replay(each, again)).found is None
+
+    assert (2, 0) == (read.run.attempts, read_older.run.attempts)
 
 
 @pytest.mark.parametrize(

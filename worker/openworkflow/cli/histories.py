@@ -60,6 +60,7 @@ def line_of(recorded: RecordedRun) -> str:
             "status": recorded.status,
             "build_id": recorded.build_id,
             "input": run.input,
+            "attempts": run.attempts,
             "schedule": None if run.occurrence is None else _scheduled(run.occurrence),
             "error_type": recorded.error_type,
             "steps": [_step_fields(step) for step in recorded.steps],
@@ -90,7 +91,9 @@ def _of_run(run: WorkflowRun, steps: Sequence[RecordedStep]) -> RecordedRun:
     occurrence = None
     if run.schedule_name is not None and run.scheduled_for is not None:
         occurrence = Occurrence(run.schedule_name, run.scheduled_for)
-    claimed = _claimed(run.id, run.workflow_name, run.version, text, occurrence)
+    claimed = _claimed(
+        run.id, run.workflow_name, run.version, text, occurrence, attempts=run.attempts
+    )
     return RecordedRun(claimed, run.status, steps, error_type, run.build_id)
 
 
@@ -99,12 +102,13 @@ def _of_line(fields: dict[str, Any]) -> RecordedRun:
         raise ValueError(
             f"the format is {shown(fields['format'])}, this program reads up to {FORMAT!r}"
         )
-    scheduled = fields.get("schedule")  # format 1 has none, nor have earlier files of format 2
+    scheduled = fields.get("schedule")  # older files have none, and no attempts
     claimed = _claimed(
         *(UUID(fields["id"]), fields["workflow"], fields["version"], fields["input"]),
         None
         if scheduled is None
         else Occurrence(scheduled["name"], datetime.fromisoformat(scheduled["for"])),
+        attempts=int(fields.get("attempts", 0)),
     )
     steps = [_step_of(each) for each in fields["steps"]]
     status = RunStatus(fields["status"])
@@ -124,6 +128,8 @@ def _claimed(
     version: str | None,
     text: str | None,
     occurrence: Occurrence | None,
+    *,
+    attempts: int,
 ) -> ClaimedRun:
     """The run as if it were claimed now, without its deadline, which must not end a replay."""
     now = datetime.now(UTC)
@@ -133,7 +139,7 @@ def _claimed(
         version=version,
         input=text,
         claim_no=1,
-        attempts=0,
+        attempts=attempts,
         crashes=0,
         deadline_at=None,
         due_at=now,
