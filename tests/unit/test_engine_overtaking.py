@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 from openworkflow import Step
-from openworkflow.engine.outcome import Completed, Lost, Outcome
-from tests.executions import in_virtual_time, moments, prepared
+from openworkflow.engine.outcome import Completed, Lost, Outcome, Parked
+from tests.executions import in_virtual_time, moments, prepared, statuses
 from tests.memory import Run
 
 
@@ -97,3 +97,47 @@ async def test_a_cancellation_is_not_recorded_before_what_led_to_it() -> None:
     assert [("decide", "succeeded"), ("nap", "failed")] == sorted(
         (row.step_name, row.status) for row in run.steps
     )
+
+
+async def gives_up(step: Step) -> None:
+    given_up = [
+        asyncio.create_task(step.sleep("nap", 600)),
+        asyncio.create_task(step.run("call", takes, "call")),
+    ]
+    await step.run("decide", takes, "decided")
+    for each in given_up:
+        each.cancel()
+    await asyncio.wait(given_up)
+    await step.sleep("then", 600)
+
+
+@in_virtual_time
+async def test_what_was_to_be_cancelled_when_its_worker_died_is_cancelled_by_the_next() -> None:
+    """The replay came to the cancellation before it had taken up what it cancels, and left it."""
+    run = prepared(gives_up)
+    run.journal.at_once = False
+    SECONDS.update(decided=1.0, call=600.0)
+    execution = run.execution()
+    task = run.start(execution)
+    await moments()
+    execution.recorder.announce(0)
+    run.journal.flush()  # the sleep and the call have begun
+    await asyncio.sleep(5)
+    run.journal.flush()  # the decision is there, what it leads to is not
+    execution.interrupt(Lost())
+    await moments()
+    for _, written in run.journal.waiting:
+        written.settle(False)
+    run.journal.waiting.clear()
+    assert Lost() == await task
+    assert {"nap": "running", "call": "running", "decide": "succeeded"} == statuses(run)
+
+    run.journal.at_once = True
+    assert isinstance(await run.execute(), Parked)
+
+    assert {
+        "nap": "failed",
+        "call": "failed",
+        "decide": "succeeded",
+        "then": "running",
+    } == statuses(run)

@@ -112,7 +112,9 @@ class Agenda:
         del self.operations[operation.key]
         if operation in self.asked:
             self.asked.remove(operation)
-            return
+            if operation.recorded is None or self._execution.draining:
+                return
+            operation.take_up()  # the claim that began it did not live to end it
         operation.withdraw()
         if operation.task is not None:
             operation.task.cancel()

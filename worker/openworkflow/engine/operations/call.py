@@ -131,6 +131,11 @@ class CallOperation(Operation):
             failures += 1
             await execution.agenda.wait(self, retry_at)
 
+    def take_up(self) -> None:
+        """See Operation.take_up."""
+        if self.recorded is not None:
+            self.execution.recorder.close(self.recorded.take_unfinished(), "its worker died")
+
     def withdraw(self) -> None:
         """See Operation.withdraw: its row, if it has one, says that the workflow cancelled it."""
         if self.attempt is not None:

@@ -56,18 +56,18 @@ class ChildWait(Operation):
         except Exception as error:
             return None, error
 
+    def take_up(self) -> None:
+        """See Operation.take_up."""
+        self._begun = self.open_wait()
+
     def _until(self) -> datetime | None:
         return None if self._timeout is None else self.execution.now() + self._timeout
 
     def _adopted(self) -> tuple[StepCall, datetime | None] | None:
         """The wait that an earlier claim began, if it goes on, and until when."""
-        row = None if self.recorded is None else self.recorded.take_sleeping()
-        if row is None or row.status != StepStatus.RUNNING:
-            return None
-        step = self._step(row.attempt, row.id)
-        self.execution.recorder.adopt(step)
-        self._begun = step
-        return step, row.resume_at
+        row = None if self.recorded is None else self.recorded.sleeping
+        step = self._begun = self.open_wait()
+        return None if step is None or row is None else (step, row.resume_at)
 
     def _step(self, attempt: int, row: UUID | None = None) -> StepCall:
         step = StepCall(self.key, attempt, self.context, row=row)

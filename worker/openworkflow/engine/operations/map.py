@@ -154,6 +154,10 @@ class MapOperation(Operation):
         finally:
             inbox.close(awaited)
 
+    def take_up(self) -> None:
+        """See Operation.take_up."""
+        self._begun = self.open_wait()
+
     def withdraw(self) -> None:
         """See Operation.withdraw: the children are canceled with the branch that waits for them."""
         if self._begun is not None:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from openworkflow.core.recorded import RecordedStep
 from openworkflow.core.shown import shown
-from openworkflow.core.step_attempt import StepKind
+from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.engine.journal import Written
 from openworkflow.engine.recorded import Recorded
+from openworkflow.engine.step_call import StepCall
 
 if TYPE_CHECKING:
     from openworkflow.engine.execution import Execution
@@ -107,6 +108,19 @@ class Operation:
             self.future.set_result(value)
         else:
             self.future.set_exception(error)
+
+    def take_up(self) -> None:
+        """Take over what an earlier claim has begun: it is withdrawn before it is performed."""
+
+    def open_wait(self) -> StepCall | None:
+        """The row of the wait that an earlier claim has begun, if it goes on: it is this one's."""
+        row = None if self.recorded is None else self.recorded.take_sleeping()
+        if row is None or row.status != StepStatus.RUNNING:
+            return None
+        step = StepCall(self.key, row.attempt, self.context, row=row.id)
+        step.kind = self.kind
+        self.execution.recorder.adopt(step)
+        return step
 
     def withdraw(self) -> None:
         """The workflow has cancelled it: nobody waits for it any more."""

@@ -82,6 +82,10 @@ class SignalOperation(Operation):
         finally:
             inbox.close(self.name)
 
+    def take_up(self) -> None:
+        """See Operation.take_up."""
+        self._begun = self.open_wait()
+
     def withdraw(self) -> None:
         """See Operation.withdraw."""
         if self._begun is not None:

@@ -58,6 +58,10 @@ class SleepOperation(Operation):
         execution.recorder.end_wait(step)
         return None, None
 
+    def take_up(self) -> None:
+        """See Operation.take_up."""
+        self._begun = self.open_wait()
+
     def withdraw(self) -> None:
         """See Operation.withdraw."""
         if self._begun is not None:
