@@ -207,6 +207,14 @@ async def awaits_a_cancelled_task() -> None:
     await task
 
 
+async def exits() -> None:
+    raise SystemExit(3)
+
+
+def exits_in_a_thread() -> None:
+    raise SystemExit(3)
+
+
 def interrupts() -> None:
     raise KeyboardInterrupt
 
@@ -224,8 +232,10 @@ def is_hostile() -> None:
     ("fn", "told"),
     [
         (no_such_element, "RuntimeError: the function raised StopIteration"),
-        (awaits_a_cancelled_task, "RuntimeError: the step awaited something that was cancelled"),
-        (interrupts, "RuntimeError: the function raised KeyboardInterrupt"),
+        (awaits_a_cancelled_task, "StepAborted: the step awaited something that was cancelled"),
+        (interrupts, "StepAborted: the function raised KeyboardInterrupt"),
+        (exits, r"StepAborted: the step called sys.exit\(3\)"),
+        (exits_in_a_thread, r"StepAborted: the step called sys.exit\(3\)"),
         (is_hostile, r"Hostile: \(the error cannot be described\)"),
     ],
 )

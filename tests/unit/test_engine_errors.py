@@ -7,9 +7,10 @@ import contextlib
 
 import pytest
 
-from openworkflow import RetryPolicy, Step, workflow
+from openworkflow import RetryPolicy, Step, StepAborted, workflow
 from openworkflow.core.recorded import RecordedStep
 from openworkflow.engine.outcome import (
+    Completed,
     Lost,
     Outcome,
     Parked,
@@ -201,7 +202,7 @@ async def test_no_exception_of_a_step_leaves_its_run(error: BaseException) -> No
         await asyncio.gather(function(step), step.run("b", slow))
 
     for each in (function, branch):
-        failed(await prepared(each).execute(), "RuntimeError")
+        failed(await prepared(each).execute(), "StepAborted")
 
 
 @in_virtual_time
@@ -214,7 +215,7 @@ async def test_a_step_that_is_cancelled_by_what_it_awaits_is_a_failure_like_any_
     async def function(step: Step) -> None:
         await step.run("a", effect, retry=RetryPolicy(max_attempts=1))
 
-    failed(await prepared(function).execute(), "RuntimeError", "awaited something that was cancel")
+    failed(await prepared(function).execute(), "StepAborted", "awaited something that was cancel")
 
 
 @in_virtual_time
@@ -258,3 +259,29 @@ async def test_a_failed_step_tells_its_type_when_it_is_tried_again_and_how_often
     assert all(each.endswith("of workflow 'w')") for each in said)
     traces = [record.exc_text or "" for record in caplog.records]
     assert ["in declined" in each for each in traces] == [True, False, True]
+
+
+@in_virtual_time
+async def test_a_step_that_ends_as_a_program_does_is_an_error_of_its_own_in_every_replay() -> None:
+    """It was a RuntimeError, which nobody could tell from one that the function had raised."""
+    calls: list[int] = []
+
+    async def exits() -> None:
+        calls.append(1)
+        raise SystemExit(3)
+
+    async def function(step: Step) -> str:
+        try:
+            await step.run("a", exits, retry=RetryPolicy(max_attempts=1))
+        except StepAborted as error:
+            return str(error)
+        return "it went on"
+
+    run = prepared(function)
+    first, again = await run.execute(), await run.execute()
+
+    assert issubclass(StepAborted, RuntimeError)  # as which it was caught before
+    assert isinstance(first, Completed)
+    assert first == again
+    assert "sys.exit(3)" in (first.output or "")
+    assert [1] == calls

@@ -233,6 +233,13 @@ class StepTimeout(OpenWorkflowError, TimeoutError):
     """An attempt of a step took longer than the step's timeout; it counts as a failed attempt."""
 
 
+class StepAborted(OpenWorkflowError, RuntimeError):
+    """An attempt of a step ended by what ends a program: sys.exit, KeyboardInterrupt, a panic.
+
+    It counts as a failed attempt, whose record has what the function raised.
+    """
+
+
 class SignalTimeout(OpenWorkflowError, TimeoutError):
     """No signal came within the time that the workflow waits for it."""
 

@@ -10,7 +10,8 @@ from contextvars import copy_context
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-from openworkflow.core.errors import StepTimeout, Suspended
+from openworkflow.core.errors import StepAborted, StepTimeout, Suspended
+from openworkflow.core.shown import shown
 from openworkflow.core.workflow import INSIDE_STEP, current_run
 from openworkflow.engine.threads import LimitPassed, Threads
 from openworkflow.telemetry.logs import log_step
@@ -178,15 +179,18 @@ async def _in_thread(step: "CallOperation", threads: Threads) -> Any:
     return await _awaited(value, step.seconds) if inspect.isawaitable(value) else value
 
 
-def _as_exception(error: BaseException) -> RuntimeError:
+def _as_exception(error: BaseException) -> StepAborted:
     """What may end a run, and no more, in the place of what would end a program."""
     if isinstance(error, asyncio.CancelledError):
-        return RuntimeError("the step awaited something that was cancelled")
+        return StepAborted("the step awaited something that was cancelled")
     if isinstance(error, SystemExit):
-        return RuntimeError(f"the step called sys.exit({error.code!r})")
+        return StepAborted(
+            f"the step called sys.exit({shown(error.code)}), which ends no worker; "
+            "let it return, or raise an exception"
+        )
     # KeyboardInterrupt, the panic of an extension: not our end
     told = f": {error}" if str(error) else ""
-    return RuntimeError(f"the function raised {type(error).__name__}{told}")
+    return StepAborted(f"the function raised {type(error).__name__}{told}")
 
 
 async def _awaited(value: Awaitable[Any], seconds: float | None) -> Any:

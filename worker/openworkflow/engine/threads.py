@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, TypeVar
 
-from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.errors import ConfigurationError, StepAborted
 
 T = TypeVar("T")
 
@@ -52,7 +52,8 @@ class _Call:
         try:
             return self.context.run(fn), None
         except _NEVER_IN_A_FUTURE as error:
-            replaced = RuntimeError(f"the function raised {type(error).__name__}")
+            kind = RuntimeError if isinstance(error, StopIteration) else StepAborted
+            replaced = kind(f"the function raised {type(error).__name__}")
             replaced.__cause__ = error
             return None, replaced
         except BaseException as error:
@@ -98,9 +99,10 @@ class Threads:
     async def call(self, fn: Callable[[], T], seconds: float | None = None) -> T:
         """Call `fn` in a thread, with a copy of the context, and return what it returns.
 
-        Raises what `fn` raises, but a RuntimeError for StopIteration, GeneratorExit,
-        KeyboardInterrupt and CancelledError; LimitPassed once it has run for `seconds`, which do
-        not count the time before a thread was free; ConfigurationError after `close`.
+        Raises what `fn` raises, but a RuntimeError for StopIteration, as coroutines do, and
+        StepAborted for GeneratorExit, KeyboardInterrupt and CancelledError; LimitPassed once it has
+        run for `seconds`, which do not count the time before a thread was free; ConfigurationError
+        after `close`.
         """
         if self._closed:
             raise ConfigurationError("the threads of this worker were closed")
