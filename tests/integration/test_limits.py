@@ -437,13 +437,15 @@ async def test_a_key_that_cannot_be_made_fails_the_run_and_no_other(
     async def ship(order: dict[str, str], step: Step) -> str:
         return order["customer"]
 
-    with pytest.raises(KeyError):
+    said = "workflow 'ship': the key of limit 'ship/key' raised KeyError: 'customer'"
+    with pytest.raises(ConfigurationError, match=said) as caught:
         await ow.run_workflow(ship, {})
+    assert isinstance(caught.value.__cause__, KeyError)
     bad = await ow.run_workflow("ship", {})
     good = await ow.run_workflow("ship", {"customer": "ann"})
     await start_worker(ship)
 
-    with pytest.raises(WorkflowFailed, match="KeyError"):
+    with pytest.raises(WorkflowFailed, match=said):
         await bad.result(timeout=20)
     assert "ann" == await good.result(timeout=20)
     assert ["ship/key\x1fann"] == (await run_of(backend, good.id)).limits
@@ -517,3 +519,18 @@ async def test_rows_that_others_wrote_wait_as_well_or_not_at_all(
     with pytest.raises(asyncpg.FeatureNotSupportedError, match="READ COMMITTED"):
         async with sql.transaction(isolation="repeatable_read"):
             await sql.execute(insert, ["a/key\x1fx"])
+
+
+async def test_a_limit_that_nothing_has_named_so_far_is_set_with_a_word(
+    ow: OpenWorkflow, database_url: str
+) -> None:
+    """Who misspells it in an incident would believe that it is set."""
+    await ow.limits.set("ship-order", 3)
+
+    code, known = await command(database_url, "limits", "set", "ship-order", "5")
+    assert (0, "limit ship-order is set\n") == (code, known)
+    code, new = await command(database_url, "limits", "set", "shiporder", "5")
+
+    assert 0 == code
+    assert "it is new" in new
+    assert "did you mean 'ship-order'?" in " ".join(new.split())

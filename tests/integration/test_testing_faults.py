@@ -267,3 +267,26 @@ async def test_what_cannot_be_planned_is_refused_at_once(ow_env: Environment) ->
         await ow_env.skip_to(await ow_env.now() - timedelta(days=1))
     with pytest.raises(ConfigurationError, match=r"env\.sync is for plain tests"):
         _ = ow_env.sync
+
+
+async def test_what_was_not_awaited_fails_the_test(ow_env: Environment) -> None:
+    """It did nothing, and the test passed."""
+    ow_env.run(order, 1)  # type: ignore[unused-coroutine]
+    run = await ow_env.start(order, 2)
+    run.end()  # type: ignore[unused-coroutine]
+    with pytest.raises(AssertionError, match=r"env.run\(...\), run.end\(...\) was never awaited"):
+        ow_env.check()
+    await asyncio.gather(run.end(), ow_env.skip("1d"))
+    ow_env.check()
+
+
+async def test_calls_of_a_step_that_there_is_not_tell_that_where_they_are_shown(
+    ow_env: Environment,
+) -> None:
+    assert ow_env.calls("charge") == []
+    await ow_env.run(order, 1)
+
+    with pytest.raises(AssertionError, match=r"no step is called so; did you mean 'charge'\?"):
+        assert len(ow_env.calls("chrage")) == 1, ow_env.calls("chrage")
+    assert "[<call of charge(" in repr(ow_env.calls("charge"))
+    assert ow_env.calls("chrage") == []

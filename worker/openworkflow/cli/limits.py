@@ -1,6 +1,7 @@
 """`openworkflow limits`: what there is, what is in use, and other values without a deploy."""
 
-from collections.abc import Awaitable, Callable, Iterable
+import difflib
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
@@ -70,13 +71,20 @@ def set_limit(
     if slots is None and wanted is None:
         raise click.UsageError("how many? give SLOTS or --rate; to go back, limits delete")
     where = database(url, namespace, schema)
-    run_async(_call(where, lambda limits: limits.set(name, slots, wanted)))
+
+    async def set_it(limits: LimitClient) -> list[str]:
+        before = [each.name for each in await limits.list()]
+        await limits.set(name, slots, wanted)
+        return before
+
+    before = run_async(_call(where, set_it))
     rates = {
         "rate": rate,
         "rate_seconds": None if wanted is None else length.total_seconds(),
         "burst": None if wanted is None else burst,
     }
-    answer(as_json, {"name": name, "slots": slots, **rates}, f"limit {name} is set")
+    said = f"limit {name} is set{'' if name in before else _is_new(before, name)}"
+    answer(as_json, {"name": name, "slots": slots, **rates}, said)
 
 
 @limits.command()
@@ -135,6 +143,13 @@ def resume(
 async def _call(where: Database, call: Callable[[LimitClient], Awaitable[T]]) -> T:
     async with where.connect(migrate=False) as backend:
         return await call(OpenWorkflow(backend).limits)
+
+
+def _is_new(before: Sequence[str], name: str) -> str:
+    """What is to be said of a limit that was not there: misspelt, it does nothing."""
+    near = difflib.get_close_matches(name, before, 3)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return f"; it is new, and holds for what names it, which nothing has done so far{hint}"
 
 
 def _there(name: str, found: bool) -> None:

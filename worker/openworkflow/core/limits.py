@@ -146,6 +146,7 @@ class Limits:
         given: list[Limit | Rate] = [*limits, *rates]
         if len(given) > MOST_LIMITS:
             raise ConfigurationError(f"workflow {workflow!r} has more than {MOST_LIMITS} limits")
+        self._workflow = workflow
         self._keys: dict[str, Key | None] = {}
         self.rules: list[LimitRule] = []
         """What is stored of them."""
@@ -165,14 +166,24 @@ class Limits:
     def of(self, value: Any) -> str | None:
         """What a run with this input names, joined; None if none of the limits is for it.
 
-        Raises ConfigurationError for a key that cannot be stored, and what the functions raise.
+        Raises ConfigurationError for a key that cannot be stored, or whose function raises.
         """
         named = []
         for name, function in self._keys.items():
-            key = "" if function is None else function(value)
+            key = "" if function is None else self._called(name, function, value)
             if key is not None:
                 named.append(name if function is None else f"{name}{SEPARATOR}{_key(name, key)}")
         return JOINT.join(named) or None
+
+    def _called(self, name: str, function: Key, value: Any) -> object:
+        try:
+            return function(value)
+        except Exception as error:
+            raise ConfigurationError(
+                f"workflow {self._workflow!r}: the key of limit {name!r} raised "
+                f"{type(error).__name__}: {error}; it is called with the input of each run, so it "
+                "has to have an answer for this one too: None, where the limit is not for it"
+            ) from error
 
 
 def step_rate(step: str, given: object) -> StepRate:

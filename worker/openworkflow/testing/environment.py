@@ -19,6 +19,7 @@ from openworkflow.engine.step import Step, SyncStep
 from openworkflow.testing.databases import Database
 from openworkflow.testing.opened import NeverEnds, Opened, why_not
 from openworkflow.testing.plans import Call, Plan, Plans, StepName, step_name
+from openworkflow.testing.promised import Promised, promised
 from openworkflow.testing.runs import Run
 from openworkflow.testing.timeline import Stuck
 
@@ -43,7 +44,7 @@ class Environment:
         self.url = database.url
         """The test's own database, for code that makes a client by itself."""
         self.timeout = timeout
-        self._options, self._plans = options, Plans()
+        self._options, self._plans, self._promised = options, Plans(), Promised()
         self._opened: Opened | None = None
         self._opening: asyncio.Task[Opened] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -71,6 +72,7 @@ class Environment:
         self, workflow: str, input: Any = None, **options: Unpack[RunOptions]
     ) -> Run[Any]: ...
 
+    @promised("env")
     async def run(
         self, workflow: Any, input: Any = None, **options: Unpack[RunOptions]
     ) -> Run[Any]:
@@ -101,6 +103,7 @@ class Environment:
         self, workflow: str, input: Any = None, **options: Unpack[RunOptions]
     ) -> Run[Any]: ...
 
+    @promised("env")
     async def start(
         self, workflow: Any, input: Any = None, **options: Unpack[RunOptions]
     ) -> Run[Any]:
@@ -132,6 +135,7 @@ class Environment:
         codec = workflow if isinstance(workflow, Workflow) else None
         return [await self.find(opened.ow.handle(run.id, codec)) for run in reversed(found)]
 
+    @promised("env")
     async def serve(self, *workflows: Workflow[Any, Any] | ModuleType) -> None:
         """Execute runs of these, or of all workflows of a module, whoever starts them.
 
@@ -142,6 +146,7 @@ class Environment:
         for each in workflows:
             await opened.crew.serve(collect(each) if isinstance(each, ModuleType) else [each])
 
+    @promised("env")
     async def signal(self, to: Any, /, *message: Any, **options: Unpack[TopicSending]) -> UUID:
         """`signal(run, "name", value)`, or `signal("topic", value)`; see OpenWorkflow.signal."""
         opened = await self._open()
@@ -159,6 +164,7 @@ class Environment:
         """The time of the test's database, which is that of its runs."""
         return await (await self._open()).timeline.now()
 
+    @promised("env")
     async def skip(self, duration: Duration) -> datetime:
         """Let time pass, and all happen that happens in it, in its order; returns the new time.
 
@@ -168,12 +174,14 @@ class Environment:
         by = parse_duration(duration)
         return await self._skip(lambda now: now + by)
 
+    @promised("env")
     async def skip_to(self, when: datetime) -> datetime:
         """See `skip`. Raises ConfigurationError for a time without a zone, or in the past."""
         if when.tzinfo is None:
             raise ConfigurationError(f"{when.isoformat()} has no time zone; give it one")
         return await self._skip(lambda _: when)
 
+    @promised("env")
     async def settle(self) -> None:
         """Wait until nothing is executed and nothing is due; no time is skipped."""
         opened = await self._open()
@@ -226,11 +234,11 @@ class Environment:
         return list(self._plans.calls)
 
     def check(self) -> None:
-        """Raise AssertionError for failures and crashes that were planned, and met no call.
+        """Raise AssertionError for what was planned and met no call, and calls not awaited.
 
         The fixture does it once the test has passed.
         """
-        if unmet := self._plans.unmet():
+        if unmet := self._promised.forgotten() or self._plans.unmet():
             raise AssertionError(unmet)
 
     # -- tests that are not async ----------------------------------------------------------------

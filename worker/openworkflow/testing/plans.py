@@ -36,6 +36,15 @@ class Call:
         return f"<call of {self.step}({', '.join(given)}){again}>"
 
 
+class Calls(list[Call]):
+    """Calls of a step. Where there is none of its name, an assertion that fails says so."""
+
+    hint = ""
+
+    def __repr__(self) -> str:
+        return f"[] (no step is called so; {self.hint})" if self.hint else super().__repr__()
+
+
 @dataclass(slots=True)
 class Plan:
     """What is to happen at the next `left` calls of a step; None is all of them."""
@@ -87,7 +96,10 @@ class Plans:
     def of(self, step: StepName) -> list[Call]:
         """The calls of a step, in their order."""
         name = step_name(step)
-        return [call for call in self.calls if matches(name, call.step)]
+        found = Calls(call for call in self.calls if matches(name, call.step))
+        if not found and not any(matches(name, each) for each in self.seen):
+            found.hint = self._strange(name)
+        return found
 
     def unmet(self) -> str | None:
         """What is left of failures and crashes that were planned, as a text; None if nothing is.
@@ -111,10 +123,14 @@ class Plans:
             return (
                 f"{text}call {plan.left} more times; the step has {len(self.of(plan.step))} calls"
             )
-        if near := nearest(plan.step, self.seen):
-            return f"{text}step; did you mean {near!r}?"
+        return f"{text}step; {self._strange(plan.step)}"
+
+    def _strange(self, name: str) -> str:
+        """What is to be said of a name that no step has had so far."""
+        if near := nearest(name, self.seen):
+            return f"did you mean {near!r}?"
         seen = ", ".join(self.seen) or "none"
-        return f"{text}step; the runs of this test came to these: {seen:.300}"
+        return f"the runs of this test came to these: {seen:.300}"
 
 
 def step_name(step: StepName) -> str:

@@ -14,6 +14,7 @@ from openworkflow.core.workflow_run import RunStatus
 from openworkflow.engine.request import Sending
 from openworkflow.engine.undone import UNDO
 from openworkflow.testing.plans import StepName, nearest, step_name
+from openworkflow.testing.promised import promised
 
 if TYPE_CHECKING:
     from openworkflow.testing.environment import Environment
@@ -56,7 +57,7 @@ class Run(Generic[O]):
 
     def __init__(self, env: "Environment", handle: RunHandle[O], workflow: str) -> None:
         self.handle, self.workflow = handle, workflow
-        self._env = env
+        self._env, self._promised = env, env._promised
         self._seen: RunDetails | None = None
 
     def __repr__(self) -> str:
@@ -105,6 +106,7 @@ class Run(Generic[O]):
         hint = f"did you mean {near!r}? " if near else ""
         raise NoSuchStep(f"the run has no step {wanted!r}; {hint}it is {shown(self, 1000)}")
 
+    @promised("run")
     async def end(self) -> "Run[O]":
         """Wait until it has ended, however; the time that it waits for passes at once.
 
@@ -113,6 +115,7 @@ class Run(Generic[O]):
         await self._env._until_end(self)
         return self
 
+    @promised("run")
     async def result(self) -> O:
         """Wait as `end` does, and return what its function returned.
 
@@ -125,10 +128,12 @@ class Run(Generic[O]):
             error.add_note(f"{self!r}")
             raise
 
+    @promised("run")
     async def signal(self, name: str, value: Any = None, /, **options: Unpack[Sending]) -> UUID:
         """Send it a signal; see OpenWorkflow.signal."""
         return await self.handle.signal(name, value, **options)
 
+    @promised("run")
     async def cancel(self, *, force: bool = False) -> None:
         """Cancel it; see OpenWorkflow.cancel."""
         await self.handle.cancel(force=force)

@@ -93,8 +93,8 @@ def adopter(table: "LimitTable", rules: Sequence[LimitRule]) -> Adopt:
 def limits_to_name(workflow: Workflow[Any, Any], run: ClaimedRun) -> str | None:
     """What a run that names no limits should name; None if it is under none.
 
-    Raises what the functions of the workflow's keys raise. An input that does not fit is none of
-    theirs: the run fails of it when it is executed.
+    Raises ConfigurationError where the function of a key raises. An input that does not fit is none
+    of theirs: the run fails of it when it is executed.
     """
     if run.names_limits or not workflow.limits:
         return None
