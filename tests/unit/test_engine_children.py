@@ -39,6 +39,9 @@ async def billing(amount: int, step: Step) -> int:
     raise AssertionError("a child is executed by whoever claims it")
 
 
+MOST_LOOKS = 100
+
+
 class Relatives:
     """A database with nothing but children; `ends` is what becomes of one."""
 
@@ -69,6 +72,8 @@ class Relatives:
 
     async def read_children(self, pairs: Sequence[tuple[UUID, Awaited]]) -> Family:
         self.looks += 1
+        if self.looks > MOST_LOOKS:
+            raise AssertionError("it looks again and again")
         if self.deleted:
             return {}
         states = {each: self._state(each) for _, each in pairs}
@@ -191,6 +196,49 @@ async def test_a_number_that_another_branch_has_read_does_not_hide_the_end_of_a_
     assert isinstance(ended, Parked)
     told = statuses(run)
     assert ("succeeded", "running") == (told["bill"], told["s"]) or ended.wake_no == 0
+
+
+async def one_child_in_two_branches(step: Step) -> Any:
+    handle = await step.start_workflow("bill", billing, 7)
+
+    async def later() -> Any:
+        await step.run("first", slow, 5)
+        return await handle.result()
+
+    return await asyncio.gather(handle.result(), later())
+
+
+async def two_children(step: Step) -> Any:
+    async def later() -> Any:
+        await step.run("first", slow, 5)
+        return await (await step.start_workflow("two", billing, 7)).result()
+
+    one = await step.start_workflow("one", billing, 7)
+    return await asyncio.gather(one.result(), later())
+
+
+async def a_map_and_a_child(step: Step) -> Any:
+    async def later() -> Any:
+        await step.run("first", slow, 5)
+        return await (await step.start_workflow("two", billing, 7)).result()
+
+    return await asyncio.gather(step.map("bills", billing, [1, 2], concurrency=2), later())
+
+
+@pytest.mark.parametrize("function", [one_child_in_two_branches, two_children, a_map_and_a_child])
+@in_virtual_time
+async def test_branches_that_wait_for_children_do_not_wake_each_other_for_ever(
+    function: Any,
+) -> None:
+    """Each look woke whoever waited for what it read, which looked too: the run never parked."""
+    run, relatives = family(function)
+
+    assert isinstance(await outcome(run, relatives), Parked)
+
+    assert relatives.looks < 10
+    for row in relatives.started:
+        relatives.ends(row.id, 8)
+    assert isinstance(await outcome(run, relatives), Completed)
 
 
 @in_virtual_time

@@ -154,13 +154,15 @@ class Inbox:
         """Take in what was read."""
         woken = delivery.wake_no > self.wake_no
         self.wake_no = max(self.wake_no, delivery.wake_no)
+        # What stands as it did is no news: two that wait would have each other look for ever.
+        changed = [each for each, state in states.items() if self._states.get(each) != state]
         self._states.update(states)
         for message in delivery.messages:
             if message.id not in self._had:  # else it was read twice at the same time
                 self._had[message.id] = message.of_topic
                 self._letters.setdefault(message.name, deque()).append(message)
         # Whatever woke the run has ended subscriptions, perhaps those of others than it was for.
-        told: set[Key] = {*(each.name for each in delivery.messages), *states}
+        told: set[Key] = {*(each.name for each in delivery.messages), *changed}
         for name in list(self._waiting) if woken else told:
             self._wake(name)
 

@@ -142,7 +142,8 @@ class MapOperation(Operation):
                 if state.failed > self._tolerated:
                     return await self._give_up(step, state.failed)
                 await self._start_more(step, state)
-                if not inbox.heard:
+                # Another branch may have read a newer state, while this one started more.
+                if not inbox.heard and inbox.state(awaited) in (None, state):
                     await execution.agenda.wait(
                         self, None, lambda wake: inbox.on_news(awaited, wake)
                     )
