@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import anyio.to_thread
 import pytest
 
 from openworkflow import RetryPolicy, Step
@@ -272,3 +273,29 @@ async def test_a_run_that_rests_can_be_stopped_and_drained() -> None:
         await asyncio.wait({task}, timeout=1)
         assert task.done()
         assert isinstance(task.result(), ends)
+
+
+async def never() -> None:
+    await asyncio.Event().wait()
+
+
+@in_virtual_time
+async def test_a_function_that_stalls_is_told_where() -> None:
+    async def branches(step: Step) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(never())
+            group.create_task(step.run("quick", quick))
+
+    outcome = await prepared(branches).execute()
+
+    failed(outcome, "Stalled", "test_engine_parking.py line ", "(never)", "(branches)")
+
+
+@in_virtual_time
+async def test_a_function_that_waits_for_a_thread_is_told_that() -> None:
+    async def threads(step: Step) -> None:
+        await anyio.to_thread.run_sync(str)
+
+    outcome = await prepared(threads).execute()
+
+    failed(outcome, "Stalled", "test_engine_parking.py line ", "(threads)", "a thread, which")

@@ -13,6 +13,7 @@ from openworkflow.core.errors import (
 )
 from openworkflow.core.failure import Failure
 from openworkflow.core.shown import shown
+from openworkflow.engine import whereabouts
 from openworkflow.engine.operations.sleep import TimerOperation
 from openworkflow.engine.outcome import (
     Completed,
@@ -108,11 +109,15 @@ def inside_a_step(name: str) -> ConfigurationError:
     )
 
 
-def stalled() -> Stalled:
-    """The error for a function that nothing will move any more."""
+def stalled(*tasks: Any) -> Stalled:
+    """The error for a function that nothing will move any more, and these tasks of it."""
+    coroutines = [task.get_coro() for task in tasks if not task.done()]
+    what = "an event or a future that nobody sets, or a lock that nobody gives back"
+    if whereabouts.in_thread(coroutines):
+        what = f"a thread, which belongs into a step, await step.run(name, function); or {what}"
     return Stalled(
-        "the workflow function waits for something that is no step, and that no branch of it will "
-        "end: an event or a future that nobody sets, or a lock that nobody gives back; whatever "
+        "the workflow function waits for something that is no step"
+        f"{whereabouts.places(coroutines)}, and that no branch of it will end: {what}; whatever "
         "comes from outside has to come as the result of a step"
     )
 

@@ -170,7 +170,7 @@ class AsyncProgram:
         elif execution.stopped is not None or main.done():
             return
         elif not execution.agenda.operations:
-            execution.fail(ending.stalled())
+            execution.fail(ending.stalled(main, *self.loop.tasks))
         elif (operation := execution.agenda.start_asked(here=True)) is not None:
             if (answer := await self._perform_here(operation)) is not None:
                 execution.agenda.settle(operation, *answer)
