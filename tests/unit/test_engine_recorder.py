@@ -266,6 +266,7 @@ async def test_a_cancellation_comes_after_all_that_is_under_way(desk: Desk, unde
     batches = [desk.journal.take(1) for _ in range(under_way)]
     desk.recorder.cancel(nap)
     end = run_end(desk.claim, Completed("1"), progress=True)
+    assert end is not None
     ends = asyncio.create_task(desk.recorder.end(end))
 
     for batch in batches[::-1]:
