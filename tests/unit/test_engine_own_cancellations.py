@@ -98,7 +98,7 @@ async def test_a_group_that_fails_in_a_step_does_not_have_the_next_error_mistake
         await step.run("group", group_that_fails)
         await step.run("cancelled", of_something_cancelled, retry=ONCE)
 
-    failed(await prepared(function).execute(), "RuntimeError", "was cancelled")
+    failed(await prepared(function).execute(), "StepAborted", "was cancelled")
 
 
 @pytest.mark.parametrize("function", [cancels_itself, cancels_itself_later])
@@ -108,7 +108,7 @@ def test_a_step_that_cancels_its_own_task_fails(function: Any) -> None:
         async def of_one_step(step: Step) -> Any:
             await step.run("odd", function, retry=ONCE)
 
-        failed(await prepared(of_one_step).execute(), "RuntimeError", "was cancelled")
+        failed(await prepared(of_one_step).execute(), "StepAborted", "was cancelled")
 
     execute()
 
