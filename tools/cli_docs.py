@@ -72,6 +72,24 @@ class Session:
         self.text.append(f"```console\n$ {command}\n{output}{code}```\n")
         return done.stdout
 
+    def wait(self, *args: str, until: str) -> None:
+        """Run a command again until it says so; it is not shown."""
+        said = ""
+        for _ in range(60):
+            done = subprocess.run(
+                ["openworkflow", *args],
+                cwd=self.folder,
+                env=self.env,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=60,
+            )
+            if until in (said := done.stdout):
+                return
+            time.sleep(0.5)
+        raise TimeoutError(f"{shlex.join(args)} never said {until!r}, but {said!r}")
+
     def clean(self, output: str) -> str:
         """Without this machine's folders."""
         output = output.replace(self._url, "postgresql://…").replace(str(self.folder), "~/shop")
@@ -100,6 +118,9 @@ def write(session: Session) -> None:
     session.show("--help")
     session.say("## init\n\nWrites a first project.\n")
     session.show("init")
+    # A machine that is busy shows a run for longer than the ten seconds that it sleeps.
+    workflows = session.folder / "workflows.py"
+    workflows.write_text(workflows.read_text("utf-8").replace('"10s"', '"1h"'), "utf-8")
     session.say(
         "## dev\n\nEmbedded PostgreSQL, a worker, and a new worker when the code changes.\n"
     )
@@ -125,7 +146,7 @@ def write(session: Session) -> None:
         "`@workflow(retry=…)` counts them.\n"
     )
     with session.worker():
-        time.sleep(3)  # long enough for the first steps, which the pictures show
+        session.wait("runs", "explain", run_id, until="sleeps")
         session.show("runs", "list")
         session.show("runs", "list", "--status", "pending", "--json")
         session.show("runs", "show", run_id)
@@ -158,7 +179,7 @@ def write(session: Session) -> None:
     session.show("builds", "list")
     session.env["OPENWORKFLOW_BUILD_ID"] = "3f2c1aa"
     with session.worker():
-        time.sleep(3)
+        session.wait("builds", "list", until="3f2c1aa")
         session.show("builds", "promote", "3f2c1ab")
         session.show("builds", "promote", "3f2c1aa")
         session.show("builds", "list")
