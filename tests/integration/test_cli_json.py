@@ -28,7 +28,7 @@ from tests.postgres import run_sync
 
 PAGE = Path(__file__).parents[2] / "docs" / "scripts.md"
 ROW = re.compile(r"^\| `([a-z -]+)` \| (`[^|]*`) \|", re.MULTILINE)
-WITHOUT = {"completion", "dashboard", "dev", "worker"}
+WITHOUT = {"completion", "dashboard", "dev", "mcp", "worker"}
 """A shell's own language, and programs that serve until they are stopped."""
 MODULE = """
 from openworkflow import Step, workflow
