@@ -154,7 +154,7 @@ class Inbox:
         """Take in what was read."""
         woken = delivery.wake_no > self.wake_no
         self.wake_no = max(self.wake_no, delivery.wake_no)
-        # What stands as it did is no news: two that wait would have each other look for ever.
+        # What stands as it did is no news: two that wait would have each other look forever.
         changed = [each for each, state in states.items() if self._states.get(each) != state]
         self._states.update(states)
         for message in delivery.messages:

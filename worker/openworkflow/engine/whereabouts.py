@@ -16,7 +16,7 @@ _OF_OTHERS = tuple(
 
 
 def places(coroutines: Iterable[Any]) -> str:
-    """As a part of a sentence, " in order.py line 7 (ship)"; empty where nothing is known."""
+    """A part of a sentence, " in order.py line 7 (ship)"; empty where nothing is known."""
     found = dict.fromkeys(filter(None, map(_place, coroutines)))
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return f", in {', '.join([*found][:SHOWN])}{more}" if found else ""
