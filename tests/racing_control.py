@@ -16,6 +16,7 @@ import asyncpg
 
 from openworkflow.backend.records import Outgoing, Waiting
 from openworkflow.client.repairs import UNCHANGED, fork
+from openworkflow.codecs.payloads import Payloads
 from openworkflow.core.errors import BackendError, ConfigurationError, InvalidRunState, RunNotFound
 from openworkflow.core.ids import uuid7
 from openworkflow.core.workflow_run import RunStatus
@@ -117,10 +118,13 @@ async def _wait(scene: Scene, mover: Mover) -> None:
     await flush(session, ends=[end])
 
 
+PLAIN = Payloads((), "default", 1000)
+
+
 async def _fork(scene: Scene, mover: Mover) -> None:
     unchanged: Any = {"input": UNCHANGED, "results": None, "version": UNCHANGED, "build": None}
     try:
-        made = await fork(mover.backend, scene.run.id, "open", limit=1000, **unchanged)
+        made = await fork(mover.backend, scene.run.id, "open", payloads=PLAIN, **unchanged)
     except (RunNotFound, ConfigurationError):  # it is gone, or has no such step any more
         return
     _told(scene).forks.append(made.id)

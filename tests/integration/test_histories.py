@@ -15,6 +15,7 @@ from openworkflow.backend import migrations
 from openworkflow.backend.backend import BackendPostgres, NewRun, RecordedStep, WorkerSession
 from openworkflow.backend.connection import WORKER_LIMITS
 from openworkflow.backend.records import ClaimedRun, StepWrite
+from openworkflow.codecs.payloads import Payloads
 from openworkflow.core.recorded import UNREADABLE
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.workflow_run import RunStatus
@@ -304,7 +305,7 @@ async def test_a_table_that_is_locked_for_a_while_makes_no_history_unreadable(
     await flush(session, successes=[success_of(one, "s") for one in runs])
     monkeypatch.setitem(WORKER_LIMITS, "lock_timeout", "50")
     impatient = await session_of(backend)
-    histories = Histories(impatient, Metrics("default"))
+    histories = Histories(impatient, Metrics("default"), Payloads((), "default", 1000))
     async with sql.transaction():
         await sql.execute("lock table step_attempts in access exclusive mode")
         loading = asyncio.create_task(histories.load([one.id for one in runs]))

@@ -11,6 +11,7 @@ import pytest
 
 from openworkflow.backend.backend import ConnectionLost
 from openworkflow.backend.records import ClaimedRun, RunEnd
+from openworkflow.codecs.payloads import Payloads
 from openworkflow.core.errors import BackendError, Fault, SerializationError
 from openworkflow.core.failure import Failure
 from openworkflow.core.registry import Registry
@@ -175,7 +176,7 @@ class Stage:
         session: Any = self.session
         self.executor = Executor(
             Registry([Workflow(bill)]),
-            Histories(session, self.desk.metrics),
+            Histories(session, self.desk.metrics, Payloads((), "default", 1000)),
             self.desk.claimer,
             Poller(backend, self.journal.clock, self.desk.claimer, self.journal.kick),
             services,

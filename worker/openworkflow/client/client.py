@@ -12,13 +12,14 @@ from openworkflow.client.following import RunFollowing
 from openworkflow.client.handle import RunDetails, RunHandle
 from openworkflow.client.limits import LimitClient
 from openworkflow.client.looks import looks_of
+from openworkflow.client.plain import plain_page, plain_progress, plain_steps, sealed_runs
 from openworkflow.client.repairs import UNCHANGED
 from openworkflow.client.schedules import ScheduleClient
 from openworkflow.client.streams import streams_of
 from openworkflow.client.subject import checked_id
+from openworkflow.codecs.payloads import Codecs, Payloads, checked_codecs
 from openworkflow.core.asked import check_is, check_list
-from openworkflow.core.duration import Duration, parse_duration
-from openworkflow.core.errors import ConfigurationError, ResultTimeout, RunNotFound
+from openworkflow.core.errors import ConfigurationError, RunNotFound
 from openworkflow.core.explanation import Explanation, explain, with_child
 from openworkflow.core.filters import parse_filter
 from openworkflow.core.progress import NOTHING_TOLD
@@ -27,7 +28,8 @@ from openworkflow.core.shown import shown
 from openworkflow.core.stopping import StopsAtExit
 from openworkflow.core.unique import UniqueRule
 from openworkflow.core.workflow import Workflow
-from openworkflow.core.workflow_run import RunStatus, WorkflowRun
+from openworkflow.core.workflow_run import RunStatus
+from openworkflow.engine import sealing
 from openworkflow.engine.outgoing import outgoing
 from openworkflow.engine.request import (
     ManyRunsOptions,
@@ -54,11 +56,16 @@ O = TypeVar("O")  # noqa: E741
 class OpenWorkflow(RunControl, RunFollowing, StopsAtExit):
     """Starts and follows runs in the namespace of `backend`.
 
-    `payload_limit` is the most bytes of JSON an input or result may have.
+    `payload_limit` is the most bytes of JSON an input or result may have, as it is stored; `codec`
+    encodes what is stored, for its workers too: one, or several, of openworkflow.codecs.
     """
 
     def __init__(
-        self, backend: BackendPostgres, *, payload_limit: int = DEFAULT_PAYLOAD_LIMIT
+        self,
+        backend: BackendPostgres,
+        *,
+        payload_limit: int = DEFAULT_PAYLOAD_LIMIT,
+        codec: Codecs | None = None,
     ) -> None:
         if isinstance(backend, str) or inspect.isawaitable(backend):
             raise ConfigurationError(
@@ -66,9 +73,9 @@ class OpenWorkflow(RunControl, RunFollowing, StopsAtExit):
                 "OpenWorkflow(await BackendPostgres.connect(url))"
             )
         check_is("backend", backend, BackendPostgres, "one that has connected")
-        super().__init__(backend)
         check_is("payload_limit", payload_limit, int, "a number of bytes")
-        self._payload_limit = payload_limit
+        codecs = checked_codecs(codec)
+        super().__init__(backend, Payloads(codecs, backend.namespace_id, payload_limit))
 
     @staticmethod
     def sync(url: str, **options: "Unpack[SyncOptions]") -> "SyncOpenWorkflow":
@@ -165,12 +172,13 @@ class OpenWorkflow(RunControl, RunFollowing, StopsAtExit):
     async def get_run(self, run_id: UUID) -> RunDetails:
         """A run with its step history. Raises RunNotFound."""
         run = await self.get_workflow_run(run_id)
-        steps = await self._backend.list_step_attempts(run_id)
+        steps = await plain_steps(self._payloads, await self._backend.list_step_attempts(run_id))
         told = await self._backend.progress.of_runs([run_id])
+        progress = await plain_progress(self._payloads, told.get(run_id, NOTHING_TOLD))
         # Only a step waits for a turn, so nobody who has not begun does.
         is_parked = run.status == RunStatus.PENDING and run.claim_no > 0
         turns = await self._backend.limits.turns.of_run(run_id) if is_parked else []
-        return RunDetails(run, steps, told.get(run_id, NOTHING_TOLD), turns)
+        return RunDetails(run, steps, progress, turns)
 
     async def explain(self, run_id: UUID) -> Explanation:
         """Why a run is not done: in one sentence, and as data. Raises RunNotFound.
@@ -203,15 +211,17 @@ class OpenWorkflow(RunControl, RunFollowing, StopsAtExit):
         if where is not None:
             if run_filter is not None:
                 raise ConfigurationError("give a run_filter or where, not both")
-            return await self._backend.filtering.page(parse_filter(where), limit, cursor)
+            page = await self._backend.filtering.page(parse_filter(where), limit, cursor)
+            return await plain_page(self._payloads, page)
         if run_filter is not None and not isinstance(run_filter, RunFilter):
             raise ConfigurationError(f"give a RunFilter(...), or where=, not {shown(run_filter)}")
-        return await self._backend.list_workflow_runs(run_filter, limit, cursor)
+        page = await self._backend.list_workflow_runs(run_filter, limit, cursor)
+        return await plain_page(self._payloads, page)
 
     @property
     def schedules(self) -> ScheduleClient:
         """Workflows that run again and again."""
-        return ScheduleClient(self._backend.schedules, self._payload_limit, self.handle)
+        return ScheduleClient(self._backend.schedules, self._payloads, self.handle)
 
     @property
     def limits(self) -> LimitClient:
@@ -246,7 +256,7 @@ class OpenWorkflow(RunControl, RunFollowing, StopsAtExit):
             results=results,
             version=version,
             build=build,
-            limit=self._payload_limit,
+            payloads=self._payloads,
         )
         return RunHandle(self, forked.id, codec_for(Any), created=True)
 
@@ -283,8 +293,10 @@ class OpenWorkflow(RunControl, RunFollowing, StopsAtExit):
             message,
             idempotency_key=options.get("idempotency_key"),
             keep_for=options.get("keep_for"),
-            limit=self._payload_limit,
+            limit=self._payloads.plain_limit,
         )
+        if self._payloads.seals:
+            made = await sealing.of_signal(self._payloads, made)
         with tracing.sending(self._backend.namespace_id, made.name, made.run_id):
             return await self._backend.messages.send(made, options.get("connection"))
 
@@ -297,7 +309,8 @@ class OpenWorkflow(RunControl, RunFollowing, StopsAtExit):
     ) -> Worker:
         """A worker for these workflows, not yet started; see Worker for the options."""
         check_options("new_worker", options, WorkerSettings, "workflows", "concurrency")
-        options.setdefault("payload_limit", self._payload_limit)
+        options.setdefault("payload_limit", self._payloads.limit)
+        options.setdefault("codec", self._payloads.codecs)
         return Worker(self._backend, workflows, concurrency=concurrency, **options)
 
     async def stop(self) -> None:
@@ -308,24 +321,6 @@ class OpenWorkflow(RunControl, RunFollowing, StopsAtExit):
         await looks_of(self._backend).rest()
         await streams_of(self._backend).rest()
 
-    async def wait(self, run_id: UUID, timeout: Duration | None = None) -> WorkflowRun:
-        """The run once it has finished, however; an outage of the database is waited out.
-
-        Raises RunNotFound, ResultTimeout at most two seconds after `timeout`, and BackendError
-        where a database that answers refuses the look, for half a minute, or was stopped.
-        """
-        checked_id(run_id)
-        limit = None if timeout is None else parse_duration(timeout).total_seconds()
-        looks = looks_of(self._backend)
-        run = await looks.run(run_id, limit)
-        if run is not None and run.status.finished:
-            return run
-        assert limit is not None
-        if run is None:
-            unknown = str(looks.trouble or "the database did not answer in time")
-            raise ResultTimeout(run_id, limit, unknown=unknown) from looks.trouble
-        raise ResultTimeout(run_id, limit, run.workflow_name if run.started_at is None else None)
-
     async def _start(
         self,
         workflow: Workflow[Any, Any] | str,
@@ -334,7 +329,8 @@ class OpenWorkflow(RunControl, RunFollowing, StopsAtExit):
         options: SharedOptions,
         unique: UniqueRule | None = None,
     ) -> list[RunHandle[Any]]:
-        runs = Request(workflow, options, self._payload_limit).runs(inputs, keys)
+        wanted = Request(workflow, options, self._payloads.plain_limit).runs(inputs, keys)
+        runs = await sealed_runs(self._payloads, wanted)
         if isinstance(workflow, Workflow) and workflow.limits:
             await self._backend.limits.ensure(workflow.limits.rules)
         created = await traced.create(self._backend, runs, options.get("connection"), unique)

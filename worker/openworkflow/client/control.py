@@ -10,7 +10,9 @@ from openworkflow.backend.pausing import Pause
 from openworkflow.client import repairs
 from openworkflow.client.bulk import BulkProgress, act
 from openworkflow.client.misspellings import Misspellings
+from openworkflow.client.plain import plain_run
 from openworkflow.client.subject import checked_id, subject
+from openworkflow.codecs.payloads import Payloads
 from openworkflow.core.asked import check_is
 from openworkflow.core.errors import ConfigurationError, InvalidRunState, RunNotFound
 from openworkflow.core.filters import parse_filter
@@ -22,8 +24,8 @@ from openworkflow.telemetry import tracing
 class RunControl:
     """The part of the client that changes runs in the namespace of `backend`."""
 
-    def __init__(self, backend: BackendPostgres) -> None:
-        self._backend = backend
+    def __init__(self, backend: BackendPostgres, payloads: Payloads) -> None:
+        self._backend, self._payloads = backend, payloads
         self._misspellings = Misspellings(lambda: backend.control.served())
 
     async def get_workflow_run(self, run_id: UUID) -> WorkflowRun:
@@ -32,7 +34,7 @@ class RunControl:
         run = await self._backend.get_workflow_run(run_id)
         if run is None:
             raise RunNotFound(run_id)
-        return run
+        return await plain_run(self._payloads, run)
 
     async def cancel(self, run_id: UUID, *, force: bool = False) -> WorkflowRun:
         """Cancel a run. Its async code hears at once; a thread is left to end, in vain.
@@ -44,7 +46,8 @@ class RunControl:
         checked_id(run_id)
         check_is("force", force, bool, "True or False")
         with tracing.canceling(self._backend.namespace_id, run_id):
-            return await self._backend.cancel_workflow_run(run_id, force=force)
+            canceled = await self._backend.cancel_workflow_run(run_id, force=force)
+        return await plain_run(self._payloads, canceled)
 
     async def retry(self, run_id: UUID, *, from_step: str | None = None) -> WorkflowRun:
         """Start a failed or canceled run again, from the step that failed.
@@ -55,9 +58,11 @@ class RunControl:
         """
         checked_id(run_id)
         if from_step is None:
-            return await self._backend.control.retry(run_id)
-        check_is("from_step", from_step, str, "the key of a step")
-        return await repairs.retry_from(self._backend, run_id, from_step)
+            retried = await self._backend.control.retry(run_id)
+        else:
+            check_is("from_step", from_step, str, "the key of a step")
+            retried = await repairs.retry_from(self._backend, run_id, from_step)
+        return await plain_run(self._payloads, retried)
 
     async def count_runs(self, where: str, action: Action | None = None) -> int:
         """How many runs a filter means; with an `action`, those that it would do anything to."""

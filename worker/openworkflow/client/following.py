@@ -1,12 +1,16 @@
-"""What runs tell, as their starters hear it."""
+"""What runs come to, and what they tell, as their starters hear it."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID
 
 from openworkflow.backend.backend import BackendPostgres
+from openworkflow.client.looks import looks_of
+from openworkflow.client.plain import plain_event, plain_progress, plain_run
 from openworkflow.client.streams import streams_of
 from openworkflow.client.subject import checked_id
-from openworkflow.core.errors import ConfigurationError, RunNotFound
+from openworkflow.codecs.payloads import Payloads
+from openworkflow.core.duration import Duration, parse_duration
+from openworkflow.core.errors import ConfigurationError, ResultTimeout, RunNotFound
 from openworkflow.core.progress import (
     NOTHING_TOLD,
     EventsAsked,
@@ -15,19 +19,39 @@ from openworkflow.core.progress import (
     checked_topic,
 )
 from openworkflow.core.shown import shown
+from openworkflow.core.workflow_run import WorkflowRun
 
 
 class RunFollowing:
     """The part of the client that follows runs in the namespace of `_backend`."""
 
     _backend: BackendPostgres
+    _payloads: Payloads
+
+    async def wait(self, run_id: UUID, timeout: Duration | None = None) -> WorkflowRun:
+        """The run once it has finished, however; an outage of the database is waited out.
+
+        Raises RunNotFound, ResultTimeout at most two seconds after `timeout`, and BackendError
+        where a database that answers refuses the look, for half a minute, or was stopped.
+        """
+        checked_id(run_id)
+        limit = None if timeout is None else parse_duration(timeout).total_seconds()
+        looks = looks_of(self._backend)
+        run = await looks.run(run_id, limit)
+        if run is not None and run.status.finished:
+            return await plain_run(self._payloads, run)
+        assert limit is not None
+        if run is None:
+            unknown = str(looks.trouble or "the database did not answer in time")
+            raise ResultTimeout(run_id, limit, unknown=unknown) from looks.trouble
+        raise ResultTimeout(run_id, limit, run.workflow_name if run.started_at is None else None)
 
     async def progress(self, run_id: UUID) -> RunProgress:
         """What a run says of itself: the status that it set last. Raises RunNotFound."""
         checked_id(run_id)
         found = await self._backend.progress.of_runs([run_id])
         if run_id in found:
-            return found[run_id]
+            return await plain_progress(self._payloads, found[run_id])
         if await self._backend.get_workflow_run(run_id) is None:
             raise RunNotFound(run_id)
         return NOTHING_TOLD
@@ -58,5 +82,5 @@ class RunFollowing:
             if not found.events:
                 return
             for event in found.events:
-                yield event
+                yield await plain_event(self._payloads, event)
                 offset = event.offset + 1

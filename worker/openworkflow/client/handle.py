@@ -77,11 +77,13 @@ class RunHandle(Generic[O]):
         """Wait for the run to end, and return what its function returned.
 
         Raises WorkflowFailed, WorkflowCanceled, RunNotFound, and ResultTimeout after `timeout`
-        (seconds, timedelta or text such as "30s"); the run goes on then.
+        (seconds, timedelta or text such as "30s"); the run goes on then. PayloadUnreadable, if
+        this client has not the codec, or the key, that the result was encoded with.
         """
         run = await self._ow.wait(self.id, timeout)
         if run.status is RunStatus.CANCELED:
             raise WorkflowCanceled(run.id)
         if run.status is RunStatus.FAILED:
             raise WorkflowFailed(run.id, Failure.from_object(run.error))
-        return self._codec.validate_stored(run.output)
+        output = await self._ow._payloads.open_value(run.output, "result")
+        return self._codec.validate_stored(output)

@@ -6,6 +6,7 @@ from uuid import UUID, uuid5
 
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.backend.control import Fork
+from openworkflow.codecs.payloads import Payloads
 from openworkflow.core.asked import check_is
 from openworkflow.core.errors import ConfigurationError, RunNotFound
 from openworkflow.core.ids import uuid7
@@ -38,7 +39,7 @@ async def fork(
     results: Mapping[str, Any] | None,
     version: str | None,
     build: str | None,
-    limit: int,
+    payloads: Payloads,
     context: str | None = None,
 ) -> WorkflowRun:
     """See OpenWorkflow.fork; `context` is that of NewRun."""
@@ -46,7 +47,9 @@ async def fork(
     forked_id = uuid7()
     if may_be_occurrence(run_id):  # by such an id a worker knows to ask of which instant it is
         forked_id = uuid5(run_id, str(forked_id))
-    texts = _encoded(results or {}, limit)
+    texts = await _encoded(results or {}, payloads)
+    has_input = input is not UNCHANGED
+    text = await _input(backend, run_id, input, payloads) if has_input else None
     for _ in range(_TRIES):
         history_from, steps = await _history(backend, run_id)
         kept = keep(steps, from_step, texts)
@@ -57,8 +60,8 @@ async def fork(
                 history_from=history_from,
                 has_version=version is not UNCHANGED,
                 version=None if version is UNCHANGED else version,
-                has_input=input is not UNCHANGED,
-                input=None if input is UNCHANGED else codec_of(input).encode(input, "input", limit),
+                has_input=has_input,
+                input=text,
                 build=None if build is None else valid_build_id(build),
                 rows=kept.rows,
                 overridden=kept.overridden,
@@ -70,11 +73,25 @@ async def fork(
     raise ConfigurationError(f"workflow run {run_id} continues as new again and again; cancel it")
 
 
-def _encoded(results: Mapping[str, Any], limit: int) -> dict[str, str | None]:
-    return {
-        name: codec_of(value).encode(value, "result of step", limit, name)
-        for name, value in results.items()
-    }
+async def _encoded(results: Mapping[str, Any], payloads: Payloads) -> dict[str, str | None]:
+    found = {}
+    for name, value in results.items():
+        text = codec_of(value).encode(value, "result of step", payloads.plain_limit, name)
+        found[name] = await payloads.seal(text, "step", name)
+    return found
+
+
+async def _input(
+    backend: BackendPostgres, run_id: UUID, value: Any, payloads: Payloads
+) -> str | None:
+    """Another input, as it is to be stored: bound to the name of the run's workflow."""
+    text = codec_of(value).encode(value, "input", payloads.plain_limit)
+    if not payloads.seals:
+        return text
+    run = await backend.get_workflow_run(run_id)
+    if run is None:
+        raise RunNotFound(run_id)
+    return await payloads.seal(text, "input", run.workflow_name)
 
 
 def _check_asked(from_step: object, results: object, version: Any) -> None:

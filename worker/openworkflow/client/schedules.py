@@ -7,7 +7,9 @@ from uuid import UUID
 
 from openworkflow.backend.schedules import Schedules
 from openworkflow.client.handle import RunHandle
+from openworkflow.client.plain import plain_schedule, sealed_schedule
 from openworkflow.client.subject import REASON_LIMIT
+from openworkflow.codecs.payloads import Payloads
 from openworkflow.core.cron import Cron
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import storable_text
@@ -26,10 +28,10 @@ class ScheduleClient:
     def __init__(
         self,
         schedules: Schedules,
-        payload_limit: int,
+        payloads: Payloads,
         handle: Callable[[UUID], RunHandle[Any]],
     ) -> None:
-        self._schedules, self._payload_limit, self._handle = schedules, payload_limit, handle
+        self._schedules, self._payloads, self._handle = schedules, payloads, handle
 
     async def create(
         self,
@@ -44,8 +46,9 @@ class ScheduleClient:
 
         Raises ConfigurationError for a name that is taken, and for what could never run.
         """
-        wish = self._wish(name, workflow, cron, version)
-        return await self._schedules.create(wish, pause_reason="created paused" if paused else None)
+        wish = await self._wish(name, workflow, cron, version)
+        reason = "created paused" if paused else None
+        return await self._plain(await self._schedules.create(wish, pause_reason=reason))
 
     async def update(
         self,
@@ -59,25 +62,26 @@ class ScheduleClient:
 
         Raises ConfigurationError for one that code declares.
         """
-        return await self._schedules.update(self._wish(name, workflow, cron, version))
+        wish = await self._wish(name, workflow, cron, version)
+        return await self._plain(await self._schedules.update(wish))
 
     async def list(self) -> list[Schedule]:
         """All schedules by name."""
-        return await self._schedules.find()
+        return [await self._plain(each) for each in await self._schedules.find()]
 
     async def get(self, name: str) -> Schedule:
         """One schedule."""
-        return await self._schedules.get(schedule_name(name))
+        return await self._plain(await self._schedules.get(schedule_name(name)))
 
     async def pause(self, name: str, reason: str | None = None) -> Schedule:
         """Have no occurrence begin until it is resumed, deploys or not; begun ones go on."""
         if reason is not None:
             storable_text("reason", reason, REASON_LIMIT)
-        return await self._schedules.pause(schedule_name(name), reason)
+        return await self._plain(await self._schedules.pause(schedule_name(name), reason))
 
     async def resume(self, name: str) -> Schedule:
         """Go on with the next instant from now on."""
-        return await self._schedules.resume(schedule_name(name))
+        return await self._plain(await self._schedules.resume(schedule_name(name)))
 
     async def trigger(self, name: str) -> RunHandle[Any]:
         """Have an occurrence begin now, whatever else runs, paused or not."""
@@ -103,7 +107,10 @@ class ScheduleClient:
         """
         await self._schedules.delete(schedule_name(name))
 
-    def _wish(
+    async def _plain(self, schedule: Schedule) -> Schedule:
+        return await plain_schedule(self._payloads, schedule)
+
+    async def _wish(
         self,
         name: str,
         workflow: Workflow[Any, Any] | str,
@@ -113,6 +120,8 @@ class ScheduleClient:
         wanted = Cron(cron) if isinstance(cron, str) else cron
         if not isinstance(wanted, Cron):
             raise ConfigurationError(f'not a Cron: {shown(cron)}; give Cron("0 9 * * 1-5")')
-        request = Request(workflow, {"version": version}, self._payload_limit)
+        request = Request(workflow, {"version": version}, self._payloads.plain_limit)
         (run,) = request.runs([wanted.input], [None])
-        return NewSchedule.of(wanted, Source.API, (run.workflow_name, run.version), run.input, name)
+        about = run.workflow_name, run.version
+        wish = NewSchedule.of(wanted, Source.API, about, run.input, name)
+        return await sealed_schedule(self._payloads, wish)

@@ -86,6 +86,18 @@ class PayloadTooLarge(SerializationError):
         """Both in bytes."""
 
 
+class CodecError(OpenWorkflowError):
+    """A codec could not encode or decode a value; a run that meets it is handed back."""
+
+
+class PayloadUnreadable(CodecError):
+    """A stored value is encoded, and this process cannot decode it: a key or a codec is missing."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what} cannot be read: {why}")
+        self.what, self.why = what, why
+
+
 class RunNotFound(OpenWorkflowError):
     """The namespace has no run of that id."""
 

@@ -48,6 +48,7 @@ class ChildRequest:
         self._execution, self.workflow, self._value = execution, workflow, value
         self._options, self._on_close = options, on_close
         self._checked: NewChild | None = None
+        self._sealed: NewChild | None = None
 
     @property
     def codec(self) -> Codec[Any]:
@@ -77,11 +78,21 @@ class ChildRequest:
         if isinstance(self.workflow, Workflow) and self.workflow.limits:
             await self._execution.services.ensure_limits(self.workflow.limits.rules)
 
+    async def seal(self) -> None:
+        """Before it is started: its input is as it is to be stored.
+
+        Raises PayloadTooLarge and CodecError.
+        """
+        if (payloads := self._execution.services.payloads) is not None:
+            made = self._checked or self._made()
+            text = await payloads.seal(made.input, "input", made.workflow_name)
+            self._sealed = made._replace(input=text)
+
     def row(
         self, run_id: UUID, wake_at: int | None, step_id: UUID | None = None, number: int = 0
     ) -> NewChild:
         """The row that starts it, for the step of this id, by default its own."""
-        made, is_alone = self._checked or self._made(), step_id is None
+        made, is_alone = self._sealed or self._checked or self._made(), step_id is None
         step_id = run_id if step_id is None else step_id
         if (observer := self._execution.services.observer) is not None:
             about = made.workflow_name, made.version

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from openworkflow.core.errors import (
     BackendError,
+    CodecError,
     DeadlineExceeded,
     Fault,
     Suspended,
@@ -23,7 +24,7 @@ from openworkflow.core.failure import Failure
 from openworkflow.core.recorded import ClaimedRun, RecordedStep
 from openworkflow.core.step_attempt import StepStatus
 from openworkflow.core.workflow import Workflow
-from openworkflow.engine import ending, undoing
+from openworkflow.engine import ending, sealing, undoing
 from openworkflow.engine.agenda import Agenda
 from openworkflow.engine.history import History
 from openworkflow.engine.inbox import Inbox
@@ -134,8 +135,7 @@ class Execution:
         if self.stopped is not None:
             self._close_rows(self.stopped)
             return self.stopped
-        if self.task is None:
-            self.task = asyncio.current_task()
+        self.task = self.task or asyncio.current_task()
         if history.overtook:
             self.recorder.record_again(history.overtook)
         deadline = None if self.claim.deadline_at is None else self._watch_deadline()
@@ -159,6 +159,8 @@ class Execution:
             self._forget()
         if self.teller is not None:
             outcome = self.teller.end(outcome)
+        if self.services.payloads is not None:
+            outcome = await sealing.of_end(self, self.services.payloads, outcome)
         if self.recorder.owes:
             outcome = undoing.begin(self.recorder, outcome)
         if self.recorder.open or history.recorded:
@@ -324,12 +326,11 @@ class Execution:
         self.program = self.context = None
 
     def defect(self, error: BaseException) -> Released:
-        """No mistake of the run's, but of the tables' or of this program: the run is offered again.
-
-        Loud, in both cases.
-        """
-        if isinstance(error, BackendError) and error.fault is not Fault.OURS:
-            logger.error("the database does not let a run go on; it is handed back: %s", error)
+        """No mistake of the run's, but of what is around it: it is offered again. Loud."""
+        of_codec = isinstance(error, CodecError)
+        if of_codec or (isinstance(error, BackendError) and error.fault is not Fault.OURS):
+            who = "a codec" if of_codec else "the database"
+            logger.error("%s does not let a run go on; it is handed back: %s", who, error)
             return Released(UNREADABLE_SECONDS)
         logger.error("internal error while executing a run; it is handed back", exc_info=error)
         return Released(UNREADABLE_SECONDS)

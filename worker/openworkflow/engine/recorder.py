@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from openworkflow.backend.records import Leftover, StepSuccess, StepWrite, Write
+from openworkflow.core.envelope import Opened
 from openworkflow.core.errors import BackendError, SerializationError
 from openworkflow.core.failure import Failure
 from openworkflow.core.recorded import RecordedStep
@@ -268,7 +269,7 @@ class Recorder(Durability):
             call,
             StepStatus(row.status),
             update=True,
-            output=row.output,
+            output=row.output.stored if isinstance(row.output, Opened) else row.output,
             error=row.error,
             completion_no=number,
         )

@@ -8,6 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from openworkflow.backend.records import Outgoing
+from openworkflow.codecs.payloads import Payloads
 from openworkflow.core.limits import LimitRule, StepRate
 from openworkflow.core.progress import DEFAULT_MAX_EVENTS
 from openworkflow.core.recorded import MapItem
@@ -62,6 +63,8 @@ class Services:
     """What the children of a map came to, so many from an item on."""
     ensure_limits: Callable[[Sequence[LimitRule]], Awaitable[None]] = no_sender
     """Has these limits be there, before the first run that names them."""
+    payloads: Payloads | None = None
+    """Seals what is stored; None where the worker has no codec."""
     observer: Observer | None = None
     """Is told of executions, steps and waits; None where nobody observes."""
     thread: int = field(init=False, default_factory=threading.get_ident)

@@ -28,6 +28,7 @@ from openworkflow.core.errors import (
 from openworkflow.core.failure import Failure
 from openworkflow.core.progress import MOST_TOPICS, Told
 from openworkflow.core.tags import MOST_TAGS
+from openworkflow.engine import sealing
 from openworkflow.engine.journal import Written
 from openworkflow.engine.outcome import Failed, Lost, Outcome, Released
 
@@ -203,6 +204,8 @@ class Teller:
         except TooManyEvents as error:
             self._stop(error)
             return
+        if execution.services.payloads is not None:
+            rows = await sealing.of_told(execution.services.payloads, rows)
         if rows and not await execution.services.journal.write_together(rows):
             self.lost = True
             execution.recorder.lost()

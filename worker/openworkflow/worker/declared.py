@@ -7,12 +7,21 @@ import asyncio
 import logging
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from openworkflow.backend.schedules import Schedules
+from openworkflow.codecs.payloads import Payloads
 from openworkflow.core.cron import Cron
-from openworkflow.core.errors import BackendError, ConfigurationError, InputValidationError
-from openworkflow.core.schedule import NewSchedule, Source
+from openworkflow.core.envelope import read_envelope
+from openworkflow.core.errors import (
+    BackendError,
+    CodecError,
+    ConfigurationError,
+    InputValidationError,
+    PayloadUnreadable,
+)
+from openworkflow.core.schedule import NewSchedule, Schedule, Source
 from openworkflow.core.shown import shown
 from openworkflow.core.workflow import Workflow
 from openworkflow.telemetry.metrics import Metrics
@@ -49,9 +58,49 @@ def declared(workflows: Iterable[Workflow[Any, Any]], payload_limit: int) -> lis
     return list(found.values())
 
 
+class SealedWishes:
+    """Schedules that code declares, as they are to be stored.
+
+    An input that is encoded differs each time. One that is stored already, by the same codecs and
+    keys, stays as it is, so that a schedule is written only when it changes or the keys do.
+    """
+
+    def __init__(self, wishes: Sequence[NewSchedule], payloads: Payloads) -> None:
+        self._wishes, self._payloads = wishes, payloads
+        self._sealed: dict[str, str | None] = {}
+
+    async def like(self, schedules: Schedules) -> Sequence[NewSchedule]:
+        """The wishes; raises BackendError and CodecError."""
+        if not self._payloads.seals or not self._wishes:
+            return self._wishes
+        there = {each.name: each for each in await schedules.find([w.name for w in self._wishes])}
+        return [await self._wish(wish, there.get(wish.name)) for wish in self._wishes]
+
+    async def _wish(self, wish: NewSchedule, there: Schedule | None) -> NewSchedule:
+        at = "input", wish.workflow_name
+        if wish.name not in self._sealed:
+            self._sealed[wish.name] = await self._payloads.seal(wish.input, *at)
+        sealed = self._sealed[wish.name]
+        if there is not None and there.workflow_name == wish.workflow_name:
+            try:
+                plain = await self._payloads.open(there.input, *at)
+            except PayloadUnreadable:  # by a key that is gone: it is written anew
+                return replace(wish, input=sealed)
+            same = replace(wish, input=plain).matches(replace(there, input=wish.input))
+            if same and _by(there.input) == _by(sealed):
+                sealed = self._sealed[wish.name] = there.input
+        return replace(wish, input=sealed)
+
+
+def _by(text: str | None) -> list[str]:
+    """Which codecs and keys have encoded it; of what is kept in a store each has its own name."""
+    envelope = read_envelope(text)
+    return [] if envelope is None else [each for each in envelope.codecs if "/" not in each]
+
+
 async def keep_schedules(
     schedules: Schedules,
-    wishes: Sequence[NewSchedule],
+    wishes: SealedWishes,
     served: Sequence[tuple[str, str]],
     build_id: str | None,
     metrics: Metrics,
@@ -63,12 +112,12 @@ async def keep_schedules(
     while True:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                foreign = await schedules.declare(wishes, served, build_id)
+                foreign = await schedules.declare(await wishes.like(schedules), served, build_id)
                 await schedules.occurrences.mend()
                 late, _ = await schedules.occurrences.late()
                 metrics.schedules_late(late)
             troubles.succeeded()
-        except (BackendError, TimeoutError) as error:
+        except (BackendError, CodecError, TimeoutError) as error:
             troubles.failed(error)
         except Exception:
             logger.exception("could not look after the schedules")

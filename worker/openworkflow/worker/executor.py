@@ -15,7 +15,8 @@ from typing import Any
 from uuid import UUID
 
 from openworkflow.backend.records import ClaimedRun, RecordedStep
-from openworkflow.core.errors import BackendError
+from openworkflow.core.envelope import MARK, is_marked
+from openworkflow.core.errors import BackendError, CodecError
 from openworkflow.core.registry import Registry
 from openworkflow.engine.calls import is_cancelled
 from openworkflow.engine.execution import Execution
@@ -167,7 +168,7 @@ class Executor:
             claims[run.id] = arrival.claim
             if occurrences is not None and may_be_occurrence(run.id):
                 scheduled.append(arrival)
-            elif run.has_history:
+            elif run.has_history or (run.input or "")[: len(MARK)] == MARK:
                 known.append(arrival)
             else:
                 self._begin(arrival, ())
@@ -187,7 +188,7 @@ class Executor:
             answer = decided and decided.get(arrival.run.id)
             if isinstance(answer, ClaimedRun):
                 arrival.run = answer
-                if answer.has_history:
+                if answer.has_history or is_marked(answer.input):
                     self._spawn(self._start_known([arrival]))
                     continue
             del self._loading[arrival.claim]
@@ -202,18 +203,19 @@ class Executor:
                 self._report(arrival.run, Released(), 0.0)
 
     async def _start_known(self, arrivals: Sequence[Arrival]) -> None:
-        """Runs that were claimed before may have steps to replay."""
-        ids = [arrival.run.id for arrival in arrivals]
-        loaded = await unless(self._draining, self._histories.load(ids)) or {}
+        """Runs that were claimed before may have steps to replay; or have an encoded input."""
+        runs = [arrival.run for arrival in arrivals]
+        loaded = await unless(self._draining, self._histories.opened(runs)) or {}
         for arrival in arrivals:
             if self._loading.pop(arrival.claim, None) is None:
                 continue  # lost meanwhile
-            steps = loaded.get(arrival.run.id)
-            if steps is None:
+            found = loaded.get(arrival.run.id)
+            if found is None:
                 self._spawn(self._hand_back(arrival, 0.0))
-            elif isinstance(steps, Exception):
-                self._refuse(arrival, steps)
+            elif isinstance(found, Exception):
+                self._refuse(arrival, found)
             else:
+                arrival.run, steps = found
                 self._begin(arrival, steps)
 
     def _begin(self, arrival: Arrival, steps: Iterable[RecordedStep]) -> None:
@@ -307,7 +309,7 @@ class Executor:
 
     def _refuse(self, arrival: Arrival, error: Exception) -> None:
         """Hand back, for a while, a run that this worker cannot read."""
-        ours = isinstance(error, BackendError)
+        ours = isinstance(error, BackendError | CodecError)
         advice = "" if ours else "; a newer worker may be able to"
         text, about = "cannot read run %s, handing it back for %g s%s: %s", arrival.run.id
         logger.error(text, about, AGAIN_SECONDS, advice, error, exc_info=None if ours else error)

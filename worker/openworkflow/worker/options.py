@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TypedDict, get_args
 
 from openworkflow.backend.records import ClaimRequest, claim_key
+from openworkflow.codecs.payloads import Codecs, Payloads, checked_codecs
 from openworkflow.core.build_policy import BuildPolicy
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import valid_build_id
@@ -47,6 +48,7 @@ class WorkerSettings(TypedDict, total=False):
     worker_id: str | None
     metrics: Metrics | None
     traces: Traces
+    codec: Codecs | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class WorkerOptions:
     build_id: str | None = None
     build_policy: BuildPolicy = "moving"
     traces: Traces = "links"
+    codec: Codecs | None = None
 
     def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():
@@ -77,6 +80,7 @@ class WorkerOptions:
                 )
         if self.build_id:
             valid_build_id(self.build_id)
+        checked_codecs(self.codec)
         if self.traces not in get_args(Traces):
             known = ", ".join(get_args(Traces))
             raise ConfigurationError(f"traces must be one of {known}, not {shown(self.traces)}")
@@ -85,6 +89,10 @@ class WorkerOptions:
     def batch(self) -> int:
         """The most runs of a claim, and writes of a flush."""
         return max(1, self.concurrency // (4 if self.concurrency > 40 else 2))
+
+    def payloads(self, namespace_id: str) -> Payloads:
+        """What seals and opens the values of the namespace."""
+        return Payloads(checked_codecs(self.codec), namespace_id, self.payload_limit)
 
     def claim_request(self, registry: Registry, *, traced: bool = False) -> ClaimRequest:
         """Which runs a worker of these workflows asks for, and whether with their traces."""

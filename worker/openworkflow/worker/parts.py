@@ -26,6 +26,7 @@ from openworkflow.worker.heartbeat import Heartbeat
 from openworkflow.worker.histories import Histories
 from openworkflow.worker.limited import adopter, declared_limits
 from openworkflow.worker.occurrences import Occurrences
+from openworkflow.worker.opened import OpenedPost, opened_maps
 from openworkflow.worker.options import WorkerOptions
 from openworkflow.worker.poller import Poller
 
@@ -86,25 +87,25 @@ class Parts:
         now: datetime,
     ) -> None:
         slots, lease, clock = options.concurrency, options.lease, DatabaseClock(now)
-        self.metrics, self.pools = metrics, Pools(slots)
-        self.guard = LeaseGuard(lease.total_seconds())
+        self.metrics, self.pools, self.journal = metrics, Pools(slots), Journal(clock)
+        self.guard, self.library = LeaseGuard(lease.total_seconds()), Library(session.read_told)
         observer = observer_of(backend.namespace_id, options.traces)
         wanted = options.claim_request(registry, traced=observer is not None)
         self.claimer = Claimer(wanted, slots, self.guard, metrics, obstacle=self.obstacle)
-        self.journal = Journal(clock)
         self.flusher = Flusher(
             *(self.journal, session, self.claimer, metrics),
             worker_id=worker_id,
             lease=lease,
             batch=options.batch,
         )
-        self.mail, self.library = Mail(session), Library(session.read_told)
+        self.payloads = options.payloads(backend.namespace_id)
+        self.mail = Mail(OpenedPost(session, self.payloads))
         self.poller = Poller(backend, clock, self.claimer, self.journal.kick)
         stop = backend.cancel_workflow_run
         occurrences = Occurrences(backend.schedules, stop, worker_id, registry, metrics)
         self.executor = self.executor_of(
             registry,
-            Histories(session, metrics),
+            Histories(session, metrics, self.payloads),
             self.claimer,
             self.poller,
             self._services(options, backend, observer),
@@ -141,7 +142,7 @@ class Parts:
             self.metrics,
             self.pools.steps,
             self.pools.workflows,
-            options.payload_limit,
+            self.payloads.plain_limit,
             self.guard,
             Limits(options.max_step_attempts),
             options.rest.total_seconds(),
@@ -151,8 +152,9 @@ class Parts:
             backend.cancel_workflow_run,
             backend.limits.turns.take,
             backend.limits.turns.pause,
-            backend.families.read_map,
+            opened_maps(backend.families.read_map, self.payloads),
             backend.limits.ensure,
+            self.payloads if self.payloads.seals else None,
             observer,
         )
 

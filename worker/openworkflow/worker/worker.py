@@ -28,7 +28,7 @@ from openworkflow.core.workflow import Workflow
 from openworkflow.engine.outcome import Released
 from openworkflow.telemetry.metrics import Metrics
 from openworkflow.worker.collector import patient_collector
-from openworkflow.worker.declared import declared, keep_schedules
+from openworkflow.worker.declared import SealedWishes, declared, keep_schedules
 from openworkflow.worker.executor import HAND_BACK_SECONDS
 from openworkflow.worker.limited import declared_limits, keep_limits
 from openworkflow.worker.options import WorkerOptions
@@ -83,7 +83,8 @@ class Worker(StopsAtExit):
         known = ("workflows", "worker_id", "metrics", *WorkerOptions.__annotations__)
         refuse_unknown("Worker", options, known)
         self._options = WorkerOptions(**options)
-        self._declared = declared(self._registry, self._options.payload_limit)
+        self._payloads = self._options.payloads(backend.namespace_id)
+        self._declared = declared(self._registry, self._payloads.plain_limit)
         self._limits = declared_limits(self._registry)
         self._backend = backend
         self.worker_id = worker_id or f"{socket.gethostname()}/{uuid4().hex[:8]}"
@@ -286,7 +287,8 @@ class Worker(StopsAtExit):
     async def _keep_schedules(self) -> None:
         served, build_id = self._registry.keys(), self._options.build_id or None
         schedules, metrics = self._backend.schedules, self.metrics
-        await keep_schedules(schedules, self._declared, served, build_id, metrics)
+        wishes = SealedWishes(self._declared, self._payloads)
+        await keep_schedules(schedules, wishes, served, build_id, metrics)
 
     async def _leave(self, parts: Parts, session: WorkerSession) -> None:
         """Leave what is still running to itself, and its runs to other workers."""

@@ -13,10 +13,8 @@ from openworkflow.client.blocking.limits import SyncLimitClient
 from openworkflow.client.blocking.schedules import SyncScheduleClient
 from openworkflow.client.handle import RunDetails
 from openworkflow.client.repairs import UNCHANGED
-from openworkflow.core.duration import Duration
 from openworkflow.core.explanation import Explanation
 from openworkflow.core.workflow import Workflow
-from openworkflow.core.workflow_run import WorkflowRun
 from openworkflow.engine.request import (
     ManyRunsOptions,
     RunOptions,
@@ -197,11 +195,3 @@ class SyncOpenWorkflow(SyncRunControl, SyncRunFollowing, SyncBase):
         that has ended; BackendError.
         """
         return self._line.call(lambda ow: ow.signal(given(to), *message, **options), options)
-
-    def wait(self, run_id: UUID, timeout: Duration | None = None) -> WorkflowRun:
-        """The run once it has finished, however; an outage of the database is waited out.
-
-        Raises RunNotFound, ResultTimeout at most two seconds after `timeout`, and BackendError
-        where a database that answers refuses the look, for half a minute, or was stopped.
-        """
-        return self._line.call(lambda ow: ow.wait(run_id, timeout))

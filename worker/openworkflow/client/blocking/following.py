@@ -4,11 +4,24 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from openworkflow.client.blocking.base import SyncPart
-from openworkflow.core.progress import RunEvent, RunProgress
+from openworkflow.core.duration import Duration
+from openworkflow.core.progress import (
+    RunEvent,
+    RunProgress,
+)
+from openworkflow.core.workflow_run import WorkflowRun
 
 
 class SyncRunFollowing(SyncPart):
     """The part of the client that follows runs in the namespace of `_backend`."""
+
+    def wait(self, run_id: UUID, timeout: Duration | None = None) -> WorkflowRun:
+        """The run once it has finished, however; an outage of the database is waited out.
+
+        Raises RunNotFound, ResultTimeout at most two seconds after `timeout`, and BackendError
+        where a database that answers refuses the look, for half a minute, or was stopped.
+        """
+        return self._line.call(lambda ow: ow.wait(run_id, timeout))
 
     def progress(self, run_id: UUID) -> RunProgress:
         """What a run says of itself: the status that it set last. Raises RunNotFound."""

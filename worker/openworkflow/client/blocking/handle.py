@@ -49,6 +49,7 @@ class SyncRunHandle(SyncHandleBase[O]):
         """Wait for the run to end, and return what its function returned.
 
         Raises WorkflowFailed, WorkflowCanceled, RunNotFound, and ResultTimeout after `timeout`
-        (seconds, timedelta or text such as "30s"); the run goes on then.
+        (seconds, timedelta or text such as "30s"); the run goes on then. PayloadUnreadable, if
+        this client has not the codec, or the key, that the result was encoded with.
         """
         return self._line.call(lambda ow: self._of(ow).result(timeout))

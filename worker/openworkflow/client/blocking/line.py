@@ -18,6 +18,7 @@ from openworkflow.backend.callers import OfThread
 from openworkflow.client.blocking.errands import Errands
 from openworkflow.client.blocking.loop_thread import LoopThread
 from openworkflow.client.client import OpenWorkflow
+from openworkflow.codecs.payloads import Codecs
 from openworkflow.core.errors import ConfigurationError
 
 T = TypeVar("T")
@@ -33,9 +34,12 @@ class Line:
     """Calls methods of an async client, from any thread but one in which an event loop runs."""
 
     def __init__(
-        self, connect: Callable[[], Awaitable[BackendPostgres]], payload_limit: int
+        self,
+        connect: Callable[[], Awaitable[BackendPostgres]],
+        payload_limit: int,
+        codec: Codecs | None = None,
     ) -> None:
-        self._connect, self._payload_limit = connect, payload_limit
+        self._connect, self._payload_limit, self._codec = connect, payload_limit, codec
         self._lock = threading.Lock()
         self._open: tuple[LoopThread, BackendPostgres, OpenWorkflow] | None = None
         self._stopped = False
@@ -95,7 +99,8 @@ class Line:
         except BaseException:
             thread.close()
             raise
-        return thread, backend, OpenWorkflow(backend, payload_limit=self._payload_limit)
+        ow = OpenWorkflow(backend, payload_limit=self._payload_limit, codec=self._codec)
+        return thread, backend, ow
 
     def _each(self, found: AsyncIterator[T]) -> Iterator[T]:
         following = aiter(found)

@@ -19,7 +19,7 @@ from openworkflow.core.recorded import RecordedStep
 from openworkflow.core.retry import DEFAULT_STEP_RETRY, RetryPolicy, check_policy
 from openworkflow.core.shown import shown
 from openworkflow.core.step_attempt import StepKind, StepStatus
-from openworkflow.engine import calls, rated
+from openworkflow.engine import calls, rated, sealing
 from openworkflow.engine.history import replayed, step_error
 from openworkflow.engine.operations.operation import Operation
 from openworkflow.engine.step_call import StepCall
@@ -92,11 +92,10 @@ class CallOperation(Operation):
 
     async def perform(self) -> tuple[Any, BaseException | None]:
         """See Operation.perform: attempts until one succeeds, or none is left."""
-        execution, recorder, recorded = self.execution, self.execution.recorder, self.recorded
-        services, codec, failures = execution.services, self.about.codec, 0
+        execution, recorder = self.execution, self.execution.recorder
+        services, codec = execution.services, self.about.codec
         call = calls.call if self.seconds is None else calls.call_within
-        if recorded is not None:
-            failures = await self._take_up(recorded)
+        failures = 0 if self.recorded is None else await self._take_up(self.recorded)
         while True:
             if self.after is not None:
                 await recorder.durable(self.after)
@@ -113,6 +112,8 @@ class CallOperation(Operation):
                     raise Suspended
                 output = codec.encode(value, "result of step", services.payload_limit, self.key)
                 value = codec.as_replayed(value, output)
+                if services.payloads is not None:
+                    output = await sealing.of_step(execution, services.payloads, output, self.key)
             except BaseException as raised:
                 if (error := calls.as_error(self, raised)) is None:
                     recorder.abandon(step)

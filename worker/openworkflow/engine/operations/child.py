@@ -24,6 +24,7 @@ from openworkflow.core.serialization import Codec
 from openworkflow.core.shown import shown
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.workflow_run import RunStatus
+from openworkflow.engine import sealing
 from openworkflow.engine.child_request import ChildRequest
 from openworkflow.engine.history import replayed, step_error
 from openworkflow.engine.operations.operation import Operation
@@ -114,9 +115,12 @@ class ChildWait(Operation):
             return None
         return failure_of(self.name, child, state)
 
-    def _succeed(self, step: StepCall, output: str | None) -> tuple[Any, BaseException | None]:
+    async def _succeed(
+        self, step: StepCall, output: str | None
+    ) -> tuple[Any, BaseException | None]:
         try:
             value = self._codec.decode(output, f"result of child {self.name!r}")
+            output = await sealing.of_wait(self.execution, output, self.key)
         except SerializationError as error:
             return None, self._fail(step, error)
         self.execution.recorder.end_wait(step, output=output)
@@ -180,7 +184,7 @@ class ChildOperation(ChildWait):
                 # Its end comes after all that was seen before it was there.
                 known = execution.mailbox().wake_no == seen
             state = await self._ended(step.id, until, known=known)
-            done, retry_at = self._settle(step, state, until)
+            done, retry_at = await self._settle(step, state, until)
             if retry_at is None:
                 return done
             failures = step.attempt
@@ -195,6 +199,7 @@ class ChildOperation(ChildWait):
     async def _start(self, attempt: int) -> tuple[StepCall, datetime | None]:
         execution = self.execution
         await self._request.limited()
+        await self._request.seal()
         await execution.gate(self)
         step = self._step(attempt, child_id(depth_of(execution.claim.id) + 1))
         until = self._until()
@@ -203,7 +208,7 @@ class ChildOperation(ChildWait):
         execution.recorder.begin_wait(step, until, self._request.row(step.id, 0))
         return step, until
 
-    def _settle(
+    async def _settle(
         self, step: StepCall, state: ChildState | None, until: datetime | None
     ) -> tuple[tuple[Any, BaseException | None], datetime | None]:
         """Record what the child came to: the step's answer, or else when to start another."""
@@ -217,7 +222,7 @@ class ChildOperation(ChildWait):
         else:
             error = self._error(step.id, state)
             if error is None:
-                return self._succeed(step, state.output), None
+                return await self._succeed(step, state.output), None
         policy = self._retry
         told = error.__cause__ if isinstance(error.__cause__, Exception) else error
         if (

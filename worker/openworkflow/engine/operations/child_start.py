@@ -70,6 +70,7 @@ class StartOperation(Operation):
         """See Operation.perform."""
         execution = self.execution
         await self._request.limited()
+        await self._request.seal()
         await execution.gate(self)
         child = child_id(depth_of(execution.claim.id) + 1)
         step = StepCall(self.key, 1, self.context, row=child)
@@ -113,7 +114,7 @@ class ResultOperation(ChildWait):
             return None, self._fail(step, ChildTimeout(self.name, self._child, goes_on=True))
         if (error := self._error(self._child, state)) is not None:
             return None, self._fail(step, error)
-        return self._succeed(step, state.output)
+        return await self._succeed(step, state.output)
 
     def withdraw(self) -> None:
         """See Operation.withdraw."""

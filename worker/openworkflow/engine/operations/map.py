@@ -36,6 +36,7 @@ from openworkflow.core.shown import shown
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.workflow import Workflow
 from openworkflow.core.workflow_run import RunStatus
+from openworkflow.engine import sealing
 from openworkflow.engine.child_request import ChildOptions, ChildRequest, check_depth, codec_of
 from openworkflow.engine.history import step_error
 from openworkflow.engine.operations.child import failure_of
@@ -183,7 +184,7 @@ class MapOperation(Operation):
         if is_open:
             recorder.adopt(step)
             return step, False
-        children = self._children(step.id, 0, self._window)
+        children = await self._children(step.id, 0, self._window)
         execution.waits(StepKind.CHILD, self.key)
         await recorder.durable(recorder.begin_wait(step, None, *children))
         execution.check_stopped()
@@ -212,14 +213,17 @@ class MapOperation(Operation):
         await self._limited()
         await execution.gate(self)
         recorder = execution.recorder
-        rows = self._children(step.id, state.started, state.started + room)
+        rows = await self._children(step.id, state.started, state.started + room)
         await recorder.durable(recorder.start(rows, self.key))
         execution.check_stopped()
 
-    def _children(self, step_id: UUID, start: int, end: int) -> list[NewChild]:
+    async def _children(self, step_id: UUID, start: int, end: int) -> list[NewChild]:
         """The rows of these children. The last window wakes only when all of it has ended."""
         deeper, last = depth_of(self.execution.claim.id) + 1, end == len(self._requests)
         wake_at = 0 if last else self._concurrency // 2
+        if self.execution.services.payloads is not None:
+            for number in range(start, end):
+                await self._requests[number].seal()
         return [
             self._requests[number].row(child_id(deeper), wake_at, step_id, number)
             for number in range(start, end)
@@ -261,15 +265,14 @@ class MapOperation(Operation):
                 texts.append(f'{{"error":{_short(error).to_json()}}}')
         output = f"[{','.join(texts)}]"
         size, limit = len(output.encode()), self.execution.services.payload_limit
-        if size > limit:
-            return None, self._fail(
-                step, PayloadTooLarge(f"result of map {self.name!r}", size, limit)
-            )
         try:
+            if size > limit:
+                raise PayloadTooLarge(f"result of map {self.name!r}", size, limit)
             value = self._decoded(output)
+            stored = await sealing.of_wait(self.execution, output, self.key)
         except SerializationError as error:
             return None, self._fail(step, error)
-        self.execution.recorder.end_wait(step, output=output)
+        self.execution.recorder.end_wait(step, output=stored)
         return value, None
 
     async def _give_up(self, step: StepCall, count: int) -> tuple[Any, BaseException | None]:

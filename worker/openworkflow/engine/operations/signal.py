@@ -24,6 +24,7 @@ from openworkflow.core.recorded import Message, RecordedStep
 from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.serialization import codec_for
 from openworkflow.core.step_attempt import StepKind, StepStatus
+from openworkflow.engine import sealing
 from openworkflow.engine.current import current_operation, current_step
 from openworkflow.engine.history import replayed, step_error
 from openworkflow.engine.operations.call import CallOperation
@@ -110,7 +111,7 @@ class SignalOperation(Operation):
                 execution.check_stopped()
                 message = inbox.pop(self.name)
             if message is not None:
-                return self._take(step, message)
+                return await self._take(step, message)
             if late:
                 return self._time_out(step)
             if self._begun is None:
@@ -134,7 +135,7 @@ class SignalOperation(Operation):
     def _until(self) -> datetime | None:
         return None if self._timeout is None else self.execution.now() + self._timeout
 
-    def _take(self, step: StepCall, message: Message) -> tuple[Any, BaseException | None]:
+    async def _take(self, step: StepCall, message: Message) -> tuple[Any, BaseException | None]:
         """Take it for good: one that does not fit is not offered again."""
         told = json.loads(self.context or "{}") | {"message": str(message.id)}
         if message.of_topic:
@@ -144,7 +145,8 @@ class SignalOperation(Operation):
             value = self._codec.decode(message.payload, f"signal {self.name!r}")
         except SerializationError as error:
             return None, self._fail(step, error, context)
-        self.execution.recorder.end_wait(step, output=message.payload, context=context)
+        output = await sealing.of_wait(self.execution, message.payload, self.key)
+        self.execution.recorder.end_wait(step, output=output, context=context)
         return value, None
 
     def _time_out(self, step: StepCall) -> tuple[Any, BaseException | None]:
@@ -182,6 +184,8 @@ async def _send(to: Any, *message: Any, **options: Any) -> UUID:
     message_id = uuid5(SENT, current_step().key)
     limit = services.payload_limit
     made = outgoing(to, message, **options, limit=limit, message_id=message_id)
+    if services.payloads is not None:
+        made = await sealing.of_signal(services.payloads, made)
     try:
         sent: UUID = await services.send(made)
     except BackendError as error:
