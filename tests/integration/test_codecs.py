@@ -119,7 +119,8 @@ async def child(value: str, step: Step) -> str:
 
 @workflow
 def child_in_a_thread(value: str, step: SyncStep) -> str:
-    return step.run("in-child", told, value)
+    told_again: str = step.run("in-child", told, value)  # type: ignore[assignment]
+    return told_again
 
 
 @workflow

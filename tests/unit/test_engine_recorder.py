@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from openworkflow.backend.records import Leftover, RunEnd, StepSuccess, StepWrite
+from openworkflow.core.envelope import Opened
 from openworkflow.core.errors import BackendError, Fault, SerializationError
 from openworkflow.core.failure import Failure
 from openworkflow.core.recorded import ClaimedRun, RecordedStep
@@ -416,3 +417,16 @@ async def test_a_row_whose_end_was_refused_is_open_again_and_cut_short_once(desk
         assert left_open == len(desk.recorder.open)
         desk.recorder.close_all("the run ended")
     assert not desk.recorder.pending
+
+
+async def test_a_row_that_is_recorded_again_is_stored_as_it_was_encoded(desk: Desk) -> None:
+    outputs = Opened.of('"plain"', '{"$ow":{}}'), '"as it is"'
+
+    desk.recorder.record_again(
+        [
+            RecordedStep(key, "run", "succeeded", 1, 6, output, None, None, None, uuid4(), 5)
+            for key, output in zip("ab", outputs, strict=True)
+        ]
+    )
+
+    assert ['{"$ow":{}}', '"as it is"'] == [row.output for row in desk.send()]

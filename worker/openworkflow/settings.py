@@ -56,6 +56,8 @@ class Settings:
     """Waits up to so long are spent in memory, without a slot; longer ones are parked."""
     payload_limit_bytes: int = DEFAULT_PAYLOAD_LIMIT
     """The most bytes of one input, output or step result, as JSON text."""
+    codec: str | None = None
+    """module:name of the codecs of stored values, of the worker and of commands."""
     max_crashes: int = 5
     """Workers a run may kill, without recording a step in between, before it is failed."""
     max_step_attempts: int = DEFAULT_MAX_STEP_ATTEMPTS

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from openworkflow.cli.codec import client_of, codec_option
 from openworkflow.cli.options import Database, database, database_options, run_async
 from openworkflow.cli.render import say
 from openworkflow.client import OpenWorkflow
@@ -40,6 +41,7 @@ _STOP_SECONDS = 5
 @click.option("--openid-url", metavar="URL", help="Where people find the dashboard.")
 @click.option("--openid-claim", default="groups", show_default=True, help="What gives a role.")
 @click.option("--openid-role", multiple=True, metavar="VALUE=ROLE", help="Repeatable; *: all.")
+@codec_option
 @database_options
 def dashboard(
     host: str,
@@ -134,7 +136,7 @@ async def _clients(
             backend = await stack.enter_async_context(
                 place.connect(migrate=False, application_name="openworkflow-dashboard")
             )
-            clients[name] = OpenWorkflow(backend)
+            clients[name] = client_of(backend)
         yield clients
 
 

@@ -6,6 +6,7 @@ from uuid import UUID
 import click
 
 from openworkflow.cli import render
+from openworkflow.cli.codec import client_of, codec_option
 from openworkflow.cli.options import (
     Database,
     RunId,
@@ -14,7 +15,8 @@ from openworkflow.cli.options import (
     json_option,
     run_async,
 )
-from openworkflow.client import OpenWorkflow
+from openworkflow.client.plain import plain_event
+from openworkflow.core.envelope import described
 from openworkflow.core.errors import RunNotFound
 from openworkflow.core.printable import printable_json
 from openworkflow.core.progress import EventsAsked, RunEvent, checked_topic
@@ -28,6 +30,7 @@ PAGE = 1000
 @click.option("--topic", help="Only events of this topic.")
 @click.option("--from-offset", type=click.IntRange(0), default=0, help="The first to be shown.")
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run ends.")
+@codec_option
 @database_options
 @json_option
 def events(
@@ -50,19 +53,17 @@ def events(
 
 async def _show(where: Database, asked: EventsAsked, follow: bool, as_json: bool) -> None:
     async with where.connect(migrate=False) as backend:
+        ow = client_of(backend)
         if follow:
-            told = OpenWorkflow(backend).events(
-                asked.run_id, asked.topic, from_offset=asked.event_no
-            )
-            async for event in told:
-                _say(event, as_json)
+            async for event in ow._follow(asked.run_id, asked.topic, asked.event_no):
+                _say(await plain_event(ow._payloads, event), as_json)
             return
         while True:
             (found,) = await backend.progress.events([asked], PAGE)
             if found is None:
                 raise RunNotFound(asked.run_id)
             for event in found.events:
-                _say(event, as_json)
+                _say(await plain_event(ow._payloads, event), as_json)
             if not found.events:
                 return
             asked = asked._replace(event_no=found.events[-1].offset + 1)
@@ -73,6 +74,6 @@ def _say(event: RunEvent, as_json: bool) -> None:
         render.as_json(event)
         return
     value: Any = event.value
-    told = value if isinstance(value, str) else printable_json(value)
+    told = value if isinstance(value, str) else described(value) or printable_json(value)
     by = "" if event.step is None else f"  ({event.step}, attempt {event.attempt})"
     render.say(f"{event.offset:>6}  {render.when(event.created_at)}  {event.topic}  {told}{by}")

@@ -13,7 +13,7 @@ import uvloop
 
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.backend.url import parse
-from openworkflow.client import OpenWorkflow
+from openworkflow.cli.codec import client_of
 from openworkflow.core.duration import parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.json_values import parsed_json
@@ -105,7 +105,7 @@ def run_async(operation: Coroutine[Any, Any, T]) -> T:
 async def with_client(where: Database, method: str, /, *arguments: Any, **options: Any) -> Any:
     """What a method of the client, or of a part of it such as `schedules.list`, returns."""
     async with where.connect(migrate=False) as backend:
-        return await attrgetter(method)(OpenWorkflow(backend))(*arguments, **options)
+        return await attrgetter(method)(client_of(backend))(*arguments, **options)
 
 
 def parse_json(option: str, text: str | None) -> Any:

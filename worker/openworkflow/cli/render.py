@@ -19,6 +19,7 @@ from rich.text import Text
 from openworkflow.backend.builds import Build
 from openworkflow.backend.pausing import Pause
 from openworkflow.client import RunDetails
+from openworkflow.core.envelope import described
 from openworkflow.core.failure import Failure
 from openworkflow.core.printable import printable, printable_json
 from openworkflow.core.step_attempt import StepAttempt, StepKind, StepStatus
@@ -179,7 +180,7 @@ def details(found: RunDetails) -> Iterable[Any]:
         ("build", f"{run.build_id or ''}{' (pinned)' if run.pinned else ''}"),
         ("failed attempts", str(run.attempts or "")),
         ("crashes", str(run.crashes or "")),
-        ("input", printable_json(run.input)),
+        ("input", described(run.input) or printable_json(run.input)),
         ("output", _json(run.output)),
         ("error", _error_and_page(run.error)),
     ]
@@ -277,7 +278,8 @@ def _end(run: WorkflowRun) -> str:
 
 
 def _json(value: Any) -> str:
-    return "" if value is None else printable_json(value)
+    """What cannot be read is said in words, and not shown."""
+    return "" if value is None else described(value) or printable_json(value)
 
 
 def _waits(found: RunDetails) -> str:

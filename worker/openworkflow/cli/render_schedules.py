@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from rich.table import Table
 
 from openworkflow.cli.render import Listing, length, styled, when
+from openworkflow.core.envelope import described_start
 from openworkflow.core.schedule import Schedule
 
 
@@ -41,7 +42,7 @@ def schedule_details(found: Schedule, count: int) -> Table:
             found.catch_up if found.catch_up in ("none", "all") else length(found.catch_up),
         ),
         ("jitter", f"{found.jitter_seconds:g} s" if found.jitter_seconds else ""),
-        ("input", "" if found.input is None else found.input),
+        ("input", described_start(found.input or "") or found.input or ""),
         ("paused", f"since {when(found.paused_at)}{reason}" if found.paused_at else ""),
         ("not declared", f"since {when(found.retired_at)}" if found.retired_at else ""),
         ("next", "" if found.stopped else "\n".join(found.upcoming(count))),

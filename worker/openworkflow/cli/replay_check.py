@@ -15,6 +15,7 @@ import click
 from rich.table import Table
 
 from openworkflow.cli import histories, render
+from openworkflow.cli.codec import chosen_codecs, codec_option
 from openworkflow.cli.counting import counted
 from openworkflow.cli.options import (
     Database,
@@ -25,18 +26,24 @@ from openworkflow.cli.options import (
     run_async,
 )
 from openworkflow.cli.target import load_workflows
+from openworkflow.codecs.payloads import Payloads
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.registry import Registry
+from openworkflow.core.serialization import MOST_PAYLOAD_LIMIT
 from openworkflow.core.workflow_run import RunStatus
 from openworkflow.engine.replay import BLOCKED, RecordedRun, Replayer
+from openworkflow.settings import Settings
+from openworkflow.worker.histories import open_run
 
 AT_ONCE = 50
 SHOWN_IDS = 3
 MISSING = "Missing"
+UNREADABLE = "PayloadUnreadable"
 _STATUSES = [*histories.UNFINISHED, RunStatus.SUCCEEDED, RunStatus.FAILED]
 _ADVICE = {
     MISSING: "keep the code of this version until its runs have ended, or pin builds",
     BLOCKED: "put it into a step",
+    UNREADABLE: "give the check the codec of the workers: --codec, or OPENWORKFLOW_CODEC",
     "NonDeterminism": (
         "guard the change with `step.patched`, deploy it as a new version of the workflow, or pin "
         "builds"
@@ -116,6 +123,7 @@ class Report:
     "--timeout", type=DurationText(), default="5s", show_default=True, help="For one run."
 )
 @click.option("--allow-empty", is_flag=True, help="No history at all is fine.")
+@codec_option
 @database_options
 @json_option
 def replay_check(
@@ -140,7 +148,10 @@ def replay_check(
     registry = Registry(workflow for target in targets for workflow in load_workflows(target))
     chosen = [RunStatus(status) for status in statuses] or _STATUSES
     where = None if files else database(url, namespace, schema)
-    report = run_async(_check(registry, _runs(where, files, workflow, chosen, limit), timeout))
+    place = namespace or Settings.from_env().namespace
+    payloads = Payloads(chosen_codecs(), place, MOST_PAYLOAD_LIMIT)
+    runs = _runs(where, files, workflow, chosen, limit)
+    report = run_async(_check(registry, runs, timeout, payloads))
     if not report.replayed and not report.findings and not allow_empty:
         raise ConfigurationError(
             "no history was found, so nothing was checked; is this the right database, namespace "
@@ -171,7 +182,7 @@ async def _runs(
 
 
 async def _check(
-    registry: Registry, runs: AsyncIterator[RecordedRun], timeout: timedelta
+    registry: Registry, runs: AsyncIterator[RecordedRun], timeout: timedelta, payloads: Payloads
 ) -> Report:
     report, old_side, new_side = Report(), Counter[tuple[str, str]](), set[tuple[str, str]]()
 
@@ -183,8 +194,13 @@ async def _check(
                 shown = f"{name!r} in version {version!r}" if version else repr(name)
                 report.add(run, MISSING, f"the module has no workflow {shown}")
             return
+        opened = await open_run(payloads, run.run, run.steps)
+        if isinstance(opened, Exception):
+            report.add(run, UNREADABLE, str(opened))
+            return
         report.replayed += 1
-        replayed = await replayer.replay(run, workflow)
+        plain = dataclasses.replace(run, run=opened[0], steps=opened[1])
+        replayed = await replayer.replay(plain, workflow)
         if replayed.found is not None:
             report.add(run, replayed.found.cause, replayed.found.message)
         for patch in replayed.asked:

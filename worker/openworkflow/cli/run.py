@@ -9,6 +9,7 @@ from uuid import UUID
 import click
 
 from openworkflow.cli.answers import answer
+from openworkflow.cli.codec import client_of, codec_option
 from openworkflow.cli.options import (
     Database,
     DurationText,
@@ -46,6 +47,7 @@ WHY_SECONDS = 2.0
 @click.option("--priority", type=click.IntRange(0, HIGHEST), help="It goes before others.")
 @click.option("--wait", is_flag=True, help="Wait for the run to end, and print its result.")
 @click.option("--timeout", type=DurationText(), help="Wait no longer than this.")
+@codec_option
 @database_options
 @json_option
 def run(
@@ -92,7 +94,7 @@ async def _run(
     json_wanted: bool,
 ) -> None:
     async with where.connect() as backend:
-        ow = OpenWorkflow(backend)
+        ow = client_of(backend)
         handle = await ow.run_workflow(workflow, **options)
         if not wait:
             answer(json_wanted, {"id": handle.id, "created": handle.created}, str(handle.id))

@@ -9,6 +9,7 @@ from openworkflow.backend.backend import Page, RunFilter
 from openworkflow.cli import histories, render
 from openworkflow.cli.answers import answer
 from openworkflow.cli.bulk import Wish, bulk_options, in_bulk, single
+from openworkflow.cli.codec import client_of, codec_option
 from openworkflow.cli.counting import counted
 from openworkflow.cli.events import events
 from openworkflow.cli.options import (
@@ -22,7 +23,7 @@ from openworkflow.cli.options import (
     run_async,
     with_client,
 )
-from openworkflow.client import OpenWorkflow
+from openworkflow.client.plain import plain_progress
 from openworkflow.core.printable import printable_json
 from openworkflow.core.standing import word
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
@@ -44,6 +45,7 @@ def runs() -> None:
 @click.option("--where", help='A filter, such as "status:failed tag.customer:acme started>2h".')
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
 @click.option("--after", "cursor", help="Go on where the page before ended.")
+@codec_option
 @database_options
 @json_option
 def list_runs(
@@ -103,9 +105,11 @@ async def _page(
 ) -> tuple[Page, dict[UUID, Any], dict[UUID, str]]:
     """A page of runs, the statuses that those have set, and in a word where each stands."""
     async with where.connect(migrate=False) as backend:
-        page = await OpenWorkflow(backend).list_runs(run_filter, **options)
+        ow = client_of(backend)
+        page = await ow.list_runs(run_filter, **options)
         told = await backend.progress.of_runs([run.id for run in page.runs])
-        says = {key: each.status for key, each in told.items() if each.status is not None}
+        plain = {key: await plain_progress(ow._payloads, each) for key, each in told.items()}
+        says = {key: each.status for key, each in plain.items() if each.status is not None}
         open_ids = [run.id for run in page.runs if not run.status.finished]
         if not open_ids:
             return page, says, {}
@@ -115,6 +119,7 @@ async def _page(
 
 @runs.command()
 @click.argument("run_id", type=RunId())
+@codec_option
 @database_options
 @json_option
 def show(
@@ -184,6 +189,7 @@ def cancel(
 @click.argument("run_id", type=RunId(), required=False)
 @click.option("--from-step", help="From this step on, whatever was recorded; not where it failed.")
 @bulk_options
+@codec_option
 @database_options
 @json_option
 def retry(
@@ -233,6 +239,7 @@ def delete(
 )
 @click.option("--version", help="Another version of the workflow.")
 @click.option("--build", help="Bind the new run to this build.")
+@codec_option
 @database_options
 @json_option
 def fork(
@@ -289,7 +296,7 @@ def export(
 
     Newest first, a line of JSON for each run.
 
-    They hold inputs and results as they are stored.
+    They hold inputs and results as they are stored, encoded ones too.
     """
     chosen = [RunStatus(status) for status in statuses] or list(RunStatus)
     where = database(url, namespace, schema)

@@ -9,6 +9,7 @@ import click
 
 from openworkflow.cli import render, render_schedules
 from openworkflow.cli.answers import answer
+from openworkflow.cli.codec import codec_option
 from openworkflow.cli.counting import counted
 from openworkflow.cli.options import (
     database,
@@ -43,6 +44,7 @@ def schedules() -> None:
 
 
 @schedules.command("list")
+@codec_option
 @database_options
 @json_option
 def list_schedules(
@@ -60,6 +62,7 @@ def list_schedules(
 
 @schedules.command()
 @click.argument("name")
+@codec_option
 @database_options
 @json_option
 def show(

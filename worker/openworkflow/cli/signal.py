@@ -9,6 +9,7 @@ import click
 
 from openworkflow.cli import render
 from openworkflow.cli.answers import answer
+from openworkflow.cli.codec import client_of, codec_option
 from openworkflow.cli.options import (
     Database,
     DurationText,
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 @click.option("--value", "-v", "text", help="What to send, as JSON.")
 @click.option("--key", help="Idempotency key: a second signal with it is not sent.")
 @click.option("--keep-for", type=DurationText(), help="Of a topic; 24h unless given.")
+@codec_option
 @database_options
 @json_option
 def signal(
@@ -63,7 +65,7 @@ async def _send(
 ) -> tuple[UUID, list[str]]:
     """The id of what was sent, and the signals that the run waits for, if this is none of them."""
     async with where.connect(migrate=False) as backend:
-        client = OpenWorkflow(backend)
+        client = client_of(backend)
         # Before, since the run may take it at once, and wait for the next one.
         waits = await _awaited(client, target[0]) if len(target) > 1 else []
         send: Any = client.signal

@@ -25,7 +25,7 @@ def load_workflows(target: str) -> list[Workflow[Any, Any]]:
     The current folder is importable. Raises ConfigurationError with the place of the mistake.
     """
     name, _, attribute = target.partition(":")
-    module = _load(name)
+    module = load_module(name)
     if not attribute:
         found = collect(module)
         if not found:
@@ -56,7 +56,8 @@ def _make_importable() -> None:
         sys.path.insert(0, str(Path.cwd()))
 
 
-def _load(name: str) -> ModuleType:
+def load_module(name: str) -> ModuleType:
+    """The module of this name, or of this file. Raises ConfigurationError."""
     _make_importable()
     try:
         if name.endswith(".py"):

@@ -9,10 +9,10 @@ import click
 from prometheus_client import ProcessCollector
 
 from openworkflow.backend.backend import BackendPostgres
+from openworkflow.cli.codec import client_of, codec_arguments, codec_option
 from openworkflow.cli.options import Database, database, database_options, run_async
 from openworkflow.cli.processes import LOOPBACK, MOST_PROCESSES, Processes, command, shares, tell
 from openworkflow.cli.target import load_workflows
-from openworkflow.client import OpenWorkflow
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.settings import Settings
 from openworkflow.telemetry import logs, sdk
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 @click.command()
 @click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
+@codec_option
 @database_options
 @click.option("--concurrency", "-c", type=click.IntRange(1, 10_000), help="Runs at once.")
 @click.option("--processes", type=click.IntRange(1, MOST_PROCESSES), help="They share the slots.")
@@ -62,7 +63,7 @@ def worker(
     count = (processes or settings.processes) if report_to is None else 1
     slots = concurrency or settings.concurrency
     if count > 1:
-        more = [*["--tell-runs"] * tell_runs, *["--otel"] * otel]
+        more = [*["--tell-runs"] * tell_runs, *["--otel"] * otel, *codec_arguments()]
         more += [] if log_format is None else ["--log-format", log_format]
         sys.exit(run_async(_share(targets, where, settings, slots, count, port, more)))
     provider = sdk.set_up() if otel or settings.otel == "on" else None
@@ -85,7 +86,7 @@ async def serve(
     # Each once: modules import the workflows of others.
     workflows = list(dict.fromkeys(w for target in targets for w in load_workflows(target)))
     async with where.connect(application_name="openworkflow-worker") as backend:
-        made = OpenWorkflow(backend).new_worker(
+        made = client_of(backend).new_worker(
             workflows=workflows,
             concurrency=concurrency,
             **settings.worker_options(),

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from openworkflow.backend.backend import BackendPostgres
 from openworkflow.client.looks import looks_of
-from openworkflow.client.plain import plain_event, plain_progress, plain_run
+from openworkflow.client.plain import opened_event, plain_progress, plain_run
 from openworkflow.client.streams import streams_of
 from openworkflow.client.subject import checked_id
 from openworkflow.codecs.payloads import Payloads
@@ -64,14 +64,15 @@ class RunFollowing:
         Of one topic or of all, from an offset on: to go on after an event, give its offset + 1. An
         outage of the database is waited out, for as long as it takes. Raises ConfigurationError;
         and as they are asked for RunNotFound, and BackendError where a database that answers
-        refuses, for half a minute, or was stopped.
+        refuses, for half a minute, or was stopped; PayloadUnreadable for an event that this client
+        has not the codec, or the key, for.
         """
         checked_id(run_id)
         if topic is not None:
             checked_topic(topic)
         if type(from_offset) is not int or not 0 <= from_offset < 2**31:
             raise ConfigurationError(f"from_offset is a number from 0, not {shown(from_offset)}")
-        return self._follow(run_id, topic, from_offset)
+        return self._opened(self._follow(run_id, topic, from_offset))
 
     async def _follow(
         self, run_id: UUID, topic: str | None, offset: int
@@ -82,5 +83,9 @@ class RunFollowing:
             if not found.events:
                 return
             for event in found.events:
-                yield await plain_event(self._payloads, event)
+                yield event
                 offset = event.offset + 1
+
+    async def _opened(self, events: AsyncIterator[RunEvent]) -> AsyncIterator[RunEvent]:
+        async for event in events:
+            yield await opened_event(self._payloads, event)

@@ -71,6 +71,14 @@ async def plain_event(payloads: Payloads, event: RunEvent) -> RunEvent:
     return replace(event, value=await payloads.readable(event.value, "event", event.topic))
 
 
+async def opened_event(payloads: Payloads, event: RunEvent) -> RunEvent:
+    """An event, for a program that follows them. Raises PayloadUnreadable."""
+    if (envelope := envelope_of(event.value)) is None:
+        return event
+    text = await payloads.open(envelope.text(), "event", event.topic)
+    return replace(event, value=None if text is None else json.loads(text))
+
+
 async def plain_schedule(payloads: Payloads, schedule: Schedule) -> Schedule:
     """A schedule, whose input is JSON text."""
     if schedule.input is None or read_envelope(schedule.input) is None:

@@ -18,7 +18,6 @@ from openworkflow.core.envelope import (
     Envelope,
     Opened,
     envelope_of,
-    is_marked,
     read_envelope,
 )
 from openworkflow.core.errors import (
@@ -27,6 +26,7 @@ from openworkflow.core.errors import (
     PayloadTooLarge,
     PayloadUnreadable,
 )
+from openworkflow.core.jsonb import in_jsonb_order
 from openworkflow.core.serialization import MOST_PAYLOAD_LIMIT
 from openworkflow.core.shown import shown
 
@@ -70,13 +70,13 @@ class Payloads:
         if text is None or not self.codecs:
             return text
         place = Place(self._namespace_id, kind, name)
-        data, labels = text.encode(), list[str]()
+        data, labels = _as_jsonb_has_it(text).encode(), list[str]()
         for codec in self.codecs:
             encoded = await _asked((Encoded, type(None)), codec.encode, data, place)
             if encoded is not None:
                 data = encoded.data
                 labels.append(f"{codec.name}:{encoded.note}" if encoded.note else codec.name)
-        if labels or is_marked(text):
+        if labels:
             text = Envelope(tuple(labels), data).text()
         if (size := len(text.encode())) > self.limit:
             raise PayloadTooLarge(place.shown, size, self.limit)
@@ -110,7 +110,7 @@ class Payloads:
 
     async def _plain(self, envelope: Envelope, kind: str, name: str, patient: bool) -> str:
         place = Place(self._namespace_id, kind, name)
-        if envelope.version != VERSION:
+        if envelope.version != VERSION or not envelope.codecs:
             raise PayloadUnreadable(place.shown, f"it is {envelope.described}")
         data = envelope.data
         try:
@@ -132,6 +132,14 @@ class Payloads:
             f"it is {envelope.described}, and this process has no codec {shown(name)}; {there}: "
             "give it the one that wrote the value (codec=, or OPENWORKFLOW_CODEC)"
         )
+
+
+def _as_jsonb_has_it(text: str) -> str:
+    """JSON text with keys in jsonb's order: a replay is to see what it would see without codecs."""
+    try:
+        return in_jsonb_order(text)
+    except (ValueError, RecursionError):  # a number that Python does not read: nothing is lost
+        return text
 
 
 def checked_codecs(codec: object) -> tuple[PayloadCodec, ...]:

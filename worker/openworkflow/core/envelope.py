@@ -4,7 +4,7 @@
 
 `by` are the codecs that took part, in the order of encoding; what follows the colon is a codec's
 own note, such as the id of a key. A value without an envelope is plain JSON, so both may stand in
-one history. Pure: nothing here encodes anything.
+one history: a value of this form is refused. Pure: nothing here encodes anything.
 """
 
 import base64

@@ -16,6 +16,7 @@ import pydantic
 from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError, to_json
 
+from openworkflow.core.envelope import KEY, MARK, read_envelope
 from openworkflow.core.errors import (
     ConfigurationError,
     InputValidationError,
@@ -42,6 +43,7 @@ MOST_PAYLOAD_LIMIT = 268_435_456
 where it is more than a message of the protocol may be."""
 
 _SHORT = 256
+_MARKED = len(MARK)
 _SCALARS: frozenset[type] = frozenset({bool, int, str, float, type(None)})
 _PLAIN = (Any, object, dict, list, dict[str, Any], list[Any], list[dict[str, Any]])
 """Annotations that promise nothing beyond JSON."""
@@ -89,7 +91,13 @@ class Codec(Generic[T]):
         encoded = self._dump_plain(value, what) if self._plain else self._dump(value, what)
         if len(encoded) > limit:
             raise PayloadTooLarge(what, len(encoded), limit)
-        return encoded.decode()
+        text = encoded.decode()
+        if text[:_MARKED] == MARK and read_envelope(text) is not None:
+            raise SerializationError(
+                f"{what} has the form of an encoded value, which an object whose only key is "
+                f"{KEY!r} is kept for; give it another key"
+            )
+        return text
 
     def as_replayed(self, value: Any, output: str | None) -> T:
         """What a replay decodes once jsonb has held `output`, which `encode` made of `value`.

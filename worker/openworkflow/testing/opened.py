@@ -37,7 +37,7 @@ class Opened:
         async with AsyncExitStack() as stack:
             backend = await BackendPostgres.connect(url, application_name=APPLICATION)
             stack.push_async_callback(backend.stop)
-            ow = OpenWorkflow(backend)
+            ow = OpenWorkflow(backend, codec=options.get("codec"))
             stack.push_async_callback(ow.stop)
             clock = await Clock.open(url)
             stack.push_async_callback(clock.close)

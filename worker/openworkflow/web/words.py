@@ -4,6 +4,7 @@ import json
 from datetime import MAXYEAR, UTC, datetime
 from typing import Any
 
+from openworkflow.core.envelope import described
 from openworkflow.core.printable import printable
 
 SHOWN = 20_000
@@ -49,7 +50,9 @@ def number(count: float, most: int | None = None) -> str:
 
 
 def value(given: Any) -> str:
-    """A JSON value over lines, cut where it is too long to read."""
+    """A JSON value over lines, cut where it is too long to read; what it is, if it is encoded."""
+    if (told := described(given)) is not None:
+        return told
     if isinstance(given, str) and len(given) > SHOWN:
         given = given[:SHOWN]  # what is cut is cut before it is escaped
     text = printable(json.dumps(given, ensure_ascii=False, indent=2), lines=True)

@@ -35,6 +35,7 @@ class SyncRunFollowing(SyncPart):
         Of one topic or of all, from an offset on: to go on after an event, give its offset + 1. An
         outage of the database is waited out, for as long as it takes. Raises ConfigurationError;
         and as they are asked for RunNotFound, and BackendError where a database that answers
-        refuses, for half a minute, or was stopped.
+        refuses, for half a minute, or was stopped; PayloadUnreadable for an event that this client
+        has not the codec, or the key, for.
         """
         return self._line.each(lambda ow: ow.events(run_id, topic, from_offset=from_offset))

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-from openworkflow.backend.board import StepRow
+from openworkflow.backend.board import SHOWN, StepRow
 from openworkflow.backend.rows import as_json
+from openworkflow.client import OpenWorkflow
+from openworkflow.core.envelope import described, described_start
 from openworkflow.core.failure import Failure
 from openworkflow.core.workflow_run import RunStatus
 from openworkflow.web.site import Place, Site
@@ -23,7 +26,8 @@ async def load(place: Place, asked: Mapping[str, str]) -> dict[str, Any]:
     """See Load. Raises RunNotFound."""
     run_id, before = UUID(asked["run_id"]), asked.get("before") or None
     run = await place.ow.get_workflow_run(run_id)
-    steps, more = await place.backend.board.steps(run_id, STEPS, before)
+    rows, more = await place.backend.board.steps(run_id, STEPS, before)
+    steps = [await plain_step(place.ow, row) for row in rows]
     now, shown = await place.backend.now(), place.site.shown
     told, explanation = await place.ow.progress(run_id), await place.ow.explain(run_id)
     if explanation.status != run.status:  # it has moved meanwhile, and a page is of one moment
@@ -47,7 +51,9 @@ async def load(place: Place, asked: Mapping[str, str]) -> dict[str, Any]:
         "child_of": child_of,
         "result_of": partial(result_of, place.site),
         "sentence": str(shown("explanation", explanation.sentence)),
-        "input_text": json.dumps(shown("input", run.input), ensure_ascii=False, indent=2),
+        "input_text": ""
+        if described(run.input)
+        else json.dumps(shown("input", run.input), ensure_ascii=False, indent=2),
         "can": actions(run.status, bool(run.pause)),
         "signals": sorted(set(_signals(steps))),
     }
@@ -75,6 +81,18 @@ def child_of(step: StepRow) -> UUID | str:
     """The run that a step starts or waits for."""
     named = step.context.get("child") if isinstance(step.context, dict) else None
     return named if isinstance(named, str) else step.id
+
+
+async def plain_step(ow: OpenWorkflow, step: StepRow) -> StepRow:
+    """A step whose result is read, or said to be what it is."""
+    if step.output is None or (told := described_start(step.output)) is None:
+        return step
+    if step.output_length == len(step.output):
+        found = await ow._payloads.readable(as_json(step.output), "step", step.step_name)
+        told = described(found) or json.dumps(found, ensure_ascii=False)
+    else:
+        told = f"{told}, {step.output_length:,} characters"
+    return replace(step, output=told[:SHOWN], output_length=len(told))
 
 
 def result_of(site: Site, step: StepRow) -> str:
