@@ -53,12 +53,12 @@ def test_a_value_comes_back_as_a_replay_without_codecs_would_see_it(
     sealed = asyncio.run(payloads.seal(text, kind, of))
     back = asyncio.run(payloads.open(sealed, kind, of))
 
+    if not isinstance(back, Opened):  # no codec would have it; jsonb orders its keys
+        assert sealed == text == back
+        return
+    assert back.stored == sealed
     # As text, which shows the order of keys, and 1 apart from 1.0 and True.
     assert json.dumps(codec.decode(back)) == json.dumps(codec.as_replayed(value, text))
-    if isinstance(back, Opened):
-        assert back.stored == sealed
-    else:
-        assert sealed == text == back
 
 
 @given(VALUES.filter(lambda value: value is not None), st.data())
@@ -84,5 +84,5 @@ def test_a_value_that_was_changed_or_moved_is_never_taken_for_one(
         (payloads, sealed, "result", "a"),
         (other, sealed, "step", "a"),
     ):
-        with pytest.raises(PayloadUnreadable, match="key 'k[12]'"):
+        with pytest.raises(PayloadUnreadable, match=r"key 'k[12]'"):
             asyncio.run(reader.open(found, kind, name))
