@@ -220,6 +220,9 @@ async def test_a_run_goes_on_after_a_rotation_and_mixes_keys_and_plain_values(
     assert [tuple(each) for each in labels] == [("first", "aes-gcm:old"), ("go", "aes-gcm:new")]
     assert await sql.fetchval("SELECT output #>> '{$ow,by,0}' FROM workflow_runs") == "aes-gcm:new"
     assert await sql.fetchval("SELECT input FROM workflow_runs") == f'"{SECRET}"'
+    # As docs/codecs.md has it: what is left of a key.
+    left = "SELECT count(*) FROM step_attempts WHERE output #> '{$ow,by}' ? $1"
+    assert [await sql.fetchval(left, f"aes-gcm:{key}") for key in ("old", "new")] == [1, 1]
 
 
 @pytest.mark.parametrize("lacking", ["the key", "any codec"])
