@@ -78,13 +78,13 @@ async def test_large_values_are_kept_elsewhere(tmp_path: Any) -> None:
 
     kept: dict[str, bytes] = {}
 
-    def get_object(Bucket: str, Key: str) -> dict[str, Any]:
-        if Key not in kept:
+    def get_object(**asked: str) -> dict[str, Any]:
+        if asked["Key"] not in kept:
             raise NoSuchKey
-        return {"Body": SimpleNamespace(read=lambda: kept[Key])}
+        return {"Body": SimpleNamespace(read=lambda: kept[asked["Key"]])}
 
     client = SimpleNamespace(
-        put_object=lambda Bucket, Key, Body: kept.update({Key: Body}),
+        put_object=lambda **asked: kept.update({asked["Key"]: asked["Body"]}),
         get_object=get_object,
         exceptions=SimpleNamespace(NoSuchKey=NoSuchKey),
     )

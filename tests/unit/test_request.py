@@ -63,6 +63,7 @@ def test_a_namespace_and_a_schema_are_text(name: Any) -> None:
 
 async def test_an_option_that_does_not_exist_is_refused_with_those_that_do() -> None:
     nowhere = BackendPostgres.__new__(BackendPostgres)  # it is not asked for anything
+    nowhere.namespace_id = "default"
     ow: Any = OpenWorkflow(nowhere)
 
     with pytest.raises(TypeError, match=r"run_workflow\(\) has no option 'deadlin'; did you mean"):
@@ -114,6 +115,7 @@ def test_one_run_and_many_take_the_same_options_but_for_their_keys() -> None:
 
 def test_a_misspelt_option_of_a_worker_is_answered_with_the_one_that_was_meant() -> None:
     nowhere = BackendPostgres.__new__(BackendPostgres)
+    nowhere.namespace_id = "default"
     worker: Any = OpenWorkflow(nowhere).new_worker
     for wrong, meant in {"concurency": "concurrency", "leese": "lease"}.items():
         with pytest.raises(TypeError, match=rf"no option {wrong!r}; did you mean {meant!r}"):
@@ -134,6 +136,7 @@ async def test_what_is_no_id_of_a_run_is_refused_by_every_call_that_takes_one(
 ) -> None:
     """It was an error of the database driver, or of a look in the background."""
     nowhere = BackendPostgres.__new__(BackendPostgres)
+    nowhere.namespace_id = "default"
     ow: Any = OpenWorkflow(nowhere)
 
     with pytest.raises(ConfigurationError, match=meant):

@@ -28,6 +28,7 @@ OTHERS = Settings(
     drain_seconds=0.0,
     rest_seconds=0.5,
     payload_limit_bytes=1000,
+    codec="shop.codecs:codec",
     max_crashes=1,
     max_step_attempts=0,
     dashboard_tokens="viewer:a-token-of-somebody",
@@ -67,10 +68,14 @@ def test_every_variable_is_read() -> None:
 
 
 def test_the_environment_decides_every_option_of_a_worker() -> None:
-    """`concurrency` is an option of the command too."""
+    """`concurrency` is an option of the command too, and `codec` names what is to be loaded."""
     defaults, others = Settings().worker_options(), OTHERS.worker_options()
 
-    assert {each.name for each in dataclasses.fields(WorkerOptions)} == {"concurrency", *others}
+    assert {each.name for each in dataclasses.fields(WorkerOptions)} == {
+        "codec",
+        "concurrency",
+        *others,
+    }
     assert WorkerOptions() == WorkerOptions(**defaults | {"build_id": None})
     assert [] == [name for name, value in others.items() if value == defaults[name]]
 
