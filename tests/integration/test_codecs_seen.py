@@ -135,9 +135,12 @@ async def test_commands_show_values_with_the_codec_and_say_what_they_are_without
     assert SECRET not in (await shell("runs", "export")).out
 
 
-async def test_a_worker_and_commands_that_start_runs_encode_them(shell: Shell, ow: Any) -> None:
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_a_worker_and_commands_that_start_runs_encode_them(
+    shell: Shell, ow: Any, processes: str
+) -> None:
     env = {"OPENWORKFLOW_CODEC": "coded:codec"}
-    worker = asyncio.create_task(_worker(shell))
+    worker = asyncio.create_task(_worker(shell, processes))
     try:
         ran = await shell("run", "doubled", "--input", f'"{SECRET}"', "--wait", **env)
     finally:
@@ -151,10 +154,10 @@ async def test_a_worker_and_commands_that_start_runs_encode_them(shell: Shell, o
     assert "did not finish" in unread.err
 
 
-async def _worker(shell: Shell) -> None:
+async def _worker(shell: Shell, processes: str) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "openworkflow", "worker", "coded:doubled", "--port", "0"),
-        *("--codec", "coded:codec"),
+        *("--codec", "coded:codec", "--processes", processes),
         cwd=shell._folder,
         env=os.environ | {"DATABASE_URL": shell._url},
     )
