@@ -5,6 +5,7 @@ import inspect
 import os
 import re
 from collections.abc import Awaitable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -15,6 +16,8 @@ from openworkflow.core.ids import uuid7
 from openworkflow.core.shown import shown
 
 OVER_BYTES = 262_144
+LONGEST_FOLDER = 200
+"""File systems take 255 bytes; a longer name is replaced by its digest."""
 _PART = re.compile(r"[A-Za-z0-9%_~-][A-Za-z0-9%_.~-]*")
 
 
@@ -54,7 +57,7 @@ class Offload:
         """See PayloadCodec."""
         if self._over is None or len(data) <= self._over:
             return None
-        name = f"{quote(place.namespace, safe='')}/{uuid7().hex}"
+        name = f"{_folder(place.namespace)}/{uuid7().hex}"
         await _asked(self._store.put, name, data)
         return Encoded(b"", name)
 
@@ -108,6 +111,12 @@ def checked_name(name: str) -> str:
     if name and all(_PART.fullmatch(part) for part in name.split("/")):
         return name
     raise CodecError(f"{shown(name)} is no name of an object that was stored here")
+
+
+def _folder(namespace: str) -> str:
+    """What objects of a namespace begin with: its name, in letters that every store takes."""
+    name = quote(namespace, safe="").replace(".", "%2E")
+    return name if len(name) <= LONGEST_FOLDER else sha256(namespace.encode()).hexdigest()
 
 
 async def _asked(method: Any, *arguments: Any) -> Any:
