@@ -421,11 +421,11 @@ async def test_runs_are_forked_and_retried_with_encoded_values(
         await run.result("20s")
     FAILS.clear()
 
-    await ow.retry(run.id, from_step="second")
     forked = await ow.fork(run.id, from_step="second")
     other = await ow.fork(run.id, input=f"other {SECRET}", from_step="first")
     given = await ow.fork(run.id, results={"first": f"given {SECRET}"})
 
+    await ow.retry(run.id, from_step="second")
     results = [await each.result("20s") for each in (run, forked, other, given)]
     assert results == [
         *[f"told told {SECRET}"] * 2,
@@ -579,6 +579,22 @@ async def test_what_is_too_large_after_encoding_fails_as_it_does_without(
         await (await ow.run_workflow(large, 1_000_000)).result("30s")
     with pytest.raises(PayloadTooLarge, match="the input of workflow 'child'"):
         await ow.run_workflow(child, "x" * 1_000_000)
+
+
+@workflow
+async def tells(size: int, step: Step) -> None:
+    step.emit("large", "x" * size)
+    step.set_status("y" * (size // 2))
+
+
+async def test_events_and_statuses_have_their_own_limits_with_codecs_too(
+    opened: Open,
+) -> None:
+    ow = await opened(encrypted("old"), tells, payload_limit=1000)
+    run = await ow.run_workflow(tells, 8000)
+
+    await run.result("20s")
+    assert [len(event.value) async for event in run.events()] == [8000]
 
 
 async def test_an_object_that_is_gone_hands_the_run_back_and_is_named(

@@ -9,7 +9,10 @@ import sys
 
 import pytest
 
+from openworkflow import OpenWorkflow
 from openworkflow.backend.url import parse
+from openworkflow.codecs import Encryption
+from openworkflow.core.envelope import described
 from openworkflow.core.errors import ConfigurationError
 
 
@@ -58,6 +61,21 @@ def test_options_that_are_not_known_are_refused() -> None:
 
     with pytest.raises(ConfigurationError, match="unknown OPTIONS dsn; known are"):
         OpenWorkflowBackend("default", {"OPTIONS": {"dsn": "x"}})
+
+
+def test_tasks_are_encoded_by_the_codec_of_the_options(database_url: str) -> None:
+    from openworkflow.django import OpenWorkflowBackend
+
+    options = {"url": database_url, "codec": [Encryption({"k1": bytes(32)})]}
+    clients = [OpenWorkflowBackend("default", {"OPTIONS": options})._client() for _ in range(2)]
+
+    run = clients[0].run_workflow("task", {"args": ["hunter2"]})
+
+    assert clients[0] is clients[1]
+    assert clients[1].get_workflow_run(run.id).input == {"args": ["hunter2"]}
+    with OpenWorkflow.sync(database_url) as plain:
+        assert described(plain.get_workflow_run(run.id).input) == "encrypted with key 'k1'"
+    clients[0].stop()
 
 
 @pytest.mark.parametrize(("given", "priority"), [(-100, 0), (0, 0), (1, 1), (50, 5), (100, 9)])

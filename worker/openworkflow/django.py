@@ -26,6 +26,8 @@ from openworkflow.backend.url import KNOWN_PARAMETERS
 from openworkflow.client.blocking.client import SyncOpenWorkflow
 from openworkflow.client.client import OpenWorkflow
 from openworkflow.client.handle import RunDetails
+from openworkflow.codecs.payloads import checked_codecs
+from openworkflow.codecs.protocol import PayloadCodec
 from openworkflow.core.errors import ConfigurationError, RunNotFound
 from openworkflow.core.failure import Failure
 from openworkflow.core.retry import RetryPolicy
@@ -54,7 +56,7 @@ _STATUSES = {
     RunStatus.FAILED: TaskResultStatus.FAILED,
     RunStatus.CANCELED: TaskResultStatus.FAILED,
 }
-_OPTIONS = {"url", "database", "namespace_id", "schema", "migrate", "max_attempts"}
+_OPTIONS = {"url", "database", "namespace_id", "schema", "migrate", "max_attempts", "codec"}
 _PRIORITIES = 100, 9
 """The highest of Django's tasks, and of runs."""
 
@@ -105,7 +107,7 @@ class OpenWorkflowBackend(BaseTaskBackend):  # type: ignore[misc]  # Django has 
 
     OPTIONS: `url` of the database, by default that of Django's `database` ("default");
     `namespace_id`, `schema` and `migrate` as for BackendPostgres.connect; `max_attempts`, how often
-    a task is called that raises (1).
+    a task is called that raises (1); `codec` as for OpenWorkflow, and the same as the workers have.
     """
 
     supports_defer = True
@@ -121,6 +123,7 @@ class OpenWorkflowBackend(BaseTaskBackend):  # type: ignore[misc]  # Django has 
                 f"known are {', '.join(sorted(_OPTIONS))}"
             )
         self._database = self.options.get("database", "default")
+        self._codecs = checked_codecs(self.options.get("codec"))
 
     def enqueue(self, task: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Start a run of the task, in the transaction of `atomic()` if there is one."""
@@ -160,12 +163,16 @@ class OpenWorkflowBackend(BaseTaskBackend):  # type: ignore[misc]  # Django has 
     def _client(self) -> SyncOpenWorkflow:
         url = self.options.get("url") or url_of(connections[self._database].settings_dict)
         place = {name: self.options.get(name) for name in ("namespace_id", "schema", "migrate")}
-        return _client_of(url, *place.values())
+        return _client_of(url, *place.values(), self._codecs)
 
 
 @cache
 def _client_of(
-    url: str, namespace_id: str | None, schema: str | None, migrate: bool | None
+    url: str,
+    namespace_id: str | None,
+    schema: str | None,
+    migrate: bool | None,
+    codecs: tuple[PayloadCodec, ...],
 ) -> SyncOpenWorkflow:
     """One for all threads: Django makes a backend for each."""
     return OpenWorkflow.sync(
@@ -173,6 +180,7 @@ def _client_of(
         namespace_id=namespace_id or "default",
         schema=schema or "public",
         migrate=migrate is not False,
+        codec=codecs,
     )
 
 

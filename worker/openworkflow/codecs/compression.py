@@ -2,7 +2,7 @@
 
 import zlib
 
-from openworkflow.codecs.protocol import Encoded, Place
+from openworkflow.codecs.protocol import Encoded, PayloadCodec, Place
 from openworkflow.core.errors import CodecError, ConfigurationError
 from openworkflow.core.serialization import MOST_PAYLOAD_LIMIT
 from openworkflow.core.shown import shown
@@ -11,7 +11,7 @@ OVER_BYTES = 4096
 """PostgreSQL itself compresses what is larger than about 2 kB, quicker and less."""
 
 
-class Compression:
+class Compression(PayloadCodec):
     """Compresses values of more than `over` bytes of JSON; with None it only decodes.
 
     `level` is zlib's, from 1 to 9. What would not be smaller by a quarter is left as it is, since

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from openworkflow.codecs.protocol import Encoded, Place
+from openworkflow.codecs.protocol import Encoded, PayloadCodec, Place
 from openworkflow.core.errors import CodecError, ConfigurationError
 from openworkflow.core.shown import shown
 
@@ -17,7 +17,7 @@ _NONCE_BYTES = 12
 _KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-class Encryption:
+class Encryption(PayloadCodec):
     """Encrypts values with one of `keys`, and decrypts with any of them.
 
     Keys are 32 bytes, or those as base64 text, by id. `encrypt_with` is the id of the key for new

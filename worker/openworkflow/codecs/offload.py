@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from openworkflow.codecs.protocol import Encoded, Place
+from openworkflow.codecs.protocol import Encoded, PayloadCodec, Place
 from openworkflow.core.errors import CodecError, ConfigurationError
 from openworkflow.core.ids import uuid7
 from openworkflow.core.shown import shown
@@ -34,7 +34,7 @@ class ObjectStore(Protocol):
         """An object. Raises LookupError or FileNotFoundError if it is not there."""
 
 
-class Offload:
+class Offload(PayloadCodec):
     """Keeps values of more than `over` bytes in a store; with None it only fetches them.
 
     The last of the codecs. Each value is an object of its own, `<namespace>/<hex of a UUID>`, whose
@@ -42,6 +42,7 @@ class Offload:
     another `name`. Raises ConfigurationError.
     """
 
+    name: str = "object"
     is_last = True
 
     def __init__(

@@ -62,7 +62,9 @@ class Payloads:
         """Bytes of JSON that a value may have before it is sealed."""
         return MOST_PAYLOAD_LIMIT if self.codecs else self.limit
 
-    async def seal(self, text: str | None, kind: str, name: str = "") -> str | None:
+    async def seal(
+        self, text: str | None, kind: str, name: str = "", *, limited: bool = True
+    ) -> str | None:
         """What is stored of a value; see Place for kind and name.
 
         Raises PayloadTooLarge, and CodecError where a codec could not encode it.
@@ -78,7 +80,7 @@ class Payloads:
                 labels.append(f"{codec.name}:{encoded.note}" if encoded.note else codec.name)
         if labels:
             text = Envelope(tuple(labels), data).text()
-        if (size := len(text.encode())) > self.limit:
+        if limited and (size := len(text.encode())) > self.limit:
             raise PayloadTooLarge(place.shown, size, self.limit)
         return text
 

@@ -41,13 +41,15 @@ async def of_signal(payloads: Payloads, made: Outgoing) -> Outgoing:
 
 
 async def of_told(payloads: Payloads, rows: Sequence[Any]) -> list[Any]:
-    """What a run tells. Raises PayloadTooLarge and CodecError."""
+    """What a run tells, which has limits of its own. Raises CodecError."""
     sealed: list[Any] = []
     for row in rows:
         if isinstance(row, EventWrite):
-            row = row._replace(value=await payloads.seal(row.value, "event", row.topic))
+            row = row._replace(
+                value=await payloads.seal(row.value, "event", row.topic, limited=False)
+            )
         elif isinstance(row, ProgressWrite):
-            row = row._replace(status=await payloads.seal(row.status, "status"))
+            row = row._replace(status=await payloads.seal(row.status, "status", limited=False))
         sealed.append(row)
     return sealed
 
