@@ -35,7 +35,7 @@ def codec_option(command: F) -> F:
 
 
 def chosen_codecs() -> tuple[PayloadCodec, ...]:
-    """Those of the command, or of the environment. Raises ConfigurationError."""
+    """The codecs of the command, or of the environment. Raises ConfigurationError."""
     text = _asked() or Settings.from_env().codec
     return () if text is None else load_codecs(text)
 

@@ -97,14 +97,14 @@ class Payloads:
         return Opened.of(await self._plain(envelope, kind, name, patient), text)
 
     async def open_value(self, value: Any, kind: str, name: str = "") -> Any:
-        """The same for a JSON value, not patient. Raises PayloadUnreadable."""
+        """Open a JSON value; a codec that fails is not asked again. Raises PayloadUnreadable."""
         envelope = envelope_of(value)
         if envelope is None:
             return value
         return json.loads(await self._plain(envelope, kind, name, patient=False))
 
     async def readable(self, value: Any, kind: str, name: str = "") -> Any:
-        """The same for those who look: an envelope stays where it cannot be opened."""
+        """Open a JSON value for people: an envelope stays where it cannot be opened."""
         try:
             return await self.open_value(value, kind, name)
         except PayloadUnreadable:

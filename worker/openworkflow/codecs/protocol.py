@@ -15,7 +15,7 @@ class Place(NamedTuple):
     kind: str
     """input, result, step, signal, event or status."""
     name: str
-    """Of the workflow for an input, of the step, signal or topic; empty for the others."""
+    """Name of the workflow for an input, of the step, signal or topic; empty for the others."""
 
     @property
     def shown(self) -> str:

@@ -34,7 +34,7 @@ class Envelope:
     version: int = VERSION
 
     def text(self) -> str:
-        """As JSON."""
+        """JSON text of the envelope."""
         data = base64.b64encode(self.data).decode()
         fields = {"v": self.version, "by": list(self.codecs), "data": data}
         return json.dumps({KEY: fields}, ensure_ascii=False, separators=(",", ":"))
