@@ -22,6 +22,9 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 #: What may arrive between two looks: some thousand notifications.
 MOST_IDLE_BYTES: Final = 256 * 2**10
+#: For all addresses of a name together: less than a connection is given, so that one which never
+#: answers leaves time for the next, and for what comes after.
+ADDRESSES_SECONDS: Final = 4.0
 
 
 class BoundedLoop:
@@ -79,11 +82,14 @@ class BoundedLoop:
             self._found[host, port] = await self._resolve(host, port)
         self._looks_up = False
         failure: OSError | None = None
-        for address in self._found[host, port]:
+        found = self._found[host, port]
+        for address in found:
+            seconds = None if address == found[-1] else ADDRESSES_SECONDS / len(found)
             try:
-                transport, protocol = await self._loop.create_connection(
-                    lambda: self._counting(self._guarded(factory())), address, port, **options
-                )
+                async with asyncio.timeout(seconds):
+                    transport, protocol = await self._loop.create_connection(
+                        lambda: self._counting(self._guarded(factory())), address, port, **options
+                    )
             except OSError as error:
                 failure = error
                 continue

@@ -8,12 +8,12 @@ import asyncio
 import errno
 import re
 import socket
-import ssl
 from pathlib import Path
 
 import asyncpg
 
 from openworkflow.backend.sqlstates import fault_of
+from openworkflow.backend.tls import tls_error, tls_failure
 from openworkflow.backend.url import Dsn
 from openworkflow.core.errors import BackendError, ConnectionLost, Fault
 
@@ -26,6 +26,7 @@ __all__ = [
     "is_of_messages",
     "one_line",
     "silent",
+    "was_not_sent",
 ]
 
 DRIVER_ERRORS = (
@@ -47,6 +48,8 @@ _SHOW = (
     "; row security hides rows from this role: ALTER TABLE ... DISABLE ROW LEVEL SECURITY, or "
     "arrange it by `openworkflow migrate --roles --bind`"
 )
+_NOT_SENT = ("cannot switch to state", "connection is closed")
+"""The driver's words. A statement that was under way is "closed in the middle of operation"."""
 _ABOUT_ROWS = ("23", "44")
 """Constraints and check options: the detail of such an error has all values of the row."""
 _ABOUT_SQL = ("0A", "21", "42")
@@ -69,19 +72,18 @@ def as_backend_error(error: BaseException, dsn: Dsn) -> BackendError:
     """The error to raise for what asyncpg raised."""
     if isinstance(error, BackendError):
         return error
+    if (tls := tls_error(error)) is not None:
+        return tls_failure(tls, dsn)
     if isinstance(error, asyncpg.PostgresError):
         return _from_server(error, dsn)
-    if isinstance(error, ssl.SSLError):
-        return BackendError(
-            f"the TLS certificate of PostgreSQL at {dsn.address} was refused ({one_line(error)}); "
-            "check sslrootcert in the database URL, and that the host name matches the certificate"
-        )
     if isinstance(error, OSError):
         return _from_network(error, dsn)
     if isinstance(error, asyncpg.InterfaceError):
         return _from_driver(error, dsn)
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return ConnectionLost(f"no PostgreSQL at {dsn} is {dsn.target_session_attrs}")
+    if isinstance(error, asyncpg.InternalClientError) and was_not_sent(error):
+        return ConnectionLost(f"the connection to PostgreSQL at {dsn} was ended by the server")
     if isinstance(error, asyncpg.InternalClientError):
         return ConnectionLost(f"the connection to PostgreSQL at {dsn} was lost: {one_line(error)}")
     message = f"PostgreSQL at {dsn}: {type(error).__name__}: {one_line(error)}"
@@ -97,6 +99,13 @@ def is_of_messages(error: BaseException) -> bool:
     return (
         isinstance(cause, asyncpg.ProgramLimitExceededError)
         and getattr(cause, "server_source_filename", None) == "async.c"
+    )
+
+
+def was_not_sent(error: BaseException) -> bool:
+    """Whether the driver sent nothing of a statement: its connection had ended before."""
+    return isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError)) and any(
+        words in str(error) for words in _NOT_SENT
     )
 
 
@@ -116,6 +125,11 @@ def _from_network(error: OSError, dsn: Dsn) -> BackendError:
         return BackendError(
             f"{at} does not speak TLS, which sslmode={dsn.sslmode} demands; "
             "turn on ssl in postgresql.conf, or use sslmode=prefer in the database URL"
+        ).of(Fault.SERVER)
+    if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
+        return ConnectionLost(
+            f"the host of {at} cannot be looked up for now ({one_line(error)}); "
+            "check that DNS answers"
         )
     if isinstance(error, socket.gaierror):
         return ConnectionLost(
@@ -130,11 +144,12 @@ def _from_network(error: OSError, dsn: Dsn) -> BackendError:
         return BackendError(
             f"a file for TLS with {at} cannot be read ({one_line(error)}); check "
             f"{' and '.join(name for name, _ in dsn.tls)} in the database URL"
-        )
+        ).of(Fault.SERVER)
     if errno.ENOENT in codes:
         return ConnectionLost(f"there is no Unix socket of {at}; {_socket_advice(dsn)}")
     if errno.EACCES in codes:
-        return BackendError(f"this user may not open the Unix socket of {at}")
+        message = f"this user may not open the Unix socket of {at}"
+        return BackendError(message).of(Fault.SERVER)
     if errno.ECONNREFUSED in codes:
         return ConnectionLost(
             f"{at} refused the connection; check that it runs (pg_isready {_flags(dsn)}) "
@@ -145,7 +160,8 @@ def _from_network(error: OSError, dsn: Dsn) -> BackendError:
 
 def _from_driver(error: asyncpg.InterfaceError, dsn: Dsn) -> BackendError:
     if isinstance(error, asyncpg.ClientConfigurationError):
-        return BackendError(f"PostgreSQL at {dsn} cannot be connected to: {one_line(error)}")
+        message = f"PostgreSQL at {dsn} cannot be connected to: {one_line(error)}"
+        return BackendError(message).of(Fault.SERVER)
     if isinstance(error, ValueError):
         message = f"PostgreSQL at {dsn} cannot store a value: {one_line(error)}"
         return BackendError(message).of(Fault.VALUE)
@@ -172,16 +188,8 @@ def _from_server(error: asyncpg.PostgresError, dsn: Dsn) -> BackendError:
 
 def _advice(error: asyncpg.PostgresError, state: str, text: str, dsn: Dsn) -> str:
     """The next thing to try, with its semicolon; nothing where PostgreSQL says it all."""
-    if isinstance(error, asyncpg.InvalidPasswordError):
-        return "; check user and password in the database URL, special characters percent-encoded"
-    if "no pg_hba.conf entry" in text:
-        if "no encryption" in text or "SSL off" in text:
-            return "; the server may require TLS: use sslmode=require in the database URL"
-        return "; let an administrator allow this host, user and database in pg_hba.conf"
-    if state.startswith("28"):
-        return "; check the user in the database URL, and pg_hba.conf"
-    if state == "3D000" or "no such database" in text:
-        return f"; create it (createdb {_flags(dsn)} {dsn.database}) or correct the database URL"
+    if advice := _login_advice(error, state, text, dsn):
+        return advice
     if state == "53300":
         return (
             "; lower pool_size in the database URL, run fewer workers, raise max_connections, "
@@ -209,6 +217,26 @@ def _advice(error: asyncpg.PostgresError, state: str, text: str, dsn: Dsn) -> st
         return "; a pooler refuses it: leave it out of the database URL"
     if "transaction blocks not allowed" in text:
         return "; set pool_mode of PgBouncer to transaction or session"
+    return ""
+
+
+def _login_advice(error: asyncpg.PostgresError, state: str, text: str, dsn: Dsn) -> str:
+    if isinstance(error, asyncpg.InvalidPasswordError):
+        return "; check user and password in the database URL, special characters percent-encoded"
+    if "no pg_hba.conf entry" in text or "pg_hba.conf rejects" in text:
+        if "no encryption" in text or "SSL off" in text:
+            return "; the server may require TLS: use sslmode=require in the database URL"
+        return "; let an administrator allow this host, user and database in pg_hba.conf"
+    if "certificate" in text and state.startswith("28"):
+        return (
+            "; name the certificate of this user, and its key: sslcert, sslkey in the database URL"
+        )
+    if state == "08003" and any(name == "sslcert" for name, _ in dsn.tls):
+        return "; if it does so each time, see in the server's log whether it refuses sslcert"
+    if state.startswith("28"):
+        return "; check the user in the database URL, and pg_hba.conf"
+    if state == "3D000" or "no such database" in text:
+        return f"; create it (createdb {_flags(dsn)} {dsn.database}) or correct the database URL"
     return ""
 
 

@@ -22,6 +22,7 @@ from openworkflow.backend.failures import (
     UnreadableAnswer,
     as_backend_error,
     one_line,
+    was_not_sent,
 )
 from openworkflow.backend.failures import silent as silent_error
 from openworkflow.backend.liveness import (
@@ -214,7 +215,8 @@ class Requests:
         if state == READ_ONLY:
             await self._pool.expire_connections()  # the others lead to the same server
         _drop(connection)
-        return failure.of(Fault.SERVER, in_doubt=not state.startswith(_NOTHING_DONE))
+        nothing_done = state.startswith(_NOTHING_DONE) or was_not_sent(error)
+        return failure.of(Fault.SERVER, in_doubt=not nothing_done)
 
 
 def _end(connection: Connection, silent: asyncio.Event) -> None:
