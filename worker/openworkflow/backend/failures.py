@@ -205,7 +205,10 @@ def _advice(error: asyncpg.PostgresError, state: str, text: str, dsn: Dsn) -> st
     if state == "57014":
         return "; raise statement_timeout for the role of the workers if this persists"
     if state == "55P03":
-        return "; see in pg_locks who holds the row or the table"
+        return (
+            "; a transaction that is open holds the row, the key or the table: "
+            "pg_blocking_pids() and pg_stat_activity say whose it is"
+        )
     if state == "53100":
         return "; make room on the server's disk"
     if state == READ_ONLY:

@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 
 from openworkflow.backend import liveness
-from openworkflow.backend.connection import Connection, connect_arguments
+from openworkflow.backend.connection import REQUEST_LIMITS, Connection, connect_arguments
 from openworkflow.backend.failures import as_backend_error
 from openworkflow.backend.hosts import dial
 from openworkflow.backend.sight import dial_to_see
@@ -17,6 +17,7 @@ from openworkflow.backend.url import Dsn
 
 async def open_pool(dsn: Dsn, *, application_name: str, pooled: bool) -> Any:
     """The pool for everything that is not a worker's own traffic; it connects on demand."""
+    limits = None if pooled else REQUEST_LIMITS  # behind a pooler each transaction has them
     try:
         return await asyncpg.create_pool(
             min_size=0,
@@ -24,7 +25,7 @@ async def open_pool(dsn: Dsn, *, application_name: str, pooled: bool) -> Any:
             reset=_leave_as_is,
             connect=partial(dial if pooled else dial_to_see, dsn),
             connection_class=_Leaving,
-            **connect_arguments(dsn, application_name, None, pooled),
+            **connect_arguments(dsn, application_name, limits, pooled),
         )
     except Exception as error:
         raise as_backend_error(error, dsn) from error

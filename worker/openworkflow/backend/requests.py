@@ -15,7 +15,13 @@ from typing import Any, TypeVar
 import asyncpg
 
 from openworkflow.backend import liveness
-from openworkflow.backend.connection import MAY_BE_OF_SESSION, POOLED_LIMITS, Connection, set_local
+from openworkflow.backend.connection import (
+    MAY_BE_OF_SESSION,
+    POOLED_LIMITS,
+    REQUEST_LIMITS,
+    Connection,
+    set_local,
+)
 from openworkflow.backend.failures import (
     DRIVER_ERRORS,
     READ_ONLY,
@@ -36,7 +42,6 @@ from openworkflow.core.errors import BackendError, ConfigurationError, Fault
 
 T = TypeVar("T")
 
-_LIMIT = set_local(POOLED_LIMITS)
 PAUSES = 0.1, 0.4, 1.6, 3.2
 """Seconds before a request is sent again: a server that restarts is back within them."""
 
@@ -53,6 +58,7 @@ class Requests:
 
     def __init__(self, pool: Any, dsn: Dsn, *, pooled: bool) -> None:
         self._pool, self._dsn, self._pooled = pool, dsn, pooled
+        self._limits = set_local(POOLED_LIMITS | REQUEST_LIMITS)
         self._loop, self._process = asyncio.get_running_loop(), os.getpid()
         self.silences, self._silences_before = Silences(), 0
         self._renew_after = 0.0
@@ -186,7 +192,7 @@ class Requests:
         try:
             await transaction.start()
             try:
-                await connection.execute(_LIMIT)
+                await connection.execute(self._limits)
                 yield
             except asyncio.CancelledError:
                 raise

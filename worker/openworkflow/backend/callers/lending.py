@@ -25,6 +25,8 @@ _ELSEWHERE = (
 )
 _UNKNOWN: tuple[Any, ...] = ()
 """The server does not say which one it is."""
+_BEGUN_BY_SQL = "manually started transaction"
+"""The driver's words."""
 
 
 class Callers:
@@ -48,6 +50,11 @@ class Callers:
                 await self._check_place(connection, driver)
                 yield connection
         except DRIVER_ERRORS as error:
+            if isinstance(error, asyncpg.InterfaceError) and _BEGUN_BY_SQL in str(error):
+                raise ConfigurationError(
+                    "connection is in a transaction that was begun by SQL, in which asyncpg makes "
+                    "no savepoint; begin it by async with connection.transaction()"
+                ) from error
             raise as_backend_error(error, self._dsn) from error
 
     async def _check_place(self, connection: Connection, driver: Any) -> None:
