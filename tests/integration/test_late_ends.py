@@ -16,9 +16,12 @@ import asyncpg
 import pytest
 
 from openworkflow import BackendPostgres, OpenWorkflow
+from openworkflow.core.errors import ConnectionLost
 from tests.helpers import eventually
 
 END = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'ending'"
+
+ASLEEP = "select true from pg_stat_activity where wait_event = 'PgSleep'"
 
 
 class LateEnds:
@@ -76,4 +79,23 @@ async def test_what_the_driver_did_not_send_is_sent_again(
     await OpenWorkflow(backend).run_workflow("w")
 
     assert 1 == await sql.fetchval("select count(*) from workflow_runs")
+    await backend.stop()
+
+
+async def test_what_ended_a_connection_is_told_by_the_server_s_words(
+    database_url: str, sql: asyncpg.Connection[Any]
+) -> None:
+    """What the driver said of it afterwards was told: cannot call Transaction.__aexit__()."""
+    backend = await BackendPostgres.connect(database_url, application_name="ending")
+
+    async def sleep_in_a_transaction() -> None:
+        async with backend._requests.borrow() as connection, connection.transaction():
+            await connection.fetch("select pg_sleep(60)")
+
+    sleeping = asyncio.create_task(sleep_in_a_transaction())
+    await eventually(lambda: sql.fetchval(ASLEEP))
+    await sql.fetch(END)
+
+    with pytest.raises(ConnectionLost, match=r"was lost: .*terminating connection due to"):
+        await sleeping
     await backend.stop()

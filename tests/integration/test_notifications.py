@@ -1,7 +1,9 @@
 """Wake-ups: they come after commits, survive reconnects, and never come for what did not happen."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -223,3 +225,27 @@ async def test_a_listener_is_left_in_whatever_tick_its_connection_is_lost(
                 await asyncio.sleep(0)
         assert listener._task is not None
         assert listener._task.cancelled()
+
+
+async def test_a_listener_whose_connections_end_at_once_opens_fewer_and_fewer(
+    backend: BackendPostgres, database_url: str, sql: Any
+) -> None:
+    """An `idle_session_timeout` of milliseconds had it open, and tell of, a dozen a second."""
+    opened: list[Any] = []
+
+    async def connect() -> Any:
+        opened.append(await asyncpg.connect(database_url))
+        return opened[-1]
+
+    begun = time.monotonic()
+    async with Listener(backend._namespace, connect) as listener:
+        for number in range(1, 7):
+            await eventually(partial(_hears, listener, opened, number))
+            pid = opened[-1].get_server_pid()
+            await sql.fetch("select pg_terminate_backend($1)", pid)
+
+    assert time.monotonic() - begun > 0.5 * (0.1 + 0.2 + 0.4 + 0.8 + 1.6)
+
+
+def _hears(listener: Listener, opened: list[Any], times: int) -> bool:
+    return listener.healthy and len(opened) == times

@@ -48,6 +48,10 @@ _SHOW = (
     "; row security hides rows from this role: ALTER TABLE ... DISABLE ROW LEVEL SECURITY, or "
     "arrange it by `openworkflow migrate --roles --bind`"
 )
+_OF_ANOTHER = (
+    "; this role is bound to one namespace and names another: correct namespace_id "
+    "(OPENWORKFLOW_NAMESPACE), or bind a role to it: `openworkflow migrate --roles --bind`"
+)
 _NOT_SENT = ("cannot switch to state", "connection is closed")
 """The driver's words. A statement that was under way is "closed in the middle of operation"."""
 _ABOUT_ROWS = ("23", "44")
@@ -74,6 +78,10 @@ def as_backend_error(error: BaseException, dsn: Dsn) -> BackendError:
         return error
     if (tls := tls_error(error)) is not None:
         return tls_failure(tls, dsn)
+    if was_not_sent(error):
+        ended = error.__context__ if isinstance(error.__context__, asyncpg.PostgresError) else None
+        said = "the server ended it" if ended is None else one_line(ended)
+        return ConnectionLost(f"the connection to PostgreSQL at {dsn} was lost: {said}")
     if isinstance(error, asyncpg.PostgresError):
         return _from_server(error, dsn)
     if isinstance(error, OSError):
@@ -82,8 +90,6 @@ def as_backend_error(error: BaseException, dsn: Dsn) -> BackendError:
         return _from_driver(error, dsn)
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return ConnectionLost(f"no PostgreSQL at {dsn} is {dsn.target_session_attrs}")
-    if isinstance(error, asyncpg.InternalClientError) and was_not_sent(error):
-        return ConnectionLost(f"the connection to PostgreSQL at {dsn} was ended by the server")
     if isinstance(error, asyncpg.InternalClientError):
         return ConnectionLost(f"the connection to PostgreSQL at {dsn} was lost: {one_line(error)}")
     message = f"PostgreSQL at {dsn}: {type(error).__name__}: {one_line(error)}"
@@ -197,6 +203,8 @@ def _advice(error: asyncpg.PostgresError, state: str, text: str, dsn: Dsn) -> st
         )
     if state == "42501":
         grant = f"; let an administrator grant it to role {dsn.user!r}"
+        if "new row violates row-level security" in text:
+            return _OF_ANOTHER
         return _SHOW if "row-level security" in text else grant
     if state in ("42P01", "42703"):
         return "; the tables are missing or old: check the schema, and run `openworkflow migrate`"

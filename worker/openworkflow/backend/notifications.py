@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any, Self
 from uuid import UUID
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 RECONNECT_FIRST_SECONDS = 0.1
 RECONNECT_MAX_SECONDS = 10.0
+WORTH_HAVING_SECONDS = 1.0
+"""A connection that ends sooner is no better than one that cannot be had: a session that may be
+idle for milliseconds only would be opened again, and told of, many times a second."""
 CANCELED = "canceled "
 """Begins the payload that tells workers of a canceled run."""
 ORPHANS = "orphans"
@@ -116,12 +120,12 @@ class Listener:
     async def _listen_forever(self, first: asyncio.Future[None]) -> None:
         delay, told = RECONNECT_FIRST_SECONDS, False
         while True:
-            heard = False
+            heard, begun = False, time.monotonic()
             try:
                 async with self._connection() as connection:
                     if told:
                         logger.info("wake-ups are heard again")
-                    heard, told, delay = True, False, RECONNECT_FIRST_SECONDS
+                    heard, told, begun = True, False, time.monotonic()
                     _resolve(first)
                     await self._until_lost(connection)
                 logger.info("the connection for wake-ups was closed, opening another")
@@ -132,6 +136,8 @@ class Listener:
                 told = told or not heard
                 logger.log(level, "no wake-ups for now, polling instead: %s", _words(error))
             _resolve(first)
+            if heard and time.monotonic() - begun > WORTH_HAVING_SECONDS:
+                delay = RECONNECT_FIRST_SECONDS
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
             delay = min(delay * 2, RECONNECT_MAX_SECONDS)
 
