@@ -2,7 +2,7 @@
 
 A name may lead to several servers, or still to one that is gone. The driver tries its addresses in
 turn within one timeout, so that a first one which never answers would take the whole of it, at
-each connection and for ever; and the server it does not want is the last it tries.
+each connection and forever; and the server it does not want is the last it tries.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ class LoopTowards:
     async def create_connection(
         self, factory: Callable[[], Any], host: str, port: int, **options: Any
     ) -> Any:
-        """As the loop's."""
+        """Connect as the loop does, to the address."""
         if options.get("ssl") is not None:
             options.setdefault("server_hostname", host)
         return await self._loop.create_connection(factory, self._address, port, **options)

@@ -56,7 +56,7 @@ or database with another default would have them fail instead, each time that tw
 WORKER_LIMITS = {"lock_timeout": f"{liveness.LOCK_SECONDS * 1000:.0f}"}
 """How long PostgreSQL waits for others on behalf of a worker."""
 REQUEST_LIMITS = {"lock_timeout": f"{liveness.REQUEST_LOCK_SECONDS * 1000:.0f}"}
-"""The same on behalf of a client, whose request may meet a transaction that somebody left open."""
+"""Limits on behalf of a client, whose request may meet a transaction that somebody left open."""
 POOLED_LIMITS = {
     "idle_in_transaction_session_timeout": f"{liveness.OPEN_TRANSACTION_SECONDS * 1000:.0f}"
 }

@@ -41,8 +41,8 @@ LOCK_SECONDS = 2.0
 """How long a worker's own write waits for a lock: who holds it may do so forever, and the other
 writes of its batch need not wait."""
 REQUEST_LOCK_SECONDS = 10.0
-"""The same for a request: less than it has, so that PostgreSQL says that nothing was done. What we
-stop waiting for goes on there, takes a connection, and takes effect once it has its lock."""
+"""A request's wait for a lock: less than it has, so that PostgreSQL says that nothing was done.
+What we stop waiting for goes on there, on a connection, and takes effect once it has its lock."""
 OPEN_TRANSACTION_SECONDS = 10.0
 """Behind a pooler each statement has a transaction. One whose commit never arrives keeps its locks
 until the server ends it: after as long as its client takes to find out."""

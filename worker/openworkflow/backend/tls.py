@@ -10,7 +10,7 @@ from openworkflow.backend.url import Dsn
 from openworkflow.core.errors import BackendError, ConnectionLost, Fault
 
 _CERT_HAS_EXPIRED, _HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH = 10, 62, 64
-"""Of OpenSSL's X509_V_ERR_*."""
+"""Numbers of OpenSSL's X509_V_ERR_*."""
 _FILES = ("PEM", "X509")
 """Parts of OpenSSL that read files."""
 _OF_A_CERTIFICATE = ("CERTIFICATE", "UNKNOWN_CA", "DECRYPT_ERROR")
