@@ -76,12 +76,18 @@ class Bench:
     @contextmanager
     def database(self, preload: Preload) -> Iterator[str]:
         """The name of a new, migrated and filled database; dropped afterwards."""
+        with self.empty_database() as name:
+            asyncio.run(self._prepare(name, preload))
+            DatabaseServer(self.server.url()).execute("CHECKPOINT")
+            yield name
+
+    @contextmanager
+    def empty_database(self) -> Iterator[str]:
+        """The name of a new database without any table; dropped afterwards."""
         name = f"bench_{next(self._numbers)}"
         admin = DatabaseServer(self.server.url())
         admin.create_database(name)
         try:
-            asyncio.run(self._prepare(name, preload))
-            admin.execute("CHECKPOINT")
             yield name
         finally:
             admin.drop_database(name)

@@ -59,7 +59,7 @@ def describe_machine() -> dict[str, str]:
 def markdown(figures: Figures) -> str:
     """Every table that has figures."""
     sections = (
-        _conditions(figures),
+        conditions(figures),
         _throughput(figures),
         _costs(figures),
         _enqueue(figures),
@@ -71,7 +71,8 @@ def markdown(figures: Figures) -> str:
     return "\n".join(section for section in sections if section)
 
 
-def _conditions(figures: Figures) -> str:
+def conditions(figures: Figures) -> str:
+    """The machine and the server's settings, a line each."""
     facts = {**figures.machine, **{f"`{name}`": value for name, value in figures.settings.items()}}
     return "\n".join(f"- {name}: {value}" for name, value in facts.items()) + "\n"
 
@@ -87,7 +88,7 @@ def _throughput(figures: Figures) -> str:
     for workload in Workload:
         ours, other = (figures.median(f"{workload} {kind}") for kind in ("ours", "naive"))
         ratios.append(_ratio(ours, other))
-    return _table("Throughput", ["", "W1 runs/s", "W2 steps/s"], [*rows, ratios])
+    return table("Throughput", ["", "W1 runs/s", "W2 steps/s"], [*rows, ratios])
 
 
 def _costs(figures: Figures) -> str:
@@ -99,7 +100,7 @@ def _costs(figures: Figures) -> str:
         for kind in ("ours", "naive")
     ]
     header = ["", "client CPU us", "server CPU us", "log bytes", "table and index bytes"]
-    return _table("What a run costs, its enqueue apart", header, rows)
+    return table("What a run costs, its enqueue apart", header, rows)
 
 
 def _enqueue(figures: Figures) -> str:
@@ -108,7 +109,7 @@ def _enqueue(figures: Figures) -> str:
         [kind, *(_count(figures.median(f"W3 {kind} {form}")) for form in forms)]
         for kind in ("ours", "naive", "pgbench")
     ]
-    return _table("W3, runs enqueued per second", ["", *forms], rows)
+    return table("W3, runs enqueued per second", ["", *forms], rows)
 
 
 def _latency(figures: Figures) -> str:
@@ -121,7 +122,7 @@ def _latency(figures: Figures) -> str:
         ["commit pair", _fixed(values["commit pair p50"]), _fixed(values["commit pair p99"])],
         ["ratio", _ratio(values["p50"], values["commit pair p50"]), ""],
     ]
-    return _table("W4, idle latency in ms", ["", "p50", "p99"], rows)
+    return table("W4, idle latency in ms", ["", "p50", "p99"], rows)
 
 
 def _plans(figures: Figures) -> str:
@@ -131,7 +132,7 @@ def _plans(figures: Figures) -> str:
         if cold is not None:
             rows.append([workload.value, _count(cold), _count(warm), _ratio(cold, warm)])
     header = ["", "cold runs/s", "warm runs/s", "cold / warm"]
-    return _table("Tables never analysed, autovacuum off", header, rows)
+    return table("Tables never analysed, autovacuum off", header, rows)
 
 
 def _sizes(figures: Figures) -> str:
@@ -142,7 +143,7 @@ def _sizes(figures: Figures) -> str:
             label = f"{figures.options[f'preload_{name}']:,} {name}"
             empty = figures.median("W1 ours")
             rows.append([label, _count(rate), _ratio(rate, empty)])
-    return _table("W1 on tables that hold", ["", "runs/s", "against empty"], rows)
+    return table("W1 on tables that hold", ["", "runs/s", "against empty"], rows)
 
 
 def _memory(figures: Figures) -> str:
@@ -152,14 +153,17 @@ def _memory(figures: Figures) -> str:
         [f"{runs * (tenth + 1) // tenths:,}", f"{mib:.1f}"]
         for tenth, mib in enumerate(figures.memory_mib)
     ]
-    return _table("Resident memory of one worker", ["after runs", "MiB"], rows)
+    return table("Resident memory of one worker", ["after runs", "MiB"], rows)
 
 
-def _table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(
+    title: str, header: Sequence[str], rows: Iterable[Sequence[str]], *, words: bool = False
+) -> str:
+    """Markdown; nothing where no row has a figure. Columns of `words` begin at the left."""
     body = [row for row in rows if any(cell not in ("", "-") for cell in row[1:])]
     if not body:
         return ""
-    rule = ["---", *("---:" for _ in header[1:])]
+    rule = ["---", *("---" if words else "---:" for _ in header[1:])]
     lines = ["| " + " | ".join(row) + " |" for row in (header, rule, *body)]
     return "\n".join([f"### {title}", "", *lines, ""])
 
