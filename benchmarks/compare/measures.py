@@ -61,12 +61,15 @@ def enqueue(bench: Bench, peer: Installed, form: str, runs: int) -> dict[str, fl
     """`runs` are enqueued with no worker there."""
     with _set_up(bench, peer) as database:
         before = _counts(bench, database)
-        seconds = _enqueued(bench, peer, database, Workload.ONE_STEP, form, runs)
+        spent = _enqueued(bench, peer, database, Workload.ONE_STEP, form, runs)
         counts = _counts(bench, database)
     return {
-        "rate": runs / seconds,
+        "rate": runs / spent["seconds"],
+        "client cpu": spent["cpu_seconds"] / runs * 1e6,
+        "server cpu": spent["server_cpu_seconds"] / runs * 1e6,
         "wal": (counts["wal"] - before["wal"]) / runs,
         "commits": (counts["commits"] - before["commits"]) / runs,
+        "dead": (counts["dead"] - before["dead"]) / runs,
     }
 
 
@@ -105,13 +108,20 @@ def _set_up(bench: Bench, peer: Installed) -> Iterator[str]:
 
 def _enqueued(
     bench: Bench, peer: Installed, database: str, workload: Workload, form: str, runs: int
-) -> float:
-    """Seconds that the enqueueing took."""
+) -> dict[str, float]:
+    """Seconds, and CPU seconds of both sides, that the enqueueing took."""
     arguments = (workload.workflow_name, form, str(runs))
     with started(peer, "enqueue", bench.server.url(database), *arguments) as driver:
         driver.wait_for("ready")
+        server = bench.cpu_seconds()
         driver.tell()
-        return float(driver.wait_for("spent")["seconds"])
+        spent = driver.wait_for("spent")
+        server = bench.cpu_seconds() - server
+    return {
+        "seconds": float(spent["seconds"]),
+        "cpu_seconds": float(spent["cpu_seconds"]),
+        "server_cpu_seconds": server,
+    }
 
 
 def _made_ready(bench: Bench, database: str) -> None:

@@ -17,7 +17,7 @@ class Contender:
     name: str
     kind: Literal["durable", "job queue"]
     driver: str
-    """Its module in `benchmarks.compare.drivers`, or its file there if it is not Python."""
+    """The module in `benchmarks.compare.drivers`, or its file there if it is not Python."""
     packages: tuple[str, ...]
     """Pinned, as the installer takes them; none: the environment of this repository."""
     installer: Literal["none", "pip", "npm"]
@@ -25,7 +25,7 @@ class Contender:
     advice: str
     """Where the settings are from."""
     slower: int
-    """It gets a part of the runs, so that all take about as long."""
+    """Divides the runs, so that all take about as long."""
     unfinished: str
     """Whether any run is left to do, as one boolean."""
     finished: str
@@ -36,11 +36,11 @@ class Contender:
 
     @property
     def forms(self) -> tuple[Form, ...]:
-        """The forms of enqueueing it has."""
+        """Forms of enqueueing that there are."""
         return ("single", "concurrent", "batch") if self.batches else ("single", "concurrent")
 
     def share(self, runs: int) -> int:
-        """Its part of that many runs."""
+        """A part of that many runs, at least one."""
         return max(1, runs // self.slower)
 
 

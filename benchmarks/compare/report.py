@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,7 +17,7 @@ class Comparison(report.Figures):
     """All rounds of all contenders; what ends up in the JSON file."""
 
     versions: dict[str, list[str]] = field(default_factory=dict)
-    """Of each that took part, its whole environment."""
+    """Name of each that took part -> its whole environment."""
     not_tried: dict[str, str] = field(default_factory=dict)
     """Name -> why."""
     failed: dict[str, list[str]] = field(default_factory=dict)
@@ -56,43 +55,38 @@ def participants(contenders: Sequence[Contender]) -> str:
     return report.table("Who took part", header, rows, words=True)
 
 
+_COSTS: Mapping[str, int] = {"client cpu": 0, "server cpu": 0, "wal": 0, "commits": 2, "dead": 2}
+_COSTS_OF_A_RUN = ("client CPU us", "server CPU us", "log bytes", "commits", "dead tuples")
+
+
 def _drained(comparison: Comparison, workload: Workload) -> str:
     ours = comparison.median(f"{workload} {OURS.name} rate")
     names = [contender.name for contender in _taking_part(comparison)]
-    rows = []
-    for name in (*names, LIMIT):
-        rate = comparison.median(f"{workload} {name} rate")
-        costs = [
-            _number(comparison.median(f"{workload} {name} {part}"), digits)
-            for part, digits in _COSTS.items()
-        ]
-        if rate is not None:
-            spread = _spread(comparison.rounds[f"{workload} {name} rate"])
-            rows.append([name, _number(rate), spread, _times(ours, rate), *costs])
+    rows = [_row(comparison, f"{workload} {name}", name, ours) for name in (*names, LIMIT)]
     unit = "runs/s" if workload is Workload.ONE_STEP else "steps/s"
-    costs_of = ["client CPU us", "server CPU us", "log bytes", "commits", "dead tuples"]
-    header = ["", unit, "least to most", "ours / this", *costs_of]
+    header = ["", unit, "least to most", "ours / this", *_COSTS_OF_A_RUN]
     return report.table(f"{workload}, costs of one run without its enqueue", header, rows)
-
-
-_COSTS: Mapping[str, int] = {"client cpu": 0, "server cpu": 0, "wal": 0, "commits": 2, "dead": 2}
 
 
 def _enqueued(comparison: Comparison) -> str:
     rows = []
-    for contender in _taking_part(comparison):
-        prefix = f"W3 {contender.name}"
-        rates = [comparison.rounds.get(f"{prefix} {form} rate", []) for form in _FORMS]
-        cells = [
-            f"{_number(_median(values))} ({_spread(values)})" if values else "-" for values in rates
-        ]
-        fewest = [comparison.median(f"{prefix} {form} commits") for form in _FORMS]
-        rows.append([contender.name, *cells, *(_number(value, 2) for value in fewest)])
-    header = ["", *_FORMS, *(f"commits, {form}" for form in _FORMS)]
-    return report.table("W3, runs enqueued per second, median (least to most)", header, rows)
+    for form in ("single", "concurrent", "batch"):
+        ours = comparison.median(f"W3 {OURS.name} {form} rate")
+        for contender in _taking_part(comparison):
+            prefix = f"W3 {contender.name} {form}"
+            rows.append(_row(comparison, prefix, f"{contender.name}, {form}", ours))
+    header = ["", "runs/s", "least to most", "ours / this", *_COSTS_OF_A_RUN]
+    return report.table("W3, enqueue only", header, rows)
 
 
-_FORMS = ("single", "concurrent", "batch")
+def _row(comparison: Comparison, prefix: str, label: str, ours: float | None) -> list[str]:
+    """Nothing but the label where there is no figure; such a row is left out."""
+    rate = comparison.median(f"{prefix} rate")
+    if rate is None:
+        return [label]
+    costs = [_number(comparison.median(f"{prefix} {part}"), _COSTS[part]) for part in _COSTS]
+    spread = _spread(comparison.rounds[f"{prefix} rate"])
+    return [label, _number(rate), spread, _times(ours, rate), *costs]
 
 
 def _latency(comparison: Comparison) -> str:
@@ -119,10 +113,6 @@ def _list(title: str, lines: Mapping[str, str]) -> str:
 
 def _taking_part(comparison: Comparison) -> Sequence[Contender]:
     return [contender for contender in CONTENDERS if contender.name in comparison.versions]
-
-
-def _median(values: Sequence[float]) -> float | None:
-    return statistics.median(values) if values else None
 
 
 def _spread(values: Sequence[float], digits: int = 0) -> str:

@@ -130,7 +130,7 @@ def test_the_report_has_enqueueing_and_latencies() -> None:
     comparison.add_all("W3 ours batch", {"rate": 65000.0, "commits": 0.001})
     comparison.add_all("W4 ours", {"p50": 4.5, "p99": 17.25, "samples": 200.0})
     text = markdown(comparison)
-    assert "| ours | - | - | 65,000 (65,000 to 65,000) | - | - | 0.00 |" in text
+    assert "| ours, batch | 65,000 | 65,000 to 65,000 | 1.00 x | - | - | - | 0.00 | - |" in text
     assert "| ours | 4.50 | 4.50 to 4.50 | 17.25 | 200 |" in text
 
 

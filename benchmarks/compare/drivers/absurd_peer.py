@@ -32,7 +32,7 @@ class Absurd:
 
     @asynccontextmanager
     async def enqueuing(self, url: str, workflow: str) -> AsyncIterator[Enqueuer]:
-        """It has no call for many."""
+        """One call a run; there is none for many."""
         clients = [AsyncAbsurd(url) for _ in range(CLIENTS)]
         for client in clients:
             await client.list_queues()  # it connects at its first call
@@ -59,7 +59,7 @@ class Absurd:
 
     @asynccontextmanager
     async def calling(self, url: str) -> AsyncIterator[Callable[[], Awaitable[object]]]:
-        """Its client asks for a result after 50 ms, 100 ms and so on, which cannot be set."""
+        """Absurd's client asks after 50 ms, 100 ms and so on, which cannot be set."""
         client = AsyncAbsurd(url)
 
         async def one() -> None:

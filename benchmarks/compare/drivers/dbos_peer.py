@@ -34,7 +34,7 @@ class Dbos:
 
     @asynccontextmanager
     async def enqueuing(self, url: str, workflow: str) -> AsyncIterator[Enqueuer]:
-        """It has no call for many."""
+        """One call a run; there is none for many."""
         client = connect(url)
         options = {"queue_name": QUEUE, "workflow_name": workflow}
         yield Enqueuer(one=lambda _: client.enqueue_async(options, 1), many=None, callers=POOL)

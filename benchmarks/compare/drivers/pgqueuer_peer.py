@@ -73,7 +73,7 @@ class PgQueuerPeer:
 
     @asynccontextmanager
     async def calling(self, url: str) -> AsyncIterator[Callable[[], Awaitable[object]]]:
-        """Its own watcher, which listens; jobs have no results."""
+        """PgQueuer's watcher, which listens; jobs have no results."""
         listening, enqueuing = await asyncpg.connect(url), await asyncpg.connect(url)
         queries = Queries(AsyncpgDriver(enqueuing))
         watcher = CompletionWatcher(

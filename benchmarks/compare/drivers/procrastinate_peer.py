@@ -46,7 +46,7 @@ class Procrastinate:
 
     @asynccontextmanager
     async def calling(self, url: str) -> AsyncIterator[Callable[[], Awaitable[object]]]:
-        """Its only way to learn of an end is to ask; each millisecond here."""
+        """Asking is the only way to learn of an end; each millisecond here."""
         async with make_app(url, Tally(0)).open_async() as app:
             task = app.configure_task("one-step")
 
