@@ -216,6 +216,22 @@ async def a_patch_inside_a_step(step: Step) -> None:
     await step.run("outer", effect)
 
 
+@refused("is asked for outside of its workflow function, in another thread or event loop")
+async def a_step_asked_for_by_a_thread(step: Step) -> None:
+    failed: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            asyncio.run(step.run("inner", quick))
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    raise failed[0]
+
+
 @refused("is asked for inside a step")
 async def a_step_of_a_task_that_a_step_has_made(step: Step) -> None:
     async def effect() -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from click.testing import CliRunner
 
-from openworkflow import ConfigurationError, InputValidationError, workflow
+from openworkflow import ConfigurationError, Cron, InputValidationError, step, workflow
 from openworkflow.cli.main import cli
+from openworkflow.client.schedules import ScheduleClient
+from openworkflow.engine.forking import _check
+from openworkflow.engine.history import History
 from openworkflow.engine.keys import Branch, Keys
+from openworkflow.engine.outgoing import outgoing
 from openworkflow.engine.request import Request
 
 
@@ -44,3 +50,99 @@ def test_an_option_before_its_command_is_sent_to_its_place(option: str) -> None:
 def test_an_option_that_there_is_not_stays_unknown() -> None:
     done = CliRunner().invoke(cli, ["--urk", "x", "runs", "list"])
     assert "No such option" in done.output
+
+
+def test_a_workflow_in_the_place_of_its_name_is_told() -> None:
+    swapped: Any = takes_an_order
+    with pytest.raises(ConfigurationError, match=r'step\.run_workflow\("name", workflow, input\)'):
+        Keys().request(swapped, Branch())
+
+
+def test_no_function_is_both_a_workflow_and_a_step() -> None:
+    async def charge(order: int) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="is a step already, and no function is both"):
+        workflow(step(charge))
+    with pytest.raises(ConfigurationError, match=r"take @step off it.*step\.run_workflow"):
+        step(workflow(charge))
+
+
+def test_a_class_is_no_step() -> None:
+    class Charge: ...
+
+    with pytest.raises(ConfigurationError, match="a step must be a function, not <class"):
+        step(Charge)
+
+
+def test_a_rate_that_is_text_is_shown_whole() -> None:
+    text: Any = "10/s"
+    with pytest.raises(ConfigurationError, match=r"limits are a list of them.*not '10/s'"):
+        workflow(rate=text)(takes_an_order.fn)
+
+
+def test_the_input_of_a_schedule_is_asked_for_where_it_belongs() -> None:
+    schedules = ScheduleClient.__new__(ScheduleClient)
+    schedules._payload_limit = 1000
+    for cron in ("0 3 * * *", Cron("0 3 * * *")):
+        with pytest.raises(
+            InputValidationError, match=r"its schedule has none: Cron\(\.\.\., input="
+        ):
+            schedules._wish("nightly", takes_an_order, cron, None)
+    assert schedules._wish("nightly", takes_one_or_none, "0 3 * * *", None).input is None
+
+
+def test_a_run_that_has_recorded_nothing_is_not_forked_from_a_step() -> None:
+    with pytest.raises(ConfigurationError, match=r"no step 'x'.*no result of a step so far"):
+        _check("x", History(()))
+
+
+def test_a_signal_whose_name_comes_before_its_run_is_told() -> None:
+    run_id = UUID("01a2202f-1821-786a-8d1c-96541ef8d394")
+    with pytest.raises(ConfigurationError, match=r"signal\(run_id, 'approve', value\)"):
+        outgoing("approve", (run_id,), limit=1000)
+
+
+@pytest.mark.parametrize("option", ["--url", "--namespace", "--schema"])
+def test_an_option_of_an_empty_variable_is_no_default(
+    option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@localhost:1/none")
+    done = CliRunner().invoke(cli, ["runs", "cancel", "--where", "status:pending", option, ""])
+    assert done.exit_code == 1
+    assert f"{option} is empty: give it a value, or leave it out" in str(done.exception)
+
+
+MODULE = """
+from openworkflow import Step, workflow
+
+@workflow
+async def ship(input: int) -> None: ...
+
+@workflow(name="likely_shop.pack")
+async def pack(step: Step) -> None: ...
+"""
+
+
+def test_an_input_for_the_command_line_is_an_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "likely_shop.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@localhost:1/none")
+
+    done = CliRunner().invoke(cli, ["run", "ship", "5"])
+    assert "extra argument (5); the input is an option: --input" in done.output
+
+    for arguments, words in (
+        (["likely_shop:ship"], "takes an input, and got none: give it as --input JSON"),
+        (["likely_shop.ship"], "a workflow of a module is written likely_shop:ship"),
+        (["likely_shop.pack"], "refused the connection"),  # the workflow's own name
+    ):
+        done = CliRunner().invoke(cli, ["run", *arguments])
+        assert words in str(done.exception)
+
+
+def test_a_result_that_is_no_json_is_asked_for_in_its_form() -> None:
+    run_id = "01a2202f-1821-786a-8d1c-96541ef8d394"
+    done = CliRunner().invoke(cli, ["runs", "fork", run_id, "--result", "bank=ok"])
+    assert """--result 'bank={"id": 1}'""" in done.output

@@ -79,6 +79,9 @@ def database(
 
     Unless `warn` is False, a password in the list of processes is warned of.
     """
+    for option, given in {"--url": url, "--namespace": namespace, "--schema": schema}.items():
+        if given == "":  # as of a shell's variable that is not set: the default would be a guess
+            raise ConfigurationError(f"{option} is empty: give it a value, or leave it out")
     settings = Settings.from_env()
     chosen = url or settings.database_url
     if chosen is None:
@@ -108,16 +111,16 @@ async def with_client(where: Database, method: str, /, *arguments: Any, **option
         return await attrgetter(method)(client_of(backend))(*arguments, **options)
 
 
-def parse_json(option: str, text: str | None) -> Any:
-    """The value of an option that is JSON; None without one."""
+def parse_json(option: str, text: str | None, name: str = "") -> Any:
+    """The value of an option that is JSON, after `name` if one leads it; None without one."""
     if text is None:
         return None
     try:
         return parsed_json(option, text)
     except ConfigurationError as error:
         raise click.UsageError(
-            f"{error}; in a shell, quote it: {option} '{{\"id\": 1}}', "
-            f"and text twice: {option} '\"yes\"'"
+            f"{error}; in a shell, quote it: {option} '{name}{{\"id\": 1}}', "
+            f"and text twice: {option} '{name}\"yes\"'"
         ) from None
 
 

@@ -26,17 +26,31 @@ from openworkflow.client import OpenWorkflow, RunHandle
 from openworkflow.core.errors import (
     BackendError,
     ConfigurationError,
+    InputValidationError,
     ResultTimeout,
     WorkflowCanceled,
     WorkflowFailed,
 )
 from openworkflow.core.priority import HIGHEST
 from openworkflow.core.workflow import Workflow
+from openworkflow.engine.request import needs_input
 
 WHY_SECONDS = 2.0
 
 
-@click.command()
+class _Run(click.Command):
+    """Tells who gives the input as an argument that it is an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if "unexpected extra argument" in error.message:
+                error.message += "; the input is an option: --input '{\"id\": 1}'"
+            raise
+
+
+@click.command(cls=_Run)
 @click.argument("target")
 @click.option("--input", "-i", "text", help="The input as JSON.")
 @click.option("--version", help="Version, for a workflow given by name.")
@@ -82,7 +96,12 @@ def run(
         "tags": dict(_tag(tag) for tag in tags),
         "priority": priority,
     }
-    run_async(_run(where, _workflow(target), options, wait, timeout, as_json))
+    workflow = _workflow(target)
+    if text is None and needs_input(workflow):
+        raise InputValidationError(
+            f"{target} takes an input, and got none: give it as --input JSON"
+        )
+    run_async(_run(where, workflow, options, wait, timeout, as_json))
 
 
 async def _run(
@@ -141,13 +160,28 @@ def _workflow(target: str) -> Workflow[Any, Any] | str:
 
 def _check_no_module(target: str) -> None:
     """Refuse `shop.workflows`, of which no workflow's name was given; it would wait forever."""
-    if "." not in target or not is_module(target):
+    if "." not in target:
+        return
+    if not is_module(target):
+        _check_no_function(*target.rpartition("."))
         return
     found = [workflow.fn.__name__ for workflow in load_workflows(target)]
     raise ConfigurationError(
         f"{target} is a module; say which of its workflows: "
         + " or ".join(f"{target}:{name}" for name in found)
     )
+
+
+def _check_no_function(module: str, dot: str, function: str) -> None:
+    """Refuse `shop.workflows.order`, unless a workflow has that name."""
+    found = []
+    if is_module(module):
+        with contextlib.suppress(ConfigurationError):  # it holds none
+            found = load_workflows(module)
+    if function in [w.fn.__name__ for w in found] and module + dot + function not in [
+        w.name for w in found
+    ]:
+        raise ConfigurationError(f"a workflow of a module is written {module}:{function}")
 
 
 def _tag(text: str) -> tuple[str, str]:

@@ -272,7 +272,7 @@ def _result(text: str) -> tuple[str, Any]:
     step, sign, value = text.partition("=")
     if not sign:
         raise click.UsageError(f"--result is STEP=JSON, such as 'charge=\"receipt-1\"', not {text}")
-    return step, parse_json("--result", value)
+    return step, parse_json("--result", value, f"{step}=")
 
 
 @runs.command()

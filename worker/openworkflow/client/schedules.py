@@ -11,12 +11,12 @@ from openworkflow.client.plain import plain_schedule, sealed_schedule
 from openworkflow.client.subject import REASON_LIMIT
 from openworkflow.codecs.payloads import Payloads
 from openworkflow.core.cron import Cron
-from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.errors import ConfigurationError, InputValidationError
 from openworkflow.core.names import storable_text
 from openworkflow.core.schedule import NewSchedule, Schedule, Source, schedule_name
 from openworkflow.core.shown import shown
 from openworkflow.core.workflow import Workflow
-from openworkflow.engine.request import Request
+from openworkflow.engine.request import Request, needs_input
 
 
 class ScheduleClient:
@@ -120,6 +120,10 @@ class ScheduleClient:
         wanted = Cron(cron) if isinstance(cron, str) else cron
         if not isinstance(wanted, Cron):
             raise ConfigurationError(f'not a Cron: {shown(cron)}; give Cron("0 9 * * 1-5")')
+        if wanted.input is None and needs_input(workflow):
+            raise InputValidationError(
+                f"{shown(workflow)} takes an input, and its schedule has none: Cron(..., input=...)"
+            )
         request = Request(workflow, {"version": version}, self._payloads.plain_limit)
         (run,) = request.runs([wanted.input], [None])
         about = run.workflow_name, run.version

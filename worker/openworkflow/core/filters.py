@@ -67,6 +67,8 @@ FIELDS = {
     "undo_failed": Kind.FLAG,
 }
 """Beside these there are tag.NAME, which is a TEXT, and input.PATH and output.PATH, LIKE."""
+_ALIASES = {"state": "status", "name": "workflow"}
+"""What other programs call a field."""
 _PREFIXES = {"tag": Kind.LIKE, "input": Kind.LIKE, "output": Kind.LIKE}
 _OPERATORS: dict[Kind, tuple[Operator, ...]] = {
     Kind.STATUS: (":",),
@@ -124,9 +126,13 @@ def _term(text: str, start: int) -> tuple[Term, int]:
     found = _FIELD.match(text, start + negated)
     if found is None:
         raise _refusal(text, start, "a term is a field, one of : ~ > <, and a value")
-    field, path, kind = _field(text, found[0], start)
     place = found.end()
     sign = text[place : place + 1]
+    name, equals, value = found[0].partition("=")
+    if equals and sign not in tuple(":~<>"):
+        meant = f"{name}:{value.lstrip('=')}"
+        raise _refusal(text, start, f"a field and its value have a colon between them: {meant}")
+    field, path, kind = _field(text, found[0], start)
     allowed = _OPERATORS[kind]
     operator = next((each for each in allowed if each == sign), None)
     if operator is None:
@@ -155,7 +161,7 @@ def _field(text: str, word: str, start: int) -> tuple[str, tuple[str, ...], Kind
         return prefix, path, _PREFIXES[prefix]
     known = [*FIELDS, *(f"{name}.NAME" for name in _PREFIXES)]
     shape = f"{prefix}.NAME" if dot else word
-    near = difflib.get_close_matches(shape, known, 1)
+    near = [_ALIASES[word]] if word in _ALIASES else difflib.get_close_matches(shape, known, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
     raise _refusal(text, start, f"there is no field {shown(word)}; {hint}")
 
@@ -208,7 +214,13 @@ def _number(value: str) -> float:
 def _time(value: str) -> timedelta | datetime:
     """An age, or a moment: in UTC, unless it names its zone."""
     if not re.match(r"\d{4}-", value):
-        return parse_duration(value)
+        try:
+            return parse_duration(value)
+        except ConfigurationError:
+            raise ConfigurationError(
+                "it is an age, such as 90s, 2h or 7d, or a moment, such as 2026-11-01 or "
+                "2026-11-01T12:00:00+01:00"
+            ) from None
     moment = datetime.fromisoformat(value)
     if not 1 < moment.year < 9999:
         raise ValueError

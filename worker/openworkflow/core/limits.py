@@ -138,7 +138,7 @@ class Limits:
     ) -> None:
         rates = (rates,) if isinstance(rates, Rate) else rates
         for some in (limits, rates):
-            if not isinstance(some, Iterable):
+            if isinstance(some, str) or not isinstance(some, Iterable):
                 raise ConfigurationError(
                     f"workflow {workflow!r}: limits are a list of them, such as "
                     f"limits=[Limit(5)], not {shown(some)}"

@@ -9,6 +9,8 @@ from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.shown import shown
 
 STEP_TYPES = frozenset({"Step", "SyncStep"})
+_DECORATED = "openworkflow.core.workflow"
+"""The module of what `@workflow` and `@step` make; it imports this one."""
 
 
 def check_function(fn: object) -> None:
@@ -18,6 +20,11 @@ def check_function(fn: object) -> None:
     if isinstance(fn, staticmethod | classmethod):
         raise ConfigurationError(
             f"workflow {fn.__name__!r} is a method; make it a function of its module"
+        )
+    if _decorated(fn) == "DurableFunction":
+        raise ConfigurationError(
+            f"{shown(fn)} is a step already, and no function is both: take @step off it, or let "
+            "another function be the workflow, which calls this one"
         )
     if not inspect.isroutine(fn):
         raise ConfigurationError(f"a workflow must be a function, not {shown(fn)}")
@@ -31,8 +38,17 @@ def check_step(fn: object) -> None:
     """Refuse what cannot be a step's function."""
     if isinstance(fn, str):
         raise ConfigurationError(f"a step's name is an option: @step(name={shown(fn)})")
-    if not callable(fn) and not isinstance(fn, staticmethod | classmethod):
+    if _decorated(fn) == "Workflow":
+        raise ConfigurationError(
+            f"{shown(fn)} cannot be a step, since it has steps of its own: take @step off it, and "
+            "run it as a child, step.run_workflow(name, workflow, input)"
+        )
+    if isinstance(fn, type) or not (callable(fn) or isinstance(fn, staticmethod | classmethod)):
         raise ConfigurationError(f"a step must be a function, not {shown(fn)}")
+
+
+def _decorated(fn: object) -> str | None:
+    return type(fn).__name__ if type(fn).__module__ == _DECORATED else None
 
 
 def default_name(fn: Callable[..., Any]) -> str:

@@ -13,6 +13,7 @@ from openworkflow.core.errors import (
 )
 from openworkflow.core.failure import Failure
 from openworkflow.core.shown import shown
+from openworkflow.core.workflow import INSIDE_STEP, current_run
 from openworkflow.engine import whereabouts
 from openworkflow.engine.operations.sleep import TimerOperation
 from openworkflow.engine.outcome import (
@@ -102,7 +103,13 @@ def _next_input(execution: "Execution", value: Any) -> str | None:
 
 
 def inside_a_step(name: str) -> ConfigurationError:
-    """The error for what is asked for by a step, where no replay would come."""
+    """The error for what is asked for by a step, or by a thread, where no replay would come."""
+    if current_run.get() is not INSIDE_STEP:
+        return ConfigurationError(
+            f"step {shown(name)} is asked for outside of its workflow function, in another thread "
+            "or event loop, whose order no replay would repeat; await it in the function: branches "
+            "of it are made by asyncio.gather, and a plain def workflow may have threads"
+        )
     return ConfigurationError(
         f"step {shown(name)} is asked for inside a step, which a replay would not call; "
         "call the function directly there, or ask for the step in the workflow"

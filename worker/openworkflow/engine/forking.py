@@ -79,9 +79,12 @@ def _check(name: str, history: History) -> None:
     known = [key for key in history.recorded if not key.startswith(PATCHED)]
     if name in known:
         return
+    if not known:
+        raise ConfigurationError(
+            f"no step {shown(name)} was recorded: the run has recorded no result of a step so far"
+        )
     near = difflib.get_close_matches(str(name), known, 1) or known[-1:]
-    hint = f"; there is {near[0]!r}" if near else ", and none was"
-    raise ConfigurationError(f"no step {shown(name)} was recorded{hint}")
+    raise ConfigurationError(f"no step {shown(name)} was recorded; there is {near[0]!r}")
 
 
 def _check_result(name: str, kept: Mapping[str, RecordedStep], from_step: str | None) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import storable_text
 from openworkflow.core.shown import shown
+from openworkflow.core.workflow import Workflow
 
 NAME_LIMIT = 200
 """Characters of a step's name."""
@@ -162,6 +163,11 @@ def tells_call(context: Mapping[str, Any]) -> bool:
 
 
 def _check(name: str) -> None:
+    if isinstance(name, Workflow):
+        raise ConfigurationError(
+            "a step's name comes first, and the workflow after it: "
+            f'step.run_workflow("name", workflow, input), not {shown(name)}'
+        )
     if callable(name):
         raise ConfigurationError(
             f'a step\'s name comes first, and its function after it: step.run("name", function), '

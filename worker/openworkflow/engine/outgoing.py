@@ -80,6 +80,11 @@ def _split(to: object, run_id: UUID | None, message: tuple[Any, ...]) -> tuple[A
         shape = 'signal("topic", value)' if run_id is None else 'signal(run_id, "name", value)'
         raise ConfigurationError(f"to send a signal takes {shape}, not {len(message)} values")
     value = message[least] if len(message) > least else None
+    if run_id is None and isinstance(value, UUID):
+        raise ConfigurationError(
+            f"a run comes before the name of its signal: signal(run_id, {to!r}, value); to send "
+            "an id to a topic, make it text: str(run_id)"
+        )
     if run_id is not None:
         return message[0], value
     return to, value

@@ -120,6 +120,13 @@ def check_options(call: str, given: Mapping[str, object], kind: type, *others: s
     refuse_unknown(call, given, [*others, *kind.__annotations__])
 
 
+def needs_input(workflow: object) -> bool:
+    """Whether a run of it without an input is refused; False of one that is given by name."""
+    if not isinstance(workflow, Workflow) or not workflow.takes_input:
+        return False
+    return not workflow.input_codec.takes_none
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One or many runs of a workflow that somebody asks for, with the options they share."""
