@@ -194,6 +194,33 @@ async def test_a_step_that_cannot_be_stopped_does_not_keep_its_process(
     assert "do not let themselves be stopped" in logs
 
 
+@pytest.mark.parametrize(("build_id", "warned"), [("", True), ("3f2c1aa", False)])
+async def test_a_worker_says_that_it_pins_no_run_where_its_build_has_no_name(
+    project: Path, database_url: str, build_id: str, warned: bool
+) -> None:
+    worker = await start(
+        project,
+        database_url,
+        *("worker", "shop", "--port", "0"),
+        OPENWORKFLOW_BUILD_POLICY="pinned",
+        OPENWORKFLOW_BUILD_ID=build_id,
+    )
+    assert worker.stderr is not None
+    said = ""
+    try:
+        async with asyncio.timeout(60):
+            while " slots" not in said:
+                line = await worker.stderr.readline()
+                assert line, said
+                said += line.decode()
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(worker.communicate(), 60)
+
+    assert ("OPENWORKFLOW_BUILD_POLICY is pinned, and no run is" in said) is warned
+    assert worker.returncode == 0
+
+
 async def _ended(
     project: Path, database_url: str, handle: RunHandle[Any]
 ) -> tuple[int | None, str, WorkflowRun]:

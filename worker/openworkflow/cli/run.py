@@ -45,9 +45,10 @@ class _Run(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
-            if "unexpected extra argument" in error.message:
-                error.message += "; the input is an option: --input '{\"id\": 1}'"
-            raise
+            if "unexpected extra argument" not in error.message:
+                raise
+            told = f"{error.message}; the input is an option: --input '{{\"id\": 1}}'"
+            raise click.UsageError(told, ctx) from None
 
 
 @click.command(cls=_Run)

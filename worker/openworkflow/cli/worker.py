@@ -144,3 +144,8 @@ def _describe(made: Worker, backend: BackendPostgres, settings: Settings) -> Non
 
     made.metrics.build_info(__version__, settings.build_id)
     logger.info("worker %s serves namespace %s", made.worker_id, backend.namespace_id)
+    if settings.build_policy == "pinned" and not settings.build_id:
+        logger.warning(
+            "OPENWORKFLOW_BUILD_POLICY is pinned, and no run is: there is no build to bind it to; "
+            "set OPENWORKFLOW_BUILD_ID, such as to the commit of the code"
+        )

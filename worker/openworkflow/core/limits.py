@@ -137,7 +137,8 @@ class Limits:
         self, workflow: str, limits: Sequence[Limit] = (), rates: Rate | Sequence[Rate] = ()
     ) -> None:
         rates = (rates,) if isinstance(rates, Rate) else rates
-        for some in (limits, rates):
+        both: tuple[object, ...] = (limits, rates)
+        for some in both:
             if isinstance(some, str) or not isinstance(some, Iterable):
                 raise ConfigurationError(
                     f"workflow {workflow!r}: limits are a list of them, such as "
