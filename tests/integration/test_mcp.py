@@ -6,14 +6,15 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from openworkflow import OpenWorkflow, RetryPolicy, Step, workflow
+from openworkflow import BackendPostgres, OpenWorkflow, RetryPolicy, Step, workflow
+from openworkflow.codecs import Encryption
 from tests.helpers import StartWorker, eventually
 from tests.integration.test_cli import run as command
 
@@ -80,8 +81,10 @@ class Asked:
 
 
 @contextlib.asynccontextmanager
-async def asked(folder: Path, url: str, *options: str) -> AsyncIterator[Asked]:
-    passed = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+async def asked(
+    folder: Path, url: str, *options: str, passing: Sequence[str] = ()
+) -> AsyncIterator[Asked]:
+    passed = {name: os.environ[name] for name in ("PYTHONPATH", *passing) if name in os.environ}
     server = StdioServerParameters(
         command=sys.executable,
         args=["-m", "openworkflow", "mcp", *options],
@@ -139,6 +142,29 @@ async def test_a_failed_run_is_found_and_understood(
         assert (2, 1, 1) == tuple(
             told["workflows"][0][name] for name in ("newest_runs", "succeeded", "failed")
         )
+
+
+async def test_what_is_encoded_is_described_and_never_decoded(
+    tmp_path: Path, database_url: str, backend: BackendPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by the codec of the environment: whoever encrypts does so for fewer eyes."""
+    (tmp_path / "keys.py").write_text(
+        "from openworkflow.codecs import Encryption\n"
+        f"codec = Encryption({{'k1': '{(key := Encryption.new_key())}'}})\n"
+    )
+    ow = OpenWorkflow(backend, codec=Encryption({"k1": key}))
+    worker = ow.new_worker(workflows=[ship])
+    await worker.start()
+    run = await ow.run_workflow(ship, 7)
+    await run.result(timeout="30s")
+    await worker.stop()
+    monkeypatch.setenv("OPENWORKFLOW_CODEC", "keys:codec")
+    async with asked(tmp_path, database_url, passing=("OPENWORKFLOW_CODEC",)) as assistant:
+        shown = await assistant.call("show_run", run_id=str(run.id))
+
+    said = "encrypted with key 'k1'"
+    told = [shown["input"], shown["output"], shown["attempts_of_steps"][0]["result"]]
+    assert all(said in each and len(each) < 100 for each in told), told
 
 
 async def test_why_a_run_is_not_done_is_told(

@@ -28,7 +28,7 @@ def mcp(
     namespace: str | None,
     schema: str | None,
 ) -> None:
-    """Serve the Model Context Protocol on standard input and output.
+    """Serve the Model Context Protocol on stdin and stdout.
 
     An assistant, such as a coding agent, starts it by itself. It looks at the runs of one
     namespace, and changes nothing without --allow-actions.

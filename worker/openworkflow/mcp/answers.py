@@ -7,6 +7,7 @@ from datetime import MAXYEAR, UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from openworkflow.core.envelope import described
 from openworkflow.core.printable import printable_json
 from openworkflow.web import words
 
@@ -24,7 +25,12 @@ def answer(given: Any) -> str:
 
 
 def value(given: Any, most: int = LONGEST) -> Any:
-    """A JSON value as it is; as text that is cut, and says so, where it is longer."""
+    """A JSON value as it is; as text that is cut, and says so, where it is longer.
+
+    One that is encoded is described, and never decoded for an assistant.
+    """
+    if (encoded := described(given)) is not None:
+        return f"({encoded})"
     text = json.dumps(given, ensure_ascii=False)
     return given if len(text) <= most else words.cut(text, most)
 

@@ -122,7 +122,9 @@ class Looks:
                 "errors": self._errors(found.error),
                 "input": value(shown("input", found.input)),
                 "output": value(shown("output", found.output)),
-                "attempts_of_steps": [self._step(step) for step in steps],
+                "attempts_of_steps": [
+                    self._step(await run.plain_step(place.ow, step)) for step in steps
+                ],
                 "earlier": more,
                 "children": await board.children(run_id, CHILDREN) if is_parent else None,
                 **self._facts(found),
