@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from openworkflow import ConfigurationError, Cron, InputValidationError, step, workflow
 from openworkflow.cli.main import cli
 from openworkflow.client.schedules import ScheduleClient
+from openworkflow.codecs.payloads import Payloads
 from openworkflow.engine.forking import _check
 from openworkflow.engine.history import History
 from openworkflow.engine.keys import Branch, Keys
@@ -80,15 +81,16 @@ def test_a_rate_that_is_text_is_shown_whole() -> None:
         workflow(rate=text)(takes_an_order.fn)
 
 
-def test_the_input_of_a_schedule_is_asked_for_where_it_belongs() -> None:
+async def test_the_input_of_a_schedule_is_asked_for_where_it_belongs() -> None:
     schedules = ScheduleClient.__new__(ScheduleClient)
-    schedules._payload_limit = 1000
+    schedules._payloads = Payloads((), "default", 1000)
     for cron in ("0 3 * * *", Cron("0 3 * * *")):
         with pytest.raises(
             InputValidationError, match=r"its schedule has none: Cron\(\.\.\., input="
         ):
-            schedules._wish("nightly", takes_an_order, cron, None)
-    assert schedules._wish("nightly", takes_one_or_none, "0 3 * * *", None).input is None
+            await schedules._wish("nightly", takes_an_order, cron, None)
+    wish = await schedules._wish("nightly", takes_one_or_none, "0 3 * * *", None)
+    assert wish.input is None
 
 
 def test_a_run_that_has_recorded_nothing_is_not_forked_from_a_step() -> None:
