@@ -7,6 +7,7 @@ migrates one template database and every test gets a copy of it, which is faster
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -52,6 +53,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(left_open)
+    # What a shell starts in the background ignores Ctrl-C, and so would all that tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Processes that tests start execute the code of this folder, wherever the package is installed.
     code = [str(_ROOT / folder) for folder in ("worker", "operator")]
     os.environ["PYTHONPATH"] = os.pathsep.join([*code, *filter(None, [os.getenv("PYTHONPATH")])])
