@@ -21,7 +21,10 @@ from tests.helpers import eventually
 
 END = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'ending'"
 
-ASLEEP = "select true from pg_stat_activity where wait_event = 'PgSleep'"
+ASLEEP = (
+    "select true from pg_stat_activity"
+    " where datname = current_database() and wait_event = 'PgSleep'"
+)
 
 
 class LateEnds:

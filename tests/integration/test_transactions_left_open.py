@@ -14,7 +14,10 @@ from openworkflow.backend import requests
 from openworkflow.core.errors import BackendError, ConfigurationError, ConnectionLost
 from tests.guarded_postgres import has_pgbouncer, pooler_of
 
-WAITING = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+WAITING = """
+select count(*) from pg_stat_activity
+ where datname = current_database() and wait_event_type = 'Lock'
+"""
 
 
 @workflow
