@@ -7,17 +7,16 @@ so that a slow minute of the machine meets all of them, and writes JSON and mark
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import measure, pgbench
 from benchmarks.database import Bench, Preload, start_server
 from benchmarks.report import Figures, describe_machine, markdown
 from benchmarks.workloads import Workload
+from benchmarks.written import RESULTS, plain, say, write
 
 PARTS = ("drain", "cold", "enqueue", "latency", "memory")
 
@@ -31,9 +30,9 @@ def main() -> int:
     server = start_server()
     try:
         bench = Bench(server)
-        figures = Figures(describe_machine(), bench.settings(), _plain(options))
+        figures = Figures(describe_machine(), bench.settings(), plain(options))
         for number in range(options.rounds):
-            _say(f"round {number + 1} of {options.rounds}")
+            say(f"round {number + 1} of {options.rounds}")
             for part in options.only:
                 _PARTS[part](bench, figures, options)
             _preloaded(bench, figures, options)
@@ -41,7 +40,7 @@ def main() -> int:
             figures.memory_mib = measure.memory_over(bench, options.memory_runs)
     finally:
         server.stop()
-    _write(figures, options.out)
+    write(figures, markdown(figures), options.out)
     return 0
 
 
@@ -56,7 +55,7 @@ def _drain(bench: Bench, figures: Figures, options: argparse.Namespace) -> None:
             figures.add(f"{workload} {kind} server cpu", drained.server_cpu)
             figures.add(f"{workload} {kind} wal", drained.wal_bytes)
             figures.add(f"{workload} {kind} stored", drained.stored_bytes)
-            _say(f"{workload} {kind}: {drained.runs_per_second:,.0f} runs/s")
+            say(f"{workload} {kind}: {drained.runs_per_second:,.0f} runs/s")
         if pgbench.find_pgbench(bench.server) is not None:
             _drain_with_pgbench(bench, figures, workload, full)
 
@@ -69,7 +68,7 @@ def _drain_with_pgbench(bench: Bench, figures: Figures, workload: Workload, full
         preload = replace(full, pending=max(1, wanted // whole) * whole)
         rate = measure.drain_with_pgbench(bench, script, preload)
         figures.add(f"{workload} {script.name}", rate)
-        _say(f"{workload} {script.name}: {rate:,.0f} runs/s")
+        say(f"{workload} {script.name}: {rate:,.0f} runs/s")
 
 
 def _cold(bench: Bench, figures: Figures, options: argparse.Namespace) -> None:
@@ -77,7 +76,7 @@ def _cold(bench: Bench, figures: Figures, options: argparse.Namespace) -> None:
         preload = Preload(options.runs // workload.steps, workload=workload, analysed=False)
         rate = measure.drain(bench, "ours", preload).runs_per_second
         figures.add(f"{workload} cold", rate)
-        _say(f"{workload} cold: {rate:,.0f} runs/s")
+        say(f"{workload} cold: {rate:,.0f} runs/s")
 
 
 def _enqueue(bench: Bench, figures: Figures, options: argparse.Namespace) -> None:
@@ -85,13 +84,13 @@ def _enqueue(bench: Bench, figures: Figures, options: argparse.Namespace) -> Non
     figures.add_all("W3 naive", measure.enqueue_naive(bench, options.enqueues))
     if pgbench.find_pgbench(bench.server) is not None:
         figures.add_all("W3 pgbench", measure.enqueue_with_pgbench(bench, options.enqueues))
-    _say("W3 done")
+    say("W3 done")
 
 
 def _latency(bench: Bench, figures: Figures, options: argparse.Namespace) -> None:
     values = measure.idle_latency(bench, options.samples)
     figures.add_all("W4", values)
-    _say(f"W4: {values['p50']:.2f} ms, commit pair {values['commit pair p50']:.2f} ms")
+    say(f"W4: {values['p50']:.2f} ms, commit pair {values['commit pair p50']:.2f} ms")
 
 
 def _preloaded(bench: Bench, figures: Figures, options: argparse.Namespace) -> None:
@@ -103,7 +102,7 @@ def _preloaded(bench: Bench, figures: Figures, options: argparse.Namespace) -> N
         if getattr(options, f"preload_{name}"):
             rate = measure.drain(bench, "ours", preload).runs_per_second
             figures.add(f"W1 with {name}", rate)
-            _say(f"W1 with {name}: {rate:,.0f} runs/s")
+            say(f"W1 with {name}: {rate:,.0f} runs/s")
 
 
 _PARTS: dict[str, Callable[[Bench, Figures, argparse.Namespace], None]] = {
@@ -126,26 +125,8 @@ def _options() -> argparse.Namespace:
     add("--preload-finished", type=int, default=0, help="also W1 beside this many finished runs")
     add("--preload-pending", type=int, default=0, help="also W1 with a backlog of this many")
     add("--only", nargs="+", choices=PARTS, default=list(PARTS), help="a part of it")
-    add("--out", type=Path, default=Path(__file__).parent / "results", help="folder to write to")
+    add("--out", type=Path, default=RESULTS, help="folder to write to")
     return parser.parse_args()
-
-
-def _write(figures: Figures, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = folder / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    stem.with_suffix(".json").write_text(json.dumps(asdict(figures), indent=2) + "\n")
-    text = markdown(figures)
-    stem.with_suffix(".md").write_text(text)
-    print(text)
-    _say(f"written: {stem}.json and .md")
-
-
-def _plain(options: argparse.Namespace) -> dict[str, object]:
-    return {name: value for name, value in vars(options).items() if name != "out"}
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,9 @@ failed.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import measure, pgbench
@@ -25,6 +23,7 @@ from benchmarks.compare.rounds import PARTS, Turn, turns
 from benchmarks.database import Bench, Preload, start_server
 from benchmarks.report import describe_machine
 from benchmarks.workloads import Workload
+from benchmarks.written import RESULTS, plain, say, write
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,13 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     not_tried = dict(NEVER_TRIED)
     peers = _installed(options.peers, not_tried)
     for name, why in not_tried.items():
-        _say(f"NOT TRIED: {name}: {why}")
+        say(f"NOT TRIED: {name}: {why}")
     if options.install_only:
         return 0
     server = start_server()
     try:
         bench = Bench(server)
-        comparison = Comparison(describe_machine(), bench.settings(), _plain(options))
+        comparison = Comparison(describe_machine(), bench.settings(), plain(options))
         comparison.versions = {name: list(peer.versions) for name, peer in peers.items()}
         comparison.not_tried = not_tried
         contenders = [peer.contender for peer in peers.values()]
@@ -46,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _take(bench, comparison, peers[turn.contender.name], turn, options)
     finally:
         server.stop()
-    _write(comparison, options.out)
+    write(comparison, markdown(comparison), options.out, "compare-")
     return 1 if comparison.failed else 0
 
 
@@ -58,7 +57,7 @@ def _installed(names: Sequence[str], not_tried: dict[str, str]) -> dict[str, Ins
         except NotInstalled as error:
             not_tried[name] = f"it could not be installed: {error}"
         else:
-            _say(f"{name}: {' '.join(peers[name].versions) or 'this repository'}")
+            say(f"{name}: {' '.join(peers[name].versions) or 'this repository'}")
     return peers
 
 
@@ -70,11 +69,11 @@ def _take(
         figures = _measured(bench, peer, turn, options)
     except Exception as error:  # whatever a peer does, the others are measured
         comparison.failed.setdefault(turn.prefix, []).append(f"{type(error).__name__}: {error}")
-        _say(f"round {turn.number}, {turn.prefix}: FAILED: {error}")
+        say(f"round {turn.number}, {turn.prefix}: FAILED: {error}")
         return
     comparison.add_all(turn.prefix, figures)
     told = ", ".join(f"{name} {value:,.1f}" for name, value in figures.items())
-    _say(f"round {turn.number}, {turn.prefix}: {told}")
+    say(f"round {turn.number}, {turn.prefix}: {told}")
     if turn.contender is OURS and turn.part in tuple(Workload):
         _limit(bench, comparison, Workload(turn.part), options.runs)
 
@@ -102,7 +101,7 @@ def _limit(bench: Bench, comparison: Comparison, workload: Workload, runs: int) 
     preload = Preload(max(1, runs // workload.steps // whole) * whole, workload=workload)
     rate = measure.drain_with_pgbench(bench, script, replace(preload)) * workload.steps
     comparison.add(f"{workload} {LIMIT} rate", rate)
-    _say(f"{workload} {LIMIT}: {rate:,.0f}")
+    say(f"{workload} {LIMIT}: {rate:,.0f}")
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -117,28 +116,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--peers", nargs="+", choices=names, default=names, help="some of them")
     add("--only", nargs="+", choices=PARTS, default=list(PARTS), help="a part of it")
     add("--install-only", action="store_true", help="make the environments, measure nothing")
-    add(
-        "--out", type=Path, default=Path(__file__).parents[1] / "results", help="folder to write to"
-    )
+    add("--out", type=Path, default=RESULTS, help="folder to write to")
     return parser.parse_args(arguments)
-
-
-def _write(comparison: Comparison, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = folder / datetime.now(UTC).strftime("compare-%Y%m%d-%H%M%S")
-    stem.with_suffix(".json").write_text(json.dumps(asdict(comparison), indent=2) + "\n")
-    text = markdown(comparison)
-    stem.with_suffix(".md").write_text(text)
-    print(text)
-    _say(f"written: {stem}.json and .md")
-
-
-def _plain(options: argparse.Namespace) -> dict[str, object]:
-    return {name: value for name, value in vars(options).items() if name != "out"}
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

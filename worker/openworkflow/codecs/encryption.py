@@ -10,6 +10,7 @@ from typing import Any
 
 from openworkflow.codecs.protocol import Encoded, PayloadCodec, Place
 from openworkflow.core.errors import CodecError, ConfigurationError
+from openworkflow.core.extras import extra_missing
 from openworkflow.core.shown import shown
 
 KEY_BYTES = 32
@@ -122,8 +123,5 @@ def _cipher(key_id: object, key: object) -> Any:
     try:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     except ImportError as error:
-        raise ConfigurationError(
-            f"encryption needs its extra ({error.name} is missing): "
-            "pip install 'openworkflow-fleet[encryption]'"
-        ) from None
+        raise extra_missing("encryption", "encryption", error) from None
     return AESGCM(raw)
