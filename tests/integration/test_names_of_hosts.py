@@ -20,6 +20,7 @@ from openworkflow_operator.database.connection import ConnectOptions, Database
 from openworkflow_operator.database.dsn import parse
 from tests.database_roles import working
 from tests.helpers import eventually
+from tests.holding import Holding
 from tests.local_postgres import FAST_AND_UNSAFE, LocalPostgres, embedded_programs
 from tests.names import DEAD, Names, dead_at, named, port_of
 from tests.two_servers import migrated, set_read_only, two_servers
@@ -174,19 +175,8 @@ async def test_an_outage_of_dns_costs_time_and_nothing_else(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    calls: list[str] = []
-    hold = asyncio.Event()
-
-    @workflow
-    async def holding(step: Step) -> None:
-        async def second() -> None:
-            calls.append("b")
-            await hold.wait()
-
-        await step.run("a", lambda: calls.append("a"))
-        await step.run("b", second)
-        await step.run("c", lambda: calls.append("c"))
-
+    held = Holding()
+    calls, hold, holding = held.calls, held.hold, held.workflow
     names.known["db.test"] = [ALIVE]
     backend = await BackendPostgres.connect(named(database_url, "db.test"))
     async with working(backend, holding):

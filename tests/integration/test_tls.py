@@ -17,6 +17,7 @@ from tests.certificates import Authority, TlsServer, tls_server
 from tests.database_roles import working
 from tests.guarded_postgres import programs_with_tls
 from tests.helpers import eventually
+from tests.holding import Holding
 from tests.names import DEAD, Names, dead_at
 
 pytestmark = pytest.mark.skipif(
@@ -134,19 +135,8 @@ async def test_certificates_that_change_under_way_cost_time_and_nothing_else(
 ) -> None:
     """The server's is of another authority, which we learn of later."""
     caplog.set_level(logging.INFO)
-    calls: list[str] = []
-    hold = asyncio.Event()
-
-    @workflow
-    async def holding(step: Step) -> None:
-        async def second() -> None:
-            calls.append("b")
-            await hold.wait()
-
-        await step.run("a", lambda: calls.append("a"))
-        await step.run("b", second)
-        await step.run("c", lambda: calls.append("c"))
-
+    held = Holding()
+    calls, hold, holding = held.calls, held.hold, held.workflow
     root = tmp_path / "root.crt"
     shutil.copy(ours.file, root)
     with tls_server(*ours.sign("db.test"), ours) as server:
