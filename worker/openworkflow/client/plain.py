@@ -33,13 +33,11 @@ async def sealed_schedule(payloads: Payloads, wish: NewSchedule) -> NewSchedule:
 
 async def plain_run(payloads: Payloads, run: WorkflowRun) -> WorkflowRun:
     """A run."""
-    if envelope_of(run.input) is None and envelope_of(run.output) is None:
+    given = await payloads.readable(run.input, "input", run.workflow_name)
+    output = await payloads.readable(run.output, "result")
+    if given is run.input and output is run.output:
         return run
-    return replace(
-        run,
-        input=await payloads.readable(run.input, "input", run.workflow_name),
-        output=await payloads.readable(run.output, "result"),
-    )
+    return replace(run, input=given, output=output)
 
 
 async def plain_page(payloads: Payloads, page: Page) -> Page:
@@ -49,26 +47,23 @@ async def plain_page(payloads: Payloads, page: Page) -> Page:
 
 async def plain_steps(payloads: Payloads, steps: Sequence[StepAttempt]) -> list[StepAttempt]:
     """Step attempts."""
-    return [
-        step
-        if envelope_of(step.output) is None
-        else replace(step, output=await payloads.readable(step.output, "step", step.step_name))
-        for step in steps
-    ]
+    found = []
+    for step in steps:
+        output = await payloads.readable(step.output, "step", step.step_name)
+        found.append(step if output is step.output else replace(step, output=output))
+    return found
 
 
 async def plain_progress(payloads: Payloads, told: RunProgress) -> RunProgress:
     """What a run says of itself."""
-    if envelope_of(told.status) is None:
-        return told
-    return replace(told, status=await payloads.readable(told.status, "status"))
+    status = await payloads.readable(told.status, "status")
+    return told if status is told.status else replace(told, status=status)
 
 
 async def plain_event(payloads: Payloads, event: RunEvent) -> RunEvent:
     """An event."""
-    if envelope_of(event.value) is None:
-        return event
-    return replace(event, value=await payloads.readable(event.value, "event", event.topic))
+    value = await payloads.readable(event.value, "event", event.topic)
+    return event if value is event.value else replace(event, value=value)
 
 
 async def opened_event(payloads: Payloads, event: RunEvent) -> RunEvent:

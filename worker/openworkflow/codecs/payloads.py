@@ -104,7 +104,7 @@ class Payloads:
         return json.loads(await self._plain(envelope, kind, name, patient=False))
 
     async def readable(self, value: Any, kind: str, name: str = "") -> Any:
-        """Open a JSON value for people: an envelope stays where it cannot be opened."""
+        """Open a JSON value for people: the value itself, if it has no envelope to be opened."""
         try:
             return await self.open_value(value, kind, name)
         except PayloadUnreadable:
