@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks import measure, pgbench
 from benchmarks.compare import measures
+from benchmarks.compare.drivers.protocol import STEPS
 from benchmarks.compare.install import Installed, NotInstalled, install, peers_folder
 from benchmarks.compare.peers import CONTENDERS, NEVER_TRIED, OURS, find
 from benchmarks.compare.report import LIMIT, Comparison, markdown
@@ -24,6 +25,9 @@ from benchmarks.database import Bench, Preload, start_server
 from benchmarks.report import describe_machine
 from benchmarks.workloads import Workload
 from benchmarks.written import RESULTS, plain, say, write
+
+WORKFLOWS = {steps: name for name, steps in STEPS.items()}
+"""By its steps, the name of a workflow that all drivers serve."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,7 +89,13 @@ def _measured(
         times = 20 if turn.form == "batch" else 5 if turn.form == "concurrent" else 1
         return measures.enqueue(bench, peer, turn.form, options.enqueues * times)
     if turn.part == "W4":
-        return measures.latency(bench, peer, options.samples, options.seconds)
+        return measures.latency(bench, peer, "one-step", 1, options.samples, options.seconds)
+    if turn.part == "W5":
+        steps, load = turn.form.split()
+        callers = options.callers if load == "full" else 1
+        samples = options.samples * callers if load == "full" else options.samples // 2
+        workflow = WORKFLOWS[int(steps)]
+        return measures.latency(bench, peer, workflow, callers, samples, options.seconds / 2)
     workload = Workload(turn.part)
     return measures.drain(
         bench, peer, workload, turn.contender.share(options.runs // workload.steps)
@@ -112,7 +122,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--runs", type=int, default=40_000, help="W1 runs of ours in a round (W2: a tenth)")
     add("--enqueues", type=int, default=1_000, help="W3 single enqueues (batch: 20 times)")
     add("--samples", type=int, default=200, help="W4 samples of a round")
-    add("--seconds", type=float, default=20, help="W4 at most so long for a contender")
+    add("--seconds", type=float, default=20, help="W4 at most so long for a contender (W5: half)")
+    add("--callers", type=int, default=100, help="W5 callers at full load")
     add("--peers", nargs="+", choices=names, default=names, help="some of them")
     add("--only", nargs="+", choices=PARTS, default=list(PARTS), help="a part of it")
     add("--install-only", action="store_true", help="make the environments, measure nothing")

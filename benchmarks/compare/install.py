@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import venv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,10 +84,24 @@ def _make(contender: Contender, own: Path) -> None:
 
 
 def _with_pip(contender: Contender, own: Path) -> list[str]:
-    venv.create(own, with_pip=True)
+    _run(_python(contender), "-m", "venv", str(own), folder=own)
     pip = (str(own / "bin" / "python"), "-m", "pip", "--disable-pip-version-check")
     _run(*pip, "install", "--quiet", *contender.packages, folder=own)
     return _run(*pip, "freeze", folder=own).split()
+
+
+def _python(contender: Contender) -> str:
+    """This Python, or a newer one where the peer asks for it; FileNotFoundError if none is here."""
+    if sys.version_info >= contender.python:
+        return sys.executable
+    oldest = contender.python[1]
+    names = [f"python3.{minor}" for minor in range(oldest, oldest + 5)]
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = [path for name in names for path in sorted(pyenv.glob(f"*/bin/{name}"))]
+    for candidate in (*map(str, found), *filter(None, map(shutil.which, names))):
+        if subprocess.run((candidate, "-c", ""), capture_output=True, check=False).returncode == 0:
+            return candidate
+    raise FileNotFoundError(f"it needs Python 3.{oldest}, and none is in PATH or of pyenv")
 
 
 def _with_npm(contender: Contender, own: Path) -> list[str]:

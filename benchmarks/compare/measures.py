@@ -73,21 +73,29 @@ def enqueue(bench: Bench, peer: Installed, form: str, runs: int) -> dict[str, fl
     }
 
 
-def latency(bench: Bench, peer: Installed, samples: int, seconds: float) -> dict[str, float]:
-    """Milliseconds from enqueue to the caller's knowledge of the end, both sides idle."""
+def latency(
+    bench: Bench, peer: Installed, workflow: str, callers: int, samples: int, seconds: float
+) -> dict[str, float]:
+    """Milliseconds from enqueue to the caller's knowledge of the end; runs a second.
+
+    A single caller meets an idle system, since it pauses before each call; many do not pause.
+    """
     with _set_up(bench, peer) as database:
         url = bench.server.url(database)
         with started(peer, "work", url, "0") as worker:
             worker.wait_for("ready")
-            with started(peer, "call", url, str(samples), str(seconds)) as caller:
+            asked = (workflow, str(callers), str(samples), str(seconds))
+            with started(peer, "call", url, *asked) as caller:
                 caller.wait_for("ready")
                 caller.tell()
-                taken = [float(one) for one in caller.wait_for("spent")["milliseconds"]]
+                spent = caller.wait_for("spent")
             worker.tell()
             worker.wait_for("spent")
+    taken = [float(one) for one in spent["milliseconds"]]
     return {
         "p50": statistics.median(taken),
-        "p99": percentile(taken, 99),
+        **{f"p{percent}": percentile(taken, percent) for percent in (75, 90, 99)},
+        "rate": float(spent["rate"]),
         "samples": float(len(taken)),
     }
 

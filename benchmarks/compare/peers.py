@@ -33,6 +33,8 @@ class Contender:
     batches: bool = False
     """Whether it has a call that enqueues many."""
     workloads: tuple[Workload, ...] = field(default=tuple(Workload))
+    python: tuple[int, int] = (3, 11)
+    """The oldest Python that it runs on."""
 
     @property
     def forms(self) -> tuple[Form, ...]:
@@ -153,13 +155,32 @@ PGQUEUER = Contender(
     workloads=(Workload.ONE_STEP,),
 )
 
-CONTENDERS = (OURS, DBOS, ABSURD, OPENWORKFLOW_TS, PROCRASTINATE, PGQUEUER)
+OBAN = Contender(
+    name="oban",
+    kind="job queue",
+    driver="oban_peer",
+    packages=("oban==0.7.0", "psycopg[binary,pool]==3.3.9", "uvloop==0.23.0"),
+    installer="pip",
+    settings=(
+        "its port to Python, on Python 3.12 or newer: one process, a queue with limit 250"
+        " (default 10), a pool of 20, uvloop"
+    ),
+    advice="the reference of its class Oban; its command runs on uvloop; limit by a sweep",
+    slower=4,
+    unfinished="SELECT EXISTS (SELECT FROM oban_jobs WHERE state <> 'completed')",
+    finished="SELECT count(*) FROM oban_jobs WHERE state = 'completed'",
+    batches=True,
+    workloads=(Workload.ONE_STEP,),
+    python=(3, 12),
+)
+
+CONTENDERS = (OURS, DBOS, ABSURD, OPENWORKFLOW_TS, PROCRASTINATE, PGQUEUER, OBAN)
 
 #: Peers that no code here installs, each with the reason.
 NEVER_TRIED = {
-    "oban": (
-        "Elixir's packages are on hex.pm, for which this command has no installer, and Debian 12's"
-        " Elixir (1.14) is older than Oban asks for; its port to Python needs Python 3.12"
+    "oban for Elixir": (
+        "its packages are on hex.pm, for which this command has no installer, and Debian 12's"
+        " Elixir (1.14) is older than it asks for; its port to Python is compared"
     )
 }
 

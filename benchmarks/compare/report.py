@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from benchmarks import report
 from benchmarks.compare.peers import CONTENDERS, OURS, Contender
+from benchmarks.compare.rounds import FORMS
 from benchmarks.workloads import Workload
 
 LIMIT = "pgbench batch"
@@ -34,6 +35,7 @@ def markdown(comparison: Comparison) -> str:
         *(_drained(comparison, workload) for workload in Workload),
         _enqueued(comparison),
         _latency(comparison),
+        *(_by_steps(comparison, load) for load in ("low", "full")),
     )
     return "\n".join(section for section in sections if section)
 
@@ -102,6 +104,24 @@ def _latency(comparison: Comparison) -> str:
             )
     header = ["", "p50", "least to most", "p99", "samples"]
     return report.table("W4, idle, ms from enqueue to the caller's knowledge", header, rows)
+
+
+_PERCENTILES = ("p50", "p75", "p90", "p99")
+
+
+def _by_steps(comparison: Comparison, load: str) -> str:
+    """The table that Restate publishes of itself: steps of a run by percentiles, at one load."""
+    rows = []
+    for form in (form for form in FORMS["W5"] if form.endswith(load)):
+        for contender in _taking_part(comparison):
+            prefix = f"W5 {contender.name} {form}"
+            if samples := comparison.rounds.get(f"{prefix} samples"):
+                times = [_number(comparison.median(f"{prefix} {part}"), 1) for part in _PERCENTILES]
+                rate = _number(comparison.median(f"{prefix} rate"))
+                label = f"{form.removesuffix(load)}{contender.name}"
+                rows.append([label, *times, rate, _number(sum(samples))])
+    header = ["steps", *_PERCENTILES, "runs/s", "samples"]
+    return report.table(f"W5, {load} load, ms until the caller knows", header, rows)
 
 
 def _list(title: str, lines: Mapping[str, str]) -> str:

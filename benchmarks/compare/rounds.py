@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from benchmarks.compare.peers import Contender
 from benchmarks.workloads import Workload
 
-PARTS = ("W1", "W2", "W3", "W4")
+PARTS = ("W1", "W2", "W3", "W4", "W5")
+FORMS = {
+    "W3": ("single", "concurrent", "batch"),
+    "W5": tuple(f"{steps} {load}" for load in ("low", "full") for steps in (1, 3, 9)),
+}
+"""Forms of a part that has several; those of W5 are the steps of a run, and the load."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One contender, once. `form` is of W3 only."""
+    """One contender, once. `form` is of W3 and W5 only."""
 
     number: int
     part: str
@@ -31,7 +36,7 @@ def turns(rounds: int, parts: Sequence[str], contenders: Iterable[Contender]) ->
     taking_part = list(contenders)
     for number in range(1, rounds + 1):
         for part in parts:
-            for form in ("single", "concurrent", "batch") if part == "W3" else ("",):
+            for form in FORMS.get(part, ("",)):
                 for contender in taking_part:
                     if _has(contender, part, form):
                         yield Turn(number, part, contender, form)
@@ -40,4 +45,6 @@ def turns(rounds: int, parts: Sequence[str], contenders: Iterable[Contender]) ->
 def _has(contender: Contender, part: str, form: str) -> bool:
     if part == "W3":
         return form in contender.forms
+    if part == "W5":
+        return Workload.TEN_STEPS in contender.workloads
     return part == "W4" or Workload(part) in contender.workloads

@@ -52,9 +52,18 @@ def test_each_form_of_enqueueing_writes_the_runs(bench: Bench, peer: Installed) 
 
 
 def test_an_idle_call_comes_to_its_end(bench: Bench, peer: Installed) -> None:
-    figures = measures.latency(bench, peer, samples=2, seconds=30)
+    figures = measures.latency(bench, peer, "one-step", callers=1, samples=2, seconds=30)
     assert figures["samples"] >= 1
     assert 0 < figures["p50"] <= figures["p99"]
+
+
+def test_many_callers_call_runs_of_several_steps_at_once(bench: Bench, peer: Installed) -> None:
+    if Workload.TEN_STEPS not in peer.contender.workloads:
+        pytest.skip("a job queue has no steps")
+    figures = measures.latency(bench, peer, "three-steps", callers=10, samples=20, seconds=30)
+    assert figures["samples"] >= 20
+    assert 0 < figures["p50"] <= figures["p75"] <= figures["p90"] <= figures["p99"]
+    assert figures["rate"] > 0
 
 
 def test_a_figure_for_work_that_was_not_done_is_refused(bench: Bench) -> None:

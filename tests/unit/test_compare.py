@@ -48,6 +48,13 @@ def test_the_forms_of_enqueueing_take_turns_among_those_that_have_them() -> None
     ]
 
 
+def test_runs_of_one_three_and_nine_steps_take_turns_at_both_loads() -> None:
+    prefixes = [turn.prefix for turn in turns(1, ["W5"], [OURS, PGQUEUER])]
+    assert prefixes == [
+        f"W5 ours {steps} {load}" for load in ("low", "full") for steps in ("1", "3", "9")
+    ]
+
+
 def test_a_slower_contender_has_a_part_of_the_runs_and_never_none() -> None:
     assert (OURS.share(400), DBOS.share(400), DBOS.share(3)) == (400, 10, 1)
 
@@ -132,6 +139,17 @@ def test_the_report_has_enqueueing_and_latencies() -> None:
     text = markdown(comparison)
     assert "| ours, batch | 65,000 | 65,000 to 65,000 | 1.00 x | - | - | - | 0.00 | - |" in text
     assert "| ours | 4.50 | 4.50 to 4.50 | 17.25 | 200 |" in text
+
+
+def test_the_report_has_a_table_of_steps_and_percentiles_for_each_load() -> None:
+    comparison = compared()
+    figures = {"p50": 4.25, "p75": 5.0, "p90": 6.0, "p99": 9.0, "rate": 41.0, "samples": 100.0}
+    comparison.add_all("W5 ours 3 low", figures)
+    comparison.add_all("W5 dbos 3 full", figures)
+    low, full = markdown(comparison).split("### W5, ")[1:]
+    assert "| 3 ours | 4.2 | 5.0 | 6.0 | 9.0 | 41 | 100 |" in low
+    assert "| 3 dbos | 4.2 | 5.0 | 6.0 | 9.0 | 41 | 100 |" in full
+    assert "dbos" not in low
 
 
 def test_the_report_names_who_was_not_tried_and_what_failed() -> None:

@@ -20,7 +20,7 @@ CLIENTS = 10
 
 
 class Absurd:
-    """The queue `default`, both workflows as tasks."""
+    """The queue `default`, the workflows as tasks."""
 
     async def set_up(self, url: str) -> None:
         """The schema that its command installs, without psql."""
@@ -58,16 +58,20 @@ class Absurd:
         await client.close()
 
     @asynccontextmanager
-    async def calling(self, url: str) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    async def calling(
+        self, url: str, workflow: str
+    ) -> AsyncIterator[Callable[[int], Awaitable[object]]]:
         """Absurd's client asks after 50 ms, 100 ms and so on, which cannot be set."""
-        client = AsyncAbsurd(url)
+        clients = [AsyncAbsurd(url) for _ in range(CLIENTS)]
 
-        async def one() -> None:
-            spawned = await client.spawn("one-step", {"n": 1}, queue="default")
+        async def one(number: int) -> None:
+            client = clients[number % CLIENTS]
+            spawned = await client.spawn(workflow, {"n": 1}, queue="default")
             await client.await_task_result(spawned["task_id"])
 
         yield one
-        await client.close()
+        for client in clients:
+            await client.close()
 
 
 def make_task(steps: int, tally: Tally) -> Callable[[Any, Any], Awaitable[int]]:

@@ -48,12 +48,14 @@ class Dbos:
         await asyncio.to_thread(DBOS.destroy)
 
     @asynccontextmanager
-    async def calling(self, url: str) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    async def calling(
+        self, url: str, workflow: str
+    ) -> AsyncIterator[Callable[[int], Awaitable[object]]]:
         """The client and its handle."""
         client = connect(url)
-        options = {"queue_name": QUEUE, "workflow_name": "one-step"}
+        options = {"queue_name": QUEUE, "workflow_name": workflow}
 
-        async def one() -> None:
+        async def one(_: int) -> None:
             handle = await client.enqueue_async(options, 1)
             await handle.get_result(polling_interval_sec=POLLING)
 
@@ -67,7 +69,7 @@ def connect(url: str) -> DBOSClient:
 
 
 def launch(url: str, tally: Tally) -> None:
-    """Start DBOS in this process, both workflows registered."""
+    """Start DBOS in this process, all workflows registered."""
     DBOS(
         config={
             "name": "bench",

@@ -8,7 +8,7 @@ const load = (file) => import(pathToFileURL(join(packages, file)).href);
 const { OpenWorkflow } = await load("index.js");
 const { BackendPostgres } = await load("postgres.js");
 
-const STEPS = { "one-step": 1, "ten-steps": 10 };
+const STEPS = { "one-step": 1, "three-steps": 3, "nine-steps": 9, "ten-steps": 10 };
 const CONCURRENCY = 100;
 const CALLERS = 100;
 
@@ -76,20 +76,24 @@ const work = async (client, runs) => {
   await say("spent", { cpu_seconds: spent, steps: tally.steps, runs: tally.runs });
 };
 
-const call = async (client, samples, seconds) => {
-  const workflow = define(client, "one-step");
-  const warmUp = Math.min(20, Math.floor(samples / 2));
+const call = async (client, name, callers, samples, seconds) => {
+  const workflow = define(client, name);
+  const warmUp = Math.min(20 * callers, Math.floor(samples / 2));
   const taken = [];
   await toldToBegin();
-  const until = milliseconds() + seconds * 1000;
-  while (taken.length < warmUp + samples && milliseconds() < until) {
-    await new Promise((done) => setTimeout(done, 20));
-    const started = milliseconds();
-    await (await workflow.run(1)).result();
-    taken.push(milliseconds() - started);
-  }
-  const enough = taken.length === warmUp + samples;
-  await say("spent", { milliseconds: taken.slice(enough ? warmUp : Math.floor(taken.length / 4)) });
+  const started = milliseconds();
+  const oneCaller = async () => {
+    while (taken.length < warmUp + samples && milliseconds() < started + seconds * 1000) {
+      if (callers === 1) await new Promise((done) => setTimeout(done, 20));
+      const begun = milliseconds();
+      await (await workflow.run(1)).result();
+      taken.push(milliseconds() - begun);
+    }
+  };
+  await Promise.all(Array.from({ length: callers }, oneCaller));
+  const rate = (taken.length * 1000) / (milliseconds() - started);
+  const first = taken.length >= warmUp + samples ? warmUp : Math.floor(taken.length / 4);
+  await say("spent", { milliseconds: taken.slice(first), rate });
 };
 
 const [role, url, ...rest] = process.argv.slice(2);
@@ -98,6 +102,6 @@ const client = new OpenWorkflow({ backend });
 if (role === "setup") await say("spent");
 else if (role === "enqueue") await enqueue(client, rest[0], rest[1], Number(rest[2]));
 else if (role === "work") await work(client, Number(rest[0]));
-else await call(client, Number(rest[0]), Number(rest[1]));
+else await call(client, rest[0], ...rest.slice(1).map(Number));
 await backend.stop();
 process.exit(0);

@@ -39,12 +39,14 @@ class Ours:
             yield
 
     @asynccontextmanager
-    async def calling(self, url: str) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    async def calling(
+        self, url: str, workflow: str
+    ) -> AsyncIterator[Callable[[int], Awaitable[object]]]:
         """`run_workflow` and `result`."""
-        spec = make_workflow("one-step", Tally(0))
+        spec = make_workflow(workflow, Tally(0))
         async with ours.connected(url) as client:
 
-            async def one() -> None:
+            async def one(_: int) -> None:
                 await (await client.run_workflow(spec, 1)).result(timeout=30)
 
             yield one

@@ -72,7 +72,9 @@ class PgQueuerPeer:
         return manager
 
     @asynccontextmanager
-    async def calling(self, url: str) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    async def calling(
+        self, url: str, workflow: str
+    ) -> AsyncIterator[Callable[[int], Awaitable[object]]]:
         """PgQueuer's watcher, which listens; jobs have no results."""
         listening, enqueuing = await asyncpg.connect(url), await asyncpg.connect(url)
         queries = Queries(AsyncpgDriver(enqueuing))
@@ -83,8 +85,8 @@ class PgQueuerPeer:
         )
         async with watcher:
 
-            async def one() -> None:
-                (job_id,) = await queries.enqueue("one-step", b"1")
+            async def one(_: int) -> None:
+                (job_id,) = await queries.enqueue(workflow, b"1")
                 status = await watcher.wait_for(job_id)
                 assert status == "successful", status
 

@@ -45,12 +45,14 @@ class Procrastinate:
             await asyncio.gather(working, return_exceptions=True)
 
     @asynccontextmanager
-    async def calling(self, url: str) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    async def calling(
+        self, url: str, workflow: str
+    ) -> AsyncIterator[Callable[[int], Awaitable[object]]]:
         """Asking is the only way to learn of an end; each millisecond here."""
         async with make_app(url, Tally(0)).open_async() as app:
-            task = app.configure_task("one-step")
+            task = app.configure_task(workflow)
 
-            async def one() -> None:
+            async def one(_: int) -> None:
                 job_id = await task.defer_async(number=1)
                 while (await app.job_manager.get_job_status_async(job_id)).value != "succeeded":
                     await asyncio.sleep(0.001)

@@ -5,8 +5,10 @@ peer. A driver is told what to do by its arguments:
 
     setup URL                           make the peer's tables in an empty database
     enqueue URL WORKFLOW FORM COUNT     FORM: single, concurrent or batch
-    work URL RUNS                       serve both workflows; `called` after RUNS runs (0: never)
-    call URL SAMPLES SECONDS            milliseconds from enqueue to result, one after the other
+    work URL RUNS                       serve all workflows; `called` after RUNS runs (0: never)
+    call URL WORKFLOW CALLERS SAMPLES SECONDS
+                                        milliseconds from enqueue to result: one caller with a
+                                        pause before each call, or many without
 
 and speaks lines of JSON behind an `@`, so that what a library prints is not taken for its word:
 `ready`, then it waits for a line; `first` at the first step's call, `called` after the last run's;
@@ -27,7 +29,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 #: Steps of a run, by the name of its workflow.
-STEPS = {"one-step": 1, "ten-steps": 10}
+STEPS = {"one-step": 1, "three-steps": 3, "nine-steps": 9, "ten-steps": 10}
+
+#: Idle means that nothing is in flight any more: seconds before the call of a single caller.
+PAUSE = 0.02
 
 
 class Tally:
@@ -79,10 +84,12 @@ class Peer(Protocol):
         """A connected caller."""
 
     def serving(self, url: str, tally: Tally) -> AbstractAsyncContextManager[None]:
-        """A worker that serves both workflows, or the one job, as long as the block lasts."""
+        """A worker that serves all workflows, or the one job, as long as the block lasts."""
 
-    def calling(self, url: str) -> AbstractAsyncContextManager[Callable[[], Awaitable[object]]]:
-        """A connected caller of one run: it returns once it knows that the run has ended."""
+    def calling(
+        self, url: str, workflow: str
+    ) -> AbstractAsyncContextManager[Callable[[int], Awaitable[object]]]:
+        """Connected callers: each call, with its caller's number, waits for the end of one run."""
 
 
 def say(what: str, **more: object) -> None:
@@ -101,7 +108,8 @@ async def main(peer: Peer, role: str, url: str, *arguments: str) -> None:
     elif role == "work":
         await work(peer, url, int(arguments[0]))
     elif role == "call":
-        await call(peer, url, int(arguments[0]), float(arguments[1]))
+        workflow, callers, samples, seconds = arguments
+        await call(peer, url, workflow, int(callers), int(samples), float(seconds))
     else:
         msg = f"a driver knows setup, enqueue, work and call, not {role}"
         raise SystemExit(msg)
@@ -141,20 +149,32 @@ async def work(peer: Peer, url: str, runs: int) -> None:
     say("spent", cpu_seconds=cpu_seconds, steps=tally.steps, runs=tally.runs)
 
 
-async def call(peer: Peer, url: str, samples: int, seconds: float) -> None:
+async def call(
+    peer: Peer, url: str, workflow: str, callers: int, samples: int, seconds: float
+) -> None:
     """Milliseconds of each call, at most so many of them or for so long, the first ones apart."""
     milliseconds: list[float] = []
-    warm_up = min(20, samples // 2)
-    async with peer.calling(url) as one:
+    warm_up = min(20 * callers, samples // 2)
+    async with peer.calling(url, workflow) as one:
         await told_to_begin()
-        until = time.perf_counter() + seconds
-        while len(milliseconds) < warm_up + samples and time.perf_counter() < until:
-            await asyncio.sleep(0.02)  # idle means that nothing is in flight any more
-            started = time.perf_counter()
-            await one()
-            milliseconds.append((time.perf_counter() - started) * 1000)
-    enough = len(milliseconds) == warm_up + samples
-    say("spent", milliseconds=milliseconds[warm_up if enough else len(milliseconds) // 4 :])
+        started = time.perf_counter()
+
+        async def one_caller(number: int) -> None:
+            while len(milliseconds) < warm_up + samples and time.perf_counter() < started + seconds:
+                if callers == 1:
+                    await asyncio.sleep(PAUSE)
+                begun = time.perf_counter()
+                await one(number)
+                milliseconds.append((time.perf_counter() - begun) * 1000)
+
+        await asyncio.gather(*map(one_caller, range(callers)))
+        rate = len(milliseconds) / (time.perf_counter() - started)
+    enough = len(milliseconds) >= warm_up + samples
+    say(
+        "spent",
+        milliseconds=milliseconds[warm_up if enough else len(milliseconds) // 4 :],
+        rate=rate,
+    )
 
 
 async def told_to_begin() -> None:
