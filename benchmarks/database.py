@@ -42,7 +42,7 @@ SELECT {_TIMED_ID}, 'default', $1, 'pending', '1', now() - interval '1 minute'
   FROM generate_series(1, $2::int) g
 """
 
-_FINISHED = f"""
+FINISHED = f"""
 WITH runs AS (
     INSERT INTO workflow_runs (id, namespace_id, workflow_name, status, input, output, claim_no,
                                available_at, created_at, started_at, completed_at)
@@ -158,7 +158,7 @@ async def _fill(connection: asyncpg.Connection[asyncpg.Record], preload: Preload
     chunk = 100_000
     for first in range(1, preload.finished + 1, chunk):
         last = min(first + chunk - 1, preload.finished)
-        await connection.execute(_FINISHED, first, last, timeout=300)
+        await connection.execute(FINISHED, first, last, timeout=300)
     await connection.execute(_PENDING, preload.workload.workflow_name, preload.pending)
     if preload.analysed:
         await connection.execute("VACUUM ANALYZE workflow_runs")
