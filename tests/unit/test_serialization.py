@@ -344,3 +344,18 @@ def test_a_typed_dict_of_typing_is_refused_by_one_line_that_says_what_to_write()
 def test_codecs_are_made_once_and_keep_the_order_of_unions() -> None:
     assert codec_for(list[int]) is codec_for(list[int])
     assert codec_for(int | str) is not codec_for(str | int)
+
+
+def test_what_looks_like_a_number_within_a_string_stays_and_floats_beside_it_are_kept() -> None:
+    value = {
+        '1e5\\"2e7': '-0.0 "3e8" \\\\',
+        "\\": "4e9",
+        "big": 1e300,
+        "zero": -0.0,
+        "hash": "12e34",
+    }
+    text = codec_for(Any).encode(value, "value")
+    assert text is not None
+    assert json.loads(text) == value
+    assert "e300" not in text  # which jsonb would give back as an integer
+    assert '"zero":0.0' in text

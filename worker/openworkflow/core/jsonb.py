@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic_core import to_json
 
-_EXPONENT = re.compile(rb"(?<=[0-9])e\+?[0-9]")
-"""Shows up where a number may need to be rewritten, and perhaps inside strings."""
+_SUSPECT = re.compile(rb"(?<=[0-9])e\+?[0-9]|-0\.0")
+"""Shows up where a number may need to be rewritten, and in many a hash or id inside strings."""
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?')
 """A string or a number. Strings are passed over in runs of characters that need no look: hashes and
 base64 are full of what looks like an exponent, and one by one that took 40 ns a character."""
@@ -37,7 +37,11 @@ def float_text(value: float) -> str:
 
 def with_floats_kept(text: bytes) -> bytes:
     """`text` with each float written so that jsonb gives back a float."""
-    if b"-0.0" in text or (b"e" in text and _EXPONENT.search(text)):
+    if (
+        (b"e" in text or b"-0.0" in text)
+        and _SUSPECT.search(text)
+        and _SUSPECT.search(_outside_strings(text))
+    ):
         return _TOKEN.sub(_rewritten, text)
     return text
 
@@ -64,6 +68,13 @@ def shows_order(schema: Any) -> bool:
     if isinstance(kind, str) and kind not in _ORDERLESS:
         return True
     return schema.get("extra_behavior") == "allow" or any(map(shows_order, schema.values()))
+
+
+def _outside_strings(text: bytes) -> bytes:
+    """What of `text` is not in a string."""
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return b'"'.join(text.split(b'"')[::2])
 
 
 def _rewritten(token: re.Match[bytes]) -> bytes:
