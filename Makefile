@@ -64,6 +64,9 @@ bench: setup ## Measure this worker, a naive one and pgbench side by side
 bench-compare: setup ## Set up the peers in .bench/ and measure them on one PostgreSQL, in turns
 	$(BIN)/python -m benchmarks.compare $(BENCH_ARGS)
 
+bench-growth: setup
+	$(PYTHON) -m benchmarks.growth $(BENCH_ARGS)
+
 bench-features: setup ## Count what each feature costs the runs that use it, and many waiting runs
 	$(BIN)/python -m benchmarks.features $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.backlog

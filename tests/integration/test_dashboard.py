@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from html import unescape
 from html.parser import HTMLParser
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -26,6 +27,7 @@ from openworkflow import (
     Step,
     workflow,
 )
+from openworkflow.core.filters import parse_filter
 from openworkflow.web import Tokens, dashboard, live
 from openworkflow.web.headers import POLICY
 from tests.dashboard import served, words_of
@@ -134,6 +136,26 @@ async def test_a_filter_that_cannot_be_read_is_answered_in_its_place(ow: OpenWor
     assert 200 == status
     assert "did you mean 'status'?" in html.replace("&#39;", "'")
     assert 'value="statu:failed"' in html
+
+
+async def test_what_is_typed_into_the_filter_is_completed_from_what_there_is(
+    ow: OpenWorkflow,
+) -> None:
+    await ow.run_workflow("order refund", tags={"customer": XSS}, version="7")
+
+    async def offered(typed: str) -> list[str]:
+        status, html = await visitor.get(f"/n/default/runs/options?where={quote(typed)}")
+        assert 200 == status
+        assert "<script" not in html
+        return [unescape(each.split('"')[1]) for each in html.split("<option")[1:]]
+
+    async with served(ow) as visitor:
+        assert ['status:pending workflow:"order refund"'] == await offered(
+            "status:pending workflow:o"
+        )
+        assert ["version:7"] == await offered("version:")
+        assert ["tag.customer:"] == await offered("tag")
+        assert [XSS] == [parse_filter(each)[0].values[0] for each in await offered("tag.customer:")]
 
 
 async def test_pages_of_runs_lead_to_older_ones(ow: OpenWorkflow) -> None:

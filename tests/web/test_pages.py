@@ -148,6 +148,31 @@ async def test_a_run_is_found_and_sent_a_signal_by_the_keyboard_alone(
     await browser.visit(f"{url}{HOME}/runs", look)
 
 
+async def test_the_filter_is_completed_while_it_is_typed_and_the_page_follows_the_runs(
+    ow: OpenWorkflow, serve: Serve, browser: Browser, ask: Ask
+) -> None:
+    await ow.run_workflow(shop.approval, "order-1")
+    url = await serve(dashboard(ow))
+
+    def offered(page: Page) -> list[str]:
+        found: list[str] = page.locator("#words option").evaluate_all(
+            "all => all.map(o => o.value)"
+        )
+        return found
+
+    def look(page: Page) -> None:
+        page.get_by_label("Filter", exact=True).press_sequentially("status:pending workflow:ap")
+        whole = 'option[value="status:pending workflow:approval"]'
+        expect(page.locator(f"#words {whole}")).to_have_count(1)
+        assert offered(page) == ["status:pending workflow:approval"]
+        ask(ow.run_workflow(shop.approval, "order-2"))
+        expect(page.get_by_role("row")).to_have_count(3)
+        assert offered(page) == ["status:pending workflow:approval"]
+        expect(page.get_by_label("Filter", exact=True)).to_have_value("status:pending workflow:ap")
+
+    await browser.visit(f"{url}{HOME}/runs", look)
+
+
 def press(page: Page, element: str, words: str, most: int = 60) -> None:
     """Tab on to something, and press Enter there."""
     for _ in range(most):

@@ -42,7 +42,7 @@ def test_failures_of_one_place_are_one_group_however_the_lines_moved() -> None:
     assert (2, "CardDeclined", "charge in orders.py") == (group.runs, group.type, group.frame)
     assert timedelta(minutes=5) == group.last - group.first
     assert (100, 100) == (group.bars[0], group.bars[-1])
-    assert 'status:failed workflow:"order" error:"CardDeclined"' == group.where
+    assert "status:failed workflow:order error:CardDeclined" == group.where
 
 
 def test_places_types_and_workflows_are_told_apart_and_the_most_come_first() -> None:

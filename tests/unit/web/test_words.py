@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from openworkflow.core.filters import parse_filter
+from openworkflow.core.filters import parse_filter, quoted
 from openworkflow.web import words
 
 
@@ -51,6 +51,6 @@ def test_what_cannot_be_seen_is_escaped_and_what_is_too_long_is_cut() -> None:
 
 @pytest.mark.parametrize("text", ["order", 'a "b"', "c\\", "d:e f", "ä,ö"])
 def test_a_quoted_value_is_read_as_it_was(text: str) -> None:
-    (term,) = parse_filter(f"workflow:{words.quoted(text)}")
+    (term,) = parse_filter(f"workflow:{quoted(text)}")
 
     assert (text,) == term.values

@@ -110,6 +110,14 @@ def parse_filter(text: str) -> tuple[Term, ...]:
     return terms
 
 
+def quoted(value: str) -> str:
+    """A value as it is written in a filter: in quotation marks where it needs them."""
+    if _BARE.fullmatch(value):
+        return value
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
 def _terms(text: str) -> Iterator[Term]:
     place = 0
     while True:
@@ -168,8 +176,8 @@ def _field(text: str, word: str, start: int) -> tuple[str, tuple[str, ...], Kind
 
 def _text(text: str, place: int) -> tuple[str, int]:
     """The value that begins here, and where it ends."""
-    if quoted := _QUOTED.match(text, place):
-        return re.sub(r"\\(.)", r"\1", quoted[1], flags=re.DOTALL), quoted.end()
+    if marked := _QUOTED.match(text, place):
+        return re.sub(r"\\(.)", r"\1", marked[1], flags=re.DOTALL), marked.end()
     if bare := _BARE.match(text, place):
         return bare[0], bare.end()
     raise _refusal(text, place, "a value is missing, or a quotation mark")

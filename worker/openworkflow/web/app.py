@@ -25,12 +25,14 @@ from openworkflow.core.errors import (
     RunNotFound,
     ScheduleNotFound,
 )
+from openworkflow.core.filters import LENGTH_LIMIT
 from openworkflow.web import actions
 from openworkflow.web.actions import ACTIONS, BULK, Action, Done
-from openworkflow.web.auth import ARRIVAL, COOKIE, Auth, Loopback
+from openworkflow.web.auth import ARRIVAL, COOKIE, Auth, LogsInElsewhere, Loopback, TakesToken
 from openworkflow.web.headers import SecureHeaders, check_same_site
 from openworkflow.web.live import Hub
 from openworkflow.web.pages import PAGES, Page
+from openworkflow.web.pages.runs import options_of
 from openworkflow.web.rendering import NOTE, Renderer
 from openworkflow.web.site import Place, Redact, Site, place_of
 
@@ -67,7 +69,7 @@ def dashboard(
             Route("/healthz", _healthz),
             Route("/login", pages.log_in, methods=["POST"]),
             Route("/logout", pages.log_out, methods=["POST"]),
-            *([Route(ARRIVAL, pages.arrive)] if hasattr(site.auth, "arrive") else []),
+            *([Route(ARRIVAL, pages.arrive)] if isinstance(site.auth, LogsInElsewhere) else []),
             Mount("/static", StaticFiles(packages=[("openworkflow.web", "static")])),
             *pages.routes(),
         ],
@@ -87,7 +89,10 @@ class _Pages:
 
     def routes(self) -> list[Route]:
         """Routes of each namespace: the pages, what follows them, and the actions."""
-        found = [Route(f"{BASE}/bulk", self.bulk, methods=["POST"])]
+        found = [
+            Route(f"{BASE}/bulk", self.bulk, methods=["POST"]),
+            Route(f"{BASE}/runs/options", self.options, methods=["GET"]),
+        ]
         for page in PAGES:
             found += [
                 Route(f"{BASE}{page.path}/live", partial(self.live, page), methods=["GET"]),
@@ -114,6 +119,12 @@ class _Pages:
         if note:
             answer.delete_cookie(NOTE, path=place.root or "/")
         return answer
+
+    async def options(self, request: Request) -> Response:
+        """What may come next in a filter."""
+        place = await place_of(self._site, request)
+        typed = request.query_params.get("where", "")[:LENGTH_LIMIT]
+        return self._render.options(await options_of(place, typed))
 
     async def live(self, page: Page, request: Request) -> Response:
         """What a page looks like, whenever that changes: server-sent events."""
@@ -160,8 +171,8 @@ class _Pages:
         """Take a token, and keep a cookie that stands for it."""
         check_same_site(request)
         root, form = request.scope.get("root_path", ""), await _form(request)
-        session_of = getattr(self._site.auth, "session_of", None)
-        session = None if session_of is None else session_of(form.get("token", "").strip())
+        auth, token = self._site.auth, form.get("token", "").strip()
+        session = auth.session_of(token) if isinstance(auth, TakesToken) else None
         to = form.get("to", "")
         if session is None:
             return self._render.login(root, to, "That is not a token of this dashboard.")
@@ -178,16 +189,16 @@ class _Pages:
 
     async def arrive(self, request: Request) -> Response:
         """Take in who logged in elsewhere."""
-        auth: Any = self._site.auth
-        answer: Response = await auth.arrive(request, request.scope.get("root_path", ""))
-        return answer
+        auth = self._site.auth
+        assert isinstance(auth, LogsInElsewhere)  # only then there is this route
+        return await auth.arrive(request, request.scope.get("root_path", ""))
 
     async def log_out(self, request: Request) -> Response:
         """Forget the cookie."""
         check_same_site(request)
         root = request.scope.get("root_path", "")
         answer: Response = RedirectResponse(f"{root}/", 303)
-        if hasattr(self._site.auth, "leave"):  # that would have them in again at once
+        if isinstance(self._site.auth, LogsInElsewhere):  # that would have them in again at once
             answer = self._render.refused(root, 200, "You are logged out here.")
         answer.delete_cookie(COOKIE, path=root or "/")
         return answer
@@ -197,14 +208,13 @@ class _Pages:
         assert isinstance(error, HTTPException)
         root = request.scope.get("root_path", "")
         to = request.url.path if request.method == "GET" else f"{root}/"
-        is_page = "text/html" in request.headers.get("accept", "")
-        if error.status_code == 401 and hasattr(self._site.auth, "leave") and is_page:
+        auth, is_page = self._site.auth, "text/html" in request.headers.get("accept", "")
+        if error.status_code == 401 and isinstance(auth, LogsInElsewhere) and is_page:
             try:
-                away: Response = await self._site.auth.leave(root, to)
-                return away
+                return await auth.leave(root, to)
             except HTTPException as failed:
                 error = failed
-        if error.status_code == 401 and hasattr(self._site.auth, "session_of"):
+        if error.status_code == 401 and isinstance(auth, TakesToken):
             return self._render.login(root, to, None)
         return self._render.refused(root, error.status_code, error.detail)
 

@@ -8,10 +8,10 @@ async function of the request to a `Caller`, or None, does the same.
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
@@ -64,9 +64,14 @@ class Caller:
         return self.role if isinstance(self.role, Role) else self.role.get(namespace)
 
 
-Auth = Callable[[HTTPConnection], Awaitable[Caller | None]]
+class Auth(Protocol):
+    """Any async function of a request."""
+
+    def __call__(self, request: HTTPConnection, /) -> Awaitable[Caller | None]:
+        """Who asks; None for somebody who is not known."""
 
 
+@runtime_checkable
 class TakesToken(Protocol):
     """An `Auth` that people log in to with a token."""
 
@@ -74,6 +79,7 @@ class TakesToken(Protocol):
         """What their cookie is to hold; None for a token that is none."""
 
 
+@runtime_checkable
 class LogsInElsewhere(Protocol):
     """An `Auth` whose people log in somewhere else, and come back to ARRIVAL."""
 

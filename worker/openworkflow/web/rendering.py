@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse, Response
 
 from openworkflow.backend.board import MOST_COUNTED, Counts
 from openworkflow.core.errors import BackendError, OpenWorkflowError
+from openworkflow.web.auth import LogsInElsewhere, TakesToken
 from openworkflow.web.pages import PAGES, Page
 from openworkflow.web.site import Place, Site
 from openworkflow.web.words import moment, short
@@ -89,6 +90,10 @@ class Renderer:
             "page.html", 200, **self._common(place, page), **found, note="", live=None
         )
 
+    def options(self, options: Sequence[str]) -> Response:
+        """Suggestions for the filter."""
+        return self._html("options.html", 200, options=options)
+
     def login(self, root: str, to: str, note: str | None) -> Response:
         """The question for a token."""
         return self._html("login.html", 401, root=root, title="Log in", to=to, note=note)
@@ -113,7 +118,7 @@ class Renderer:
             "title": f"{page.title} · {place.namespace}",
             "menu": MENU,
             "namespaces": seen,
-            "can_log_out": any(hasattr(self._site.auth, each) for each in ("session_of", "leave")),
+            "can_log_out": isinstance(self._site.auth, TakesToken | LogsInElsewhere),
         }
 
     def _html(self, template: str, status: int, **found: Any) -> Response:

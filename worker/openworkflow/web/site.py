@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 
 from openworkflow.client import OpenWorkflow
 from openworkflow.core.failure import Failure
+from openworkflow.core.filters import quoted
 from openworkflow.web import words
 from openworkflow.web.auth import Auth, Caller, Role
 from openworkflow.web.live import Hub
@@ -49,7 +50,7 @@ class Site:
             "moment": words.moment,
             "number": words.number,
             "plain": words.plain,
-            "quoted": words.quoted,
+            "quoted": quoted,
             "short": words.short,
             "value": words.value,
         }

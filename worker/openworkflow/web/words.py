@@ -75,9 +75,3 @@ def short(text: Any, most: int = 120) -> str:
     """A text of others on one line, cut, with what cannot be seen escaped."""
     line = printable(" ".join(str(text).split()))
     return line if len(line) <= most else f"{line[: most - 1]}…"
-
-
-def quoted(text: str) -> str:
-    """A value as the filter language reads it."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from openworkflow.backend.board import FAILURES, FailedRun
+from openworkflow.core.filters import quoted
 from openworkflow.web.site import Place
-from openworkflow.web.words import quoted
 
 MOST = 100
 """Groups on the page."""

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from openworkflow.backend.backend import Page
+from openworkflow.core.completing import completions
 from openworkflow.core.errors import BackendError, ConfigurationError, Fault
-from openworkflow.core.filters import FIELDS, parse_filter
+from openworkflow.core.filters import parse_filter
 from openworkflow.core.standing import word
-from openworkflow.core.workflow_run import RunStatus
 from openworkflow.web.site import Place
 
 LIMIT = 50
@@ -34,8 +34,7 @@ async def load(place: Place, asked: Mapping[str, str]) -> dict[str, Any]:
         "where": where,
         "cursor": cursor,
         "quick": QUICK,
-        "fields": [*FIELDS, "tag.NAME", "input.PATH", "output.PATH"],
-        "statuses": [status.value for status in RunStatus],
+        "options": completions(where, {}),
         "page": Page([], None),
         "states": {},
         "complaint": None,
@@ -46,6 +45,22 @@ async def load(place: Place, asked: Mapping[str, str]) -> dict[str, Any]:
     except ConfigurationError as error:
         return found | {"complaint": str(error)}
     return found | {"page": page, "narrowed": narrowed, "states": await states_of(place, page)}
+
+
+async def options_of(place: Place, typed: str) -> list[str]:
+    """Filters that what somebody types may be about to become."""
+    newest, served = await place.ow.list_runs(limit=LIMIT), await place.backend.control.served()
+    seen: dict[str, dict[str, None]] = {}
+    for name, _ in served.versions:
+        seen.setdefault("workflow", {})[name] = None
+    for run in newest.runs:
+        had = {f"tag.{name}": tag for name, tag in (run.tags or {}).items()}
+        had |= {"workflow": run.workflow_name, "version": run.version or ""}
+        had |= {"worker": run.worker_id or "", "build": run.build_id or ""}
+        for field, value in had.items():
+            if value:
+                seen.setdefault(field, {})[value] = None
+    return completions(typed, seen)
 
 
 async def page_of(
