@@ -19,7 +19,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --custom-compile-command 'make lock' $(LOCK_ARGS)
 
-.PHONY: help setup check format test chaos chaos-tests demo bench bench-compare bench-features bench-autoscaling envtest matrix docs generate lock images e2e
+.PHONY: help setup check format test chaos chaos-tests demo bench bench-compare bench-growth bench-features bench-autoscaling envtest matrix docs generate lock images e2e
 .PHONY: test-programs site chart chart-scan fuzz sbom audit verify clean
 
 help: ## Show this list
@@ -64,8 +64,8 @@ bench: setup ## Measure this worker, a naive one and pgbench side by side
 bench-compare: setup ## Set up the peers in .bench/ and measure them on one PostgreSQL, in turns
 	$(BIN)/python -m benchmarks.compare $(BENCH_ARGS)
 
-bench-growth: setup
-	$(PYTHON) -m benchmarks.growth $(BENCH_ARGS)
+bench-growth: setup ## Measure how a run's cost grows with finished, sleeping and other tenants' runs, payload, steps, workers
+	$(BIN)/python -m benchmarks.growth $(BENCH_ARGS)
 
 bench-features: setup ## Count what each feature costs the runs that use it, and many waiting runs
 	$(BIN)/python -m benchmarks.features $(BENCH_ARGS)

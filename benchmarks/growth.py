@@ -109,14 +109,11 @@ def axes(rows: int) -> dict[str, tuple[str, list[Case]]]:
         ),
         "payload": (
             "bytes of an input and a result",
-            [
-                Case(n, payload=n, supply=_supply(n))
-                for n in (10, 1000, 100_000, 10**6)
-            ],
+            [Case(n, payload=n, supply=_supply(n)) for n in (10, 1000, 100_000, 10**6)],
         ),
         "steps": (
             "steps of a run, one after the other",
-            [Case(n, steps=n, supply=max(2000, 200_000 // n)) for n in (1, 10, 100, 1000)],
+            [Case(n, steps=n, supply=max(3000, 600_000 // n)) for n in (1, 10, 100, 1000)],
         ),
         "workers": ("workers", [Case(n, workers=n, supply=300_000) for n in (1, 2, 4, 8)]),
         "snapshot": (

@@ -133,7 +133,7 @@ class Space:
     def events(self) -> list[tuple[str, str]]:
         """Reason and message of the Events."""
         items = self.plane.request("GET", self.path("events"))["items"]
-        return [(item["reason"], item["message"]) for item in items]
+        return [(item["reason"], item.get("message", "")) for item in items]
 
     def children(self) -> set[str]:
         """Kinds of the objects that the operator made."""

@@ -158,6 +158,39 @@ async def test_what_is_typed_into_the_filter_is_completed_from_what_there_is(
         assert [XSS] == [parse_filter(each)[0].values[0] for each in await offered("tag.customer:")]
 
 
+async def test_the_fleet_is_shown_as_its_operator_told_of_it(
+    ow: OpenWorkflow, sql: asyncpg.Connection[Any]
+) -> None:
+    condition = {"type": "ScalingLimited", "status": "True", "reason": "MaxReplicas"}
+    condition |= {
+        "message": "the runs need more workers than allowed",
+        "since": "2026-11-01T12:00:00Z",
+    }
+    status = {"ready": 3, "desired": 4, "least": 0, "most": 4, "conditions": [condition]}
+    tell = (
+        "INSERT INTO workflow_fleets (namespace_id, resource, status)"
+        " VALUES ('default', 'shop/orders', $1) ON CONFLICT (namespace_id)"
+        " DO UPDATE SET status = $1, reported_at = now() - interval '1 h'"
+    )
+    async with served(ow) as visitor:
+        nobody = words_of((await visitor.get("/n/default/fleet"))[1])
+        await sql.execute(tell, json.dumps(status))
+        told = words_of((await visitor.get("/n/default/fleet"))[1])
+        later = []
+        odds: list[Any] = [[], {"conditions": [1, {"since": 7}], "builds": {}, "ready": "x"}]
+        for odd in odds:
+            await sql.execute(tell, json.dumps(odd))
+            code, html = await visitor.get("/n/default/fleet")
+            assert 200 == code
+            later.append(words_of(html))
+
+    assert "No operator has told of these workers" in nobody
+    assert "3 of 4 wanted workers are ready; 0 to 4 are allowed." in told
+    assert "MaxReplicas the runs need more workers than allowed 2026-11-01 12:00:00" in told
+    assert "no operator has told anything since" not in told
+    assert all("no operator has told anything since" in words for words in later)
+
+
 async def test_pages_of_runs_lead_to_older_ones(ow: OpenWorkflow) -> None:
     await ow.run_workflows("listed", [None] * 60)
     async with served(ow) as visitor:

@@ -39,6 +39,7 @@ TABLES = (
     "workflow_messages",
     "workflow_subscriptions",
     "workflow_pauses",
+    "workflow_fleets",
     "workflow_children",
     "workflow_limits",
     "workflow_keys",
@@ -77,6 +78,7 @@ async def a(roles: Roles) -> str:
         "insert into workflow_subscriptions (workflow_run_id, topic, namespace_id, waiting)"
         f" values ('{THEIRS}', 't', 'b', true)",
         "insert into workflow_pauses (namespace_id, workflow_name) values ('b', 'w')",
+        "insert into workflow_fleets (namespace_id, resource, status) values ('b', 'b/b', '{}')",
         f"insert into workflow_progress (workflow_run_id, claim_no) values ('{THEIRS}', 1)",
         "insert into workflow_events (workflow_run_id, event_no, topic)"
         f" values ('{THEIRS}', 0, 't')",
@@ -202,6 +204,7 @@ async def test_rows_of_another_namespace_are_neither_seen_nor_changed_nor_delete
         "workflow_messages": "name",
         "workflow_subscriptions": "topic",
         "workflow_pauses": "workflow_name",
+        "workflow_fleets": "resource",
         "workflow_events": "topic",
         "workflow_limits": "name",
         "workflow_keys": "key",
@@ -225,6 +228,8 @@ async def test_rows_of_another_namespace_are_neither_seen_nor_changed_nor_delete
         "insert into workflow_builds (namespace_id, build_id) values ('b', 'b2')",
         "insert into workflow_served (namespace_id, workflow_name) values ('b', 'x')",
         "insert into workflow_pauses (namespace_id, workflow_name) values ('b', 'x')",
+        "insert into workflow_fleets (namespace_id, resource, status) values ('b', 'a/a', '{}')"
+        " on conflict (namespace_id) do update set resource = excluded.resource",
         "insert into workflow_children (id, namespace_id, parent_run_id, step_id, on_close)"
         f" values (gen_random_uuid(), 'b', '{THEIRS}', gen_random_uuid(), 'cancel')",
         "insert into workflow_limits (namespace_id, name, slots) values ('b', 'x', 1)",

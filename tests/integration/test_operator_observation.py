@@ -16,7 +16,7 @@ from openworkflow.backend.namespace import Namespace
 from openworkflow_operator.api.spec import Key
 from openworkflow_operator.database import queries
 from openworkflow_operator.database.answers import Question
-from openworkflow_operator.database.connection import KNOWN_CONTRACT, ConnectOptions, Database
+from openworkflow_operator.database.connection import KNOWN_CONTRACT, ConnectOptions, Database, Told
 from openworkflow_operator.database.diagnosis import diagnose
 from openworkflow_operator.database.dsn import Dsn, TlsMode, parse
 from openworkflow_operator.database.observatory import Look, Observatory, Target, pause_after
@@ -356,6 +356,55 @@ async def test_two_resources_of_one_database_share_a_connection(database_url: st
         seen.observatory.forget(Key("shop", "b"))
         seen.observatory.forget(KEY)
         assert 0 == seen.observatory.connections
+
+
+async def test_what_a_fleet_does_is_stored_after_the_next_look_and_the_last_word_counts(
+    database_url: str, sql: asyncpg.Connection[Any]
+) -> None:
+    stored = "SELECT resource, status FROM workflow_fleets WHERE namespace_id = 'orders'"
+
+    async with Watching(database_url, poll=0.2) as seen:
+        for ready in (0, 1):
+            seen.observatory.tell(KEY, Told("orders", str(KEY), json.dumps({"ready": ready})))
+        await eventually(lambda: sql.fetchrow(stored))
+        first = await sql.fetchrow(stored)
+        seen.observatory.tell(KEY, Told("orders", str(KEY), json.dumps({"ready": 2})))
+
+        async def is_newer() -> bool:
+            return bool(await sql.fetchrow(stored) != first)
+
+        await eventually(is_newer)
+
+    assert first is not None
+    assert ("shop/orders", {"ready": 1}) == (first["resource"], json.loads(first["status"]))
+
+
+async def test_what_cannot_be_stored_of_a_fleet_costs_no_look(
+    database_url: str, sql: asyncpg.Connection[Any]
+) -> None:
+    """Tables from before it, somebody's lock, text that is no JSON, a role that may only read."""
+    told = Told("orders", str(KEY), "{}")
+    lock = await asyncpg.connect(database_url)
+    async with Watching(database_url, poll=0.1) as seen:
+        seen.observatory.tell(KEY, Told("orders", str(KEY), "no JSON"))
+        await looks_on(seen)
+        async with lock.transaction():
+            await lock.execute("LOCK TABLE workflow_fleets")
+            seen.observatory.tell(KEY, told)
+            await looks_on(seen)
+        seen.observatory.tell(KEY, told)
+        await eventually(lambda: sql.fetchval("SELECT count(*) FROM workflow_fleets"))
+        await sql.execute("DROP TABLE workflow_fleets")
+        seen.observatory.tell(KEY, told)
+        await looks_on(seen)
+    await lock.close()
+
+
+async def looks_on(seen: Watching) -> None:
+    """Some more looks, all of them good."""
+    before = len(seen.looks)
+    await eventually(lambda: len(seen.looks) >= before + 3, 30)
+    assert [None] * 3 == [look.reason for look in seen.looks[before : before + 3]]
 
 
 async def test_another_password_takes_nothing_back_that_was_seen(

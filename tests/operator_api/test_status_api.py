@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -95,6 +96,30 @@ async def test_verified_is_said_of_a_template_until_it_changes(tenant: Space, st
         assert good == tenant.condition("Verified")
         tenant.patch({"worker": {"image": "registry.example.com/shop/workers:none"}})
         await eventually(lambda: tenant.condition("Verified") == ("Unknown", "NotStarted"))
+
+
+async def test_what_the_operator_decided_and_why_is_told_to_those_who_look_at_the_runs(
+    tenant: Space, start: Start, sql: asyncpg.Connection[Any]
+) -> None:
+    """The dashboard has the database, and no right to ask Kubernetes."""
+    tenant.resource(scaling=FAST | {"maxReplicas": 1})
+    await enqueue(sql, 500)
+
+    async def told() -> bool:
+        row = await sql.fetchrow("SELECT resource, status FROM workflow_fleets")
+        if row is None:
+            return False
+        status = json.loads(row["status"])
+        reasons = {each["type"]: each["reason"] for each in status["conditions"]}
+        assert f"{tenant.name}/orders" == row["resource"]
+        return (1, 1, "MaxReplicas") == (
+            status["desired"],
+            status["most"],
+            reasons["ScalingLimited"],
+        )
+
+    async with start():
+        await eventually(told, deadline=60)
 
 
 async def test_another_operator_takes_nothing_back_before_it_has_looked(

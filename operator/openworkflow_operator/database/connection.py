@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Self
 from uuid import UUID
@@ -76,6 +76,17 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What is to be seen of the fleet of a namespace."""
+
+    namespace_id: str
+    resource: str
+    """The WorkflowNamespace, as NAMESPACE/NAME."""
+    status: str
+    """JSON."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pruned:
     """A page that was gone through."""
 
@@ -112,7 +123,7 @@ class Database:
         self._connection, self._schema, self._budget = connection, schema, budget
         self._sql = queries.load(schema)
         self._listening: dict[str, Callable[..., None]] = {}
-        self._may_see_served = True
+        self._may_see_served = self._may_tell = True
 
     @classmethod
     async def connect(cls, dsn: Dsn, schema: str, options: ConnectOptions) -> Self:
@@ -226,6 +237,17 @@ class Database:
         """A transaction that may change something, and has so much time in all."""
         async with self._budget.limited(PRUNE_SECONDS), self._transaction(_WRITE, "COMMIT"):
             yield self._fetch
+
+    async def tell(self, told: Sequence[Told]) -> None:
+        """Say what fleets do; nothing where the role may not, or the table is not there yet."""
+        if not told or not self._may_tell:
+            return
+        async with self._budget.limited(LOOK_SECONDS):
+            try:
+                async with self._transaction(_WRITE, "COMMIT"):
+                    await self._fetch("tell_fleets", *zip(*map(astuple, told), strict=True))
+            except (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError):
+                self._may_tell = False
 
     async def listen(self, namespace_ids: Sequence[str], on_work: Callable[[], None]) -> None:
         """Hear of new work in exactly these namespaces from now on."""

@@ -15,9 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+import asyncpg
+
 from openworkflow_operator.api.spec import Key
 from openworkflow_operator.database.answers import Question
-from openworkflow_operator.database.connection import ConnectOptions, Database
+from openworkflow_operator.database.connection import ConnectOptions, Database, Told
 from openworkflow_operator.database.diagnosis import diagnose
 from openworkflow_operator.database.dsn import Dsn
 from openworkflow_operator.decide.observation import OUTAGES, DatabaseReason, DatabaseView
@@ -116,6 +118,11 @@ class Observatory:
         if (place := self._places.get(key)) is not None:
             self._observers[place].hurry()
 
+    def tell(self, key: Key, told: Told) -> None:
+        """Have this stored after the next look, for people who look at the runs."""
+        if (place := self._places.get(key)) is not None:
+            self._observers[place].tell(key, told)
+
     def forget(self, key: Key) -> None:
         """Stop looking for this resource."""
         self._views.pop(key, None)
@@ -174,6 +181,7 @@ class _Observer:
     def __init__(self, observatory: Observatory, dsn: Dsn, schema: str) -> None:
         self._observatory, self._dsn, self._schema = observatory, dsn, schema
         self._targets: dict[Key, Target] = {}
+        self._told: dict[Key, Told] = {}
         self._wake = asyncio.Event()
         self._failures = self._reconnects = self._received = 0
         self._reason: DatabaseReason | None = None
@@ -190,11 +198,16 @@ class _Observer:
     def remove(self, key: Key) -> int:
         """Leave the target out; returns how many are left."""
         self._targets.pop(key, None)
+        self._told.pop(key, None)
         return len(self._targets)
 
     def hurry(self) -> None:
         """Look again soon."""
         self._wake.set()
+
+    def tell(self, key: Key, told: Told) -> None:
+        """Store it after the next look."""
+        self._told[key] = told
 
     def stop(self) -> None:
         """End the loop and its connection."""
@@ -232,6 +245,8 @@ class _Observer:
             logger.info("a database cannot be read: %s (%s)", reason, type(error).__name__)
         present = {key: view for key, view in views.items() if key in self._targets}
         self._observatory.publish(present, Look(time.perf_counter() - started, reason))
+        if reason is None:
+            await self._tell()
 
     async def _ask(self, targets: dict[Key, Target], serial: int) -> dict[str, DatabaseView]:
         if self._database is None or self._database.is_closed:
@@ -245,6 +260,17 @@ class _Observer:
         await self._database.listen(idle, self._wake.set)
         questions = {target.question.namespace_id: target.question for target in targets.values()}
         return dict(await self._database.look(list(questions.values()), serial))
+
+    async def _tell(self) -> None:
+        """Store what there is to tell. No look fails for it, and the next status tells it again."""
+        assert self._database is not None
+        told, self._told = self._told, {}
+        try:
+            await self._database.tell(list(told.values()))
+        except Exception as error:
+            if not isinstance(error, asyncpg.PostgresError):
+                self._disconnect()  # whether it answers is not known
+            logger.info("the status of fleets is not stored: %s", type(error).__name__)
 
     def _pause(self) -> float:
         period = min((target.poll_seconds for target in self._targets.values()), default=60.0)

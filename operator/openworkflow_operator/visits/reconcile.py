@@ -7,6 +7,7 @@ later; nothing is remembered that a new operator could not find out.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from openworkflow_operator.cluster.mounts import Mounts
 from openworkflow_operator.cluster.recorder import Recorder
 from openworkflow_operator.cluster.store import Store
 from openworkflow_operator.cluster.usages import Usages
+from openworkflow_operator.database.connection import Told
 from openworkflow_operator.database.observatory import Observatory
 from openworkflow_operator.database.routes import Router
 from openworkflow_operator.database.upkeep import Upkeep
@@ -38,6 +40,7 @@ from openworkflow_operator.report.facts import Facts
 from openworkflow_operator.report.fleet_report import fleet_report
 from openworkflow_operator.report.metrics import Metrics
 from openworkflow_operator.report.status import status_of, worth_writing
+from openworkflow_operator.report.told import told_of
 from openworkflow_operator.visits.visit import Remembered, Visit, identity_of
 
 logger = logging.getLogger(__name__)
@@ -253,6 +256,8 @@ class Reconciler:
         if worth_writing(status, resource.status, time.monotonic() - remembered.written_at):
             await self._write(resource, status)
             remembered.written_at = time.monotonic()
+            told = json.dumps(told_of(resource, status))
+            self._observatory.tell(key, Told(resource.namespace_id, str(key), told))
         for each in announcements(resource, decided, status, scaled=scaled):
             await self._recorder.tell(resource, each.kind, each.reason, each.message)
 

@@ -5,7 +5,7 @@ Each look has a deadline, and none costs more as the tables grow.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -107,6 +107,18 @@ class Child:
     completed_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToldFleet:
+    """What the operator last said of the fleet of a namespace."""
+
+    resource: str
+    """The WorkflowNamespace, as NAMESPACE/NAME."""
+    reported_at: datetime
+    age: timedelta
+    """How long ago that was, by the database's clock."""
+    status: Any
+
+
 class Board:
     """Reads for the dashboard, in one namespace."""
 
@@ -142,6 +154,12 @@ class Board:
         """The newest runs that a run started."""
         rows = await self._ask(self._sql["board_children"], CHILDREN, run_id, limit)
         return [Child(**{**row, "status": as_member(RunStatus, row["status"])}) for row in rows]
+
+    async def fleet(self) -> ToldFleet | None:
+        """What the operator last said of the fleet; None where none has."""
+        for row in await self._ask(self._sql["board_fleet"], 1):
+            return ToldFleet(**{**row, "status": as_json(row["status"])})
+        return None
 
     async def _ask(self, sql: str, most: int, *arguments: Any) -> list[Any]:
         sql = sql.replace("{most}", str(most))

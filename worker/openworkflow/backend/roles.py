@@ -25,6 +25,7 @@ GUARDED = (
     "workflow_events",
     "workflow_schedules",
     "workflow_pauses",
+    "workflow_fleets",
     "workflow_children",
     "workflow_limits",
     "workflow_keys",

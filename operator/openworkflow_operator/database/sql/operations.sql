@@ -36,3 +36,13 @@ select (select page.id from page order by page.id desc limit 1) as last_id,
        (select count(*) from page) as looked_at,
        (select coalesce(jsonb_object_agg(d.namespace_id, d.runs), '{}')::text
           from (select namespace_id, count(*) as runs from deleted group by 1) d) as deleted;
+
+
+-- name: tell_fleets
+-- What is to be seen of the fleets of these namespaces, for people who look at the runs.
+insert into {schema}.workflow_fleets (namespace_id, resource, status)
+select namespace_id, resource, status
+  from unnest($1::text[], $2::text[], $3::jsonb[]) as told (namespace_id, resource, status)
+ order by namespace_id
+    on conflict (namespace_id) do update
+   set resource = excluded.resource, status = excluded.status, reported_at = now();

@@ -119,3 +119,10 @@ select run.id, run.workflow_name, run.status, {instant run.created_at} as create
          limit $3) child
   join {schema}.workflow_runs run on run.id = child.id and run.namespace_id = $1
  order by run.created_at desc, run.id desc;
+
+
+-- name: board_fleet
+-- What the operator last said of the fleet.
+select resource, {instant reported_at} as reported_at, now() - reported_at as age, status
+  from {schema}.workflow_fleets
+ where namespace_id = $1;

@@ -26,6 +26,7 @@ grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to
 grant select, insert, update, delete
    on {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
       {schema}.workflow_served, {schema}.workflow_schedules, {schema}.workflow_pauses,
+      {schema}.workflow_fleets,
       {schema}.workflow_messages, {schema}.workflow_subscriptions, {schema}.workflow_children,
       {schema}.workflow_progress, {schema}.workflow_events,
       {schema}.workflow_limits, {schema}.workflow_keys, {schema}.workflow_rates,
@@ -44,7 +45,7 @@ grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to
 grant select, insert, update on {schema}.workflow_runs to {role};
 grant select, insert, update, delete on {schema}.step_attempts to {role};
 grant select, insert on {schema}.workflow_builds to {role};
-grant select, insert, update on {schema}.workflow_served to {role};
+grant select, insert, update on {schema}.workflow_served, {schema}.workflow_fleets to {role};
 grant select, insert, delete on {schema}.workflow_messages to {role};
 grant select, insert, update on {schema}.workflow_subscriptions to {role};
 grant select, insert, update on {schema}.workflow_progress to {role};
@@ -87,6 +88,7 @@ grant select on {schema}.openworkflow_migrations, {schema}.openworkflow_roles to
 grant select
    on {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
       {schema}.workflow_served, {schema}.workflow_schedules, {schema}.workflow_pauses,
+      {schema}.workflow_fleets,
       {schema}.workflow_messages, {schema}.workflow_subscriptions, {schema}.workflow_children,
       {schema}.workflow_progress, {schema}.workflow_events,
       {schema}.workflow_limits, {schema}.workflow_keys, {schema}.workflow_rates,
@@ -99,6 +101,7 @@ grant select
 revoke all on {schema}.openworkflow_migrations, {schema}.openworkflow_roles,
               {schema}.workflow_runs, {schema}.step_attempts, {schema}.workflow_builds,
               {schema}.workflow_served, {schema}.workflow_schedules, {schema}.workflow_pauses,
+              {schema}.workflow_fleets,
               {schema}.workflow_messages, {schema}.workflow_subscriptions,
               {schema}.workflow_children, {schema}.workflow_progress, {schema}.workflow_events,
               {schema}.workflow_limits, {schema}.workflow_keys, {schema}.workflow_rates,
@@ -139,6 +142,9 @@ create policy openworkflow_bound on {schema}.workflow_schedules
 create policy openworkflow_bound on {schema}.workflow_pauses
  using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
                          where bound.role_name = current_user));
+create policy openworkflow_bound on {schema}.workflow_fleets
+ using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
+                         where bound.role_name = current_user));
 create policy openworkflow_bound on {schema}.workflow_limits
  using (namespace_id = (select bound.namespace_id from {schema}.openworkflow_roles bound
                          where bound.role_name = current_user));
@@ -177,6 +183,7 @@ create policy openworkflow_all on {schema}.workflow_subscriptions to {all} using
 create policy openworkflow_all on {schema}.workflow_children to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_schedules to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_pauses to {all} using (true);
+create policy openworkflow_all on {schema}.workflow_fleets to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_progress to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_events to {all} using (true);
 create policy openworkflow_all on {schema}.workflow_limits to {all} using (true);
@@ -195,6 +202,7 @@ alter table {schema}.workflow_subscriptions enable row level security;
 alter table {schema}.workflow_children enable row level security;
 alter table {schema}.workflow_schedules enable row level security;
 alter table {schema}.workflow_pauses enable row level security;
+alter table {schema}.workflow_fleets enable row level security;
 alter table {schema}.workflow_progress enable row level security;
 alter table {schema}.workflow_events enable row level security;
 alter table {schema}.workflow_limits enable row level security;
