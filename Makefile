@@ -104,7 +104,7 @@ generate: setup ## Write from the code: the dashboards, docs/monitoring.md's tab
 	$(BIN)/python -m tools.monitoring_docs
 
 lock: setup ## Write requirements/*.txt anew where pyproject.toml asks for it (LOCK_ARGS=--upgrade)
-	$(LOCK) pyproject.toml --extra dashboard --output-file requirements/worker.txt
+	$(LOCK) pyproject.toml --extra dashboard --extra openid --output-file requirements/worker.txt
 	$(LOCK) pyproject.toml --extra operator --output-file requirements/operator.txt
 	$(LOCK) requirements/build.in --output-file requirements/build.txt
 

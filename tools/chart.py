@@ -58,6 +58,9 @@ RULES: dict[str, dict[str, Any]] = {
     "dashboard.tokens.secretKey": {"minLength": 1},
     "dashboard.proxy.from": {"items": {"type": "string", "minLength": 1}},
     "dashboard.proxy.role": {"enum": ["viewer", "operator", "admin"]},
+    "dashboard.openid.secretKey": {"minLength": 1},
+    "dashboard.openid.claim": {"minLength": 1},
+    "dashboard.openid.roles": {"additionalProperties": {"enum": ["viewer", "operator", "admin"]}},
     "dashboard.replicas": {"minimum": 0, "maximum": 5},
     "imagePullSecrets": {"items": {"type": "object", "required": ["name"]}},
     "extraObjects": {"items": {"type": ["object", "string"]}},
@@ -75,6 +78,7 @@ FREE = frozenset(
         "podAnnotations",
         "podLabels",
         "resources",
+        "roles",
         "spec",
     }
 )

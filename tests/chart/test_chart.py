@@ -49,6 +49,12 @@ MATRIX: dict[str, tuple[str, ...]] = {
         '--set-json=dashboard.extraVolumes=[{"name":"v","emptyDir":{}}]',
         '--set-json=dashboard.extraVolumeMounts=[{"name":"v","mountPath":"/v"}]',
     ),
+    "dashboard with an OpenID provider": (
+        "--set=dashboard.enabled=true,dashboard.openid.issuer=https://id.example.com/realms/main",
+        "--set=dashboard.openid.client=board,dashboard.openid.url=https://ops.example.com",
+        "--set=dashboard.openid.existingSecret=openid",
+        '--set-json=dashboard.openid.roles={"sre":"admin","ann@example.com":"operator"}',
+    ),
     "extras": (
         '--set-json=extraEnv=[{"name":"A","value":"b"}]',
         '--set-json=extraVolumes=[{"name":"v","emptyDir":{}}]',

@@ -12,6 +12,7 @@ from tests.helm import helm, render
 ENABLED = "--set=dashboard.enabled=true"
 TOKENS = "--set=dashboard.tokens.existingSecret=tokens"
 PROXY = "--set=dashboard.proxy.header=X-User"
+OPENID = "--set=dashboard.openid.issuer=https://id.example.com"
 
 
 def parts(*values: str) -> dict[str, dict[str, Any]]:
@@ -63,6 +64,22 @@ def test_it_may_have_a_database_role_of_its_own_and_a_proxy_that_knows_people() 
     env = environment(*values)
     assert {"name": "own", "key": "url"} == env["DATABASE_URL"]["valueFrom"]["secretKeyRef"]
     assert "OPENWORKFLOW_DASHBOARD_TOKENS" not in env
+
+
+def test_people_may_log_in_by_an_openid_provider() -> None:
+    values = MATRIX["dashboard with an OpenID provider"]
+
+    assert [
+        "--openid=https://id.example.com/realms/main",
+        "--openid-client=board",
+        "--openid-url=https://ops.example.com",
+        "--openid-claim=groups",
+        "--openid-role=ann@example.com=operator",
+        "--openid-role=sre=admin",
+    ] == container(*values)["args"][4:]
+    secret = environment(*values)["OPENWORKFLOW_DASHBOARD_OPENID_SECRET"]["valueFrom"]
+    key = "OPENWORKFLOW_DASHBOARD_OPENID_SECRET"
+    assert {"secretKeyRef": {"name": "openid", "key": key}} == secret
 
 
 def test_its_database_is_the_one_that_is_migrated() -> None:
@@ -117,6 +134,9 @@ def test_its_policy_lets_in_whom_the_values_name_and_lets_it_go_where_they_say()
         ((PROXY,), "dashboard.proxy: header and from go together"),
         ((TOKENS, "--set=dashboard.proxy.from={10.0.0.0/8}"), "header and from go together"),
         ((TOKENS, PROXY, "--set=dashboard.proxy.from={10.0.0.0/8}"), "name one of them"),
+        ((TOKENS, OPENID), "name one of them"),
+        ((OPENID,), "issuer needs client, url, existingSecret"),
+        ((OPENID, '--set-json=dashboard.openid.roles={"sre":"root"}'), "roles"),
         ((TOKENS, "--set=devPostgres.enabled=false"), "name its database in"),
         ((TOKENS, "--set=dashboard.proxy.role=root"), "role"),
         ((TOKENS, "--set-json=dashboard.namespaces=[]"), "namespaces"),

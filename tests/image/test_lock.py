@@ -28,7 +28,7 @@ def wanted(name: str) -> list[str]:
     extras = settings["optional-dependencies"]
     requirements: dict[str, list[str]] = {
         "build": project()["build-system"]["requires"],
-        "worker": [*settings["dependencies"], *extras["dashboard"]],
+        "worker": [*settings["dependencies"], *extras["dashboard"], *extras["openid"]],
         "operator": [*settings["dependencies"], *extras["operator"]],
     }
     return requirements[name]

@@ -131,14 +131,18 @@ tolerations:
 
 {{- define "openworkflow.validateDashboard" -}}
 {{- $proxy := .Values.dashboard.proxy -}}
-{{- if not (or .Values.dashboard.tokens.existingSecret $proxy.header) -}}
-{{- fail "dashboard.enabled: say who may come in: name a Secret in dashboard.tokens.existingSecret, such as of `kubectl create secret generic dashboard --from-literal=OPENWORKFLOW_DASHBOARD_TOKENS=viewer:$(openssl rand -hex 20)`, or a proxy in dashboard.proxy" -}}
+{{- $openid := .Values.dashboard.openid | default dict -}}
+{{- if not (or .Values.dashboard.tokens.existingSecret $proxy.header $openid.issuer) -}}
+{{- fail "dashboard.enabled: say who may come in: name a Secret in dashboard.tokens.existingSecret, such as of `kubectl create secret generic dashboard --from-literal=OPENWORKFLOW_DASHBOARD_TOKENS=viewer:$(openssl rand -hex 20)`, a provider in dashboard.openid, or a proxy in dashboard.proxy" -}}
 {{- end -}}
 {{- if ne (empty $proxy.header) (empty $proxy.from) -}}
 {{- fail "dashboard.proxy: header and from go together, or anybody could say in it who they are" -}}
 {{- end -}}
-{{- if and $proxy.header .Values.dashboard.tokens.existingSecret -}}
-{{- fail "dashboard.proxy.header and dashboard.tokens.existingSecret: name one of them" -}}
+{{- if gt (len (compact (list $proxy.header .Values.dashboard.tokens.existingSecret $openid.issuer))) 1 -}}
+{{- fail "dashboard.proxy.header, dashboard.openid.issuer and dashboard.tokens.existingSecret: name one of them" -}}
+{{- end -}}
+{{- if and $openid.issuer (not (and $openid.client $openid.url $openid.existingSecret $openid.roles)) -}}
+{{- fail "dashboard.openid: issuer needs client, url, existingSecret (the client's secret) and roles, such as `roles: {sre: admin, \"*\": viewer}`" -}}
 {{- end -}}
 {{- if not (or .Values.dashboard.existingSecret .Values.database.existingSecret (include "openworkflow.hasDevPostgres" .)) -}}
 {{- fail "dashboard.enabled: name its database in dashboard.existingSecret or database.existingSecret" -}}
