@@ -6,18 +6,24 @@ patterns that such a setting would have read or written otherwise.
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import pytest
 
-from openworkflow import BackendPostgres, Cron, Limit, NonRetryableError, OpenWorkflow, Step, workflow
+from openworkflow import (
+    BackendPostgres,
+    Cron,
+    Limit,
+    NonRetryableError,
+    OpenWorkflow,
+    Step,
+    workflow,
+)
 from openworkflow_operator.database.answers import Question
 from openworkflow_operator.database.connection import ConnectOptions, Database
 from openworkflow_operator.database.dsn import parse
-from tests.helpers import eventually
 
 #: What would be read otherwise: as a pattern, an escape, an array's NULL, a comment, a date.
 ODD = "NULL \\' \" {,} \\x41 -- $1 %s 01/02/2026 ä\t"
@@ -66,7 +72,9 @@ async def yearly(step: Step) -> None: ...
 async def everything(value: str, step: Step) -> list[Any]:
     step.set_status(value)
     step.emit("topic", value)
-    first = await step.run("echo", echo, {"text": value, "float": FLOAT, "none": None}, undo=take_back)
+    first = await step.run(
+        "echo", echo, {"text": value, "float": FLOAT, "none": None}, undo=take_back
+    )
     await step.sleep("pause", 0.3)
     signal = await step.wait_for_signal("go", timeout="30s", type=str)
     children = await step.map("children", child, [value, "plain"], concurrency=1)
