@@ -185,7 +185,8 @@ async def test_the_fleet_is_shown_as_its_operator_told_of_it(
             later.append(words_of(html))
 
     assert "No operator has told of these workers" in nobody
-    assert "3 of 4 wanted workers are ready; 0 to 4 are allowed." in told
+    sentence = "3 of 4 wanted workers are ready; 0 to 4 are allowed."
+    assert f"{sentence} the runs need more workers than allowed." in told
     assert "MaxReplicas the runs need more workers than allowed 2026-11-01 12:00:00" in told
     assert "no operator has told anything since" not in told
     assert all("no operator has told anything since" in words for words in later)

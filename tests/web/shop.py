@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -118,17 +119,20 @@ async def opened(ow: OpenWorkflow, start_worker: StartWorker, sql: Any) -> Shop:
     await ow.pause(workflow="invoice", reason="the books are closed", by="ann")
     await eventually(lambda: waits(ow, waiting.id))
     await sql.execute(_SPREAD)
+    await told(sql, _FLEET)
     shop = Shop(runs[0].id, runs[12].id, waiting.id)
     for run_id in (shop.done, shop.failed):
         await _stretch(sql, run_id)
     return shop
 
 
-async def vandalised(ow: OpenWorkflow) -> list[UUID]:
+async def vandalised(ow: OpenWorkflow, sql: Any) -> list[UUID]:
     """What people write, such that it would do harm in a page that took it for more than text.
 
     Needs the worker of the shop; returns its runs.
     """
+    words = dict.fromkeys(("type", "status", "reason", "message", "since"), HOSTILE)
+    await told(sql, _FLEET | {"conditions": [words], "builds": [{"id": HOSTILE, "phase": HOSTILE}]})
     runs = [
         await ow.run_workflow(
             hostile, input, tags={"x": HOSTILE[:90]}, idempotency_key=f"{HOSTILE}{number}"
@@ -141,6 +145,44 @@ async def vandalised(ow: OpenWorkflow) -> list[UUID]:
     await ow.schedules.create(HOSTILE[:150], hostile, Cron("0 0 1 1 *"))
     await ow.schedules.pause(HOSTILE[:150], HOSTILE)
     return [run.id for run in runs]
+
+
+async def told(sql: Any, status: dict[str, Any]) -> None:
+    """Let an operator have told of the fleet."""
+    await sql.execute(
+        "insert into workflow_fleets (namespace_id, resource, status)"
+        " values ('default', 'shop/orders', $1)"
+        " on conflict (namespace_id) do update set status = excluded.status",
+        json.dumps(status),
+    )
+
+
+def _condition(kind: str, status: str, reason: str, message: str) -> dict[str, str]:
+    since = "2026-11-27T08:41:12Z"
+    return {"type": kind, "status": status, "reason": reason, "message": message, "since": since}
+
+
+_FLEET = {
+    "least": 0,
+    "most": 4,
+    "workers": 4,
+    "ready": 3,
+    "desired": 4,
+    "due": 412,
+    "running": 80,
+    "conditions": [
+        _condition("Ready", "True", "Ready", "the database is read and the fleet is as desired"),
+        _condition("DatabaseReachable", "True", "Reachable", "the runs can be counted"),
+        _condition("WorkersAvailable", "True", "WorkersReady", "3 of 4 workers are ready"),
+        _condition("ScalingActive", "True", "Following", "the fleet follows the run counts"),
+        _condition(
+            *("ScalingLimited", "True", "MaxReplicas"),
+            "the runs need more workers than `scaling.maxReplicas` allows",
+        ),
+        _condition("RolledOut", "True", "Current", "build 2026.11.3"),
+    ],
+    "builds": [{"id": "2026.11.3", "phase": "Current"}],
+}
 
 
 async def waits(ow: OpenWorkflow, run_id: UUID) -> bool:

@@ -46,7 +46,7 @@ async def test_each_page_is_fit_for_all_and_nothing_that_users_wrote_is_more_tha
     url = await serve(dashboard(ow))
     if os.environ.get("OPENWORKFLOW_PICTURES"):  # for the documentation
         await take_pictures(browser, f"{url}{HOME}", made)
-    hostile = await shop.vandalised(ow)
+    hostile = await shop.vandalised(ow, sql)
     pages = {
         "overview": "",
         "runs": "/runs",

@@ -36,6 +36,16 @@ class Fleet:
     phases: dict[str, str]
     """Phase of each build."""
 
+    @property
+    def troubles(self) -> list[str]:
+        """What is not as it should be, in the operator's words."""
+        return [
+            each.message
+            for each in self.conditions
+            if (each.type == "Ready" and each.status != "True")
+            or (each.type == "ScalingLimited" and each.status == "True")
+        ]
+
 
 async def load(place: Place, asked: Mapping[str, str]) -> dict[str, Any]:
     """See Load."""
