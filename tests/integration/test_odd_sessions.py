@@ -103,7 +103,7 @@ async def test_a_setting_of_the_database_changes_nothing(
 
     async with await BackendPostgres.connect(database_url) as backend:
         ow = OpenWorkflow(backend)
-        served = [everything, refused, child, yearly]
+        served: list[Any] = [everything, refused, child, yearly]
         async with ow.new_worker(workflows=served, concurrency=10):
             tags = {"odd": ODD.strip()}
             run = await ow.run_workflow(everything, ODD, tags=tags, idempotency_key=ODD)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -9,7 +13,18 @@ from uuid import UUID
 import pytest
 from click.testing import CliRunner
 
-from openworkflow import ConfigurationError, Cron, InputValidationError, step, workflow
+from openworkflow import (
+    ConfigurationError,
+    Cron,
+    Debounce,
+    InputValidationError,
+    Limit,
+    Rate,
+    RetryPolicy,
+    Unique,
+    step,
+    workflow,
+)
 from openworkflow.cli.main import cli
 from openworkflow.client.schedules import ScheduleClient
 from openworkflow.codecs.payloads import Payloads
@@ -148,3 +163,32 @@ def test_a_result_that_is_no_json_is_asked_for_in_its_form() -> None:
     run_id = "01a2202f-1821-786a-8d1c-96541ef8d394"
     done = CliRunner().invoke(cli, ["runs", "fork", run_id, "--result", "bank=ok"])
     assert """--result 'bank={"id": 1}'""" in done.output
+
+
+@pytest.mark.parametrize(
+    ("make", "meant"),
+    [
+        (lambda: RetryPolicy(max_retries=3), "RetryPolicy() has no option 'max_retries'; did"),  # type: ignore[call-arg]
+        (lambda: RetryPolicy(max_atempts=3), "did you mean 'max_attempts'?"),  # type: ignore[call-arg]
+        (lambda: RetryPolicy(backoff_coefficient=2), "did you mean 'factor'?"),  # type: ignore[call-arg]
+        (lambda: Cron("@daily", timezone="UTC"), "did you mean 'tz'?"),  # type: ignore[call-arg]
+        (lambda: Limit(max=3), "did you mean 'slots'?"),  # type: ignore[call-arg]
+        (lambda: Rate(limit=3), "did you mean 'count'?"),  # type: ignore[call-arg]
+        (lambda: Unique("k", policy="reject"), "did you mean 'on_conflict'?"),  # type: ignore[call-arg]
+        (lambda: Debounce("k", period="1m"), "did you mean 'delay'?"),  # type: ignore[call-arg]
+        (lambda: Limit(3, colour="red"), "there are slots, key, name"),  # type: ignore[call-arg]
+    ],
+)
+def test_a_keyword_of_another_program_is_answered_with_ours(
+    make: Callable[[], object], meant: str
+) -> None:
+    with pytest.raises(TypeError) as raised:
+        make()
+    assert meant in str(raised.value)
+
+
+def test_a_policy_is_what_it_was_for_whoever_looks_into_it() -> None:
+    made = RetryPolicy(3, initial="1s")
+    assert (made.max_attempts, replace(made, factor=3).factor) == (3, 3)
+    assert list(inspect.signature(RetryPolicy).parameters)[:2] == ["max_attempts", "initial"]
+    assert pickle.loads(pickle.dumps(made)) == made

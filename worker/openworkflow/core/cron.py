@@ -20,6 +20,7 @@ from cronsim import CronSim, CronSimError
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import NAME_LIMIT, storable_text
+from openworkflow.core.options import says_what_was_meant
 from openworkflow.core.shown import shown
 from openworkflow_contract.recurrence import ALIASES, fields_of, instants_after, zone_of
 
@@ -32,6 +33,7 @@ PUNCTUAL = timedelta(minutes=1)
 LONGEST_JITTER = timedelta(days=1)
 
 
+@says_what_was_meant(timezone="tz", time_zone="tz", cron="expression", args="input")
 @dataclass(frozen=True, slots=True)
 class Cron:
     """A schedule: five fields of cron, or `@daily` and the like, in a time zone.

@@ -9,6 +9,7 @@ from uuid import UUID
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import storable_text
+from openworkflow.core.options import says_what_was_meant
 from openworkflow.core.shown import shown
 
 KEY_OF_LIMIT_LIMIT = 200
@@ -27,6 +28,7 @@ Key = Callable[[Any], object]
 """What a limit counts for each of: given the input, text or what becomes text; None: no limit."""
 
 
+@says_what_was_meant(max="slots", limit="slots", concurrency="slots", count="slots")
 @dataclass(frozen=True, slots=True)
 class Limit:
     """No more than `slots` runs are executed at once, for each key.
@@ -40,6 +42,7 @@ class Limit:
     name: str | None = None
 
 
+@says_what_was_meant(limit="count", max="count", period="per", interval="per", duration="per")
 @dataclass(frozen=True, slots=True)
 class Rate:
     """No more than `count` runs begin in `per`, for each key; what is more waits.

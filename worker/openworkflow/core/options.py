@@ -1,15 +1,28 @@
 """Refuses options that a call does not have, with the one that was meant. Pure."""
 
 import difflib
-from collections.abc import Collection, Iterable
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import wraps
+from typing import Any, TypeVar
+
+C = TypeVar("C", bound=type)
 
 
-def refuse_unknown(call: str, given: Iterable[str], known: Collection[str] | None) -> None:
-    """Raise TypeError for the first that is given and not known, as Python does of parameters."""
+def refuse_unknown(
+    call: str,
+    given: Iterable[str],
+    known: Collection[str] | None,
+    meant: Mapping[str, str] | None = None,
+) -> None:
+    """Raise TypeError for the first that is given and not known, as Python does of parameters.
+
+    `meant` has names that other programs use for one of ours.
+    """
     known = known or ()
     for name in given:
         if name not in known:
-            near = nearest(name, known)
+            near = (meant or {}).get(name) or nearest(name, known)
             hint = f"did you mean {near!r}?" if near else f"there are {', '.join(known)}"
             raise TypeError(f"{call}() has no option {name!r}; {hint}")
 
@@ -17,3 +30,21 @@ def refuse_unknown(call: str, given: Iterable[str], known: Collection[str] | Non
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The one of these that is spelt like it."""
     return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+
+
+def says_what_was_meant(**meant: str) -> Callable[[C], C]:
+    """Decorate a class whose keywords people guess: by other programs' names, `meant` has ours."""
+
+    def decorate(cls: C) -> C:
+        init: Any = cls.__init__  # type: ignore[misc]  # of this class, and no other's
+        known = [name for name in inspect.signature(init).parameters if name != "self"]
+
+        @wraps(init)
+        def checked(self: Any, *args: Any, **given: Any) -> None:
+            refuse_unknown(cls.__name__, given, known, meant)
+            init(self, *args, **given)
+
+        setattr(cls, "__init__", checked)  # noqa: B010  # a checker would refuse the plain form
+        return cls
+
+    return decorate

@@ -11,9 +11,24 @@ from datetime import timedelta
 
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError, NonRetryableError
+from openworkflow.core.options import says_what_was_meant
 from openworkflow.core.shown import shown
 
 
+@says_what_was_meant(
+    max_retries="max_attempts",
+    retries="max_attempts",
+    maximum_attempts="max_attempts",
+    attempts="max_attempts",
+    delay="initial",
+    initial_interval="initial",
+    interval_seconds="initial",
+    backoff="factor",
+    backoff_rate="factor",
+    backoff_coefficient="factor",
+    maximum_interval="max_delay",
+    non_retryable_error_types="non_retryable",
+)
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How often, how soon and for which errors. Raises ConfigurationError for impossible values."""

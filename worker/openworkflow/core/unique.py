@@ -7,11 +7,13 @@ from typing import Literal, get_args
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.names import KEY_LIMIT, storable_text
+from openworkflow.core.options import says_what_was_meant
 from openworkflow.core.shown import shown
 
 OnConflict = Literal["return", "reject", "replace", "cancel"]
 
 
+@says_what_was_meant(conflict="on_conflict", mode="on_conflict", policy="on_conflict")
 @dataclass(frozen=True, slots=True)
 class Unique:
     """One unfinished run of the workflow for a key.
@@ -25,6 +27,7 @@ class Unique:
     on_conflict: OnConflict = "return"
 
 
+@says_what_was_meant(period="delay", wait="delay", timeout="max_wait")
 @dataclass(frozen=True, slots=True)
 class Debounce:
     """One run for all calls with a key that come within `delay` of each other, with the last input.
