@@ -51,8 +51,9 @@ async def test_a_second_call_gets_the_run_that_has_the_key_until_it_ends(
     assert (True, False) == (first.created, again.created)
     assert first.id == again.id
     assert 3 == len({first.id, other.id, of_another.id})
-    with pytest.raises(RunExists, match="has the key 'ann'"):
+    with pytest.raises(RunExists, match="has the key 'ann'") as refused:
         await ow.run_workflow(sync_user, "ann", unique=Unique("ann", on_conflict="reject"))
+    assert first.id == ow.handle(refused.value.run_id).id
     runs = await claim(session, "sync-user")
     await flush(session, ends=[end_of(run) for run in runs])
     later = await ow.run_workflow(sync_user, "ann", unique=Unique("ann", on_conflict="reject"))

@@ -383,6 +383,21 @@ async def test_an_empty_map_is_an_empty_list() -> None:
         (lambda step: step.map("a", billing, [1], concurrency=0), "concurrency"),
         (lambda step: step.map("a", slow, [1, 1], key=str), "two items have the key '1'"),
         (lambda step: step.map("a", slow, [1], min_successful=2), "min_successful"),
+        (lambda step: step.map("a", slow, {1}), "sorted(items)"),
+        (lambda step: step.map("a", str, frozenset("ab"), key=str), "sorted(items)"),
+        (lambda step: step.run_workflow("a", billing, 1, tiemout="1m"), "did you mean 'timeout'"),
+        (lambda step: step.run_workflow("a", billing, 1, undo=str), "retry, timeout, parent_close"),
+        (
+            lambda step: step.start_workflow("a", billing, 1, timeout="1m"),
+            "step.start_workflow() has no option 'timeout'; there are parent_close, version",
+        ),
+        (
+            lambda step: step.map("a", billing, [1], retry=None),
+            "there are concurrency, key, min_succ",
+        ),
+        (lambda step: step.map("a", str, [1], concurency=2), "did you mean 'concurrency'"),
+        (lambda step: step.map("a", str, [1], timout="1m"), "did you mean 'timeout'"),
+        (lambda step: step.map("a", str, [1], base=2), "functools.partial"),
     ],
 )
 def test_what_could_not_be_started_is_refused(ask: Any, said: str) -> None:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
 
 import openworkflow
 from openworkflow.core import errors
 from openworkflow.core.errors import (
+    ChildFailed,
+    ChildTimeout,
     InvalidRunState,
     OpenWorkflowError,
     PayloadTooLarge,
     ResultTimeout,
+    RunExists,
     RunNotFound,
     StepFailed,
     StepTimeout,
@@ -83,6 +89,33 @@ def test_errors_can_be_pickled_and_copied(error: OpenWorkflowError) -> None:
         assert type(error) is type(twin)
         assert str(error) == str(twin)
         assert vars(error) == vars(twin)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        RunNotFound,
+        WorkflowCanceled,
+        lambda run_id: ChildFailed("bill", run_id, "failed", FAILURE),
+        lambda run_id: ChildTimeout("bill", run_id),
+        lambda run_id: InvalidRunState(run_id, "succeeded"),
+        lambda run_id: ResultTimeout(run_id, 1.5),
+        lambda run_id: RunExists(run_id, "ann"),
+        lambda run_id: WorkflowFailed(run_id, FAILURE),
+    ],
+)
+def test_the_id_of_a_run_is_one_that_a_client_takes(make: Callable[[UUID], Any]) -> None:
+    run_id = UUID("0197a5be-7b3c-7c1e-9d59-6d5e8b1c2f3a")
+    error = make(run_id)
+    recorded = Failure.from_json(Failure.from_exception(error).to_json()).rebuild()
+
+    assert run_id == error.run_id
+    assert run_id == getattr(recorded, "run_id", None)
+    assert run_id == copy.copy(error).run_id
+
+
+def test_an_id_that_is_none_is_not_there() -> None:
+    assert not hasattr(ChildFailed("bill", "of item 3", "gone", FAILURE), "run_id")
 
 
 def test_a_failed_workflow_carries_the_original_error_as_its_cause() -> None:

@@ -98,23 +98,43 @@ class PayloadUnreadable(CodecError):
         self.what, self.why = what, why
 
 
-class RunNotFound(OpenWorkflowError):
+class _OfRun:
+    """Has the id of the run that an error is about.
+
+    It is kept as text, because what is recorded of an error is those attributes that JSON has.
+    """
+
+    @property
+    def run_id(self) -> UUID:
+        """The id of the run. Raises AttributeError where nobody knows it any more."""
+        try:
+            return UUID(self.__dict__["run_id"])
+        except (KeyError, ValueError):
+            raise AttributeError("the id of the run is not known") from None
+
+    @run_id.setter
+    def run_id(self, run_id: UUID | str) -> None:
+        self.__dict__["run_id"] = str(run_id)
+
+
+class RunNotFound(_OfRun, OpenWorkflowError):
     """The namespace has no run of that id."""
 
     def __init__(self, run_id: UUID | str) -> None:
         super().__init__(f"there is no workflow run {run_id} in this namespace")
-        self.run_id = str(run_id)
+        self.run_id = run_id
 
 
-class InvalidRunState(OpenWorkflowError):
+class InvalidRunState(_OfRun, OpenWorkflowError):
     """The run's status forbids what was asked of it."""
 
     def __init__(self, run_id: UUID | str, status: str, action: str = "changed") -> None:
         super().__init__(f"workflow run {run_id} is {status!s} and cannot be {action}")
-        self.run_id, self.status = str(run_id), str(status)
+        self.run_id = run_id
+        self.status = str(status)
 
 
-class RunExists(OpenWorkflowError):
+class RunExists(_OfRun, OpenWorkflowError):
     """Another run has the key of this one, and was to be left alone; nothing was stored."""
 
     def __init__(self, run_id: UUID | str, key: str) -> None:
@@ -122,7 +142,8 @@ class RunExists(OpenWorkflowError):
             f"workflow run {run_id} has the key {shown(key)} and has not ended; wait for it, or "
             "let the call return, replace or cancel it: Unique(key, on_conflict=...)"
         )
-        self.run_id, self.key = str(run_id), key
+        self.run_id = run_id
+        self.key = key
 
 
 class ScheduleNotFound(OpenWorkflowError):
@@ -140,23 +161,24 @@ class InvalidBuildState(OpenWorkflowError):
     """What was asked of a build would leave runs that nobody takes."""
 
 
-class WorkflowFailed(OpenWorkflowError):
+class WorkflowFailed(_OfRun, OpenWorkflowError):
     """The awaited run failed; `__cause__` is the original error where its type is known here."""
 
     failure: "Failure"
 
     def __init__(self, run_id: UUID | str, failure: "Failure") -> None:
         super().__init__(f"workflow run {run_id} failed: {failure.summary}")
-        self.run_id, self.failure = str(run_id), failure
+        self.run_id = run_id
+        self.failure = failure
         self.__cause__ = failure.rebuild()
 
 
-class WorkflowCanceled(OpenWorkflowError):
+class WorkflowCanceled(_OfRun, OpenWorkflowError):
     """The awaited run was canceled."""
 
     def __init__(self, run_id: UUID | str) -> None:
         super().__init__(f"workflow run {run_id} was canceled")
-        self.run_id = str(run_id)
+        self.run_id = run_id
 
 
 class ChildFailed(WorkflowFailed):
@@ -170,18 +192,19 @@ class ChildFailed(WorkflowFailed):
         OpenWorkflowError.__init__(
             self, f"child {step_name!r}, run {run_id}, {what.get(status, 'is not there any more')}"
         )
-        self.step_name, self.run_id, self.status = step_name, str(run_id), status
-        self.failure = failure
+        self.run_id = run_id
+        self.step_name, self.status, self.failure = step_name, status, failure
         self.__cause__ = failure.rebuild()
 
 
-class ChildTimeout(OpenWorkflowError, TimeoutError):
+class ChildTimeout(_OfRun, OpenWorkflowError, TimeoutError):
     """A child did not end within the time that its parent waits for it."""
 
     def __init__(self, step_name: str, run_id: UUID | str, *, goes_on: bool = False) -> None:
         then = "it goes on" if goes_on else "it is canceled"
         super().__init__(f"child {step_name!r}, run {run_id}, did not end in time; {then}")
-        self.step_name, self.run_id = step_name, str(run_id)
+        self.run_id = run_id
+        self.step_name = step_name
 
 
 class MapFailed(OpenWorkflowError):
@@ -207,7 +230,7 @@ class MapFailed(OpenWorkflowError):
         self.step_name, self.failed, self.items = step_name, list(failed[:100]), items
 
 
-class ResultTimeout(OpenWorkflowError, TimeoutError):
+class ResultTimeout(_OfRun, OpenWorkflowError, TimeoutError):
     """The run did not finish while the caller waited; it goes on."""
 
     def __init__(
@@ -227,7 +250,8 @@ class ResultTimeout(OpenWorkflowError, TimeoutError):
                 f"`openworkflow runs explain {run_id}` says why"
             )
         super().__init__(f"workflow run {run_id} did not finish within {seconds:g} s; {hint}")
-        self.run_id, self.seconds = str(run_id), seconds
+        self.run_id = run_id
+        self.seconds = seconds
 
 
 class StepFailed(OpenWorkflowError):

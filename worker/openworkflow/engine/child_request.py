@@ -60,13 +60,17 @@ class ChildRequest:
         """Whether the child is canceled once nobody waits for it."""
         return self._on_close == "cancel"
 
-    def check(self) -> None:
-        """Refuse what could not be started. Raises ConfigurationError or InputValidationError."""
+    def check(self, call: str = "step.map", *others: str) -> None:
+        """Refuse what could not be started. Raises ConfigurationError or InputValidationError.
+
+        `others` are options of the call beside those of a child, for the TypeError of one that it
+        does not have.
+        """
         if self._on_close not in get_args(OnClose):
             raise ConfigurationError(
                 f"parent_close must be 'cancel' or 'abandon', not {shown(self._on_close)}"
             )
-        check_options("run_workflow", self._options, ChildOptions)
+        check_options(call, self._options, ChildOptions, *others)
         check_depth(self._execution.claim.id)
         self._checked = self._made()
 

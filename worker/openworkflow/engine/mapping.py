@@ -15,11 +15,13 @@ from openworkflow.core.errors import ConfigurationError, MapFailed, Suspended
 from openworkflow.core.failure import Failure
 from openworkflow.core.limits import Rate, step_rate
 from openworkflow.core.names import NAME_LIMIT, storable_text
+from openworkflow.core.options import nearest
 from openworkflow.core.retry import DEFAULT_STEP_RETRY, RetryPolicy
 from openworkflow.core.shown import shown
 from openworkflow.engine import calls, rated
 from openworkflow.engine.child_request import ChildOptions
 from openworkflow.engine.operations.call import CallOperation
+from openworkflow.engine.request import MAP_OPTIONS
 
 MOST_ROWS = 400
 """Steps of one map over a function; a run may make a thousand attempts unless told otherwise."""
@@ -62,9 +64,13 @@ def map_options(
             f"map {shown(name)}: concurrency is a whole number from 1, not {shown(concurrency)}"
         )
     if unknown := options.keys() - OPTIONS:
+        given = min(unknown)
+        near = nearest(given, [*MAP_OPTIONS, *OPTIONS])
         raise TypeError(
-            f"map() over a function has no option {min(unknown)!r}; what each call takes beside "
-            f"its item is bound to the function: functools.partial(function, {min(unknown)}=...)"
+            f"step.map() over a function has no option {given!r}; "
+            + (f"did you mean {near!r}? What" if near else "what")
+            + " each call takes beside its item is bound to the function: "
+            f"functools.partial(function, {given}=...)"
         )
     said = (options.get(each) for each in ("retry", "timeout", "undo", "rate"))
     retry, timeout, undo, rate = with_own(fn, *said)
@@ -83,6 +89,11 @@ def items_given(name: str, items: object) -> list[Any]:
     storable_text("a step's name", name, NAME_LIMIT)
     if not isinstance(items, Iterable):
         raise ConfigurationError(f"map {shown(name)}: items is a list of them, not {shown(items)}")
+    if isinstance(items, set | frozenset):
+        raise ConfigurationError(
+            f"map {shown(name)}: the order of a set is another one in another process, so that a "
+            "replay would take one item for another: give a list, such as sorted(items)"
+        )
     return list(items)
 
 

@@ -112,6 +112,10 @@ class TopicSending(Sending, total=False):
     """How long it is kept for runs that begin to wait later; by default 24 h."""
 
 
+MAP_OPTIONS = ("concurrency", "key", "min_successful", "tolerate_failures")
+"""Parameters of `step.map`, beside the options of its items."""
+
+
 def check_options(call: str, given: Mapping[str, object], kind: type, *others: str) -> None:
     """Refuse options that a TypedDict does not have, as Python refuses parameters: by TypeError.
 

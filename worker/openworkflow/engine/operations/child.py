@@ -164,7 +164,7 @@ class ChildOperation(ChildWait):
         if self._retry is not None:
             check_policy(f"step {shown(self.name)}", self._retry)
         if self.recorded is None:
-            self._request.check()
+            self._request.check("step.run_workflow", "retry", "timeout", "parent_close")
 
     async def perform(self) -> tuple[Any, BaseException | None]:
         """See Operation.perform: children until one succeeds, or none is left."""

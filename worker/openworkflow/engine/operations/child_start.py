@@ -56,7 +56,7 @@ class StartOperation(Operation):
     def check(self) -> None:
         """See Operation.check."""
         if self.recorded is None:
-            self._request.check()
+            self._request.check("step.start_workflow", "parent_close")
 
     def recall(self, row: RecordedStep) -> tuple[Any, BaseException | None]:
         """See Operation.recall."""

@@ -42,7 +42,7 @@ from openworkflow.engine.history import step_error
 from openworkflow.engine.operations.child import failure_of
 from openworkflow.engine.operations.operation import Operation
 from openworkflow.engine.recorded import context_of
-from openworkflow.engine.request import check_options
+from openworkflow.engine.request import MAP_OPTIONS, check_options
 from openworkflow.engine.step_call import StepCall, marked
 
 logger = logging.getLogger(__name__)
@@ -329,7 +329,7 @@ def map_operation(
     options: Mapping[str, Any],
 ) -> MapOperation:
     """A map over a workflow. Raises TypeError for options that children do not have."""
-    check_options("map", options, ChildOptions)
+    check_options("step.map", options, ChildOptions, *MAP_OPTIONS)
     requests = [ChildRequest(execution, workflow, item, cast(Any, options)) for item in items]
     digest = None if keys is None else sha256("\0".join(keys).encode()).hexdigest()
     return MapOperation(
