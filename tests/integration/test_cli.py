@@ -623,6 +623,30 @@ async def test_dev_starts_a_new_worker_when_something_kills_it(
     assert first != second
 
 
+async def test_dev_starts_its_database_again_when_something_kills_it(
+    project: Path, tmp_path: Path
+) -> None:
+    """Its own worker said to start `openworkflow dev`, for as long as that went on."""
+    data = tmp_path / "postgres"
+    dev = await start(project, None, "dev", "shop", "--no-reload", "--data", str(data))
+    assert dev.stdout is not None
+    assert dev.stderr is not None
+    try:
+        url = await _url(dev)
+        async with asyncio.timeout(60):
+            await _line(dev.stderr, b" started, ")
+            os.kill(int((data / "postmaster.pid").read_text().split()[0]), signal.SIGQUIT)
+            await _line(dev.stdout, b"PostgreSQL had ended: started it again")
+        done = await run(
+            project, url, "run", "ship", "-i", '{"id": 1}', "--wait", "--timeout", "1m"
+        )
+        assert 0 == done.code, done.err
+    finally:
+        dev.send_signal(signal.SIGINT)
+        await asyncio.wait_for(dev.communicate(), 60)
+    assert not (data / "postmaster.pid").exists()
+
+
 async def _line(stream: asyncio.StreamReader, part: bytes) -> bytes:
     while part not in (line := await stream.readline()):
         assert line, part

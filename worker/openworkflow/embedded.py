@@ -57,11 +57,21 @@ class EmbeddedPostgres:
                 warnings.simplefilter("ignore")  # about an unset XDG_RUNTIME_DIR
                 self._server = pgserver.get_server(self.data_dir, cleanup_mode="stop")
         except Exception as error:
-            raise ConfigurationError(
-                f"the embedded PostgreSQL in {self.data_dir} does not start: {error}; look at its "
-                "log there, or set DATABASE_URL to another PostgreSQL"
-            ) from error
+            raise self._does_not_start(error) from error
         return str(self._server.get_uri())
+
+    def revive(self) -> bool:
+        """Start the server again if something has ended it since `start`; whether it had.
+
+        Raises ConfigurationError where it does not start.
+        """
+        if self._server is None or self._server.get_postmaster_info().is_running():
+            return False
+        try:
+            self._server.start()
+        except Exception as error:
+            raise self._does_not_start(error) from error
+        return True
 
     def is_at(self, url: str) -> bool:
         """Whether a database URL leads to this server, as the one that `start` returns does."""
@@ -74,6 +84,12 @@ class EmbeddedPostgres:
         if server is not None:
             with contextlib.suppress(ProcessLookupError):
                 server.cleanup()
+
+    def _does_not_start(self, error: Exception) -> ConfigurationError:
+        return ConfigurationError(
+            f"the embedded PostgreSQL in {self.data_dir} does not start: {error}; look at its "
+            "log there, or set DATABASE_URL to another PostgreSQL"
+        )
 
     def _check_socket_path(self) -> None:
         """The server would put it into a folder that it shares with everybody."""

@@ -35,7 +35,7 @@ def dev(target: str, data: Path | None, no_reload: bool) -> None:
     """Serve TARGET for development, with a database of its own.
 
     An embedded PostgreSQL, the dashboard, and a worker: a new one whenever the code changes that it
-    imports from this folder, or something kills it.
+    imports from this folder, or something kills it. The database is started again likewise.
 
     With DATABASE_URL set, that database is used instead; if it is that of the embedded one, which
     this command prints, the embedded one is started.
@@ -58,18 +58,21 @@ def dev(target: str, data: Path | None, no_reload: bool) -> None:
         input = " --input '{...}'" if workflows[0].takes_input else ""
         say(f"  openworkflow run {workflows[0].name}{input} --wait")
         click.echo("  openworkflow runs list\n")
-        run_async(_serve(target, str(url), watch=not no_reload))
+        run_async(_serve(target, str(url), embedded if is_ours else None, watch=not no_reload))
 
 
-async def _serve(target: str, url: str, *, watch: bool) -> None:
+async def _serve(target: str, url: str, embedded: EmbeddedPostgres | None, *, watch: bool) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     changes = _changes(stop) if watch else None
     board = await _start_dashboard(url)
+    keeper = None if embedded is None else asyncio.ensure_future(_keep_up(embedded))
     try:
         await _work(target, url, changes, stop)
     finally:
+        if keeper is not None:
+            keeper.cancel()
         if board is not None:
             await _drain(board)
 
@@ -89,6 +92,19 @@ async def _work(
             await asyncio.sleep(AGAIN_SECONDS)
         else:
             click.echo("the code changed: starting a new worker")
+
+
+async def _keep_up(embedded: EmbeddedPostgres) -> None:
+    """Start the database again whenever something ends it: nobody else would."""
+    said = ""
+    while True:
+        await asyncio.sleep(AGAIN_SECONDS)
+        try:
+            if await asyncio.to_thread(embedded.revive):
+                click.echo("PostgreSQL had ended: started it again")
+        except ConfigurationError as error:
+            if said != (said := str(error)):
+                say(said, err=True)
 
 
 async def _start_dashboard(url: str) -> asyncio.subprocess.Process | None:
