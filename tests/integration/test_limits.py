@@ -528,9 +528,23 @@ async def test_a_limit_that_nothing_has_named_so_far_is_set_with_a_word(
     await ow.limits.set("ship-order", 3)
 
     code, known = await command(database_url, "limits", "set", "ship-order", "5")
-    assert (0, "limit ship-order is set\n") == (code, known)
+    assert (0, "limit ship-order is set: 5 slots\n") == (code, known)
     code, new = await command(database_url, "limits", "set", "shiporder", "5")
 
     assert 0 == code
     assert "it is new" in new
     assert "did you mean 'ship-order'?" in " ".join(new.split())
+
+
+async def test_a_limit_that_is_set_is_told_with_its_time(
+    ow: OpenWorkflow, database_url: str
+) -> None:
+    """Who means 20 a minute, and leaves out `--per`, sets 20 a second."""
+    await ow.limits.set("vendor", rate=Rate(30, per="1m"))
+
+    said = await command(database_url, "limits", "set", "vendor", "--rate", "20")
+    assert (0, "limit vendor is set: 20 in 1 s\n") == said
+    said = await command(
+        database_url, "limits", "set", "vendor", "7", "--rate", "9", "--per", "1m", "--burst", "3"
+    )
+    assert (0, "limit vendor is set: 7 slots, 9 in 60 s, 3 at once\n") == said

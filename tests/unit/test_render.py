@@ -132,3 +132,12 @@ def test_a_run_that_failed_by_an_error_of_ours_leads_to_what_is_said_about_it(
 
     assert "docs/errors.md#poisonpill" in shown(RunDetails(replace(RUN, error=ours), []), capsys)
     assert "errors.md" not in shown(RunDetails(replace(RUN, error=theirs), []), capsys)
+
+
+def test_what_the_workflow_has_cancelled_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    """A timer that was not needed any more stood there as failed."""
+    canceled = replace(STEP, context={"canceled": True})
+    discarded = replace(canceled, claim_no=-1)
+
+    for step, said in ((STEP, "failed"), (canceled, "canceled"), (discarded, "discarded")):
+        assert f" {said} " in shown(RunDetails(RUN, [step]), capsys)

@@ -142,3 +142,11 @@ def test_whatever_the_clocks_said_every_bar_lies_within(
     assert len(bars) >= len(steps)
     assert all(-0.01 <= bar.x <= WIDTH for bar in bars)
     assert all(0 < bar.width <= WIDTH + 3.01 for bar in bars)
+
+
+def test_what_the_workflow_has_cancelled_is_told_so_and_is_no_failure() -> None:
+    timer = attempt("timer", 0, 1, StepKind.SLEEP, StepStatus.FAILED, context={"canceled": True})
+    found = timeline([timer], at(2), None)
+
+    assert [] == found.failed
+    assert ["timer: sleep, canceled, 1 s"] == [bar.told for bar in found.lines[0].bars]

@@ -83,7 +83,11 @@ def set_limit(
         "rate_seconds": None if wanted is None else length.total_seconds(),
         "burst": None if wanted is None else burst,
     }
-    said = f"limit {name} is set{'' if name in before else _is_new(before, name)}"
+    what = [] if slots is None else [f"{slots} slot{'' if slots == 1 else 's'}"]
+    if rate is not None:
+        what.append(_rate(rate, length.total_seconds(), burst))
+    said = f"limit {name} is set: {', '.join(what)}"
+    said += "" if name in before else _is_new(before, name)
     answer(as_json, {"name": name, "slots": slots, **rates}, said)
 
 
@@ -157,17 +161,20 @@ def _there(name: str, found: bool) -> None:
         raise ConfigurationError(f"there is no limit {name!r}; openworkflow limits list has them")
 
 
+def _rate(count: int, seconds: float, burst: int) -> str:
+    return f"{count} in {seconds:g} s" + (f", {burst} at once" if burst > 1 else "")
+
+
 def _table(found: Iterable[LimitState]) -> Table:
     """A line for each limit."""
     table = render.Listing()
     for heading in ("LIMIT", "AT ONCE", "RATE", "IN USE", "WAITING", "KEYS", "SET BY", "PAUSED"):
         table.add_column(heading, overflow="fold")
     for each in found:
-        rate = "" if each.rate is None else f"{each.rate} in {each.rate_seconds:g} s"
         table.add_row(
             each.name,
             "" if each.slots is None else str(each.slots),
-            rate + (f", {each.burst} at once" if each.burst and each.burst > 1 else ""),
+            "" if each.rate is None else _rate(each.rate, each.rate_seconds or 1, each.burst or 1),
             *(str(each.used), str(each.waiting), str(each.keys)),
             "hand" if each.is_set else "code",
             "" if each.paused_until is None else f"until {render.when(each.paused_until)}",

@@ -22,7 +22,7 @@ from openworkflow.client import RunDetails
 from openworkflow.core.envelope import described
 from openworkflow.core.failure import Failure
 from openworkflow.core.printable import printable, printable_json
-from openworkflow.core.step_attempt import StepAttempt, StepKind, StepStatus
+from openworkflow.core.step_attempt import StepAttempt, StepKind, StepStatus, told_status
 from openworkflow.core.workflow_run import WorkflowRun
 
 ID_WIDTH = 36
@@ -211,7 +211,7 @@ def _timeline(found: RunDetails) -> Table:
             each.step_name,
             each.kind,
             str(each.attempt),
-            status(_step_status(each)),
+            status(told_status(each.status, each.claim_no, each.context)),
             duration(found.run.created_at, each.created_at),
             duration(each.created_at, each.completed_at),
             _short(result),
@@ -221,11 +221,6 @@ def _timeline(found: RunDetails) -> Table:
 
 def _short(text: str) -> str:
     return text if len(text) <= SHOWN_RESULT else text[: SHOWN_RESULT - 1] + "…"
-
-
-def _step_status(step: StepAttempt) -> str:
-    """A row that a retry from an earlier step has left behind is there to be seen, and no more."""
-    return "discarded" if step.claim_no < 0 else step.status
 
 
 def when(moment: datetime | None) -> str:

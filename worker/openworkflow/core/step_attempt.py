@@ -60,3 +60,14 @@ class StepAttempt:
     """The claim of the run under which it was made."""
     resume_at: datetime | None = None
     """When a sleep ends, or when a failed attempt may be repeated."""
+
+
+def told_status(status: StepStatus, claim_no: int, context: Any) -> str:
+    """What people are told of a row that is stored as running, succeeded or failed.
+
+    One that a retry from an earlier step has left behind is discarded, and what the workflow itself
+    has cancelled is canceled: that is no failure, for all that nothing came of it.
+    """
+    if claim_no < 0:
+        return "discarded"
+    return "canceled" if isinstance(context, dict) and context.get("canceled") else status

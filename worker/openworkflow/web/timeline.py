@@ -11,7 +11,7 @@ from datetime import datetime
 from itertools import pairwise
 
 from openworkflow.backend.board import StepRow
-from openworkflow.core.step_attempt import StepKind, StepStatus
+from openworkflow.core.step_attempt import StepKind, StepStatus, told_status
 from openworkflow.web.words import length
 
 WIDTH = 1000.0
@@ -55,7 +55,7 @@ class Line:
     @property
     def is_failed(self) -> bool:
         """Whether its newest attempt failed."""
-        return self.last.status == StepStatus.FAILED
+        return status_told(self.last) == StepStatus.FAILED
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,11 @@ def _spans(step: StepRow, until: datetime) -> Iterable[Span]:
             yield end, again, "retry", f"waits {left} for its next attempt"
 
 
+def status_told(step: StepRow) -> str:
+    """The status of an attempt, as people are told."""
+    return told_status(step.status, step.claim_no, step.context)
+
+
 def _look(step: StepRow) -> str:
     if step.kind == StepKind.SLEEP:
         kind = "sleep"
@@ -128,7 +133,7 @@ def _look(step: StepRow) -> str:
 
 def _told(step: StepRow, seconds: float) -> str:
     tried = f", attempt {step.attempt}" if step.attempt > 1 else ""
-    return f"{step.step_name}{tried}: {step.kind}, {step.status}, {length(seconds)}"
+    return f"{step.step_name}{tried}: {step.kind}, {status_told(step)}, {length(seconds)}"
 
 
 class _Scale:

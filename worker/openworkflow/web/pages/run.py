@@ -14,7 +14,7 @@ from openworkflow.core.envelope import described, described_start
 from openworkflow.core.failure import Failure
 from openworkflow.core.workflow_run import RunStatus
 from openworkflow.web.site import Place, Site
-from openworkflow.web.timeline import timeline
+from openworkflow.web.timeline import status_told, timeline
 from openworkflow.web.words import value
 
 STEPS = 200
@@ -39,6 +39,7 @@ async def load(place: Place, asked: Mapping[str, str]) -> dict[str, Any]:
         "now": now,
         "explanation": explanation,
         "timeline": timeline(steps, now, run.completed_at),
+        "status_told": status_told,
         "more": more,
         "before": before,
         "children": await place.backend.board.children(run_id, CHILDREN) if is_parent else [],
