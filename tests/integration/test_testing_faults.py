@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -10,6 +11,7 @@ import pytest
 
 from openworkflow import (
     ConfigurationError,
+    NonRetryableError,
     PoisonPill,
     Rate,
     SerializationError,
@@ -247,6 +249,14 @@ async def test_what_was_planned_and_met_no_call_fails_the_test(ow_env: Environme
     with pytest.raises(AssertionError, match="met no call 2 more times"):
         ow_env.check()
     ow_env._plans._plans.clear()
+    for crash in (ow_env.crash_after, ow_env.crash_in):
+        ow_env.fail("charge", NonRetryableError())
+        crash("charge")
+        with contextlib.suppress(WorkflowFailed):
+            await ow_env.run(order, 1)
+        with pytest.raises(AssertionError, match=r"met no call that returned .* none that raises"):
+            ow_env.check()
+        ow_env._plans._plans.clear()
     ow_env.stub("shipp", "stub")
     with pytest.raises(AssertionError, match="did you mean 'ship'"):
         ow_env.check()

@@ -209,7 +209,7 @@ class Environment:
         self._plans.add(Plan("stub", step_name(step), None, stand_in=value_or_function))
 
     def crash_after(self, step: StepName, *, times: int = 1) -> None:
-        """Let the worker die once the step is stored, before the workflow goes on.
+        """Let the worker die once the success of the step is stored, before the workflow goes on.
 
         Its claim is lost, and another worker takes the run over: what is recorded is not called
         again.

@@ -120,9 +120,14 @@ class Plans:
     def _told(self, plan: Plan) -> str:
         text = f"env.{plan.what}({plan.step!r}, ...) met no "
         if any(matches(plan.step, step) for step in self.seen):
-            return (
-                f"{text}call {plan.left} more times; the step has {len(self.of(plan.step))} calls"
-            )
+            which, hint = "call", ""
+            if plan.what.startswith("crash"):
+                which, hint = (
+                    "call that returned",
+                    "; a crash waits for such a one, none that raises",
+                )
+            calls = len(self.of(plan.step))
+            return f"{text}{which} {plan.left} more times; the step has {calls} calls{hint}"
         return f"{text}step; {self._strange(plan.step)}"
 
     def _strange(self, name: str) -> str:
