@@ -159,6 +159,8 @@ async def test_a_canceled_run_is_undone_before_it_ends(
     assert (await ow.cancel(run.id)).status == RunStatus.PENDING
     told = await ow.explain(run.id)
     assert "was canceled, and its steps are undone before it ends" in told.sentence
+    assert () == told.waits, "it waits for no signal any more"
+    assert 0 == told.waits_in_all
     assert ["book hotel"] == DONE
 
     await start_worker(asking)

@@ -17,15 +17,23 @@ with it as (
         on attempt.workflow_run_id = it.id and attempt.claim_no >= it.history_from
      where not {mark interrupted}
      order by step_name, attempt.created_at desc, attempt.id desc
+), decided as (
+    select max(output::text) as decision
+      from it
+      join {schema}.step_attempts attempt
+        on attempt.workflow_run_id = it.id and attempt.claim_no >= it.history_from
+     where kind = 'undo' and step_name = 'undo'
 ), open as (
     -- What a worker that died was doing, nobody is doing.
+    -- What a run whose steps are undone was waiting for, it waits for no more.
     select latest.id, kind, step_name, created_at, resume_at, attempt, error,
            coalesce(case when kind = 'child' then context ->> 'child' end, latest.id::text) as what,
            count(*) over () as in_all
-      from latest, it
-     where latest.status = 'running' and (it.status = 'running' or kind not in ('run', 'undo'))
-        or latest.status = 'failed' and resume_at is not null
-           and not {mark final} and not {mark canceled}
+      from latest, it, decided
+     where (decision is null or kind = 'undo' or kind = 'run' and latest.status = 'running')
+       and (latest.status = 'running' and (it.status = 'running' or kind not in ('run', 'undo'))
+            or latest.status = 'failed' and resume_at is not null
+               and not {mark final} and not {mark canceled})
      order by resume_at nulls last, created_at, latest.id
      limit $3
 ), waits as (
@@ -49,12 +57,6 @@ with it as (
                and other.available_at < it.available_at
              where it.status = 'pending' and it.available_at <= now()
              limit $4) counted
-), decided as (
-    select max(output::text) as decision
-      from it
-      join {schema}.step_attempts attempt
-        on attempt.workflow_run_id = it.id and attempt.claim_no >= it.history_from
-     where kind = 'undo' and step_name = 'undo'
 ), limited as (
     -- What it waits for; or for the time that a rate has given it.
     select array_agg(each.limit_key order by place) as limit_keys,
