@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _SOURCE = pytest.StashKey[Source]()
 _ROOT = Path(__file__).parents[1]
 pytest_plugins = ["openworkflow_pytest"]  # wherever the package is installed
-DEFAULTS: dict[str, Any] = {"concurrency": 10, "rest": timedelta(0)}
+DEFAULTS: dict[str, Any] = {"concurrency": 10, "rest": timedelta(0), "resident": 0}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -184,7 +184,7 @@ def ow(backend: BackendPostgres) -> OpenWorkflow:
 async def start_worker(ow: OpenWorkflow) -> AsyncIterator[StartWorker]:
     """Starts workers, which are stopped at the end of the test.
 
-    Every wait of theirs parks its run, so that what comes after it is a replay.
+    Every wait of theirs parks its run and forgets it, so that what comes after it is a replay.
     """
     async with AsyncExitStack() as stack:
 

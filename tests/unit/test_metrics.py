@@ -159,6 +159,7 @@ def test_no_value_is_lost_or_counted_twice_while_others_fold() -> None:
 def test_gauges_tell_the_last_value(metrics: Metrics) -> None:
     metrics.slots(3, 100, 0)
     metrics.slots(7, 100, 2)
+    metrics.resident(5)
     metrics.threads_left_behind(4)
     metrics.heartbeat()
     metrics.database_error("connection")
@@ -167,6 +168,7 @@ def test_gauges_tell_the_last_value(metrics: Metrics) -> None:
     assert 7 == value(metrics, "openworkflow_worker_slots_used")
     assert 100 == value(metrics, "openworkflow_worker_slots")
     assert 2 == value(metrics, "openworkflow_worker_runs_resting")
+    assert 5 == value(metrics, "openworkflow_worker_runs_resident")
     assert 4 == value(metrics, "openworkflow_threads_left_behind")
     beat = value(metrics, "openworkflow_heartbeat_last_timestamp_seconds")
     assert beat == pytest.approx(time.time(), abs=5)

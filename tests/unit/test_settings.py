@@ -27,6 +27,7 @@ OTHERS = Settings(
     lease_seconds=2.5,
     drain_seconds=0.0,
     rest_seconds=0.5,
+    resident_runs=5,
     payload_limit_bytes=1000,
     codec="shop.codecs:codec",
     max_crashes=1,

@@ -12,7 +12,7 @@ from openworkflow.core.build_policy import BuildPolicy
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, MOST_PAYLOAD_LIMIT
 from openworkflow.core.step_attempt import DEFAULT_MAX_STEP_ATTEMPTS
-from openworkflow.core.workflow_run import DEFAULT_REST_SECONDS
+from openworkflow.core.workflow_run import DEFAULT_RESIDENT_RUNS, DEFAULT_REST_SECONDS
 from openworkflow.telemetry.logs import LogFormat
 from openworkflow.telemetry.tracing import Traces
 
@@ -54,6 +54,8 @@ class Settings:
     """How long running steps may go on after SIGTERM."""
     rest_seconds: float = DEFAULT_REST_SECONDS
     """Waits up to so long are spent in memory, without a slot; longer ones are parked."""
+    resident_runs: int = DEFAULT_RESIDENT_RUNS
+    """Parked runs that stay in memory, so that they need no replay; 0 for none."""
     payload_limit_bytes: int = DEFAULT_PAYLOAD_LIMIT
     """The most bytes of one input, output or step result, as JSON text."""
     codec: str | None = None
@@ -98,6 +100,7 @@ class Settings:
             "lease": timedelta(seconds=self.lease_seconds),
             "drain": timedelta(seconds=self.drain_seconds),
             "rest": timedelta(seconds=self.rest_seconds),
+            "resident": self.resident_runs,
             "payload_limit": self.payload_limit_bytes,
             "max_crashes": self.max_crashes,
             "max_step_attempts": self.max_step_attempts,
@@ -120,6 +123,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "lease_seconds": (1, 86_400),
     "drain_seconds": (0, 86_400),
     "rest_seconds": (0, 86_400),
+    "resident_runs": (0, 1_000_000),
     "payload_limit_bytes": (1, MOST_PAYLOAD_LIMIT),
     "max_crashes": (1, 1_000_000),
     "max_step_attempts": (0, 1_000_000),

@@ -14,6 +14,8 @@ from uuid import UUID
 
 DEFAULT_REST_SECONDS = 2.0
 """A run that waits no longer than this stays in memory, if there is room, instead of parking."""
+DEFAULT_RESIDENT_RUNS = 1_000
+"""Runs that are parked and stay in the memory of their worker, which replays none of them."""
 
 
 class RunStatus(StrEnum):

@@ -44,10 +44,13 @@ class Agenda:
     __slots__ = (
         "_execution",
         "_resting",
+        "_timed",
         "_waits",
         "asked",
+        "away",
         "busy",
         "operations",
+        "stayed",
         "tasks",
         "unawaited",
     )
@@ -66,6 +69,11 @@ class Agenda:
         """Where they are performed, unless in the execution's own task."""
         self._waits: Waits[Operation] = _NO_WAITS
         self._resting: asyncio.Lock | None = None
+        self.away: asyncio.Event | None = None
+        """Set when the run, which is parked, is claimed again."""
+        self.stayed = False
+        """Whether the execution has outlasted a claim."""
+        self._timed: dict[asyncio.Future[None], datetime] | None = None
 
     def register(self, operation: Operation, branch: Branch) -> None:
         """Take in what the function asks for. Raises ConfigurationError, or stops the run."""
@@ -210,6 +218,9 @@ class Agenda:
         if self._waits is _NO_WAITS:
             self._waits = Waits()
         self._waits.begin(operation, until)
+        if until is not None:
+            self._timed = {} if self._timed is None else self._timed
+            self._timed[wait] = until
 
         def wake() -> None:
             # Not parked from here on: what it waited for is here, and perhaps only here.
@@ -228,6 +239,10 @@ class Agenda:
             if forget is not None:
                 forget()
             self._waits.end(operation)
+            if self._timed is not None:
+                self._timed.pop(wait, None)
+        if self.away is not None:
+            await self.away.wait()
         if self._resting is not None:
             async with self._resting:
                 await execution.slot.acquire()
@@ -239,7 +254,7 @@ class Agenda:
         Called while the function is quiet and no event waits for it.
         """
         execution = self._execution
-        if execution.stopped is not None or self.busy > len(self._waits):
+        if execution.stopped is not None or self.away or self.busy > len(self._waits):
             return
         all_wait = 0 < len(self._waits) == len(self.operations)
         if not all_wait:
@@ -268,8 +283,23 @@ class Agenda:
         if short and execution.slot.may_rest:
             self._resting = self._resting or asyncio.Lock()
             execution.slot.release()
-        else:
+        elif any(each.kind in FOR_OTHERS for each in self._waits) or not (
+            execution.services.park(execution, until)
+        ):
             execution.interrupt(Parked(until, execution.wake_no))
+
+    def go_away(self) -> None:
+        """The run is parked, and its execution stays: nothing goes on before `come_back`."""
+        self.away, self.stayed = asyncio.Event(), True
+
+    def come_back(self, now: datetime) -> None:
+        """The run is claimed again, at this time of the database: what is due goes on."""
+        for wait, until in list((self._timed or {}).items()):
+            if until <= now:
+                _resolve(wait)
+        if self.away is not None:
+            self.away.set()
+            self.away = None
 
     async def end_tasks(self) -> None:
         """Cancel the step functions still running, and see them out for a moment."""

@@ -69,6 +69,10 @@ class Durability:
         self.owes = False
         """Whether steps have begun that are to be undone if the run fails."""
 
+    def continue_as(self, claim: ClaimedRun) -> None:
+        """Write for another claim of the run from now on; everything so far is durable."""
+        self._claim, self.progress = claim, False
+
     def end(self, end: Completion | RunEnd | Continuation) -> Coroutine[Any, Any, bool]:
         """Record the run's end after, or together with, its last step; False if it was lost.
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from openworkflow.backend.records import Outgoing
@@ -25,6 +26,11 @@ from openworkflow.telemetry.seam import Observer
 
 NO_LIMIT = sys.maxsize
 """More than a run can do: a step compares with one number, whether there is a limit or not."""
+
+
+def stays_nowhere(*_: object) -> bool:
+    """For executions that do not outlast their claims."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,8 @@ class Services:
     """Seals what is stored; None where the worker has no codec."""
     observer: Observer | None = None
     """Is told of executions, steps and waits; None where nobody observes."""
+    park: Callable[[Any, datetime | None], bool] = stays_nowhere
+    """Parks the run of an execution, which stays in memory, until then; False if it may not."""
     thread: int = field(init=False, default_factory=threading.get_ident)
     """Where the loop runs that all of them are executed on, and that these are made in."""
 

@@ -99,6 +99,17 @@ CATALOGUE = (
         "Runs that wait in memory without a slot; at most as many as there are slots.",
     ),
     Described(
+        "openworkflow_worker_runs_resident",
+        "gauge",
+        "Parked runs whose executions stay in memory, without a claim.",
+    ),
+    Described(
+        "openworkflow_worker_runs_resumed_total",
+        "counter",
+        "Parked runs that went on from memory, without a replay.",
+        ("workflow",),
+    ),
+    Described(
         "openworkflow_threads_left_behind",
         "gauge",
         "Threads inside sync functions that passed their time limit or were interrupted.",

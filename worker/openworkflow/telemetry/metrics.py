@@ -58,6 +58,7 @@ class Metrics(Collector):
         self._lag = RecentMaximum(LAG_WINDOW_SECONDS)
         self.slots(0, 0, 0)
         self.threads_left_behind(0)
+        self.resident(0)
         self.writes_refused(0)
         self.schedules_late(0)
         self._gauge("openworkflow_heartbeat_last_timestamp_seconds", 0)
@@ -74,6 +75,7 @@ class Metrics(Collector):
             self._counters["openworkflow_claim_lost_total"][workflow,] += 0
             self._counters["openworkflow_workflow_run_crashed_total"][workflow,] += 0
             self._counters["openworkflow_undo_failed_total"][workflow,] += 0
+            self._counters["openworkflow_worker_runs_resumed_total"][workflow,] += 0
             for outcome in RUN_OUTCOMES:
                 self._finished[workflow, outcome] += 0
             for outcome in STEP_OUTCOMES:
@@ -120,6 +122,14 @@ class Metrics(Collector):
         self._gauge("openworkflow_worker_slots_used", used)
         self._gauge("openworkflow_worker_slots", total)
         self._gauge("openworkflow_worker_runs_resting", resting)
+
+    def resident(self, count: int) -> None:
+        """Parked runs that stay in memory."""
+        self._gauge("openworkflow_worker_runs_resident", count)
+
+    def resumed(self, workflow: str) -> None:
+        """A parked run went on from memory."""
+        self._counters["openworkflow_worker_runs_resumed_total"][workflow,] += 1
 
     def threads_left_behind(self, count: int) -> None:
         """Threads inside functions that nobody waits for any more."""

@@ -114,6 +114,7 @@ class Crew:
             lease=LEASE,
             drain=timedelta(0),
             rest=timedelta(0),
+            resident=0,
             metrics=Metrics(self._backend.namespace_id),
             **self._options,
         )

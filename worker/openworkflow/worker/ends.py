@@ -11,7 +11,13 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from openworkflow.backend.records import ClaimedRun, Completion
-from openworkflow.core.errors import BackendError, Fault, PoisonPill, SerializationError
+from openworkflow.core.errors import (
+    BackendError,
+    CodecError,
+    Fault,
+    PoisonPill,
+    SerializationError,
+)
 from openworkflow.core.failure import Failure
 from openworkflow.engine.journal import Journal, Written
 from openworkflow.engine.outcome import (
@@ -148,6 +154,14 @@ async def _cause(error: Exception, recorder: Recorder) -> Exception:
         except Exception:
             break
     return cause
+
+
+def unreadable(run: ClaimedRun, error: Exception) -> None:
+    """Say why this worker hands a run back for a while."""
+    ours = isinstance(error, BackendError | CodecError)
+    advice = "" if ours else "; a newer worker may be able to"
+    text = "cannot read run %s, handing it back for %g s%s: %s"
+    logger.error(text, run.id, AGAIN_SECONDS, advice, error, exc_info=None if ours else error)
 
 
 def poisoned(run: ClaimedRun) -> Failed:

@@ -1,8 +1,7 @@
 """The runs in progress of one worker: each from its claim to its recorded end.
 
 Nothing that one run does or contains leaves that run. What cannot be read (a history written by a
-newer version) is handed back, due again in a while, for a worker that can read it. So is a run that
-the engine itself fails on: that is a mistake of this program, not of the run. `Ends` does the rest.
+newer version), or what the engine itself fails on, is handed back, due again in a while.
 """
 
 import asyncio
@@ -10,13 +9,13 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextvars import copy_context
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 from openworkflow.backend.records import ClaimedRun, RecordedStep
 from openworkflow.core.envelope import MARK, is_marked
-from openworkflow.core.errors import BackendError, CodecError
 from openworkflow.core.registry import Registry
 from openworkflow.engine.calls import is_cancelled
 from openworkflow.engine.execution import Execution
@@ -25,13 +24,14 @@ from openworkflow.engine.journal import Written
 from openworkflow.engine.outcome import Lost, Outcome, Released
 from openworkflow.engine.services import Services
 from openworkflow.worker.claimer import Arrival, Claim, Claimer
-from openworkflow.worker.ends import AGAIN_SECONDS, Adopt, Ends, Unrecorded, poisoned
+from openworkflow.worker.ends import AGAIN_SECONDS, Adopt, Ends, Unrecorded, poisoned, unreadable
 from openworkflow.worker.histories import Histories
 from openworkflow.worker.limited import limits_to_take
 from openworkflow.worker.occurrences import Occurrences
 from openworkflow.worker.poller import Poller
 from openworkflow.worker.reports import Reports
-from openworkflow.worker.turns import Turns
+from openworkflow.worker.residents import Residents, newest
+from openworkflow.worker.turns import Turns, canceled
 from openworkflow.worker.unless import unless
 from openworkflow_contract.recurrence import may_be_occurrence
 
@@ -64,20 +64,22 @@ class Executor:
         doubt: Callable[[], None],
         occurrences: Occurrences | None = None,
         adopt: Adopt | None = None,
+        most_resident: int = 0,
     ) -> None:
-        self._registry, self._histories, self._services = registry, histories, services
+        self._registry, self._histories = registry, histories
         self._claimer, self._metrics = claimer, services.metrics
         self._reports = Reports(services.metrics, poller, namespace_id, services.observer)
         self._ends, self._doubt = Ends(services.journal, adopt), doubt
-        self._occurrences = occurrences
-        self._max_crashes = max_crashes
+        self._occurrences, self._max_crashes = occurrences, max_crashes
         self._executions: dict[Claim, Execution] = {}
         self._loading: dict[Claim, Arrival] = {}
+        mine = self._executions, self._ends, self._reports, self._forget, self._spawn
+        self.residents = Residents(most_resident, *mine)
+        self._services = replace(services, park=self.residents.park)
         self._claims: dict[UUID, Claim] = {}
         """The newest claim of each run that is in progress here."""
-        self._turns = Turns()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._draining = asyncio.Event()
+        self._turns, self._draining = Turns(), asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
     def __len__(self) -> int:
@@ -110,6 +112,7 @@ class Executor:
         Returns whether all runs are gone. What others wait for to hear of them is told by then.
         """
         self._draining.set()
+        self.residents.clear()
         if len(self):
             logger.info("draining: %d runs in progress", len(self))
         for execution in list(self._executions.values()):
@@ -128,14 +131,10 @@ class Executor:
         Returns how many do not let themselves be canceled within `seconds`; they are left alone.
         """
         self._turns.disperse()
+        self.residents.clear()
         executing = [execution.task for execution in self._executions.values()]
-        tasks = {*self._tasks, *(task for task in executing if task is not None)}
-        for task in tasks:
-            task.cancel()
-        if not tasks:
-            return 0
-        _, left = await asyncio.wait(tasks, timeout=seconds)
-        return len(left)
+        tasks = {*self._tasks, *self.residents.leaving, *filter(None, executing)}
+        return await canceled(tasks, seconds)
 
     def interrupt_all(self, outcome: Outcome) -> None:
         """Stop all executions where they are."""
@@ -166,6 +165,8 @@ class Executor:
             if (older := claims.get(run.id)) is not None:
                 self.lose([older])
             claims[run.id] = arrival.claim
+            if self.residents and self.residents.resume(arrival):
+                continue
             if occurrences is not None and may_be_occurrence(run.id):
                 scheduled.append(arrival)
             elif run.has_history or (run.input or "")[: len(MARK)] == MARK:
@@ -224,9 +225,8 @@ class Executor:
         try:
             workflow = self._registry.get(run.workflow_name, run.version)
             context = copy_context()
-            history = History(steps)
-            services, slot = self._services, arrival.slot
-            execution = self.execution_of(run, workflow, history, services, slot, context)
+            history, services = History(steps), self._services
+            execution = self.execution_of(run, workflow, history, services, arrival.slot, context)
         except Exception as error:
             self._refuse(arrival, error)
             return
@@ -258,9 +258,14 @@ class Executor:
                     raise
                 logger.exception("internal error while executing a run; it is handed back")
                 outcome = Released(AGAIN_SECONDS)
+            if execution.agenda.stayed:
+                arrival = newest(arrival, execution)
+                if arrival.claim not in self._executions:  # it was parked, and is dropped
+                    return
             arrival.slot.close()  # the flush that carries the end may claim for it
-            sent = self._ends.send(run, outcome, execution.recorder)
+            sent = self._ends.send(arrival.run, outcome, execution.recorder)
         except BaseException as error:  # the worker is torn down, or a mistake of ours
+            arrival = newest(arrival, execution)
             if isinstance(error, Exception):
                 self._give_up(arrival)
             self._end(arrival)
@@ -275,9 +280,9 @@ class Executor:
         if sent.exception() is not None or not sent.result():
             self._spawn(self._record(arrival, outcome, sent))
             return
-        started = self._executions[arrival.claim].started
         try:
-            self._report(arrival.run, outcome, time.perf_counter() - started)
+            seconds = time.perf_counter() - self._executions[arrival.claim].started
+            self._report(arrival.run, outcome, seconds)
         except Exception:  # a mistake of ours costs no other run of the flush
             self._give_up(arrival)
         finally:
@@ -288,11 +293,11 @@ class Executor:
     ) -> None:
         """Write the end, or find out what comes of the one that was sent."""
         run, execution = arrival.run, self._executions[arrival.claim]
-        recorder = execution.recorder
         if sent is not None:
             self._reports.begin(run)  # in a task of its own
         try:
-            outcome = await self._ends.record(run, outcome, recorder, sent)
+            outcome = await self._ends.record(run, outcome, execution.recorder, sent)
+            recorder = execution.recorder
             if isinstance(outcome, Lost) and (recorder.open or recorder.pending):
                 self._spawn(recorder.leave())
             self._report(run, outcome, time.perf_counter() - execution.started)
@@ -302,17 +307,14 @@ class Executor:
             self._end(arrival)
 
     def _end(self, arrival: Arrival) -> None:
-        """The run is over here."""
-        execution = self._executions.pop(arrival.claim)
-        execution.task = None  # whose context leads back to the execution
-        self._forget(arrival)
+        """The run is over here; or its execution alone, which has no claim where it is parked."""
+        if (execution := self._executions.pop(arrival.claim, None)) is not None:
+            execution.task = None  # whose context leads back to the execution
+            self._forget(arrival)
 
     def _refuse(self, arrival: Arrival, error: Exception) -> None:
         """Hand back, for a while, a run that this worker cannot read."""
-        ours = isinstance(error, BackendError | CodecError)
-        advice = "" if ours else "; a newer worker may be able to"
-        text, about = "cannot read run %s, handing it back for %g s%s: %s", arrival.run.id
-        logger.error(text, about, AGAIN_SECONDS, advice, error, exc_info=None if ours else error)
+        unreadable(arrival.run, error)
         self._spawn(self._hand_back(arrival, AGAIN_SECONDS))
 
     async def _hand_back(self, arrival: Arrival, delay: float, limits: str | None = None) -> None:
@@ -336,7 +338,7 @@ class Executor:
     def _forget(self, arrival: Arrival) -> None:
         if not arrival.slot.closed:
             arrival.slot.close()
-        if self._claims.get(arrival.run.id) is arrival.claim:
+        if self._claims.get(arrival.run.id) == arrival.claim:
             del self._claims[arrival.run.id]
         self._claimer.forget(arrival.claim)
         if self._services.observer is not None:

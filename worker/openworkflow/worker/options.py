@@ -16,7 +16,7 @@ from openworkflow.core.registry import Registry
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, MOST_PAYLOAD_LIMIT
 from openworkflow.core.shown import shown
 from openworkflow.core.step_attempt import DEFAULT_MAX_STEP_ATTEMPTS
-from openworkflow.core.workflow_run import DEFAULT_REST_SECONDS
+from openworkflow.core.workflow_run import DEFAULT_RESIDENT_RUNS, DEFAULT_REST_SECONDS
 from openworkflow.telemetry.metrics import Metrics
 from openworkflow.telemetry.tracing import Traces
 from openworkflow.worker.claimer import trusted_crashes
@@ -29,6 +29,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "lease (seconds)": (1, 86_400),
     "drain (seconds)": (0, 86_400),
     "rest (seconds)": (0, 86_400),
+    "resident": (0, 1_000_000),
 }
 
 
@@ -40,6 +41,7 @@ class WorkerSettings(TypedDict, total=False):
     lease: timedelta
     drain: timedelta
     rest: timedelta
+    resident: int
     payload_limit: int
     max_crashes: int
     max_step_attempts: int
@@ -59,6 +61,7 @@ class WorkerOptions:
     lease: timedelta = timedelta(seconds=30)
     drain: timedelta = timedelta(seconds=30)
     rest: timedelta = timedelta(seconds=DEFAULT_REST_SECONDS)
+    resident: int = DEFAULT_RESIDENT_RUNS
     payload_limit: int = DEFAULT_PAYLOAD_LIMIT
     max_crashes: int = 5
     max_step_attempts: int = DEFAULT_MAX_STEP_ATTEMPTS

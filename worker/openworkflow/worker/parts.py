@@ -114,6 +114,7 @@ class Parts:
             doubt=self.flusher.strays.doubt,
             occurrences=occurrences,
             adopt=adopter(backend.limits, declared_limits(registry)),
+            most_resident=options.resident,
         )
         self.heartbeat = self._heartbeat(backend, worker_id, lease)
 
@@ -132,6 +133,7 @@ class Parts:
         self.metrics.fold()
         slots = self.claimer.slots
         self.metrics.slots(slots.used, slots.count, slots.resting)
+        self.metrics.resident(len(self.executor.residents))
         self.metrics.threads_left_behind(self.pools.left_behind)
 
     def _services(

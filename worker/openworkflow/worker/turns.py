@@ -10,7 +10,7 @@ and may yet cancel it or look up by it what belongs to that run.
 import asyncio
 import types
 from collections import deque
-from collections.abc import Coroutine, Generator
+from collections.abc import Collection, Coroutine, Generator
 from contextvars import Context
 from sys import getrefcount
 from typing import Any
@@ -83,6 +83,13 @@ class Turns:
         while ready:
             execution, work, context = ready.popleft()
             execution.task = self._loop.create_task(work, context=context)
+
+
+async def canceled(tasks: Collection[asyncio.Task[Any]], seconds: float) -> int:
+    """Cancel these; how many do not let themselves be canceled within `seconds`."""
+    for task in tasks:
+        task.cancel()
+    return len((await asyncio.wait(tasks, timeout=seconds))[1]) if tasks else 0
 
 
 def _is_marked(task: asyncio.Task[Any]) -> bool:

@@ -1,0 +1,269 @@
+"""A parked run stays in memory, and goes on without a replay where nothing happened to it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from datetime import timedelta
+from typing import Any
+from weakref import WeakSet
+
+import asyncpg
+import pytest
+
+from openworkflow import OpenWorkflow, RetryPolicy, Step, workflow
+from openworkflow.backend.backend import WorkerSession
+from tests.helpers import StartWorker, eventually
+
+PARKS: Any = {"concurrency": 2, "rest": timedelta(0), "resident": 100}
+
+
+@pytest.mark.parametrize("resident", [0, 1])
+async def test_a_run_that_sleeps_again_and_again_is_not_replayed_and_records_the_same(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection, resident: int
+) -> None:
+    begun: list[str] = []
+
+    @workflow
+    async def looping(step: Step) -> int:
+        begun.append("begins")
+        total = 0
+        for number in range(5):
+            total += await step.run("add", int, number)
+            await step.sleep("nap", "30ms")
+        return total
+
+    await start_worker(looping, **PARKS | {"resident": resident})
+    run = await ow.run_workflow(looping)
+
+    assert 10 == await run.result(timeout=20)
+    assert ["begins"] * (1 if resident else 6) == begun
+    assert 6 == (await run.run()).claim_no
+    rows = await sql.fetch(
+        "select step_name, claim_no, completion_no, status from step_attempts"
+        " where workflow_run_id = $1 order by completion_no",
+        run.id,
+    )
+    assert [1, 2, 2, 3, 3, 4, 4, 5, 5, 6] == [row["claim_no"] for row in rows]
+    assert list(range(1, 11)) == [row["completion_no"] for row in rows]
+    assert {"succeeded"} == {row["status"] for row in rows}
+
+
+async def test_a_retry_goes_on_where_the_function_stands(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    calls: list[str] = []
+
+    async def flaky() -> int:
+        calls.append("step")
+        if calls.count("step") < 3:
+            raise ConnectionError("busy")
+        return len(calls)
+
+    @workflow
+    async def trying(step: Step) -> int:
+        calls.append("workflow")
+        return await step.run("flaky", flaky, retry=RetryPolicy(initial="50ms"))
+
+    await start_worker(trying, **PARKS)
+
+    assert 4 == await (await ow.run_workflow(trying)).result(timeout=20)
+    assert ["workflow", "step", "step", "step"] == calls
+
+
+async def test_branches_go_on_one_after_the_other(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    begun: list[str] = []
+
+    @workflow
+    async def branching(step: Step) -> list[str]:
+        begun.append("begins")
+        seen: list[str] = []
+
+        async def branch(name: str, duration: str) -> None:
+            await step.sleep(name, duration)
+            seen.append(await step.run(f"see {name}", str, name))
+
+        await asyncio.gather(branch("c", "400ms"), branch("a", "50ms"), branch("b", "200ms"))
+        return seen
+
+    await start_worker(branching, **PARKS)
+
+    assert ["a", "b", "c"] == await (await ow.run_workflow(branching)).result(timeout=20)
+    assert ["begins"] == begun
+
+
+async def _parked(ow: OpenWorkflow, run: Any) -> None:
+    async def is_parked() -> bool:
+        seen = await run.run()
+        return bool(seen.claim_no > 0 and seen.status == "pending")
+
+    await eventually(is_parked)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "update workflow_runs set claim_no = claim_no + 1, available_at = now()",
+        "update workflow_runs set claim_no = claim_no + 1",
+        "update workflow_runs set available_at = now()",
+        "update workflow_runs set wake_no = wake_no + 1",
+        "update workflow_runs set attempts = attempts + 1",
+    ],
+)
+async def test_a_run_that_something_happened_to_is_replayed(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection, change: str
+) -> None:
+    begun: list[str] = []
+
+    @workflow
+    async def napping(step: Step) -> int:
+        begun.append("begins")
+        await step.sleep("nap", "1s")
+        return await step.run("count", len, begun)
+
+    await start_worker(napping, **PARKS)
+    run = await ow.run_workflow(napping)
+    await _parked(ow, run)
+    await sql.execute(f"{change} where id = $1", run.id)
+
+    assert await run.result(timeout=20) >= 2
+
+
+async def test_a_run_that_is_canceled_and_retried_is_replayed(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    begun: list[str] = []
+
+    @workflow
+    async def napping(step: Step) -> int:
+        begun.append("begins")
+        await step.sleep("nap", "700ms")
+        return len(begun)
+
+    await start_worker(napping, **PARKS)
+    run = await ow.run_workflow(napping)
+    await _parked(ow, run)
+    await run.cancel()
+    await ow.retry(run.id)
+
+    assert 2 <= await run.result(timeout=20)
+
+
+class Held:
+    """Something that a workflow function holds while it waits."""
+
+
+async def test_no_more_stay_than_the_worker_has_room_for_and_none_after_a_drain(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    held: WeakSet[Held] = WeakSet()
+    left: list[int] = []
+
+    @workflow
+    async def napping(step: Step) -> None:
+        mine = Held()
+        held.add(mine)
+        try:
+            await step.sleep("nap", "1h")
+        finally:
+            left.append(id(mine))
+
+    worker = await start_worker(napping, **PARKS | {"resident": 2})
+    runs = [await ow.run_workflow(napping) for _ in range(5)]
+    for run in runs:
+        await _parked(ow, run)
+
+    async def three_are_gone() -> bool:
+        gc.collect()
+        return len(held) == 2
+
+    await eventually(three_are_gone)
+    assert 3 == len(left)
+    await worker.stop()
+    gc.collect()
+    assert 0 == len(held)
+    assert ["pending"] * 5 == [(await run.run()).status for run in runs]
+
+
+async def test_without_room_every_run_is_replayed(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    begun: list[str] = []
+
+    @workflow
+    async def napping(step: Step) -> int:
+        begun.append("begins")
+        await step.sleep("nap", "50ms")
+        return len(begun)
+
+    await start_worker(napping, **PARKS | {"resident": 0})
+
+    assert 2 == await (await ow.run_workflow(napping)).result(timeout=20)
+
+
+async def test_a_loop_of_steps_and_sleeps_reads_nothing_again(
+    ow: OpenWorkflow, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    load = WorkerSession.load_histories
+
+    async def counted(self: WorkerSession, run_ids: Any) -> Any:
+        found = await load(self, run_ids)
+        read.append(sum(map(len, found.values())))
+        return found
+
+    monkeypatch.setattr(WorkerSession, "load_histories", counted)
+    steps: list[int] = []
+
+    @workflow
+    async def looping(step: Step) -> int:
+        for number in range(200):
+            await step.run("add", steps.append, number)
+            await step.sleep("nap", "1ms")
+        return len(steps)
+
+    await start_worker(looping, **PARKS)
+    run = await ow.run_workflow(looping)
+
+    assert 200 == await run.result(timeout=60)
+    claims = (await run.run()).claim_no
+    # A wait that is over by the time it is recorded needs no park at all.
+    assert claims > 20
+    assert [] == read
+
+
+async def test_runs_that_wander_between_workers_call_each_step_once(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection
+) -> None:
+    called: list[tuple[int, int, str]] = []
+
+    def note(run: int, number: int, branch: str) -> int:
+        called.append((run, number, branch))
+        return number
+
+    @workflow
+    async def wandering(step: Step, run: int) -> int:
+        total = 0
+        for number in range(8):
+
+            async def branch(name: str, number: int = number) -> int:
+                await step.sleep(f"nap {name}", timedelta(milliseconds=(run * 7 + number) % 30))
+                return await step.run(f"note {name}", note, run, number, name)
+
+            total += sum(await asyncio.gather(branch("a"), branch("b")))
+        return total
+
+    # The first can keep few; the second is drained in the middle, the third begins then.
+    await start_worker(wandering, **PARKS | {"concurrency": 5, "resident": 3})
+    leaving = await start_worker(wandering, **PARKS | {"concurrency": 5})
+    runs = [await ow.run_workflow(wandering, number) for number in range(20)]
+    await eventually(lambda: len(called) > 60)
+    await leaving.stop()
+    await start_worker(wandering, **PARKS | {"concurrency": 5})
+
+    assert [56] * 20 == [await run.result(timeout=60) for run in runs]
+    assert 20 * 16 == len(called) == len(set(called))
+    left = "select count(*) from step_attempts where status <> 'succeeded'"
+    assert 0 == await sql.fetchval(left)
