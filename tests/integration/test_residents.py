@@ -13,6 +13,9 @@ import pytest
 
 from openworkflow import OpenWorkflow, RetryPolicy, Step, workflow
 from openworkflow.backend.backend import WorkerSession
+from openworkflow.backend.records import ClaimedRun
+from openworkflow.worker.ends import Ends
+from openworkflow.worker.executor import Executor
 from tests.helpers import StartWorker, eventually
 
 PARKS: Any = {"concurrency": 2, "rest": timedelta(0), "resident": 100}
@@ -267,3 +270,34 @@ async def test_runs_that_wander_between_workers_call_each_step_once(
     assert 20 * 16 == len(called) == len(set(called))
     left = "select count(*) from step_attempts where status <> 'succeeded'"
     assert 0 == await sql.fetchval(left)
+
+
+async def test_a_heartbeat_that_overtakes_the_answer_to_a_park_costs_no_replay(
+    ow: OpenWorkflow, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It finds that the claim does not stand, before the worker hears that it has given it up."""
+    executors: list[Executor] = []
+    start, record = Executor.run, Ends.record
+
+    async def run(self: Executor) -> None:
+        executors.append(self)
+        await start(self)
+
+    async def overtaken(self: Ends, run: ClaimedRun, outcome: Any, *more: Any) -> Any:
+        written = await record(self, run, outcome, *more)
+        executors[0].lose([(run.id, run.claim_no)])
+        return written
+
+    monkeypatch.setattr(Executor, "run", run)
+    begun: list[str] = []
+
+    @workflow
+    async def napping(step: Step) -> int:
+        begun.append("begins")
+        await step.sleep("nap", "50ms")
+        return len(begun)
+
+    await start_worker(napping, **PARKS)
+    monkeypatch.setattr(Ends, "record", overtaken)
+
+    assert 1 == await (await ow.run_workflow(napping)).result(timeout=20)

@@ -144,8 +144,8 @@ class Executor:
     def lose(self, claims: Iterable[Claim]) -> None:
         """Stop what is claimed by others, or canceled: the heartbeat found it, or a new claim."""
         for claim in claims:
-            if (execution := self._executions.get(claim)) is not None:
-                execution.interrupt(Lost())
+            if (execution := self._executions.get(claim)) and not execution.agenda.away:
+                execution.interrupt(Lost())  # else its park is on its way, which tells more
             elif (arrival := self._loading.pop(claim, None)) is not None:
                 self._forget(arrival)
                 self._report(arrival.run, Lost(), 0.0)

@@ -100,6 +100,8 @@ class Residents:
         del self._executions[arrival.claim]
         self._reports.end(run, outcome, perf_counter() - execution.started)
         self._forget(arrival)
+        if (older := self._kept.pop(run.id, None)) is not None:
+            self._drop(older[0])
         self._kept[run.id] = execution, until
         while len(self._kept) > self._most:
             self._drop(self._kept.pop(next(iter(self._kept)))[0])
