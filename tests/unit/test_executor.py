@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -92,6 +93,12 @@ class FakeRecorder:
         return await self._journal.write(end)
 
 
+class FakeAgenda:
+    """That of a run that was never parked."""
+
+    stayed, away = False, None
+
+
 class FakeExecution:
     """Runs what the test says; an interruption cancels that and decides the outcome."""
 
@@ -100,7 +107,7 @@ class FakeExecution:
 
     def __init__(self, run: ClaimedRun, workflow: Any, history: Any, services: Any, *_: Any):
         self.claim, self.services = run, services
-        self.recorder = FakeRecorder(services.journal)
+        self.recorder, self.agenda = FakeRecorder(services.journal), FakeAgenda()
         self.started = 0.0
         self.draining = False
         self.stop: Outcome | None = None
@@ -202,10 +209,12 @@ class Stage:
         self.released.append(self.desk.claimer.held())
 
 
+@dataclass
 class Services:
-    def __init__(self, journal: Journal, metrics: Any) -> None:
-        self.journal, self.metrics = journal, metrics
-        self.observer = None
+    journal: Journal
+    metrics: Any
+    observer: None = None
+    park: Any = None
 
 
 async def bill() -> str:
