@@ -153,7 +153,7 @@ class Executor:
     # -- from the claim to the execution -----------------------------------------------------
 
     def _start(self, arrivals: Sequence[Arrival]) -> None:
-        known, scheduled = list[Arrival](), list[Arrival]()
+        known, scheduled, kept = list[Arrival](), list[Arrival](), self.residents.kept
         claims, metrics, occurrences = self._claims, self._metrics, self._occurrences
         for arrival in arrivals:
             run = arrival.run
@@ -165,7 +165,7 @@ class Executor:
             if (older := claims.get(run.id)) is not None:
                 self.lose([older])
             claims[run.id] = arrival.claim
-            if self.residents and self.residents.resume(arrival):
+            if kept and self.residents.resume(arrival):
                 continue
             if occurrences is not None and may_be_occurrence(run.id):
                 scheduled.append(arrival)

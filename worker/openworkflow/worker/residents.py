@@ -43,12 +43,13 @@ class Residents:
         self._most, self._executions = most, executions
         self._ends, self._reports = ends, reports
         self._forget, self._spawn = forget, spawn
-        self._kept: dict[UUID, tuple[Execution, datetime]] = {}
+        self.kept: dict[UUID, tuple[Execution, datetime]] = {}
+        """Those that stay, and until when they are parked."""
         self.leaving: set[asyncio.Task[Any]] = set()
         """The tasks of those that were dropped, and are not over."""
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self.kept)
 
     def park(self, execution: Execution, until: datetime | None) -> bool:
         """Park a run whose execution stays; False if it may not. See Services.park."""
@@ -62,7 +63,7 @@ class Residents:
     def resume(self, arrival: Arrival) -> bool:
         """Have the execution of a run go on that was just claimed; False if there is none."""
         run = arrival.run
-        if (kept := self._kept.pop(run.id, None)) is None:
+        if (kept := self.kept.pop(run.id, None)) is None:
             return False
         execution, until = kept
         if not _goes_on(execution.claim, run, until):
@@ -81,8 +82,8 @@ class Residents:
     def clear(self) -> None:
         """Drop them all, and keep none from now on."""
         self._most = 0
-        while self._kept:
-            self._drop(self._kept.popitem()[1][0])
+        while self.kept:
+            self._drop(self.kept.popitem()[1][0])
 
     async def _park(self, execution: Execution, until: datetime) -> None:
         run, parked = execution.claim, Parked(until, execution.wake_no)
@@ -100,11 +101,11 @@ class Residents:
         del self._executions[arrival.claim]
         self._reports.end(run, outcome, perf_counter() - execution.started)
         self._forget(arrival)
-        if (older := self._kept.pop(run.id, None)) is not None:
+        if (older := self.kept.pop(run.id, None)) is not None:
             self._drop(older[0])
-        self._kept[run.id] = execution, until
-        while len(self._kept) > self._most:
-            self._drop(self._kept.pop(next(iter(self._kept)))[0])
+        self.kept[run.id] = execution, until
+        while len(self.kept) > self._most:
+            self._drop(self.kept.pop(next(iter(self.kept)))[0])
 
     def _drop(self, execution: Execution) -> None:
         """End it here. Nothing is written: the run is parked, or somebody else's."""
