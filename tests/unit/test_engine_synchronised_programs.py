@@ -1,4 +1,4 @@
-"""Odd but legal asyncio programs whose branches wait for one another, by what asyncio has for it."""
+"""Odd but legal asyncio programs whose branches wait for one another by asyncio's own means."""
 
 from __future__ import annotations
 
@@ -158,9 +158,9 @@ async def a_step_cancelled_while_it_waits_for_its_next_attempt(step: Step, world
     await asyncio.sleep(1)
     await step.run("decide", world.effect, "decide")
     first.cancel()
-    found: list[Any] = await asyncio.gather(first, return_exceptions=True)
+    (found,) = list[Any](await asyncio.gather(first, return_exceptions=True))
     again = asyncio.create_task(step.run("unsteady", world.effect, "again"))
-    return world.note([type(found[0]).__name__, await again])
+    return world.note([type(found).__name__, await again])
 
 
 @durable
