@@ -177,6 +177,12 @@ def test_a_result_that_is_no_json_is_asked_for_in_its_form() -> None:
         (lambda: Unique("k", policy="reject"), "did you mean 'on_conflict'?"),  # type: ignore[call-arg]
         (lambda: Debounce("k", period="1m"), "did you mean 'delay'?"),  # type: ignore[call-arg]
         (lambda: Limit(3, colour="red"), "there are slots, key, name"),  # type: ignore[call-arg]
+        (lambda: workflow(max_retries=3), "workflow() has no option 'max_retries'; did"),  # type: ignore[call-overload]
+        (lambda: workflow(cron="@daily"), "did you mean 'schedule'?"),  # type: ignore[call-overload]
+        (lambda: workflow(timeout="1h"), "did you mean 'deadline'?"),  # type: ignore[call-overload]
+        (lambda: step(max_retries=3), "did you mean 'retry'?"),  # type: ignore[call-overload]
+        (lambda: step(start_to_close_timeout="1m"), "did you mean 'timeout'?"),  # type: ignore[call-overload]
+        (lambda: step(rate_limit="10/m"), "did you mean 'rate'?"),  # type: ignore[call-overload]
     ],
 )
 def test_a_keyword_of_another_program_is_answered_with_ours(

@@ -25,7 +25,7 @@ from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.limits import Limit, Limits, Rate, step_rate
 from openworkflow.core.names import NAME_LIMIT, storable_text
-from openworkflow.core.options import refuse_unknown
+from openworkflow.core.options import OF_A_STEP, OF_A_WORKFLOW, refuse_unknown
 from openworkflow.core.parameters import (
     check_function,
     check_step,
@@ -285,7 +285,7 @@ def workflow(
     once, `rate` how many begin in some time, for each key. Its runs are claimed as if they had been
     due `priority` hours earlier, or later where it is below 0.
     """
-    refuse_unknown("workflow", unknown, workflow.__kwdefaults__)
+    refuse_unknown("workflow", unknown, workflow.__kwdefaults__, OF_A_WORKFLOW)
 
     def decorate(fn: Callable[..., Any]) -> Workflow[Any, Any]:
         return Workflow(
@@ -340,7 +340,7 @@ def step(
 
     `undo` is a function that is called with the step's result, or an Undo.
     """
-    refuse_unknown("step", unknown, step.__kwdefaults__)
+    refuse_unknown("step", unknown, step.__kwdefaults__, OF_A_STEP)
 
     def decorate(fn: Callable[..., Any]) -> DurableFunction[..., Any]:
         return DurableFunction(fn, name=name, retry=retry, timeout=timeout, undo=undo, rate=rate)
