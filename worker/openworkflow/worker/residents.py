@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class Residents:
-    """At most `most` of them; the one that was parked first is dropped for another.
+    """Executions of parked runs, at most `most`; the one parked first is dropped for another.
 
     `executions` are those of claims; `forget` is called when a claim is given up, `spawn` has
     something done in a task.
@@ -44,9 +44,9 @@ class Residents:
         self._ends, self._reports = ends, reports
         self._forget, self._spawn = forget, spawn
         self.kept: dict[UUID, tuple[Execution, datetime]] = {}
-        """Those that stay, and until when they are parked."""
+        """Executions that stay, and until when their runs are parked."""
         self.leaving: set[asyncio.Task[Any]] = set()
-        """The tasks of those that were dropped, and are not over."""
+        """Tasks of executions that were dropped, and are not over."""
 
     def __len__(self) -> int:
         return len(self.kept)
