@@ -1,4 +1,7 @@
-"""The leading operator dies after each of its effects; the next one comes to the same end.
+"""Whatever becomes of its writes, the operator comes to the same end.
+
+The leading operator dies after each of its effects, and the next one goes on; or each write is
+refused once.
 
 Death is a proxy that answers nothing from some write on: the write was taken, and whatever this
 operator would have done after it was not. Its Lease is not given back.
@@ -12,10 +15,11 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
+import pytest
 from aiohttp import web
 
 from openworkflow_operator.process import Operator
@@ -95,6 +99,44 @@ async def test_a_leader_that_dies_after_any_write_is_taken_over_to_the_same_end(
         if not death.has_come:
             break
     assert died >= 12 // EVERY
+
+
+@dataclass(slots=True)
+class RefusedOnce:
+    """The first write to each path is refused, as by an API server that is overloaded."""
+
+    status: int
+    refused: set[tuple[str, str]] = field(default_factory=set)
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse | None:
+        write = (request.method, request.path)
+        if request.method == "GET" or write in self.refused:
+            return None
+        self.refused.add(write)
+        answer = {"kind": "Status", "code": self.status, "reason": "Refused", "message": "once"}
+        return web.json_response(answer, status=self.status, headers={"Retry-After": "1"})
+
+
+@pytest.mark.parametrize("status", [409, 429, 503])
+async def test_writes_that_are_refused_once_lead_to_the_same_end(
+    tenant: Space,
+    start: Start,
+    start_behind: Start,
+    proxy: ApiProxy,
+    sql: asyncpg.Connection[Any],
+    status: int,
+) -> None:
+    await begin(tenant, sql, "whole")
+    async with start(lease_seconds=2.0):
+        await settled(tenant, "whole")
+    await begin(tenant, sql, "refused")
+    proxy.fault = refused = RefusedOnce(status)
+    async with start_behind():
+        await settled(tenant, "refused")
+
+    assert differs(seen_of(tenant, "whole"), seen_of(tenant, "refused")) == []
+    for plural in {*KINDS, "status"} - {"networkpolicies"}:
+        assert any(plural in path for _, path in refused.refused), plural
 
 
 @contextlib.asynccontextmanager
