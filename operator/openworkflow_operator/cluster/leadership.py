@@ -37,6 +37,7 @@ class Leadership:
         self._identity, self._seconds = identity, seconds
         self._seen: tuple[str, float] | None = None
         self._renewed = 0.0
+        self._told = ""
         self.is_leader = False
         self.installation: Installation | None = None
         """Which installation this is, known once the Lease was seen."""
@@ -83,10 +84,24 @@ class Leadership:
                 else:
                     return False
         except (ClusterError, TimeoutError) as error:
-            logger.debug("the lease could not be taken: %s", error)
+            self._tell(error)
             return False
+        self._told = ""
         self._renewed = asked  # others may have seen it as early as that
         return True
+
+    def _tell(self, error: ClusterError | TimeoutError) -> None:
+        """Warn of what keeps everybody from leading, once; 409 is another who was faster."""
+        slow = f"no answer within {self._seconds / 3:.3g} s"
+        what = slow if isinstance(error, TimeoutError) else str(error)
+        is_news = what != self._told and getattr(error, "status", 0) != 409
+        if is_news:
+            self._told = what
+        logger.log(
+            logging.WARNING if is_news else logging.DEBUG,
+            "the Lease %s/%s was not asked for or written, without which nothing is operated: %s",
+            *(self._namespace, self._name, what),
+        )
 
     def _recognise(self, lease: dict[str, Any]) -> None:
         # By its place, so that one that is removed and installed again is known as the same.

@@ -152,6 +152,28 @@ async def test_a_lease_that_somebody_took_first_is_waited_for(
         assert next(conflicts, None) is None
 
 
+async def test_a_lease_that_cannot_be_asked_for_is_told_once(
+    kmock: RawHandler, cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody led, for good, and nothing said so."""
+    answers: Iterator[Any] = iter([refusal(403, "Forbidden"), refusal(403, "Forbidden"), "slow"])
+
+    async def get(_: Any) -> Any:
+        if (answer := next(answers, None)) == "slow":
+            await asyncio.sleep(60)
+        return answer or ok(lease("", 1))
+
+    kmock[f"get {LEASE}/l"] << get
+    kmock[f"put {LEASE}/l"] << lease("me", 2)
+
+    async with asyncio.timeout(25), Leadership(cluster, "system", "l", "me", seconds=1).held():
+        told = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert [("403" in line or "Forbidden" in line, "no answer" in line) for line in told] == [
+        (True, False),
+        (False, True),
+    ]
+
+
 async def test_a_holder_that_does_not_renew_is_replaced_by_our_own_clock(
     kmock: RawHandler, cluster: Cluster
 ) -> None:
