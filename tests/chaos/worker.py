@@ -21,6 +21,8 @@ from tests.chaos import mutations, shapes, steps
 from tests.chaos.composed import COMPOSED
 from tests.chaos.controlled import CONTROLLED
 
+RESIDENT = 0 if os.environ.get("CHAOS_BREAK") or os.getpid() % 2 else 1000
+"""Every second worker replays at each wake, and all of a broken copy, which would hide there."""
 MAX_CRASHES = 1000
 """A campaign kills more workers than a run may usually cost."""
 
@@ -36,6 +38,7 @@ async def main(url: str, folder: str, lease: str, rest: str, build: str) -> None
         rest=timedelta(seconds=float(rest)),
         drain=timedelta(seconds=3),
         max_crashes=MAX_CRASHES,
+        resident=RESIDENT,
         build_id=build or None,
         build_policy="moving",
     )
