@@ -241,12 +241,19 @@ class Agenda:
             self._waits.end(operation)
             if self._timed is not None:
                 self._timed.pop(wait, None)
+        await self._may_go_on()
+
+    async def _may_go_on(self) -> None:
+        """Wait until the run is claimed again, if it is parked, and has a slot, if it rests.
+
+        Raises Suspended if the execution was stopped meanwhile.
+        """
         if self.away is not None:
             await self.away.wait()
         if self._resting is not None:
             async with self._resting:
-                await execution.slot.acquire()
-        execution.check_stopped()
+                await self._execution.slot.acquire()
+        self._execution.check_stopped()
 
     def consider(self) -> None:
         """Park the run, let it rest or hand it back, if nothing of it can move.

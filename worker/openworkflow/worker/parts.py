@@ -101,8 +101,6 @@ class Parts:
         self.payloads = options.payloads(backend.namespace_id)
         self.mail = Mail(OpenedPost(session, self.payloads))
         self.poller = Poller(backend, clock, self.claimer, self.journal.kick)
-        stop = backend.cancel_workflow_run
-        occurrences = Occurrences(backend.schedules, stop, worker_id, registry, metrics)
         self.executor = self.executor_of(
             registry,
             Histories(session, metrics, self.payloads),
@@ -112,11 +110,17 @@ class Parts:
             namespace_id=backend.namespace_id,
             max_crashes=options.max_crashes,
             doubt=self.flusher.strays.doubt,
-            occurrences=occurrences,
+            occurrences=self._occurrences(backend, worker_id, registry),
             adopt=adopter(backend.limits, declared_limits(registry)),
             most_resident=options.resident,
         )
         self.heartbeat = self._heartbeat(backend, worker_id, lease)
+
+    def _occurrences(
+        self, backend: BackendPostgres, worker_id: str, registry: Registry
+    ) -> Occurrences:
+        schedules, stop = backend.schedules, backend.cancel_workflow_run
+        return Occurrences(schedules, stop, worker_id, registry, self.metrics)
 
     def obstacle(self) -> str | None:
         """Why this worker claims nothing for now, in words for people; None if it may claim."""
