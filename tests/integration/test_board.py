@@ -25,6 +25,7 @@ ASKED: dict[str, tuple[object, ...]] = {
     "board_failures": ("default",),
     "board_steps": ("default", RUN, None, None, 100),
     "board_children": ("default", RUN, 20),
+    "board_fleet": ("default",),
 }
 _RUNS = """
 insert into workflow_runs (id, namespace_id, workflow_name, status, worker_id, available_at,

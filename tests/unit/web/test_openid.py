@@ -16,7 +16,7 @@ from openworkflow.web.openid import OpenId
 
 ISSUER, CLIENT, SECRET = "https://id.example.com", "openworkflow", "a-secret-of-the-client"
 KEY, OTHER = RSAKey.generate_key(2048, {"kid": "1"}), RSAKey.generate_key(2048, {"kid": "1"})
-FULL = {"iss": ISSUER, "aud": CLIENT, "sub": "u1", "nonce": "n", "exp": int(time.time()) + 600}
+FULL = {"iss": ISSUER, "aud": CLIENT, "sub": "u1", "nonce": "n", "exp": int(time.time()) + 86_400}
 
 
 @pytest.fixture
