@@ -230,9 +230,8 @@ def _claimed(row: asyncpg.Record, shape: flushes.Shape) -> list[ClaimedRun]:
     if row["id"] is None:
         return []
     due_at: dict[UUID, datetime] = dict(zip(row["taken_ids"], row["taken_at"], strict=True))
-    claimed_at, recovered = row["claimed_at"], frozenset(row["recovered_ids"])
-    columns = [row[name] for name in _CLAIM_COLUMNS]
-    count = len(row["id"])
+    claimed_at, server, count = row["claimed_at"], row["server_started_at"], len(row["id"])
+    recovered, columns = frozenset(row["recovered_ids"]), [row[name] for name in _CLAIM_COLUMNS]
     columns.append(row["names_limits"] if shape.limited else [True] * count)
     columns.append(row["came_due_at"] if shape.limited else [None] * count)
     columns.append(row["traces"] if shape.traced else [None] * count)
@@ -258,6 +257,7 @@ def _claimed(row: asyncpg.Record, shape: flushes.Shape) -> list[ClaimedRun]:
                 named,
                 since is not None and since < due_at[run_id],
                 None if told is None else told.decode("utf-8", "backslashreplace"),
+                server,
             ),
         )
         for run_id, name, version, input, claim_no, *counts, wake_no, first, named, since, told in (

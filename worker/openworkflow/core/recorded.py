@@ -54,6 +54,8 @@ class ClaimedRun(NamedTuple):
     """Whether the run was due before, and waited for its limits."""
     trace: str | None = None
     """JSON text of the trace that it was started in; None too where nobody traces."""
+    server_started_at: datetime | None = None
+    """When the server was started that made the claim."""
 
 
 class Message(NamedTuple):

@@ -154,12 +154,14 @@ def _goes_on(parked: ClaimedRun, run: ClaimedRun, until: datetime) -> bool:
 
     Nobody else has claimed it, since the next claim is ours. Whatever else is done to a run (a
     wake, a cancellation with an undo, a retry by hand after one without) makes it due at another
-    time than its park did.
+    time than its park did. Another server may have lost this claim and the park, and have a claim
+    of the same number that somebody else was given.
     """
     return (
         run.claim_no == parked.claim_no + 1
         and run.due_at == until
         and not run.recovered
+        and run.server_started_at == parked.server_started_at
         and (run.wake_no, run.attempts, run.crashes, run.history_from, run.deadline_at)
         == (parked.wake_no, parked.attempts, 0, parked.history_from, None)
     )

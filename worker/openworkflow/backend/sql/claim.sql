@@ -289,7 +289,8 @@ taken as (
            due_at = case when status = 'pending' then available_at else now() end
      where id = any (array(select id from taken where held))
 ), claim as (
-    select now() as claimed_at,
+    -- When the server started tells it from one that takes over, which may lack what it committed.
+    select now() as claimed_at, pg_postmaster_start_time() as server_started_at,
            array(select id from taken) as taken_ids,
            array(select {instant available_at} from taken) as taken_at,
            array(select id from taken where recovered) as recovered_ids,
