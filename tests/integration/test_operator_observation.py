@@ -14,7 +14,7 @@ import pytest
 from openworkflow.backend.blueprint import known
 from openworkflow.backend.namespace import Namespace
 from openworkflow_operator.api.spec import Key
-from openworkflow_operator.database import queries
+from openworkflow_operator.database import queries, refused
 from openworkflow_operator.database.answers import Question
 from openworkflow_operator.database.connection import KNOWN_CONTRACT, ConnectOptions, Database, Told
 from openworkflow_operator.database.diagnosis import diagnose
@@ -400,6 +400,32 @@ async def test_what_cannot_be_stored_of_a_fleet_costs_no_look(
     await lock.close()
 
 
+async def test_a_migration_and_a_grant_are_found_on_the_connection_that_missed_them(
+    database_url: str, sql: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator is upgraded before the tables: it told nothing until its connection broke."""
+    monkeypatch.setattr(refused, "AGAIN_SECONDS", 0.5)
+    told = Told("orders", str(KEY), "{}")
+    names = "workflow_fleets", "workflow_served"
+    for name in names:
+        await sql.execute(f"ALTER TABLE {name} RENAME TO {name}_later")
+    await insert(sql, 3)
+    async with Watching(database_url, poll=0.1) as seen:
+        seen.observatory.tell(KEY, told)
+        await eventually(lambda: seen.due() == 3)
+        await looks_on(seen)
+        for name in names:
+            await sql.execute(f"ALTER TABLE {name}_later RENAME TO {name}")
+        await serve(sql, "another")
+        await eventually(lambda: seen.unserved() == 3)
+
+        async def is_told() -> bool:
+            seen.observatory.tell(KEY, told)
+            return bool(await sql.fetchval("SELECT count(*) FROM workflow_fleets"))
+
+        await eventually(is_told)
+
+
 async def looks_on(seen: Watching) -> None:
     """Some more looks, all of them good."""
     before = len(seen.looks)
@@ -474,6 +500,10 @@ class Watching:
     def due(self) -> int | None:
         view = self.observatory.view(KEY)
         return view.demand.due if isinstance(view, Observation) else None
+
+    def unserved(self) -> int | None:
+        view = self.observatory.view(KEY)
+        return view.demand.unserved if isinstance(view, Observation) else None
 
     def reason(self) -> str | None:
         view = self.observatory.view(KEY)

@@ -31,6 +31,7 @@ from openworkflow_operator.database.bounded import BoundedLoop
 from openworkflow_operator.database.diagnosis import SchemaMissing, SchemaTooNew, UnusableAnswer
 from openworkflow_operator.database.dsn import Dsn, TlsMode, check_address, tls_context
 from openworkflow_operator.database.listening import heard
+from openworkflow_operator.database.refused import Refused
 from openworkflow_operator.database.resolving import Resolver
 from openworkflow_operator.decide.observation import NewRuns, Observation
 from openworkflow_operator.decide.rollout import MOST_BUILDS, BuildView
@@ -123,7 +124,7 @@ class Database:
         self._connection, self._schema, self._budget = connection, schema, budget
         self._sql = queries.load(schema)
         self._listening: dict[str, Callable[..., None]] = {}
-        self._may_see_served = self._may_tell = True
+        self._refused = Refused()
 
     @classmethod
     async def connect(cls, dsn: Dsn, schema: str, options: ConnectOptions) -> Self:
@@ -177,7 +178,7 @@ class Database:
 
     async def _served(self, questions: Sequence[Question]) -> dict[str, Any]:
         """What workers say they serve of what waits; nothing of a namespace where none does."""
-        if not questions or not self._may_see_served:
+        if not questions or "observe_served" in self._refused:
             return {}
         try:
             rows = await self._read(
@@ -188,7 +189,7 @@ class Database:
             return {}
         except (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError):
             # A role that may only count runs, or tables from before workers said it: all count.
-            self._may_see_served = False
+            self._refused.add("observe_served")
             return {}
         return {row["namespace_id"]: row for row in rows}
 
@@ -240,14 +241,14 @@ class Database:
 
     async def tell(self, told: Sequence[Told]) -> None:
         """Say what fleets do; nothing where the role may not, or the table is not there yet."""
-        if not told or not self._may_tell:
+        if not told or "tell_fleets" in self._refused:
             return
         async with self._budget.limited(LOOK_SECONDS):
             try:
                 async with self._transaction(_WRITE, "COMMIT"):
                     await self._fetch("tell_fleets", *zip(*map(astuple, told), strict=True))
             except (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError):
-                self._may_tell = False
+                self._refused.add("tell_fleets")
 
     async def listen(self, namespace_ids: Sequence[str], on_work: Callable[[], None]) -> None:
         """Hear of new work in exactly these namespaces from now on."""
