@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import asyncpg
 import pytest
 
-from openworkflow import BackendPostgres, OpenWorkflow
+from openworkflow import BackendPostgres, OpenWorkflow, Step, workflow
 from openworkflow.backend.backend import NewRun
 from openworkflow.backend.failures import ConnectionLost
+from tests.helpers import eventually
 
 COMMIT = b"COMMIT"
 
@@ -140,3 +142,39 @@ async def test_a_database_that_does_not_come_back_is_told_soon(
     async with asyncio.timeout(15):
         with pytest.raises(ConnectionLost):
             await OpenWorkflow(backend).run_workflow("w", idempotency_key="k")
+
+
+async def test_parks_whose_answers_are_lost_have_no_step_called_again(
+    backend: BackendPostgres, network: Network, sql: asyncpg.Connection[Any]
+) -> None:
+    """A park that is sent again finds no claim; by then the run may be claimed here once more."""
+    called: list[tuple[int, int]] = []
+
+    def note(run: int, number: int) -> int:
+        called.append((run, number))
+        return number
+
+    def came_to(calls: int) -> bool:
+        return len(called) >= calls
+
+    @workflow
+    async def napping(step: Step, run: int) -> int:
+        total = 0
+        for number in range(10):
+            total += await step.run("note", note, run, number)
+            await step.sleep("nap", "80ms")
+        return total
+
+    client = OpenWorkflow(backend)
+    worker = client.new_worker(workflows=[napping], rest=timedelta(0), resident=10)
+    async with worker:
+        runs = [await client.run_workflow(napping, number) for number in range(4)]
+        for calls in (8, 14, 20):
+            await eventually(partial(came_to, calls))
+            network.lose(b"pending", 1)  # the status that a park gives its run
+
+        assert [45] * 4 == [await run.result(timeout=60) for run in runs]
+    assert 0 == network.losses
+    assert 4 * 10 == len(called) == len(set(called))
+    assert {"succeeded"} == {row[0] for row in await sql.fetch("select status from step_attempts")}
+    assert 0 == await sql.fetchval("select max(crashes) from workflow_runs")
