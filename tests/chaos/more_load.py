@@ -123,7 +123,7 @@ class MoreLoad:
         )
 
     async def _clan_canceled(self) -> None:
-        name, handle = await self._stage.enqueue(composed.clan)
+        name, handle = await self.known(composed.clan)  # else it never ends
         self._children(name, abandoned=SUCCEEDS, left=CANCELED, awaited=CANCELED)
         await asyncio.sleep(self._chance.uniform(0, 2))
         await self.cancel(name, handle)
@@ -154,7 +154,7 @@ class MoreLoad:
         await self._stage.enqueue(composed.saga, ends=ends, values={"way": way}, **options)
 
     async def _saga_canceled(self) -> None:
-        name, handle = await self._stage.enqueue(composed.saga, values={"way": "wait"})
+        name, handle = await self.known(composed.saga, values={"way": "wait"})
         await asyncio.sleep(self._chance.uniform(0, 2))
         await self.cancel(name, handle)
 
