@@ -73,7 +73,7 @@ class Agenda:
         """Set when the run, which is parked, is claimed again."""
         self.stayed = False
         """Whether the execution has outlasted a claim."""
-        self._timed: dict[asyncio.Future[None], datetime] | None = None
+        self._timed: dict[asyncio.Future[None], tuple[datetime, asyncio.TimerHandle]] | None = None
 
     def register(self, operation: Operation, branch: Branch) -> None:
         """Take in what the function asks for. Raises ConfigurationError, or stops the run."""
@@ -214,13 +214,12 @@ class Agenda:
             return
         loop = asyncio.get_running_loop()
         wait: asyncio.Future[None] = loop.create_future()
-        timer = None if seconds is None else loop.call_later(seconds, _resolve, wait)
         if self._waits is _NO_WAITS:
             self._waits = Waits()
         self._waits.begin(operation, until)
-        if until is not None:
+        if until is not None and seconds is not None:
             self._timed = {} if self._timed is None else self._timed
-            self._timed[wait] = until
+            self._timed[wait] = until, loop.call_later(seconds, _resolve, wait)
 
         def wake() -> None:
             # Not parked from here on: what it waited for is here, and perhaps only here.
@@ -234,13 +233,11 @@ class Agenda:
             execution.check_stopped()
             await wait
         finally:
-            if timer is not None:
-                timer.cancel()
             if forget is not None:
                 forget()
             self._waits.end(operation)
-            if self._timed is not None:
-                self._timed.pop(wait, None)
+            if self._timed and (timed := self._timed.pop(wait, None)) is not None:
+                timed[1].cancel()
         await self._may_go_on()
 
     async def _may_go_on(self) -> None:
@@ -296,14 +293,26 @@ class Agenda:
             execution.interrupt(Parked(until, execution.wake_no))
 
     def go_away(self) -> None:
-        """The run is parked, and its execution stays: nothing goes on before `come_back`."""
+        """The run is parked, and its execution stays: nothing goes on before `come_back`.
+
+        Nor does time pass for it: clocks part over days, and one of a machine that sleeps stands.
+        """
         self.away, self.stayed = asyncio.Event(), True
+        for _, timer in (self._timed or {}).values():
+            timer.cancel()
 
     def come_back(self, now: datetime) -> None:
-        """The run is claimed again, at this time of the database: what is due goes on."""
-        for wait, until in list((self._timed or {}).items()):
+        """The run is claimed again, at this time of the database: what is due goes on.
+
+        In the order in which it fell due; the rest waits for as long as the database says.
+        """
+        timed, loop = self._timed or {}, asyncio.get_running_loop()
+        for wait, (until, _) in sorted(timed.items(), key=_falls_due):
             if until <= now:
                 _resolve(wait)
+            else:
+                seconds = (until - self._execution.now()).total_seconds()
+                timed[wait] = until, loop.call_later(seconds, _resolve, wait)
         if self.away is not None:
             self.away.set()
             self.away = None
@@ -327,6 +336,10 @@ class Agenda:
             self.asked.clear()
         if not self.tasks:  # what does not let itself be cancelled still asks of it
             del self._execution
+
+
+def _falls_due(timed: tuple[Any, tuple[datetime, Any]]) -> datetime:
+    return timed[1][0]
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
