@@ -11,11 +11,13 @@ from weakref import WeakSet
 import asyncpg
 import pytest
 
-from openworkflow import OpenWorkflow, RetryPolicy, Step, workflow
+from openworkflow import OpenWorkflow, RetryPolicy, Step, WorkflowFailed, workflow
 from openworkflow.backend.backend import WorkerSession
 from openworkflow.backend.records import ClaimedRun
+from openworkflow.core.serialization import Codec
 from openworkflow.worker.ends import Ends
 from openworkflow.worker.executor import Executor
+from openworkflow.worker.reports import Reports
 from tests.helpers import StartWorker, eventually
 
 PARKS: Any = {"concurrency": 2, "rest": timedelta(0), "resident": 100}
@@ -303,3 +305,34 @@ async def test_a_heartbeat_that_overtakes_the_answer_to_a_park_costs_no_replay(
     monkeypatch.setattr(Ends, "record", overtaken)
 
     assert 1 == await (await ow.run_workflow(napping)).result(timeout=20)
+
+
+async def test_a_run_that_fails_where_it_is_to_be_parked_is_told_as_failed(
+    ow: OpenWorkflow, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database refuses a result that was on its way when nothing was left to do but wait."""
+    encode = Codec.encode
+
+    def unfit(self: Any, value: Any, *args: Any, **kwargs: Any) -> str | None:
+        return '"\\u0000"' if value == -1 else encode(self, value, *args, **kwargs)
+
+    monkeypatch.setattr(Codec, "encode", unfit)
+    told: list[str] = []
+    end = Reports.end
+
+    def ends(self: Reports, run: ClaimedRun, outcome: Any, seconds: float) -> None:
+        told.append(type(outcome).__name__)
+        end(self, run, outcome, seconds)
+
+    monkeypatch.setattr(Reports, "end", ends)
+
+    @workflow
+    async def storing(step: Step) -> None:
+        await asyncio.gather(step.sleep("nap", "1h"), step.run("bad", int, -1))
+
+    await start_worker(storing, **PARKS)
+    run = await ow.run_workflow(storing)
+    with pytest.raises(WorkflowFailed):
+        await run.result(timeout=20)
+
+    assert ["Failed"] == told

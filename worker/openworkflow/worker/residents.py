@@ -94,8 +94,8 @@ class Residents:
             return
         if execution.stopped is not None:
             return  # it was stopped meanwhile, and its own task tells what comes of that
-        if type(outcome) is not Parked:
-            execution.interrupt(Lost())
+        if isinstance(outcome, Lost):
+            execution.interrupt(outcome)  # its own task ends the rows that came too late
             return
         arrival = Arrival(run, _slot(execution))
         del self._executions[arrival.claim]
@@ -103,6 +103,9 @@ class Residents:
         self._forget(arrival)
         if (older := self.kept.pop(run.id, None)) is not None:
             self._drop(older[0])
+        if type(outcome) is not Parked:  # the database refused a result, so the run has ended
+            self._drop(execution)
+            return
         self.kept[run.id] = execution, until
         while len(self.kept) > self._most:
             self._drop(self.kept.pop(next(iter(self.kept)))[0])
