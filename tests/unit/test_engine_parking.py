@@ -34,6 +34,7 @@ from tests.executions import (
     statuses,
 )
 from tests.memory import Run
+from tests.virtual_time import Clock
 
 # -- parking -------------------------------------------------------------------------------------
 
@@ -299,3 +300,23 @@ async def test_a_function_that_waits_for_a_thread_is_told_that() -> None:
     outcome = await prepared(threads).execute()
 
     failed(outcome, "Stalled", "test_engine_parking.py line ", "(threads)", "a thread, which")
+
+
+@in_virtual_time
+async def test_what_fell_due_while_nobody_executed_the_run_ends_in_that_order() -> None:
+    """No deadline passes before what was over before it, however late the run is claimed."""
+
+    async def function(step: Step) -> str:
+        try:
+            await asyncio.wait_for(step.sleep("a", "1h"), timeout=7200)
+        except TimeoutError:
+            return "timed out"
+        return "slept"
+
+    run = prepared(function)
+    clock = run.journal.clock = Clock()  # type: ignore[assignment]
+    assert isinstance(await run.execute(), Parked)
+    clock.ahead += 3 * 3600
+
+    assert Completed('"slept"') == await run.execute()
+    assert Completed('"slept"') == await run.execute()

@@ -18,7 +18,7 @@ from openworkflow.core.step_attempt import StepKind
 from openworkflow.engine import calls
 from openworkflow.engine.asked import Asked
 from openworkflow.engine.keys import Branch
-from openworkflow.engine.operations.operation import Operation
+from openworkflow.engine.operations.operation import Operation, sleeps_until
 from openworkflow.engine.outcome import Parked, Released
 from openworkflow.engine.waits import Waits
 
@@ -140,6 +140,8 @@ class Agenda:
         if execution.draining or not self.asked:
             return None
         asked, self.asked = self.asked, []
+        if len(asked) > 1 and execution.history.recorded:
+            asked.sort(key=sleeps_until)  # no timeout before what was over before it
         self.busy += len(asked)
         if here and len(self.operations) == 1 and asked[0].environment is None:
             return asked[0]

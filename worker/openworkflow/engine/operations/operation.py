@@ -8,6 +8,7 @@ happened, and settles the operation; the execution then delivers that.
 import asyncio
 from collections.abc import Generator
 from contextvars import Context
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from openworkflow.core.recorded import RecordedStep
@@ -19,6 +20,8 @@ from openworkflow.engine.step_call import StepCall
 
 if TYPE_CHECKING:
     from openworkflow.engine.execution import Execution
+
+_LAST = datetime.max.replace(tzinfo=UTC)
 
 
 class Reply(Protocol):
@@ -124,3 +127,11 @@ class Operation:
 
     def withdraw(self) -> None:
         """The workflow has cancelled it: nobody waits for it any more."""
+
+
+def sleeps_until(operation: Operation) -> datetime:
+    """When a sleep ends that an earlier claim has begun; after all of those for anything else."""
+    recorded = operation.recorded
+    if operation.kind is not StepKind.SLEEP or recorded is None or recorded.sleeping is None:
+        return _LAST
+    return recorded.sleeping.resume_at or _LAST
