@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from openworkflow import Step
+from openworkflow.core.workflow import current_run
 from openworkflow.engine.execution import Execution
-from openworkflow.engine.outcome import Completed
+from openworkflow.engine.outcome import Completed, Parked
 from openworkflow.worker.slots import Slots
 from tests.executions import in_virtual_time, prepared
 from tests.memory import Run
@@ -134,3 +135,18 @@ async def test_what_is_due_ends_in_the_order_in_which_it_fell_due() -> None:
 
     assert isinstance(await task, Completed)
     assert ["a", "b", "c"] == seen
+
+
+@in_virtual_time
+async def test_a_timer_that_was_cancelled_keeps_nothing_of_its_run() -> None:
+    """The loop forgets it when it would have been due, which may be days later."""
+
+    async def function(step: Step) -> None:
+        await asyncio.gather(step.sleep("a", "1h"), step.sleep("b", "2h"))
+
+    loop: Any = asyncio.get_running_loop()
+    first = loop.call_later(60, str)  # behind a timer that stands, cancelled ones are kept
+    assert isinstance(await prepared(function).execute(), Parked)
+
+    left = [each for each in loop._scheduled if each is not first]
+    assert [True] * 2 == [each.cancelled() and current_run not in each._context for each in left]

@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Coroutine
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ hand its runs back."""
 
 FOR_OTHERS = frozenset({StepKind.SIGNAL, StepKind.CHILD, StepKind.MAP})
 """Steps that wait for what others do."""
+_EMPTY = Context()  # a cancelled timer keeps its own, and with it the run, until it would be due
 _NO_WAITS: Waits[Operation] = Waits()
 """What most executions have: nothing is ever put into it."""
 
@@ -221,7 +222,7 @@ class Agenda:
         self._waits.begin(operation, until)
         if until is not None and seconds is not None:
             self._timed = {} if self._timed is None else self._timed
-            self._timed[wait] = until, loop.call_later(seconds, _resolve, wait)
+            self._timed[wait] = until, loop.call_later(seconds, _resolve, wait, context=_EMPTY)
 
         def wake() -> None:
             # Not parked from here on: what it waited for is here, and perhaps only here.
@@ -314,7 +315,7 @@ class Agenda:
                 _resolve(wait)
             else:
                 seconds = (until - self._execution.now()).total_seconds()
-                timed[wait] = until, loop.call_later(seconds, _resolve, wait)
+                timed[wait] = until, loop.call_later(seconds, _resolve, wait, context=_EMPTY)
         if self.away is not None:
             self.away.set()
             self.away = None
