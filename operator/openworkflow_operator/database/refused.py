@@ -22,5 +22,5 @@ class Refused:
         return since is not None and time.monotonic() - since < AGAIN_SECONDS
 
     def add(self, name: str) -> None:
-        """It was refused just now."""
+        """Leave this one out from now on."""
         self._since[name] = time.monotonic()

@@ -14,7 +14,7 @@ from uuid import UUID
 
 DEFAULT_REST_SECONDS = 2.0
 """A run that waits no longer than this stays in memory, if there is room, instead of parking."""
-DEFAULT_RESIDENT_RUNS = 1_000
+DEFAULT_RESIDENT_RUNS = 0
 """Runs that are parked and stay in the memory of their worker, which replays none of them."""
 
 
