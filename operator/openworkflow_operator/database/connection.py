@@ -178,7 +178,7 @@ class Database:
 
     async def _served(self, questions: Sequence[Question]) -> dict[str, Any]:
         """What workers say they serve of what waits; nothing of a namespace where none does."""
-        if not questions or "observe_served" in self._refused:
+        if not questions or "served" in self._refused:
             return {}
         try:
             rows = await self._read(
@@ -189,7 +189,7 @@ class Database:
             return {}
         except (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError):
             # A role that may only count runs, or tables from before workers said it: all count.
-            self._refused.add("observe_served")
+            self._refused.add("served")
             return {}
         return {row["namespace_id"]: row for row in rows}
 
@@ -241,14 +241,14 @@ class Database:
 
     async def tell(self, told: Sequence[Told]) -> None:
         """Say what fleets do; nothing where the role may not, or the table is not there yet."""
-        if not told or "tell_fleets" in self._refused:
+        if not told or "fleets" in self._refused:
             return
         async with self._budget.limited(LOOK_SECONDS):
             try:
                 async with self._transaction(_WRITE, "COMMIT"):
                     await self._fetch("tell_fleets", *zip(*map(astuple, told), strict=True))
             except (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError):
-                self._refused.add("tell_fleets")
+                self._refused.add("fleets")
 
     async def listen(self, namespace_ids: Sequence[str], on_work: Callable[[], None]) -> None:
         """Hear of new work in exactly these namespaces from now on."""

@@ -12,7 +12,7 @@ AGAIN_SECONDS: Final = 600.0
 
 
 class Refused:
-    """Names of statements that are not sent for now."""
+    """Names of what is not asked or told for now."""
 
     def __init__(self) -> None:
         self._since: dict[str, float] = {}
