@@ -17,16 +17,16 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 
 from benchmarks import report
-from benchmarks.database import DURABLE, FINISHED, Bench, start_server
+from benchmarks.database import FINISHED, Bench, start_server
 from benchmarks.grower import Grower
-from benchmarks.written import RESULTS, say
+from benchmarks.written import RESULTS, plain, say, write
 from openworkflow import BackendPostgres
 
 CHUNK = 100_000
@@ -240,26 +240,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder to write to")
     options = parser.parse_args(arguments)
     server = start_server()
-    tables = [_list_of(report.describe_machine()), _list_of(DURABLE)]
     try:
         bench = Bench(server)
-        for name in options.axes:
-            grows, cases = axes(options.rows)[name]
-            points = []
-            for case in cases:
-                points.append(asyncio.run(grown(bench, case, options.seconds)))
-                say(f"{name} {case.size:,}: {points[-1].rate:,.0f} runs/s")
-            tables.append(table(name, grows, points))
-            print(tables[-1], flush=True)
+        figures = report.Figures(report.describe_machine(), bench.settings(), plain(options))
+        tables = [report.conditions(figures)]
+        try:
+            for name in options.axes:
+                tables.append(_axis(bench, figures, name, options))
+        finally:  # what was measured is kept, whatever comes of the rest
+            write(figures, "\n".join(tables), options.out, "growth-")
     finally:
         server.stop()
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / f"growth-{time.strftime('%Y%m%d-%H%M%S')}.md").write_text("\n".join(tables))
     return 0
 
 
-def _list_of(facts: Any) -> str:
-    return "\n".join(f"- {name}: {value}" for name, value in facts.items()) + "\n"
+def _axis(bench: Bench, figures: report.Figures, name: str, options: argparse.Namespace) -> str:
+    grows, cases = axes(options.rows)[name]
+    points = []
+    for case in cases:
+        points.append(point := asyncio.run(grown(bench, case, options.seconds)))
+        figures.add_all(f"{name} {case.size}", asdict(point))
+        say(f"{name} {case.size:,}: {point.rate:,.0f} runs/s")
+    return table(name, grows, points)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What both commands do with what they measured: say it as it comes, and write it at the end."""
+"""What the commands do with what they measured: say it as it comes, and write it at the end."""
 
 from __future__ import annotations
 
