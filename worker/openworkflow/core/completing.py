@@ -15,10 +15,9 @@ MOST = 12
 _SIGNS = {Kind.TIME: ">"}
 """What follows a field, where it is not a colon."""
 _AGES = ("15m", "1h", "1d", "7d")
-_LAST = re.compile(r'(?P<before>(?:[^\s"]|"(?:[^"\\]|\\.)*")*)$', re.DOTALL)
-_TERM = re.compile(
-    r'(?P<field>[^\s:~<>"]+)(?P<sign>[:~<>])(?P<values>(?:.*,)?)(?P<value>.*)', re.DOTALL
-)
+_LAST = re.compile(r'(?:[^\s"]|"(?:[^"\\]|\\.)*")*$', re.DOTALL)
+_TERM = re.compile(r'(?P<field>[^\s:~<>"]+)[:~<>](?:.*,)?(?P<value>.*)', re.DOTALL)
+"""A term whose field is typed already; of several values the last."""
 
 
 def completions(text: str, seen: Mapping[str, Iterable[str]]) -> list[str]:
@@ -31,7 +30,8 @@ def completions(text: str, seen: Mapping[str, Iterable[str]]) -> list[str]:
     head, term = text[:start], text[start:]
     minus = term[: term.startswith("-")]
     typed = term[len(minus) :]
-    found = _values(typed, seen) if _TERM.fullmatch(typed) else _fields(typed, seen)
+    valued = _TERM.fullmatch(typed)
+    found = _fields(typed, seen) if valued is None else _values(valued, seen)
     whole = dict.fromkeys(f"{head}{minus}{each}" for each in found)
     whole.pop(text, None)  # which is there already
     return list(whole)[:MOST]
@@ -42,22 +42,20 @@ def _last_term(text: str) -> int:
     found = _LAST.search(text)
     if found is not None and text.count('"') % 2 == 0:
         return found.start()
-    return max(text.rfind(" ", 0, text.rfind('"')) + 1, 0)
+    return text.rfind(" ", 0, text.rfind('"')) + 1
 
 
 def _fields(typed: str, seen: Mapping[str, Iterable[str]]) -> Iterator[str]:
-    known = dict.fromkeys((*FIELDS, *(each for each in seen if each not in FIELDS)))
+    known = dict.fromkeys((*FIELDS, *seen))
     begin = [each for each in known if each.startswith(typed)]
     within = [each for each in known if typed in each and each not in begin]
     for each in (*begin, *within):
         yield f"{each}{_SIGNS.get(FIELDS.get(each, Kind.TEXT), ':')}"
 
 
-def _values(typed: str, seen: Mapping[str, Iterable[str]]) -> Iterator[str]:
-    term = _TERM.fullmatch(typed)
-    assert term is not None
+def _values(term: re.Match[str], seen: Mapping[str, Iterable[str]]) -> Iterator[str]:
     value = term["value"].lstrip('"').casefold()
-    before = typed[: term.start("value")]
+    before = term.string[: term.start("value")]
     for each in _known_values(term["field"], seen):
         if each.casefold().startswith(value):
             yield before + quoted(each)

@@ -8,19 +8,21 @@ from typing import Any, TypeVar
 
 C = TypeVar("C", bound=type)
 
-OF_A_WORKFLOW = {
+_OF_BOTH = {
     **dict.fromkeys(("max_retries", "retries", "max_attempts", "retry_policy"), "retry"),
+    "rate_limit": "rate",
+}
+OF_A_WORKFLOW = {
+    **_OF_BOTH,
     **dict.fromkeys(("timeout", "execution_timeout", "run_timeout", "time_limit"), "deadline"),
     **dict.fromkeys(("cron", "crontab", "every"), "schedule"),
     **dict.fromkeys(("concurrency", "max_concurrency"), "limits"),
-    "rate_limit": "rate",
 }
 """What other programs call the options of @workflow."""
 OF_A_STEP = {
-    **dict.fromkeys(("max_retries", "retries", "max_attempts", "retry_policy"), "retry"),
+    **_OF_BOTH,
     **dict.fromkeys(("start_to_close_timeout", "time_limit", "deadline"), "timeout"),
     **dict.fromkeys(("compensate", "compensation", "rollback"), "undo"),
-    "rate_limit": "rate",
 }
 """What other programs call the options of @step."""
 

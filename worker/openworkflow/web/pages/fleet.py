@@ -10,6 +10,8 @@ from openworkflow.web.site import Place
 
 FORGOTTEN = timedelta(minutes=12)
 """An operator tells at least every five minutes, or as soon as it reaches the database again."""
+COUNTED = ("ready", "desired", "least", "most")
+"""Numbers of a fleet that the page has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +63,11 @@ async def load(place: Place, asked: Mapping[str, str]) -> dict[str, Any]:
 def fleet_of(told: ToldFleet) -> Fleet:
     """What an operator of any version has told: whatever is not as expected is left out."""
     status = told.status if isinstance(told.status, dict) else {}
-    counted = ("workers", "ready", "desired", "least", "most", "due", "running")
     return Fleet(
         resource=told.resource,
         reported_at=told.reported_at,
         is_forgotten=told.age > FORGOTTEN,
-        numbers={name: status[name] for name in counted if type(status.get(name)) is int},
+        numbers={name: status[name] for name in COUNTED if type(status.get(name)) is int},
         conditions=[_condition(each) for each in _objects(status.get("conditions"))],
         phases={
             str(each.get("id")): str(each.get("phase", ""))
