@@ -95,18 +95,7 @@ async def test_runs_share_their_statements_and_ask_for_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nobody asks for each of them whether it has signals, children, limits or a schedule."""
-    sent: Counter[str] = Counter()
-    fetch = Link.fetch
-
-    async def noted(link: Link, statement: str, arguments: Sequence[Any]) -> Any:
-        sent[statement] += 1
-        return await fetch(link, statement, arguments)
-
-    await ow.run_workflows(one_step, [1] * RUNS)
-    monkeypatch.setattr(Link, "fetch", noted)
-    worker = await start_worker(one_step, concurrency=RUNS)
-    await eventually(lambda: _none_is_left(sql), 120)
-    await worker.stop()
+    sent = await _sent(ow, start_worker, sql, monkeypatch)
 
     flushed = {statement for statement in sent if _tables(statement) & {"step_attempts"}}
     assert flushed
@@ -185,6 +174,28 @@ async def _calls_of_each(
         await worker.stop()  # it has heard of the last ends only then
     each = {code: round(count / RUNS) for code, count in calls.items() if code not in BY_THE_CLOCK}
     return Counter({code: count for code, count in each.items() if count})
+
+
+async def _sent(
+    ow: OpenWorkflow,
+    start_worker: StartWorker,
+    sql: asyncpg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Counter[str]:
+    """How often a worker sends each statement for runs of one step."""
+    sent: Counter[str] = Counter()
+    fetch = Link.fetch
+
+    async def noted(link: Link, statement: str, arguments: Sequence[Any]) -> Any:
+        sent[statement] += 1
+        return await fetch(link, statement, arguments)
+
+    await ow.run_workflows(one_step, [1] * RUNS)
+    monkeypatch.setattr(Link, "fetch", noted)
+    worker = await start_worker(one_step, concurrency=RUNS)
+    await eventually(lambda: _none_is_left(sql), 120)
+    await worker.stop()
+    return sent
 
 
 async def _none_is_left(sql: asyncpg.Connection[Any]) -> bool:

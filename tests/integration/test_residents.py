@@ -11,7 +11,7 @@ from weakref import WeakSet
 import asyncpg
 import pytest
 
-from openworkflow import OpenWorkflow, RetryPolicy, Step, WorkflowFailed, workflow
+from openworkflow import OpenWorkflow, Step, Workflow, WorkflowFailed, workflow
 from openworkflow.backend.backend import WorkerSession
 from openworkflow.backend.records import ClaimedRun
 from openworkflow.core.serialization import Codec
@@ -56,28 +56,6 @@ async def test_a_run_that_sleeps_again_and_again_is_not_replayed_and_records_the
     assert {"succeeded"} == {row["status"] for row in rows}
 
 
-async def test_a_retry_goes_on_where_the_function_stands(
-    ow: OpenWorkflow, start_worker: StartWorker
-) -> None:
-    calls: list[str] = []
-
-    async def flaky() -> int:
-        calls.append("step")
-        if calls.count("step") < 3:
-            raise ConnectionError("busy")
-        return len(calls)
-
-    @workflow
-    async def trying(step: Step) -> int:
-        calls.append("workflow")
-        return await step.run("flaky", flaky, retry=RetryPolicy(initial="50ms"))
-
-    await start_worker(trying, **PARKS)
-
-    assert 4 == await (await ow.run_workflow(trying)).result(timeout=20)
-    assert ["workflow", "step", "step", "step"] == calls
-
-
 async def test_branches_go_on_one_after_the_other(
     ow: OpenWorkflow, start_worker: StartWorker
 ) -> None:
@@ -99,6 +77,19 @@ async def test_branches_go_on_one_after_the_other(
 
     assert ["a", "b", "c"] == await (await ow.run_workflow(branching)).result(timeout=20)
     assert ["begins"] == begun
+
+
+def _napping(nap: str) -> Workflow[None, int]:
+    """A workflow that sleeps, and returns how often its function was begun."""
+    begun: list[str] = []
+
+    @workflow
+    async def napping(step: Step) -> int:
+        begun.append("begins")
+        await step.sleep("nap", nap)
+        return len(begun)
+
+    return napping
 
 
 async def _parked(ow: OpenWorkflow, run: Any) -> None:
@@ -141,14 +132,7 @@ async def test_a_run_that_something_happened_to_is_replayed(
 async def test_a_run_that_is_canceled_and_retried_is_replayed(
     ow: OpenWorkflow, start_worker: StartWorker
 ) -> None:
-    begun: list[str] = []
-
-    @workflow
-    async def napping(step: Step) -> int:
-        begun.append("begins")
-        await step.sleep("nap", "700ms")
-        return len(begun)
-
+    napping = _napping("700ms")
     await start_worker(napping, **PARKS)
     run = await ow.run_workflow(napping)
     await _parked(ow, run)
@@ -197,14 +181,7 @@ async def test_no_more_stay_than_the_worker_has_room_for_and_none_after_a_drain(
 async def test_without_room_every_run_is_replayed(
     ow: OpenWorkflow, start_worker: StartWorker
 ) -> None:
-    begun: list[str] = []
-
-    @workflow
-    async def napping(step: Step) -> int:
-        begun.append("begins")
-        await step.sleep("nap", "500ms")
-        return len(begun)
-
+    napping = _napping("500ms")
     await start_worker(napping, **PARKS | {"resident": 0})
 
     assert 2 == await (await ow.run_workflow(napping)).result(timeout=20)
@@ -293,14 +270,7 @@ async def test_a_heartbeat_that_overtakes_the_answer_to_a_park_costs_no_replay(
         return written
 
     monkeypatch.setattr(Executor, "run", run)
-    begun: list[str] = []
-
-    @workflow
-    async def napping(step: Step) -> int:
-        begun.append("begins")
-        await step.sleep("nap", "50ms")
-        return len(begun)
-
+    napping = _napping("50ms")
     await start_worker(napping, **PARKS)
     monkeypatch.setattr(Ends, "record", overtaken)
 

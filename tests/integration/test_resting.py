@@ -9,10 +9,12 @@ from typing import Any
 from weakref import WeakSet
 
 import asyncpg
+import pytest
 
 from openworkflow import OpenWorkflow, RetryPolicy, Step, workflow
 from openworkflow.worker.options import WorkerOptions
 from tests.helpers import StartWorker, eventually
+from tests.integration.test_residents import PARKS
 
 RESTING: Any = {"concurrency": 1, "rest": WorkerOptions().rest}
 
@@ -46,8 +48,9 @@ async def test_a_short_sleep_is_no_replay_and_gives_its_slot_to_others(
     assert 1 == (await run.run()).claim_no
 
 
+@pytest.mark.parametrize("stays", [RESTING, PARKS], ids=["resting", "resident"])
 async def test_a_short_pause_before_a_retry_is_no_replay_either(
-    ow: OpenWorkflow, start_worker: StartWorker
+    ow: OpenWorkflow, start_worker: StartWorker, stays: Any
 ) -> None:
     calls: list[str] = []
 
@@ -62,7 +65,7 @@ async def test_a_short_pause_before_a_retry_is_no_replay_either(
         calls.append("workflow")
         return await step.run("flaky", flaky, retry=RetryPolicy(initial="50ms"))
 
-    await start_worker(trying, **RESTING)
+    await start_worker(trying, **stays)
 
     assert 4 == await (await ow.run_workflow(trying)).result(timeout=20)
     assert ["workflow", "step", "step", "step"] == calls

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
@@ -12,8 +10,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 from openworkflow import OpenWorkflow
-from openworkflow.backend.connection import Link
-from tests.helpers import StartWorker, eventually
+from tests.helpers import StartWorker
 from tests.integration import test_plain_costs as plain
 
 CALLS_OF_A_RUN = 92
@@ -44,18 +41,7 @@ async def test_traced_runs_share_their_statements_which_name_no_further_table(
     sql: asyncpg.Connection[Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sent: Counter[str] = Counter()
-    fetch = Link.fetch
-
-    async def noted(link: Link, statement: str, arguments: Sequence[Any]) -> Any:
-        sent[statement] += 1
-        return await fetch(link, statement, arguments)
-
-    await ow.run_workflows(plain.one_step, [1] * plain.RUNS)
-    monkeypatch.setattr(Link, "fetch", noted)
-    worker = await start_worker(plain.one_step, concurrency=plain.RUNS)
-    await eventually(lambda: plain._none_is_left(sql), 120)
-    await worker.stop()
+    sent = await plain._sent(ow, start_worker, sql, monkeypatch)
 
     flushed = [plain._tables(each) for each in sent if "step_attempts" in plain._tables(each)]
     plain_tables = {"workflow_runs", "step_attempts", "workflow_pauses", "workflow_builds"}

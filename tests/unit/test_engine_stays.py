@@ -49,16 +49,20 @@ class _Stays:
         self.execution.agenda.come_back(self.clock.now())
 
 
-@in_virtual_time
-async def test_what_is_due_by_the_database_is_over_though_the_workers_clock_stood_still() -> None:
-    """As the clock of a machine does that was suspended meanwhile."""
+def _two_sleeps(begun: datetime) -> Any:
+    """A function with a sleep of an hour, and another that is over 3.6 s later."""
 
     async def function(step: Step) -> str:
         await asyncio.gather(step.sleep("a", "1h"), step.sleep_until("b", begun + 1.001 * HOUR))
         return "done"
 
-    begun = Clock().now()
-    stays = _Stays(function)
+    return function
+
+
+@in_virtual_time
+async def test_what_is_due_by_the_database_is_over_though_the_workers_clock_stood_still() -> None:
+    """As the clock of a machine does that was suspended meanwhile."""
+    stays = _Stays(_two_sleeps(Clock().now()))
     task = stays.run.start(stays.execution)
     await stays.until_parked(1)
     stays.clock.ahead = HOUR.total_seconds()
@@ -74,12 +78,7 @@ async def test_what_is_due_by_the_database_is_over_though_the_workers_clock_stoo
 
 @in_virtual_time
 async def test_a_rest_after_a_park_is_as_long_as_the_database_says() -> None:
-    async def function(step: Step) -> str:
-        await asyncio.gather(step.sleep("a", "1h"), step.sleep_until("b", begun + 1.001 * HOUR))
-        return "done"
-
-    begun = Clock().now()
-    stays = _Stays(function, rests=5.0)
+    stays = _Stays(_two_sleeps(Clock().now()), rests=5.0)
     task = stays.run.start(stays.execution)
     await stays.until_parked(1)
     stays.clock.ahead = HOUR.total_seconds()
