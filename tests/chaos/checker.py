@@ -183,12 +183,14 @@ def _rows(evidence: Evidence) -> Iterator[Violation]:
 def _fence(evidence: Evidence) -> Iterator[Violation]:
     """A claim records nothing after a newer one has begun a step.
 
-    The row of a wait has the claim that ended it, and the time at which an older one began it.
+    A row has the claim that ended it, or gave it another number, and the time at which maybe an
+    older one began it.
     """
     newer: dict[str, list[tuple[datetime, int]]] = defaultdict(list)
     for row in evidence.rows:
         if row.kind == "run":
-            newer[row.job].append((row.created_at, row.claim_no))
+            begun_in = row.claim_no if row.begun_in is None else row.begun_in
+            newer[row.job].append((row.created_at, begun_in))
     margin = timedelta(seconds=0.05)
     for row in evidence.rows:
         if row.status != "succeeded" or row.completed_at is None:

@@ -88,6 +88,8 @@ class Row:
     number: int | None = None
     """In which order its result reached the workflow."""
     can_be_undone: bool = False
+    begun_in: int | None = None
+    """The claim that began it, where a newer one has ended it or given it another number."""
 
 
 @dataclass(frozen=True, slots=True)

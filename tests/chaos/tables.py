@@ -26,6 +26,11 @@ CREATE FUNCTION chaos_step_changed() RETURNS trigger LANGUAGE plpgsql AS $$ BEGI
         old.step_name, old.workflow_run_id, old.status, old.output, new.status, new.output), 500));
     RETURN NULL;
 END $$;
+CREATE TABLE chaos_taken_over (id uuid PRIMARY KEY, begun_in int NOT NULL);
+CREATE FUNCTION chaos_step_taken_over() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO chaos_taken_over VALUES (old.id, old.claim_no) ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END $$;
 CREATE FUNCTION chaos_job(run workflow_runs) RETURNS text LANGUAGE sql STABLE AS $$
     SELECT (run.input ->> 'job') || coalesce(to_char(run.scheduled_for AT TIME ZONE 'UTC',
                                                      '"@"YYYY-MM-DD"T"HH24:MI:SS.US'), '')
@@ -40,6 +45,9 @@ CREATE TRIGGER chaos_watch AFTER UPDATE ON step_attempts FOR EACH ROW
     WHEN (old.status = 'succeeded'
           AND (old.status, old.output) IS DISTINCT FROM (new.status, new.output))
     EXECUTE FUNCTION chaos_step_changed();
+CREATE TRIGGER chaos_take_over AFTER UPDATE ON step_attempts FOR EACH ROW
+    WHEN (old.claim_no >= 0 AND new.claim_no > old.claim_no)
+    EXECUTE FUNCTION chaos_step_taken_over();
 """
 _RUNS = """
 SELECT chaos_job(workflow_runs) AS job, (input ->> 'generation')::int AS generation, status,
@@ -56,8 +64,11 @@ SELECT count(*) FROM workflow_runs
 _ROWS = """
 SELECT chaos_job(run) AS job, step_name, step.status, step.claim_no, step.created_at,
        step.completed_at, step.output::text AS output, kind, completion_no,
-       coalesce(step.context ? 'undo', false) AS can_be_undone
-  FROM step_attempts step JOIN workflow_runs run ON run.id = workflow_run_id
+       coalesce(step.context ? 'undo', false) AS can_be_undone,
+       coalesce(taken.begun_in, step.claim_no) AS begun_in
+  FROM step_attempts step
+  JOIN workflow_runs run ON run.id = workflow_run_id
+  LEFT JOIN chaos_taken_over taken ON taken.id = step.id
  WHERE step.claim_no >= 0  -- not what a retry has discarded
 """
 _TOLD = """
@@ -148,6 +159,7 @@ async def rows(connection: asyncpg.Connection[Any]) -> list[Row]:
             row["kind"],
             row["completion_no"],
             row["can_be_undone"],
+            row["begun_in"],
         )
         for row in await connection.fetch(_ROWS)
     ]

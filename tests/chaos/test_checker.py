@@ -75,6 +75,15 @@ def test_a_wait_that_a_newer_claim_ends_was_begun_before_what_the_older_one_reco
     assert () == check(replace(GOOD, rows=rows)).violations
 
 
+def test_a_row_that_a_newer_claim_gave_another_number_was_begun_in_the_older_one() -> None:
+    again = replace(row("a", "t1", 2), begun_in=1)
+    decision = replace(row("undo", "", 1, at=3), kind="undo")
+    assert () == check(replace(GOOD, rows=[again, row("b", "t2", 2, 4), decision])).violations
+
+    moved = [replace(again, begun_in=None), row("b", "t2", 2, 4), decision]
+    assert {evidence.FENCE} == check(replace(GOOD, rows=moved)).rules
+
+
 def test_what_a_process_was_about_to_call_when_it_was_frozen_is_excused_and_counted() -> None:
     stop = Fault("sigstop", 1.5, 5, (1,))
     evidence = replace(GOOD, calls=[*GOOD.calls, call(5.1, "a", "t9")], faults=[stop])
