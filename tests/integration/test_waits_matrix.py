@@ -383,6 +383,7 @@ async def test_a_wait_of_a_pinned_run_ends_for_its_build_only(
     run = await begin(ow, sql, wait)
     await first.stop()
     other = await start_worker(wait.flow, build_id="v2", build_policy="pinned")
+    await ow.limits.set("children", 2)  # one for the run that is due, and that nobody takes
     await wait.ends(ow, sql, run)
     await begin(ow, sql, wait)  # of v2, which had its chance to take the other
     assert RunStatus.PENDING is await run.status()
