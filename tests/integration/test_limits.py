@@ -301,6 +301,89 @@ async def test_a_rate_lets_runs_begin_one_after_the_other(
     assert 3 == await sql.fetchval(DUE)
 
 
+async def woken(sql: asyncpg.Connection[Any], run_id: UUID) -> None:
+    """What it waited for is there."""
+    await sql.execute(
+        "update workflow_runs set available_at = case when paused then available_at else now() end,"
+        " due_at = case when paused then now() end where id = $1",
+        run_id,
+    )
+
+
+async def asleep(session: WorkerSession, *names: str) -> Any:
+    """The one run that is due, which has begun and sleeps from now on."""
+    (run,) = await claim(session, *names)
+    await flush(session, ends=[end_of(run, RunStatus.PENDING, delay=7200.0)])
+    return run
+
+
+async def test_a_pause_of_a_limit_holds_no_run_that_has_begun(
+    backend: BackendPostgres, session: WorkerSession, sql: asyncpg.Connection[Any]
+) -> None:
+    """It slept until the end of the pause, as if it were to begin."""
+    await backend.limits.ensure([LimitRule(name="one", slots=1)])
+    await backend.create_workflow_runs([NewRun("a", limits="one")])
+    run = await asleep(session, "a")
+    await backend.limits.pause("one", None, 3600.0)
+
+    await woken(sql, run.id)
+
+    assert [run.id] == [each.id for each in await claim(session, "a")]
+    await sound(backend)
+
+
+@pytest.mark.parametrize("held", ["pause", "rate"])
+@pytest.mark.parametrize("who", ["one that has begun", "another workflow"])
+async def test_a_run_that_may_not_begin_yet_keeps_no_slot_from_those_who_may(
+    backend: BackendPostgres,
+    session: WorkerSession,
+    sql: asyncpg.Connection[Any],
+    held: str,
+    who: str,
+) -> None:
+    """It had the only slot for all of the hour until its time, and everybody waited for that."""
+    rate = LimitRule(name="r", rate=1, rate_seconds=3600.0, burst=1)
+    await backend.limits.ensure([LimitRule(name="one", slots=1), LimitRule(name="p"), rate])
+    both = "one\x1e" + ("r" if held == "rate" else "p")
+    await backend.create_workflow_runs([NewRun("a", limits=both)])
+    begun = await asleep(session, "a")
+    if held == "pause":
+        await backend.limits.pause("p", None, 3600.0)
+    (later,) = await backend.create_workflow_runs([NewRun("a", limits=both)])
+    opens = (await run_of(backend, later.id)).available_at
+    assert timedelta(minutes=59) < opens - begun.claimed_at < timedelta(minutes=61)
+
+    if who == "another workflow":
+        await backend.create_workflow_runs([NewRun("b", limits="one")])
+    else:
+        await woken(sql, begun.id)
+
+    (run,) = await claim(session, "a", "b")
+    await sound(backend)
+    assert (begun.id == run.id) is (who == "one that has begun")
+    assert opens != (await run_of(backend, later.id)).available_at
+    await flush(session, ends=[end_of(run)])
+    assert opens == (await run_of(backend, later.id)).available_at
+    assert 0 == await sql.fetchval(DUE)
+    await sound(backend)
+
+
+async def test_a_slot_goes_to_who_may_begin_before_who_may_only_later(
+    backend: BackendPostgres, session: WorkerSession, sql: asyncpg.Connection[Any]
+) -> None:
+    rate = LimitRule(name="r", rate=1, rate_seconds=3600.0, burst=1)
+    await backend.limits.ensure([LimitRule(name="one", slots=1), rate])
+    await backend.create_workflow_runs([NewRun("a", limits="one\x1er")])
+    (running,) = await claim(session, "a")
+    (later,) = await backend.create_workflow_runs([NewRun("a", limits="one\x1er")])
+    (now,) = await backend.create_workflow_runs([NewRun("b", limits="one")])
+
+    await flush(session, ends=[end_of(running)])
+
+    assert [now.id] == [each.id for each in await claim(session, "a", "b")]
+    await sound(backend)
+
+
 async def test_a_limit_is_changed_and_paused_without_a_deploy(
     backend: BackendPostgres, session: WorkerSession, sql: asyncpg.Connection[Any]
 ) -> None:
