@@ -375,7 +375,7 @@ async def test_a_slot_goes_to_who_may_begin_before_who_may_only_later(
     await backend.limits.ensure([LimitRule(name="one", slots=1), rate])
     await backend.create_workflow_runs([NewRun("a", limits="one\x1er")])
     (running,) = await claim(session, "a")
-    (later,) = await backend.create_workflow_runs([NewRun("a", limits="one\x1er")])
+    await backend.create_workflow_runs([NewRun("a", limits="one\x1er")])
     (now,) = await backend.create_workflow_runs([NewRun("b", limits="one")])
 
     await flush(session, ends=[end_of(running)])
