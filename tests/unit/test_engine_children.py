@@ -159,6 +159,27 @@ async def test_a_parent_parks_with_the_number_from_before_its_child_was_there() 
 
 
 @in_virtual_time
+async def test_a_child_has_the_tags_that_its_parent_has_given_itself_by_then() -> None:
+    """It had them or not, as they happened to be stored before it was."""
+
+    async def function(step: Step) -> Any:
+        step.tag(stage="one", of="parent")
+        await step.start_workflow("first", billing, 1, tags={"of": "child"})
+        step.tag(stage="two")
+        await step.map("all", billing, [2, 3])
+
+    run, relatives = family(function)
+
+    await outcome(run, relatives)
+
+    assert [
+        {"stage": "one", "of": "child"},
+        {"stage": "two", "of": "parent"},
+        {"stage": "two", "of": "parent"},
+    ] == [json.loads(child.tags or "null") for child in relatives.started]
+
+
+@in_virtual_time
 async def test_a_replay_that_finds_the_child_going_on_waits_on() -> None:
     run, relatives = family(awaits)
     first = await outcome(run, relatives)

@@ -216,6 +216,16 @@ async def a_patch_inside_a_step(step: Step) -> None:
     await step.run("outer", effect)
 
 
+@refused("step 'inner' is asked for inside a step")
+async def a_map_inside_a_step(step: Step) -> None:
+    """It failed item by item: ten attempts of the outer step, over minutes, for a MapFailed."""
+
+    async def effect() -> None:
+        await step.map("inner", quick, [1, 2])
+
+    await step.run("outer", effect)
+
+
 @refused("is asked for outside of its workflow function, in another thread or event loop")
 async def a_step_asked_for_by_a_thread(step: Step) -> None:
     failed: list[BaseException] = []

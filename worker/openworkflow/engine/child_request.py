@@ -1,5 +1,6 @@
 """A run that a workflow asks for as its child, checked, and as the row that starts it."""
 
+import json
 from collections.abc import Mapping
 from typing import Any, Literal, TypedDict, get_args
 from uuid import UUID
@@ -117,7 +118,7 @@ class ChildRequest:
             run.workflow_name,
             run.version,
             run.input,
-            run.tags,
+            self._tags(run.tags),
             run.available_at,
             None if run.delay is None else run.delay.total_seconds(),
             run.deadline_at,
@@ -127,6 +128,12 @@ class ChildRequest:
             run.limits,
             inherited(run.priority, self._execution.workflow.priority),
         )
+
+    def _tags(self, own: str | None) -> str | None:
+        """Its own, and before those what its parent has tagged itself with, stored or not yet."""
+        if (teller := self._execution.teller) is None or not teller.tagged:
+            return own
+        return json.dumps(teller.tagged | json.loads(own or "{}"), sort_keys=True)
 
 
 def codec_of(workflow: Workflow[Any, Any] | str) -> Codec[Any]:

@@ -27,6 +27,7 @@ from openworkflow.engine.operations.operation import Operation
 
 if TYPE_CHECKING:
     from openworkflow.engine.execution import Execution
+    from openworkflow.engine.program import AsyncProgram
     from openworkflow.engine.thread_program import ThreadProgram
 
 I = TypeVar("I")  # noqa: E741
@@ -41,6 +42,7 @@ class Family:
 
     if TYPE_CHECKING:
         _execution: Execution
+        _program: AsyncProgram
 
         def _called(self, operation: Operation) -> Coroutine[Any, Any, Any]: ...
 
@@ -221,6 +223,7 @@ class Family:
             )
             return self._called(made)
         wish = map_options(name, over, concurrency, most, options)
+        self._program.check_asking(name)  # else each item would be refused, and tried again
         branches = map_in_branches(self._called, self._execution, wish, given, keys)
         return Asked(self._execution.agenda, name, branches)
 

@@ -83,7 +83,8 @@ class Teller:
         self._moved: asyncio.Future[None] | None = None
         self._calls: dict[str, int] = {}
         """Calls of this execution's function, by channel."""
-        self._tags: set[str] = set()
+        self.tagged: dict[str, str] = {}
+        """Tags that the function has given its run by now, in this execution."""
         self._known = _NOTHING if execution.claim.claim_no <= 1 else None
         """What earlier claims have told; None until it was read."""
         self._counts: dict[str, int] = {}
@@ -108,11 +109,12 @@ class Teller:
             execution.check_stopped()
         self._calls[channel] = nth + 1
 
-    def tag(self, names: set[str], text: str) -> None:
+    def tag(self, text: str) -> None:
         """Take in tags. Raises ConfigurationError for too many, and as `tell` does."""
-        if len(self._tags | names) > MOST_TAGS:
+        tagged = self.tagged | json.loads(text)
+        if len(tagged) > MOST_TAGS:
             raise ConfigurationError(f"a run tags itself with at most {MOST_TAGS} names")
-        self._tags |= names
+        self.tagged = tagged
         self.tell(TAGS, text)
 
     def tell_of_step(self, channel: str, text: str | None, call: Any) -> None:

@@ -1,7 +1,6 @@
 """`step.emit`, `step.set_status` and `step.tag`: a workflow function tells, and does not wait."""
 
 import asyncio
-import json
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -50,8 +49,7 @@ class Tells:
         Raises ConfigurationError.
         """
         if (text := encode_tags(tags)) is not None:
-            names = set(json.loads(text))
-            self._tell("tag", "tags", lambda teller: teller.tag(names, text))
+            self._tell("tag", "tags", lambda teller: teller.tag(text))
 
     def _tell(self, what: str, name: str, tell: Callable[[Teller], None]) -> None:
         raise NotImplementedError
