@@ -12,7 +12,16 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from openworkflow import BackendPostgres, OpenWorkflow, RetryPolicy, Step, workflow
+from openworkflow import (
+    BackendPostgres,
+    Cron,
+    OpenWorkflow,
+    Rate,
+    RetryPolicy,
+    Step,
+    Undo,
+    workflow,
+)
 from openworkflow.backend.backend import NewRun
 from openworkflow.cli.doctor import judge
 from openworkflow.core.errors import RunNotFound
@@ -99,6 +108,135 @@ async def test_a_list_tells_in_a_word_where_each_run_stands_as_the_explanation_d
     assert words == {run_id: (await ow.explain(run_id)).reason for run_id in words}
 
 
+async def words(backend: BackendPostgres, ow: OpenWorkflow) -> dict[UUID, str]:
+    """Where a list says that each run stands, as each explanation says."""
+    runs = (await ow.list_runs()).runs
+    known = await backend.control.standings([run.id for run in runs])
+    served = await backend.control.served()
+    told = {run.id: word(run, known.get(run.id), served) for run in runs if not run.status.finished}
+    assert told == {run_id: (await ow.explain(run_id)).reason for run_id in told}
+    return told
+
+
+async def take_back(receipt: str) -> None:
+    raise ValueError("the bank is closed")
+
+
+LATER = RetryPolicy(max_attempts=2, initial="1h", max_delay="1h")
+
+
+@workflow
+async def undoes(step: Step) -> None:
+    await step.run("charge", str, undo=Undo(take_back, retry=LATER))
+    await step.wait_for_signal("approval")
+
+
+async def test_what_is_undone_waits_for_nothing_else(
+    backend: BackendPostgres, ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    """The list said that it waits, for the signal of before."""
+    await start_worker(undoes)
+    run = await ow.run_workflow(undoes)
+    await parked(ow, run.id)
+    await ow.cancel(run.id)
+
+    async def is_retrying() -> bool:
+        return (await ow.explain(run.id)).reason is Reason.RETRYING
+
+    await eventually(is_retrying)
+    assert {run.id: "retrying"} == await words(backend, ow)
+
+
+@workflow
+async def calls_at_a_rate(step: Step) -> None:
+    await step.run("call", str, rate=Rate(1, per="1h", name="vendor"))
+
+
+async def test_who_waits_for_a_turn_is_limited(
+    backend: BackendPostgres, ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    """The list said that it waits."""
+    await start_worker(calls_at_a_rate)
+    await (await ow.run_workflow(calls_at_a_rate)).result(timeout=20)
+    run = await ow.run_workflow(calls_at_a_rate)
+
+    async def is_limited() -> bool:
+        return (await ow.explain(run.id)).reason is Reason.LIMITED
+
+    await eventually(is_limited)
+    assert {run.id: "limited"} == await words(backend, ow)
+
+
+async def test_the_next_occurrences_are_scheduled_paused_or_wait_for_earlier_ones(
+    backend: BackendPostgres, ow: OpenWorkflow, sql: asyncpg.Connection[Any]
+) -> None:
+    """One that had been set aside "waits", and of a paused schedule it "is to begin"."""
+    for name in ("nightly", "weekly", "daily"):
+        await ow.schedules.create(name, sleeper, Cron("0 0 1 1 *", overlap="queue_all"))
+    ids = {each.name: each.next_run_id for each in await ow.schedules.list()}
+    await sql.execute("update workflow_runs set claim_no = 3")  # set aside twice
+    await ow.schedules.pause("weekly", "the\nwarehouse moves")
+    earlier = uuid7()
+    await sql.execute(
+        "update workflow_schedules set queued_run_ids = array[$1::uuid],"
+        " open_run_ids = array[$2::uuid] where name = 'daily'",
+        *(ids["daily"], earlier),
+    )
+    await sql.execute(
+        "update workflow_runs set available_at = 'infinity' where id = $1", ids["daily"]
+    )
+
+    assert {
+        ids["nightly"]: "scheduled",
+        ids["weekly"]: "paused",
+        ids["daily"]: "waiting",
+    } == await words(backend, ow)
+    assert ids["nightly"] is not None
+    assert ids["weekly"] is not None
+    assert ids["daily"] is not None
+    assert "it is to begin at 2" in (await ow.explain(ids["nightly"])).sentence
+    paused = (await ow.explain(ids["weekly"])).sentence
+    assert paused.startswith("its schedule 'weekly' was paused at 2")
+    assert paused.endswith("('the warehouse moves').")
+    assert (
+        f"it waits for the end of earlier occurrences of schedule 'daily', such as run {earlier}."
+    ) == (await ow.explain(ids["daily"])).sentence
+
+
+@workflow
+async def maps(step: Step) -> None:
+    await step.map("all", "nobodys", [1, 2])
+
+
+async def test_of_a_map_the_first_child_that_is_open_is_told(
+    backend: BackendPostgres, ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    """That nobody serves what it maps over was seen nowhere."""
+    await start_worker(maps)
+    run = await ow.run_workflow(maps)
+
+    told = await parked(ow, run.id)
+
+    assert told.child is not None
+    assert Reason.UNSERVED is told.child.reason
+    assert f"; of one of them, {told.child.run_id}: it is due since" in told.sentence
+    assert "no worker serves workflow 'nobodys'" in told.sentence
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_list_says_that_a_run_waits_for_its_build_or_that_nobody_has_started_it(
+    backend: BackendPostgres, ow: OpenWorkflow, sql: asyncpg.Connection[Any], known: bool
+) -> None:
+    """It said that it is queued."""
+    await backend.builds.serve([("a", "")])
+    if known:
+        await backend.builds.register("b1")
+    run = await ow.run_workflow("a")
+    await sql.execute("update workflow_runs set pinned = true, build_id = 'b1'")
+
+    assert {run.id: "build" if known else "unserved"} == await words(backend, ow)
+
+
 async def test_of_a_run_that_is_executed_its_worker_and_its_steps_are_told(
     backend: BackendPostgres, ow: OpenWorkflow, database_url: str
 ) -> None:
@@ -167,11 +305,15 @@ async def test_a_due_run_counts_those_before_it_and_names_the_build_it_waits_for
     await sql.execute(
         "update workflow_runs set pinned = true, build_id = 'b0' where id = $1", ids[1]
     )
+    gone = await ow.explain(ids[1])
+    await backend.builds.register("b0")
     pinned = await ow.explain(ids[1])
 
     assert (Reason.DUE, 2) == (due.reason, due.ahead)
     assert Reason.UNSERVED == unserved.reason
     assert (Reason.BUILD, "b1", 0) == (routed.reason, routed.build_id, routed.ahead)
+    assert (Reason.UNSERVED, "b0") == (gone.reason, gone.build_id)
+    assert "pinned to build 'b0', of which no worker has ever started" in gone.sentence
     assert (Reason.BUILD, "b0", 0) == (pinned.reason, pinned.build_id, pinned.ahead)
 
 

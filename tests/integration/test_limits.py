@@ -424,6 +424,14 @@ async def test_what_a_run_waits_for_is_explained(
     assert "it waits for limit 'a/rate', and may begin " in next.sentence
     assert next.until is not None
     assert "it waits for limit 'a/rate'." == third.sentence
+    await backend.limits.pause("a/rate", None, 7200.0)
+    held, behind = [(await ow.explain(run.id)).sentence for run in (rated[1], rated[2])]
+    assert held.startswith("it waits for limit 'a/rate', which is paused until 2")
+    assert "begin" not in held
+    assert held[:-1] in behind
+    await backend.limits.set(LimitRule(name="a/key", slots=0))
+    told = (await ow.explain(keyed[1].id)).sentence
+    assert "it waits for limit 'a/key' of 'x', which lets none be executed." == told
     assert not (await run_of(backend, keyed[1].id)).paused
     await ow.pause(keyed[2].id)
     assert Reason.PAUSED == (await ow.explain(keyed[2].id)).reason

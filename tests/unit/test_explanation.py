@@ -50,7 +50,7 @@ def told(run: WorkflowRun, *waits: Wait, **facts: Any) -> tuple[Reason, str]:
 
 
 RUNNING = run_of(status=RunStatus.RUNNING, worker_id="pod-1/ab", available_at=SOON, claim_no=2)
-PARKED = run_of(available_at=SOON, claim_no=1)
+PARKED = run_of(available_at=SOON, claim_no=1, started_at=AGO)
 CASES = [
     (
         run_of(status=RunStatus.SUCCEEDED, completed_at=AGO),
@@ -105,7 +105,12 @@ CASES = [
         Reason.UNSERVED,
         "'ship_order'; those that are served include 'ship-order'.",
     ),
-    (run_of(workflow_name="bill", version="4"), (), Reason.UNSERVED, "'4'; there is '2', '3'."),
+    (
+        run_of(workflow_name="bill", version="4"),
+        (),
+        Reason.UNSERVED,
+        "'4', but with version '2' or version '3'.",
+    ),
     (run_of(pinned=True, build_id="b1"), (), Reason.BUILD, "pinned to build 'b1'"),
 ]
 

@@ -30,7 +30,9 @@ RUN = WorkflowRun(
     created_at=NOW,
     completed_at=None,
     claim_no=1,
+    started_at=NOW,
 )
+AFRESH = replace(RUN, started_at=None)
 SERVED = Served(versions=(("ship", ""),))
 OTHERS = Served(versions=(("bill", ""),))
 
@@ -51,7 +53,15 @@ def standing(*waits: str, due: bool = False, held: bool = False) -> Standing:
         (RUN, standing(RETRY, "signal"), SERVED, "waiting"),
         (replace(RUN, error={"type": "E"}), standing(), SERVED, "retrying"),
         (RUN, standing(), SERVED, "waiting"),
-        (replace(RUN, claim_no=0), standing(), SERVED, "scheduled"),
+        (AFRESH, standing(), SERVED, "scheduled"),  # claimed, and set aside for the next instant
+        (AFRESH, replace(standing(), queued=True), SERVED, "waiting"),
+        (replace(RUN, pinned=True), standing(due=True), SERVED, "build"),
+        (
+            replace(RUN, pinned=True),
+            replace(standing(due=True), build_known=False),
+            SERVED,
+            "unserved",
+        ),
         (replace(RUN, status=RunStatus.RUNNING), standing(held=True), SERVED, "running"),
         (replace(RUN, status=RunStatus.RUNNING), standing(due=True), SERVED, "lost"),
         (replace(RUN, status=RunStatus.FAILED), None, OTHERS, "failed"),

@@ -1,7 +1,7 @@
 """What is asked of runs, and done with them, by people: `BackendPostgres.control`."""
 
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -80,6 +80,8 @@ class Control:
             ahead=row["limit_ahead"] or row["turn_ahead"] or row["ahead"],
             limits=tuple(_limits(row)),
             takers=tuple(row["takers"]),
+            build_known=row["build_known"],
+            behind=row["behind"],
             undoing=None if row["decision"] is None else why_undone(as_json(row["decision"])),
             pauses=tuple(_pauses(row)),
         )
@@ -88,7 +90,7 @@ class Control:
         """What a list tells of those of these runs that have not ended."""
         rows = await self._fetch(self._sql["list_standings"], self._namespace.id, list(run_ids))
         return {
-            row["id"]: Standing(**{name: row[name] for name in ("due", "held", "limited", "waits")})
+            row["id"]: Standing(**{each.name: row[each.name] for each in fields(Standing)})
             for row in rows
         }
 
@@ -175,15 +177,15 @@ def _waits(row: asyncpg.Record) -> tuple[Wait, ...]:
             until=until,
             attempt=attempt,
             error=None if error is None else as_json(error),
-            child=_child(what) if kind == StepKind.CHILD else None,
+            child=_child(what) if kind in (StepKind.CHILD, StepKind.MAP) else None,
         )
         for step_id, kind, name, since, until, attempt, error, what in zip(*columns, strict=True)
     )
 
 
-def _child(text: str) -> UUID | None:
+def _child(text: str | None) -> UUID | None:
     try:
-        return UUID(text)
+        return None if text is None else UUID(text)
     except ValueError:
         return None
 
@@ -202,12 +204,15 @@ def _pauses(row: asyncpg.Record) -> Iterator[Held]:
     columns = [row[f"held_{name}"] or () for name in ("names", "by", "reasons", "since")]
     for name, by, reason, since in zip(*columns, strict=True):
         yield Held(subject="workflow" if name else "namespace", by=by, reason=reason, since=since)
+    if row["is_next"] and row["schedule_paused_at"] is not None:
+        reason, since = row["schedule_reason"], row["schedule_paused_at"]
+        yield Held(subject="schedule", by=None, reason=reason, since=since)
 
 
 def _limits(row: asyncpg.Record) -> Iterator[LimitWait]:
-    names = ("keys", "slots", "used", "full", "opens", "holders")
+    names = ("keys", "slots", "used", "full", "opens", "paused", "holders")
     columns = [row[f"limit_{name}"] or () for name in names]
-    for named, slots, used, is_full, opens, holder in zip(*columns, strict=True):
+    for named, slots, used, is_full, opens, paused, holder in zip(*columns, strict=True):
         name, has_key, key = named.partition(SEPARATOR)
         yield LimitWait(
             name=name,
@@ -216,6 +221,7 @@ def _limits(row: asyncpg.Record) -> Iterator[LimitWait]:
             used=used,
             is_full=is_full,
             opens_at=opens,
+            paused_until=paused,
             holder=holder,
         )
     for name, opens in zip(row["turn_names"] or (), row["turn_at"] or (), strict=True):

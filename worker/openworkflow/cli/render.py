@@ -38,7 +38,7 @@ COLORS = {
     "canceled": "magenta",
     "lost": "red",
     "unserved": "red",
-    **dict.fromkeys(("queued", "scheduled", "sleeping", "retrying", "waiting"), "yellow"),
+    **dict.fromkeys(("queued", "build", "scheduled", "sleeping", "retrying", "waiting"), "yellow"),
 }
 
 

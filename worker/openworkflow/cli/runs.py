@@ -67,7 +67,7 @@ def list_runs(
     """List runs, newest first.
 
     Of a run that has not ended STATUS says where it stands: queued, scheduled, sleeping, retrying,
-    waiting, paused, limited, unserved, running or lost; `runs explain` says more.
+    waiting, paused, limited, build, unserved, running or lost; `runs explain` says more.
     """
     wanted = RunFilter(
         status=RunStatus(status) if status else None,

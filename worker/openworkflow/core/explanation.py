@@ -5,19 +5,18 @@ What is not known is not said: where no worker has told what it serves, no run i
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import MAXYEAR, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from openworkflow.core.failure import Failure
 from openworkflow.core.limits import LimitWait
+from openworkflow.core.phrases import at, finite, limit_told, short, when
 from openworkflow.core.served import NOBODY, Served
 from openworkflow.core.step_attempt import StepKind
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
 
-SHOWN_ERROR = 200
-"""Characters of an error in a sentence."""
 MOST_WAITS = 50
 """Waits of one run that are told; a run may have thousands."""
 MOST_AHEAD = 1000
@@ -78,7 +77,7 @@ class Held:
     """A pause that a run is under."""
 
     subject: str
-    """What is paused: run, workflow or namespace."""
+    """What is paused: run, workflow, namespace, or the schedule whose next occurrence it is."""
     by: str | None
     reason: str | None
     since: datetime | None
@@ -103,6 +102,10 @@ class Situation:
     pauses: tuple[Held, ...] = ()
     takers: tuple[str, ...] = ()
     """Builds that take runs of its bucket, if it is not pinned; empty if every build does."""
+    build_known: bool = True
+    """Whether a worker of the build that it is pinned to has ever started, if it is."""
+    behind: UUID | None = None
+    """An earlier occurrence of its schedule, if it waits for those."""
     undoing: str | None = None
     """What has become of a run whose steps are to be undone: that it was canceled, or failed."""
 
@@ -135,7 +138,9 @@ class Explanation:
 
 def with_child(told: Explanation, child: Explanation) -> Explanation:
     """The explanation of a run that waits for a child, with why that one is not done."""
-    sentence = f"{told.sentence.removesuffix('.')}; of the child: {child.sentence}"
+    is_map = any(wait.kind == StepKind.MAP for wait in told.waits if wait.child == child.run_id)
+    which = f"of one of them, {child.run_id}" if is_map else "of the child"
+    sentence = f"{told.sentence.removesuffix('.')}; {which}: {child.sentence}"
     return replace(told, sentence=sentence, child=child)
 
 
@@ -181,10 +186,10 @@ def _ended(run: WorkflowRun) -> Told:
             return (
                 Reason.POISONED,
                 f"it was failed as a poison pill at {when(run.completed_at)}, since workers died "
-                f"while they executed it: {_short(failure)}",
+                f"while they executed it: {short(failure)}",
                 at,
             )
-        return Reason.ENDED, f"it failed at {when(run.completed_at)}: {_short(failure)}", at
+        return Reason.ENDED, f"it failed at {when(run.completed_at)}: {short(failure)}", at
     word = "was canceled" if run.status == RunStatus.CANCELED else "succeeded"
     return Reason.ENDED, f"it {word} at {when(run.completed_at)}", at
 
@@ -224,8 +229,12 @@ def _pauses(found: Situation) -> str:
     """What holds it: a pause of a run is told before that of its workflow."""
     told = []
     for held in found.pauses:
-        name = f"workflow {found.run.workflow_name!r}" if held.subject == "workflow" else ""
-        what = name or {"run": "it", "namespace": "the namespace"}[held.subject]
+        what = {
+            "run": "it",
+            "workflow": f"workflow {found.run.workflow_name!r}",
+            "namespace": "the namespace",
+            "schedule": f"its schedule {found.run.schedule_name!r}",
+        }[held.subject]
         by = f" by {held.by!r}" if held.by else ""
         since = f" at {when(held.since)}" if held.since else ""
         reason = f" ({' '.join(held.reason.split())!r})" if held.reason else ""
@@ -237,28 +246,33 @@ def _limited(found: Situation) -> Told:
     """The limits in the way; without one the run is about to begin, or waits for its turn."""
     full = [each for each in found.limits if each.is_full] or list(found.limits)
     behind = f", behind {_count(found.ahead)} with the same" if found.ahead else ""
-    sentence = f"it waits for {' and '.join(each.told for each in full)}{behind}"
+    sentence = f"it waits for {' and '.join(limit_told(each) for each in full)}{behind}"
+    paused = [each.paused_until for each in full if each.paused_until is not None]
     opens = [each.opens_at for each in found.limits if each.opens_at is not None]
-    if opens:
-        sentence += f", and may begin {_at(max(opens))}"
+    if opens and max(opens) not in paused:
+        sentence += f", and may begin {at(max(opens))}"
+    until = max([*opens, *paused], default=None)
     return (
         Reason.LIMITED,
         sentence,
-        {"since": found.run.due_at, "until": max(opens, default=None), "ahead": found.ahead},
+        {"since": found.run.due_at, "until": until, "ahead": found.ahead},
     )
 
 
 def _waiting(found: Situation) -> Told:
-    run, until = found.run, _finite(found.run.available_at)
-    if run.claim_no == 0:
-        return Reason.SCHEDULED, f"it is to begin {_at(until)}", {"until": until}
+    run, until = found.run, finite(found.run.available_at)
+    if found.behind is not None:
+        sentence = f"it waits for the end of earlier occurrences of schedule {run.schedule_name!r}"
+        return Reason.WAITING, f"{sentence}, such as run {found.behind}", {}
+    if run.has_not_begun and not found.waits:
+        return Reason.SCHEDULED, f"it is to begin {at(until)}", {"until": until}
     more: dict[str, Any] = {"until": until}
     if doing := _list(found.waits, found.waits_in_all):
         more["since"] = min(wait.since for wait in found.waits)
         return _kind(found.waits), f"it {doing}", more
     if run.error is not None:
-        error = _short(Failure.from_object(run.error))
-        sentence = f"attempt {run.attempts} of it failed with {error}, and the next is {_at(until)}"
+        error = short(Failure.from_object(run.error))
+        sentence = f"attempt {run.attempts} of it failed with {error}, and the next is {at(until)}"
         return Reason.RETRYING, sentence, more
     if until is None:
         return Reason.WAITING, "it waits until something wakes it", more
@@ -273,6 +287,11 @@ def _due(found: Situation) -> Told:
         near = () if served.versions_of(run.workflow_name) else served.nearest(run.workflow_name)
         return Reason.UNSERVED, f"{due}, and {complaint}", {**more, "nearest": near}
     behind = f", behind {_count(found.ahead)} of its workflow" if found.ahead else ""
+    if not found.build_known:
+        sentence = (
+            f"{due} and pinned to build {run.build_id!r}, of which no worker has ever started"
+        )
+        return Reason.UNSERVED, sentence + behind, {**more, "build_id": run.build_id}
     if run.pinned:
         sentence = f"{due} and pinned to build {run.build_id!r}, so that only its workers take it"
         return Reason.BUILD, sentence + behind, {**more, "build_id": run.build_id}
@@ -302,9 +321,9 @@ def _list(waits: Sequence[Wait], in_all: int) -> str:
 def _wait(wait: Wait) -> str:
     name = repr(wait.name)
     if wait.error is not None:
-        error = _short(Failure.from_object(wait.error))
+        error = short(Failure.from_object(wait.error))
         tried = f"attempt {wait.attempt} of step {name} failed with {error}"
-        return f"tries again {_at(wait.until)}, since {tried}"
+        return f"tries again {at(wait.until)}, since {tried}"
     if wait.kind == StepKind.SLEEP:
         return f"sleeps in {name} until {when(wait.until)}"
     if wait.kind in (StepKind.RUN, StepKind.UNDO):
@@ -315,27 +334,5 @@ def _wait(wait: Wait) -> str:
     return f"waits for {what} {name} since {when(wait.since)}{until}"
 
 
-def when(moment: datetime | None) -> str:
-    """A time as everybody reads it alike, to the second."""
-    if moment is None or moment.year == MAXYEAR:
-        return "at no time"
-    return moment.strftime("%Y-%m-%d %H:%M:%S %Z")
-
-
-def _at(moment: datetime | None) -> str:
-    return "once something wakes it" if moment is None else f"at {when(moment)}"
-
-
-def _finite(moment: datetime) -> datetime | None:
-    """None for a run that no time makes due."""
-    return None if moment.year == MAXYEAR else moment
-
-
 def _count(ahead: int) -> str:
     return f"{ahead} or more" if ahead >= MOST_AHEAD else str(ahead)
-
-
-def _short(failure: Failure) -> str:
-    """An error in one line: type and message."""
-    text = " ".join(failure.summary.split())
-    return text if len(text) <= SHOWN_ERROR else text[: SHOWN_ERROR - 1] + "…"

@@ -118,19 +118,10 @@ class LimitWait:
     """Whether it is this one that lets nobody begin now."""
     opens_at: datetime | None = None
     """When time alone lets the next begin."""
+    paused_until: datetime | None = None
+    """Until when nobody may begin, since somebody paused it."""
     holder: UUID | None = None
     """A run that has a slot of it: the one that was due first."""
-
-    @property
-    def told(self) -> str:
-        """The limit as part of a sentence."""
-        of = "" if self.key is None else f" of {self.key!r}"
-        if self.slots is not None and self.used >= self.slots:
-            by = "" if self.holder is None else f", by run {self.holder}"
-            by += " and others" if by and self.used > 1 else ""
-            used = f"{self.used} of {self.slots} slots in use"
-            return f"limit {self.name!r}{of}, which has {used}{by}"
-        return f"limit {self.name!r}{of}"
 
 
 class Limits:

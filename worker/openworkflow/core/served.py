@@ -29,8 +29,8 @@ class Served:
             return None
         if others := self.versions_of(name):
             wanted = f"version {version!r}" if version else "no version"
-            known = ", ".join(repr(v) if v else "none" for v in others)
-            return f"no worker serves workflow {name!r} with {wanted}; there is {known}"
+            known = " or ".join(f"version {v!r}" if v else "no version" for v in others)
+            return f"no worker serves workflow {name!r} with {wanted}, but with {known}"
         return self.stranger(name)
 
     def stranger(self, name: str) -> str | None:

@@ -16,6 +16,7 @@ QUEUED = "queued"
 STANDINGS = frozenset(
     {
         QUEUED,
+        Reason.BUILD,
         Reason.LIMITED,
         Reason.LOST,
         Reason.PAUSED,
@@ -40,7 +41,11 @@ class Standing:
     held: bool
     """Whether somebody paused it, its workflow or the namespace."""
     limited: bool = False
-    """Whether it waits for a slot of its limits."""
+    """Whether it waits for a slot of its limits, or for its turn at a rate."""
+    queued: bool = False
+    """Whether it waits for earlier occurrences of its schedule."""
+    build_known: bool = True
+    """Whether a worker of the build that it is pinned to has ever started, if it is."""
     waits: Collection[str]
     """The kinds of steps that it waits for, and RETRY."""
 
@@ -57,8 +62,12 @@ def word(run: WorkflowRun, standing: Standing | None, served: Served) -> str:
         return Reason.LIMITED
     if standing.due:
         unserved = served.complaint(run.workflow_name, run.version) is not None
-        return Reason.UNSERVED if unserved else QUEUED
-    if run.claim_no == 0:
+        if unserved or not standing.build_known:
+            return Reason.UNSERVED
+        return Reason.BUILD if run.pinned else QUEUED
+    if standing.queued:
+        return Reason.WAITING
+    if run.has_not_begun and not standing.waits:
         return Reason.SCHEDULED
     return _waiting(run, set(standing.waits))
 

@@ -91,3 +91,8 @@ class WorkflowRun:
     """The limits that it is under, each with its key; None without limits."""
     priority: int | None = None
     """Priority of this run, from 1 to 9, beside that of its workflow; None for none."""
+
+    @property
+    def has_not_begun(self) -> bool:
+        """Whether none of its code was called: a claim may have set it aside again."""
+        return self.started_at is None

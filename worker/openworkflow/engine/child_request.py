@@ -130,7 +130,7 @@ class ChildRequest:
         )
 
     def _tags(self, own: str | None) -> str | None:
-        """Its own, and before those what its parent has tagged itself with, stored or not yet."""
+        """Tags of the child: its own, and before those what its parent has tagged itself with."""
         if (teller := self._execution.teller) is None or not teller.tagged:
             return own
         return json.dumps(teller.tagged | json.loads(own or "{}"), sort_keys=True)

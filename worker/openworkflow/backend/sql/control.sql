@@ -7,7 +7,7 @@
 -- Of a step the newest attempt counts: one that runs, or one that is to be repeated.
 with it as (
     select id, status, available_at, history_from, workflow_name, coalesce(version, '') as version,
-           case when pinned then build_id else '' end as bound_to
+           case when pinned then build_id else '' end as bound_to, started_at, schedule_name
       from {schema}.workflow_runs
      where id = $2 and namespace_id = $1
 ), latest as (
@@ -27,7 +27,12 @@ with it as (
     -- What a worker that died was doing, nobody is doing.
     -- What a run whose steps are undone was waiting for, it waits for no more.
     select latest.id, kind, step_name, created_at, resume_at, attempt, error,
-           coalesce(case when kind = 'child' then context ->> 'child' end, latest.id::text) as what,
+           coalesce(case when kind = 'child' then context ->> 'child' end,
+                    case when kind = 'map'
+                         then (select child.id::text from {schema}.workflow_children child
+                                where child.step_id = latest.id and child.status is null
+                                order by number limit 1)
+                         else latest.id::text end) as what,
            count(*) over () as in_all
       from latest, it, decided
      where (decision is null or kind = 'undo' or kind = 'run' and latest.status = 'running')
@@ -61,15 +66,19 @@ with it as (
     -- What it waits for; or for the time that a rate has given it.
     select array_agg(each.limit_key order by place) as limit_keys,
            array_agg(said.slots order by place) as limit_slots,
-           array_agg(coalesce(used.taken, 0) order by place) as limit_used,
-           array_agg(has_slot and said.rate is not null
-                     or coalesce(used.taken >= said.slots, false)
-                     or coalesce(said.rate is not null and used.tokens >= said.burst, false)
-                     or coalesce(said.paused_until > now(), false)
+           array_agg(coalesce(used.taken, 0) - has_slot::int order by place) as limit_used,
+           -- One that has its slots waits for a time alone, and who has begun for a slot alone.
+           array_agg(coalesce(not has_slot and used.taken >= said.slots, false)
+                     or it.started_at is null
+                        and coalesce(said.rate is not null
+                                     and (has_slot or used.tokens >= said.burst)
+                                     or said.paused_until > now(), false)
                      order by place) as limit_full,
-           array_agg(case when has_slot and said.rate is not null then it.available_at
-                          when said.paused_until > now() then said.paused_until end
+           array_agg(case when has_slot and said.rate is not null then it.available_at end
                      order by place) as limit_opens,
+           array_agg(case when it.started_at is null and said.paused_until > now()
+                          then {instant said.paused_until} end
+                     order by place) as limit_paused,
            array_agg((select holder.run_id
                         from {schema}.workflow_limit_runs holder
                        where holder.namespace_id = $1 and holder.has_slot
@@ -102,6 +111,21 @@ with it as (
                           where run_id = it.id and namespace_id = $1
                           order by at limit 1) mine
      where it.status = 'pending' and it.available_at > now()
+), bound as (
+    -- Workers of a build name it when they start.
+    select it.bound_to = '' or exists (select from {schema}.workflow_builds known
+                                        where known.namespace_id = $1
+                                          and known.build_id = it.bound_to) as build_known
+      from it
+), occurrence as (
+    -- What the schedule says of it: that it is paused, or that it waits for earlier ones.
+    select plan.paused_at as schedule_paused_at, plan.pause_reason as schedule_reason,
+           plan.next_run_id = it.id as is_next,
+           case when it.id = any (plan.queued_run_ids)
+                then coalesce(plan.open_run_ids[1], plan.queued_run_ids[1]) end as behind
+      from it
+      left join {schema}.workflow_schedules plan
+        on plan.namespace_id = $1 and plan.name = it.schedule_name
 ), takers as (
     select array(select build_id
                    from {schema}.workflow_builds, it
@@ -119,8 +143,9 @@ with it as (
       from ({served_now}) served
 )
 select {run_columns}, now() as now, waits.*, ahead.ahead, takers.takers, held.*, said.*,
-       decided.decision, limited.*, turn.*
-  from {schema}.workflow_runs run, waits, ahead, takers, held, said, decided, limited, turn
+       decided.decision, limited.*, turn.*, bound.*, occurrence.*
+  from {schema}.workflow_runs run, waits, ahead, takers, held, said, decided, limited, turn, bound,
+       occurrence
  where run.id = (select it.id from it);
 
 
@@ -131,17 +156,38 @@ select run.id, available_at <= now() as due,
        paused and (limits is null or pause is not null)
        or exists (select from {schema}.workflow_pauses held
                    where held.namespace_id = $1
-                     and held.workflow_name in ('', run.workflow_name)) as held,
+                     and held.workflow_name in ('', run.workflow_name))
+       or schedule_name is not null
+          and exists (select from {schema}.workflow_schedules plan
+                       where plan.namespace_id = $1 and plan.name = schedule_name
+                         and plan.next_run_id = run.id and plan.paused_at is not null) as held,
        limits is not null
        and exists (select from {schema}.workflow_limit_runs waits
                     where waits.run_id = run.id and run.status = 'pending'
-                      and (not has_slot or available_at > now())) as limited,
+                      and (not has_slot or available_at > now()))
+       or status = 'pending' and claim_no > 0 and available_at > now()
+          and exists (select from {schema}.workflow_turns turn
+                       where turn.run_id = run.id and turn.namespace_id = $1) as limited,
+       not pinned or exists (select from {schema}.workflow_builds known
+                              where known.namespace_id = $1
+                                and known.build_id = run.build_id) as build_known,
+       schedule_name is not null
+       and exists (select from {schema}.workflow_schedules plan
+                    where plan.namespace_id = $1 and plan.name = schedule_name
+                      and run.id = any (plan.queued_run_ids)) as queued,
        array(select distinct case when attempt.status = 'failed' then 'retry' else kind end
                from {schema}.step_attempts attempt
               where attempt.workflow_run_id = run.id and attempt.claim_no >= run.history_from
                 and (attempt.status = 'running' and kind not in ('run', 'undo')
                      or attempt.status = 'failed' and attempt.resume_at > now()
-                        and not {mark final} and not {mark canceled})) as waits
+                        and not {mark final} and not {mark canceled})
+                -- What a run whose steps are undone was waiting for, it waits for no more.
+                and (kind = 'undo'
+                     or not exists (select from {schema}.step_attempts decided
+                                     where decided.workflow_run_id = run.id
+                                       and decided.claim_no >= run.history_from
+                                       and decided.kind = 'undo'
+                                       and decided.step_name = 'undo'))) as waits
   from {schema}.workflow_runs run
  where namespace_id = $1 and id = any($2) and status in ('pending', 'running');
 
