@@ -215,6 +215,23 @@ async def test_what_cannot_be_forked_says_why(ow: OpenWorkflow, start_worker: St
         await ow.fork(uuid7())
 
 
+@workflow
+async def starts(step: Step) -> None:
+    await step.start_workflow("other", line, "end")
+
+
+async def test_the_start_of_a_run_has_no_other_result(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    """It was taken, and the fork failed, since it names no run."""
+    await start_worker(starts, line)
+    run = await ow.run_workflow(starts)
+    await run.result(timeout="20s")
+
+    with pytest.raises(ConfigurationError, match="such as 'result:other'"):
+        await ow.fork(run.id, results={"other": 1})
+
+
 async def test_a_fork_that_is_asked_for_again_is_one_run(
     backend: BackendPostgres, sql: asyncpg.Connection[Any]
 ) -> None:

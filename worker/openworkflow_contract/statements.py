@@ -27,6 +27,8 @@ MACROS = {
     # PostgreSQL refuses an answer with one that is not what the client asked for.
     "bytes": "convert_to({0}::text, case getdatabaseencoding() "
     "when 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end)",
+    # How much earlier than it was a run of this priority counts as due; NULL for none.
+    "head_start": "make_interval(hours => coalesce({0}, 0)::int)",
     # Whether a step's context says so; whatever else it may hold, this does not fail.
     "mark": "coalesce(context @> '{{\"{0}\": true}}', false)",
     # How long ago a time was, in seconds; 0 if there is none. Ages beyond a century are one, since

@@ -96,3 +96,8 @@ def _check_result(name: str, kept: Mapping[str, RecordedStep], from_step: str | 
         )
     if kept[name].kind == StepKind.SLEEP:
         raise ConfigurationError(f"step {name!r} is a sleep, and has no result")
+    if kept[name].kind == StepKind.CHILD_START:
+        raise ConfigurationError(
+            f"step {name!r} has started a run, and answers with its handle; what the run came to "
+            f"is another step, such as 'result:{name}'"
+        )

@@ -88,7 +88,7 @@ select available_at
 
 -- name: claim_rank
 -- When it would have been due without a priority; from a time on at which no subtraction fails.
-greatest(first.available_at, to_timestamp(0)) - make_interval(hours => served.priority)
+greatest(first.available_at, to_timestamp(0)) - {head_start served.priority}
 
 
 -- name: claim_urgent_arm
@@ -113,7 +113,7 @@ greatest(first.available_at, to_timestamp(0)) - make_interval(hours => served.pr
                            from {schema}.workflow_runs run
                           where {claim_urgent_walk} and {where}
                             and available_at <= (select turn from others)
-                                                + make_interval(hours => served.priority)
+                                                + {head_start served.priority}
                           order by available_at
                           limit {limit}
                             for update skip locked) run
@@ -218,7 +218,7 @@ cardinality(:pinned_keys::text[]) > 0
 -- begin.
 , limits is not null as names_limits,
               (select {instant came.due_at}
-                 from (select had.due_at + make_interval(hours => coalesce(run.priority, 0))
+                 from (select had.due_at + {head_start run.priority}
                          from {schema}.workflow_limit_runs had
                         where had.run_id = run.id) came (due_at)) as came_due_at
 

@@ -153,6 +153,15 @@ BEGIN
 END
 $function$;
 
+-- When a run came to be due that stands at this place among those of its lane.
+CREATE OR REPLACE FUNCTION openworkflow_limits_due(place TIMESTAMPTZ, priority SMALLINT)
+RETURNS TIMESTAMPTZ LANGUAGE plpgsql STABLE AS $function$
+BEGIN
+  -- What openworkflow_limits_place takes away, it takes from 1970 as well.
+  RETURN place + (to_timestamp(0) - openworkflow_limits_place(to_timestamp(0), priority));
+END
+$function$;
+
 -- Puts runs that are due into the lines of their lanes.
 CREATE OR REPLACE FUNCTION openworkflow_limits_line_up(place TEXT, ids UUID[])
 RETURNS VOID LANGUAGE plpgsql AS $function$
@@ -238,8 +247,8 @@ BEGIN
   FOREACH chosen IN ARRAY victims LOOP
     UPDATE workflow_runs run
        SET paused = true, available_at = coalesce(deadline_at, 'infinity'),
-           due_at = (SELECT due_at FROM workflow_limit_runs WHERE run_id = chosen)
-                    + make_interval(hours => coalesce(priority, 0))
+           due_at = openworkflow_limits_due(
+             (SELECT due_at FROM workflow_limit_runs WHERE run_id = chosen), priority)
      WHERE id = chosen;
     freed := freed || openworkflow_limits_release(place, chosen);
   END LOOP;
