@@ -90,8 +90,15 @@ async def read_children(
     for row in rows:
         is_map = row["started"] is not None
         _, states = found.setdefault(row["run_id"], (row["wake_no"], {}))
-        counts = (row["started"], row["open"], row["failed"]) if is_map else (0, 0, 0)
-        told = ChildState(row["status"], row["output"], row["error"], *counts)
+        told = ChildState(
+            row["status"],
+            row["output"],
+            row["error"],
+            row["started"] or 0,
+            row["open"] or 0,
+            row["failed"] or 0,
+            row["ended_at"],
+        )
         states[Awaited(row["id"], is_map)] = told
     return found
 

@@ -95,7 +95,7 @@ async def read_inboxes(
         delivery = found.setdefault(row["run_id"], Delivery(row["wake_no"], []))
         if row["id"] is not None:
             delivery.messages.append(
-                Message(row["id"], row["name"], row["payload"], row["of_topic"])
+                Message(row["id"], row["name"], row["payload"], row["of_topic"], row["sent_at"])
             )
     return found
 

@@ -66,6 +66,7 @@ class Message(NamedTuple):
     payload: str | None
     """JSON text."""
     of_topic: bool = False
+    sent_at: datetime | None = None
 
 
 class Awaited(NamedTuple):
@@ -88,6 +89,8 @@ class ChildState(NamedTuple):
     """Children of a map that were started; `open` of them go on, `failed` did not succeed."""
     open: int = 0
     failed: int = 0
+    ended_at: datetime | None = None
+    """When it has ended; None while it goes on, or one of the children of a map does."""
 
 
 class MapItem(NamedTuple):

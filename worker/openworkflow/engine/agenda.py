@@ -14,11 +14,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from openworkflow.core.errors import NonDeterminism, SerializationError, Suspended
-from openworkflow.core.step_attempt import StepKind
-from openworkflow.engine import calls
+from openworkflow.engine import calls, precedence
 from openworkflow.engine.asked import Asked
 from openworkflow.engine.keys import Branch
-from openworkflow.engine.operations.operation import Operation, sleeps_until
+from openworkflow.engine.operations.operation import FOR_OTHERS, Operation, sleeps_until
 from openworkflow.engine.outcome import Parked, Released
 from openworkflow.engine.waits import Waits
 
@@ -31,9 +30,6 @@ CANCEL_SECONDS = 3.0
 """How long an execution waits for step functions that were cancelled; less than a worker has to
 hand its runs back."""
 
-
-FOR_OTHERS = frozenset({StepKind.SIGNAL, StepKind.CHILD, StepKind.MAP})
-"""Steps that wait for what others do."""
 _EMPTY = Context()  # a cancelled timer keeps its own, and with it the run, until it would be due
 _NO_WAITS: Waits[Operation] = Waits()
 """What most executions have: nothing is ever put into it."""
@@ -51,6 +47,7 @@ class Agenda:
         "away",
         "busy",
         "operations",
+        "precedence",
         "stayed",
         "tasks",
         "unawaited",
@@ -70,6 +67,7 @@ class Agenda:
         """Where they are performed, unless in the execution's own task."""
         self._waits: Waits[Operation] = _NO_WAITS
         self._resting: asyncio.Lock | None = None
+        self.precedence: precedence.Precedence | None = None
         self.away: asyncio.Event | None = None
         """Set when the run, which is parked, is claimed again."""
         self.stayed = False
@@ -261,6 +259,7 @@ class Agenda:
         Called while the function is quiet and no event waits for it.
         """
         execution = self._execution
+        precedence.look_again(self.precedence)
         if execution.stopped is not None or self.away or self.busy > len(self._waits):
             return
         all_wait = 0 < len(self._waits) == len(self.operations)
@@ -337,6 +336,7 @@ class Agenda:
             self.unawaited.clear()
             self.operations.clear()
             self.asked.clear()
+        self.precedence = None
         if not self.tasks:  # what does not let itself be cancelled still asks of it
             del self._execution
 

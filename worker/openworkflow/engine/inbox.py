@@ -95,9 +95,15 @@ class Inbox:
         letters = self._letters.get(name)
         return letters.popleft() if letters else None
 
-    def has(self, name: str) -> bool:
-        """Whether a signal of this name is here."""
-        return bool(self._letters.get(name))
+    def first(self, name: str) -> Message | None:
+        """The signal that would be taken next."""
+        letters = self._letters.get(name)
+        return letters[0] if letters else None
+
+    def give_back(self, message: Message) -> None:
+        """Have a signal that was not taken after all be for who waits next."""
+        self._letters.setdefault(message.name, deque()).appendleft(message)
+        self._wake(message.name)
 
     def state(self, awaited: Awaited) -> ChildState | None:
         """How it stood when it was last read; None if it never was."""

@@ -23,18 +23,19 @@ with asked as (
     select * from unnest($1::uuid[], $2::text[]) as asked (run_id, name)
 )
 select run.id as run_id, asked.name, run.wake_no,
-       message.id, message.payload::text as payload, message.of_topic
+       message.id, message.payload::text as payload, message.of_topic,
+       {instant message.created_at} as sent_at
   from asked
   join {schema}.workflow_runs run on run.id = asked.run_id
   left join lateral (
-       (select id, payload, message_no, false as of_topic
+       (select id, payload, message_no, false as of_topic, created_at
           from {schema}.workflow_messages
          where workflow_run_id = run.id and name = asked.name and namespace_id = run.namespace_id
            and id <> all ($3::uuid[])
          order by message_no
          limit $6)
         union all
-       (select id, payload, message_no, true
+       (select id, payload, message_no, true, created_at
           from {schema}.workflow_messages topical
          where workflow_run_id is null and namespace_id = run.namespace_id and name = asked.name
            and expires_at > now()

@@ -24,7 +24,7 @@ from openworkflow.core.serialization import Codec
 from openworkflow.core.shown import shown
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.workflow_run import RunStatus
-from openworkflow.engine import sealing
+from openworkflow.engine import precedence, sealing
 from openworkflow.engine.child_request import ChildRequest
 from openworkflow.engine.history import replayed, step_error
 from openworkflow.engine.operations.operation import Operation
@@ -38,7 +38,7 @@ _FINISHED = frozenset(status.value for status in RunStatus if status.finished)
 class ChildWait(Operation):
     """What the waits for one child have in common: until when, and what it came to."""
 
-    __slots__ = ("_begun", "_codec", "_timeout")
+    __slots__ = ("_awaited", "_begun", "_codec", "_timeout")
 
     kind = StepKind.CHILD
 
@@ -49,6 +49,8 @@ class ChildWait(Operation):
         self._codec = codec
         self._timeout = None if timeout is None else parse_duration(timeout)
         self._begun: StepCall | None = None
+        self._awaited: Awaited | None = None
+        """The child whose end is the step's."""
 
     def recall(self, row: RecordedStep) -> tuple[Any, BaseException | None]:
         """See Operation.recall."""
@@ -56,6 +58,11 @@ class ChildWait(Operation):
             return replayed(self.key, row, self._codec), None
         except Exception as error:
             return None, error
+
+    def came(self) -> datetime | None:
+        """See Operation.came."""
+        state = None if self._awaited is None else self.execution.mailbox().state(self._awaited)
+        return None if state is None else state.ended_at
 
     def take_up(self) -> None:
         """See Operation.take_up."""
@@ -82,7 +89,8 @@ class ChildWait(Operation):
 
         Unless `known`, it is looked at before it is waited for.
         """
-        execution, awaited = self.execution, Awaited(child)
+        execution = self.execution
+        awaited = self._awaited = Awaited(child)
         inbox = execution.mailbox()
         inbox.open(awaited)
         again: datetime | None = None
@@ -96,8 +104,13 @@ class ChildWait(Operation):
                     execution.check_stopped()
                 state = inbox.state(awaited)
                 if state is not None and (state.status is None or state.status in _FINISHED):
-                    return state
-                if late:
+                    ended_at = state.ended_at
+                    if until is None or ended_at is None or ended_at <= until:
+                        await precedence.came(self, ended_at)
+                        return state
+                    late = True
+                if late and until is not None:
+                    await precedence.over(self, until)
                     return None
                 if not inbox.heard:
                     ends = min((each for each in (until, again) if each), default=None)
@@ -187,7 +200,7 @@ class ChildOperation(ChildWait):
             done, retry_at = await self._settle(step, state, until)
             if retry_at is None:
                 return done
-            failures = step.attempt
+            failures, self._awaited = step.attempt, None
             await execution.agenda.wait(self, retry_at)
 
     def withdraw(self) -> None:
@@ -256,3 +269,11 @@ def failure_of(name: str, child: UUID, state: ChildState) -> ChildFailed:
         told = f"there is no workflow run {child} in this namespace"
         failure = Failure("openworkflow.core.errors:RunNotFound", told)
     return ChildFailed(name, child, state.status or "gone", failure)
+
+
+def short_of(error: ChildFailed) -> Failure:
+    """Without the tracebacks, of which a thousand would be too much."""
+    failure = Failure.from_exception(error)
+    cause = failure.cause
+    bare = None if cause is None else Failure(cause.type, cause.message, args=cause.args)
+    return Failure(failure.type, failure.message, "", bare, failure.args, failure.state)

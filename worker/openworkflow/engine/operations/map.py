@@ -11,7 +11,7 @@ if it is no success, so the run is replayed about twice for each window and not 
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, cast
 from uuid import UUID
@@ -36,10 +36,10 @@ from openworkflow.core.shown import shown
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.workflow import Workflow
 from openworkflow.core.workflow_run import RunStatus
-from openworkflow.engine import sealing
+from openworkflow.engine import precedence, sealing
 from openworkflow.engine.child_request import ChildOptions, ChildRequest, check_depth, codec_of
 from openworkflow.engine.history import step_error
-from openworkflow.engine.operations.child import failure_of
+from openworkflow.engine.operations.child import failure_of, short_of
 from openworkflow.engine.operations.operation import Operation
 from openworkflow.engine.recorded import context_of
 from openworkflow.engine.request import MAP_OPTIONS, check_options
@@ -152,9 +152,16 @@ class MapOperation(Operation):
                 state = await self._look(inbox, awaited)
             if state.failed > self._tolerated:
                 return await self._give_up(step, state.failed)
+            await precedence.came(self, state.ended_at)
             return await self._finish(step)
         finally:
             inbox.close(awaited)
+
+    def came(self) -> datetime | None:
+        """See Operation.came."""
+        step, inbox = self._begun, self.execution.mailbox()
+        state = None if step is None else inbox.state(Awaited(step.id, is_map=True))
+        return state.ended_at if state and state.started == len(self._requests) else None
 
     def take_up(self) -> None:
         """See Operation.take_up."""
@@ -262,7 +269,7 @@ class MapOperation(Operation):
                     continue
                 error = failure_of(self.name, item.id, item.state)
                 first = first or error
-                texts.append(f'{{"error":{_short(error).to_json()}}}')
+                texts.append(f'{{"error":{short_of(error).to_json()}}}')
         output = f"[{','.join(texts)}]"
         size, limit = len(output.encode()), self.execution.services.payload_limit
         try:
@@ -335,14 +342,6 @@ def map_operation(
     return MapOperation(
         execution, name, requests, codec_of(workflow), concurrency, tolerated, digest
     )
-
-
-def _short(error: ChildFailed) -> Failure:
-    """Without the tracebacks, of which a thousand would be too much."""
-    failure = Failure.from_exception(error)
-    cause = failure.cause
-    bare = None if cause is None else Failure(cause.type, cause.message, args=cause.args)
-    return Failure(failure.type, failure.message, "", bare, failure.args, failure.state)
 
 
 def _gone(name: str, number: int) -> ChildFailed:

@@ -21,7 +21,9 @@ from openworkflow.engine.step_call import StepCall
 if TYPE_CHECKING:
     from openworkflow.engine.execution import Execution
 
-_LAST = datetime.max.replace(tzinfo=UTC)
+_FIRST, _LAST = (each.replace(tzinfo=UTC) for each in (datetime.min, datetime.max))
+FOR_OTHERS = frozenset({StepKind.SIGNAL, StepKind.CHILD, StepKind.MAP})
+"""Steps that wait for what others do."""
 
 
 class Reply(Protocol):
@@ -112,6 +114,10 @@ class Operation:
         else:
             self.future.set_exception(error)
 
+    def came(self) -> datetime | None:
+        """When what others do for it was done, as far as it was read; None for what is not."""
+        return None
+
     def take_up(self) -> None:
         """Take over what an earlier claim has begun: it is withdrawn before it is performed."""
 
@@ -130,7 +136,12 @@ class Operation:
 
 
 def sleeps_until(operation: Operation) -> datetime:
-    """When a sleep ends that an earlier claim has begun; after all of those for anything else."""
+    """When a sleep ends that an earlier claim has begun; after all of those for anything else.
+
+    What others have done is read meanwhile: it may have been before.
+    """
+    if operation.kind in FOR_OTHERS:
+        return _FIRST
     recorded = operation.recorded
     if operation.kind is not StepKind.SLEEP or recorded is None or recorded.sleeping is None:
         return _LAST

@@ -24,7 +24,7 @@ from openworkflow.core.recorded import Message, RecordedStep
 from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.serialization import codec_for
 from openworkflow.core.step_attempt import StepKind, StepStatus
-from openworkflow.engine import sealing
+from openworkflow.engine import precedence, sealing
 from openworkflow.engine.current import current_operation, current_step
 from openworkflow.engine.history import replayed, step_error
 from openworkflow.engine.operations.call import CallOperation
@@ -51,7 +51,7 @@ _RETRY = RetryPolicy(
 class SignalOperation(Operation):
     """A wait for the next signal of its name, until `timeout` is over."""
 
-    __slots__ = ("_begun", "_codec", "_default", "_timeout")
+    __slots__ = ("_begun", "_codec", "_default", "_message", "_timeout")
 
     kind = StepKind.SIGNAL
 
@@ -62,6 +62,8 @@ class SignalOperation(Operation):
         self._timeout = None if timeout is None else parse_duration(timeout)
         self._codec, self._default = codec_for(type_), default
         self._begun: StepCall | None = None
+        self._message: Message | None = None
+        """What it takes, which is not recorded yet."""
 
     def recall(self, row: RecordedStep) -> tuple[Any, BaseException | None]:
         """See Operation.recall."""
@@ -80,8 +82,18 @@ class SignalOperation(Operation):
         inbox.open(self.name)
         try:
             return await self._wait(inbox)
+        except BaseException:  # cancelled by the workflow: others may take it
+            if self._message is not None:
+                inbox.give_back(self._message)
+            raise
         finally:
             inbox.close(self.name)
+
+    def came(self) -> datetime | None:
+        """See Operation.came."""
+        inbox = self.execution.mailbox()
+        message = self._message or inbox.first(self.name)
+        return None if message is None else message.sent_at
 
     def take_up(self) -> None:
         """See Operation.take_up."""
@@ -111,8 +123,14 @@ class SignalOperation(Operation):
                 execution.check_stopped()
                 message = inbox.pop(self.name)
             if message is not None:
-                return await self._take(step, message)
-            if late:
+                self._message = message
+                if until is None or message.sent_at is None or message.sent_at <= until:
+                    return await self._take(step, message)
+                inbox.give_back(message)
+                self._message = None
+                late = True
+            if late and until is not None:
+                await precedence.over(self, until)
                 return self._time_out(step)
             if self._begun is None:
                 self._begun = step
@@ -128,7 +146,7 @@ class SignalOperation(Operation):
             again = execution.now() + AGAIN
             until = again if until is None else min(again, until)
         execution.check_stopped()
-        if not inbox.heard and not inbox.has(self.name):
+        if not inbox.heard and inbox.first(self.name) is None:
             await execution.agenda.wait(self, until, lambda wake: inbox.on_news(self.name, wake))
             execution.check_stopped()
 
@@ -137,6 +155,7 @@ class SignalOperation(Operation):
 
     async def _take(self, step: StepCall, message: Message) -> tuple[Any, BaseException | None]:
         """Take it for good: one that does not fit is not offered again."""
+        await precedence.came(self, message.sent_at)
         told = json.loads(self.context or "{}") | {"message": str(message.id)}
         if message.of_topic:
             told["topic"] = message.name

@@ -9,6 +9,7 @@ from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.recorded import RecordedStep
 from openworkflow.core.shown import shown
 from openworkflow.core.step_attempt import StepKind, StepStatus
+from openworkflow.engine import precedence
 from openworkflow.engine.handles import Timer
 from openworkflow.engine.loop import WorkflowLoop
 from openworkflow.engine.operations.operation import Operation
@@ -55,6 +56,7 @@ class SleepOperation(Operation):
         execution.check_stopped()
         await execution.agenda.wait(self, resume_at)
         execution.check_stopped()
+        await precedence.over(self, resume_at)
         execution.recorder.end_wait(step)
         return None, None
 
