@@ -94,7 +94,7 @@ MUTATIONS: Mapping[str, Mutation] = {
     "steps-unfenced": Mutation(
         "a lost claim records steps",
         statement(
-            ("flush_steps", "run.claim_no = step.claim_no and run.worker_id is not null", "true")
+            ("flush_steps", "run.claim_no = step.claim_no and run.worker_id = :worker_id", "true")
         ),
         "frozen",
         evidence.FENCE,
@@ -102,7 +102,7 @@ MUTATIONS: Mapping[str, Mutation] = {
     "ends-unfenced": Mutation(
         "a lost claim ends its run",
         statement(
-            ("flush_ends", "run.claim_no = ending.claim_no and run.worker_id is not null", "true")
+            ("flush_ends", "run.claim_no = ending.claim_no and run.worker_id = :worker_id", "true")
         ),
         "frozen at the end",
         evidence.RESULTS,

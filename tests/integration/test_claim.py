@@ -169,7 +169,7 @@ async def test_a_crash_after_progress_starts_the_count_afresh(
         await expire_leases(database_url)
         run = await claim_one(session, "a", worker=f"w/{crashes}")
         assert run.crashes == crashes
-    await flush(session, steps=[step_of(run, "s")])
+    await flush(session, steps=[step_of(run, "s")], worker="w/2")
     await expire_leases(database_url)
 
     assert (await claim_one(session, "a", worker="w/3")).crashes == 1
@@ -180,15 +180,16 @@ async def test_closing_what_a_dead_worker_began_is_no_progress(
 ) -> None:
     """Else a run that kills its worker in its first step would never be given up."""
     await backend.create_workflow_runs([NewRun("a")])
-    run = await claim_one(session, "a")
+    run = await claim_one(session, "a", worker="w/0")
     for crashes in (1, 2, 3):
         running = step_of(run, "deadly", status=StepStatus.RUNNING, output=None)
-        await flush(session, steps=[running])
+        await flush(session, steps=[running], worker=f"w/{crashes - 1}")
         await expire_leases(database_url)
         run = await claim_one(session, "a", worker=f"w/{crashes}")
         assert run.crashes == crashes
-        await flush(
+        closed = await flush(
             session,
+            worker=f"w/{crashes}",
             steps=[
                 step_of(
                     run,
@@ -200,6 +201,7 @@ async def test_closing_what_a_dead_worker_began_is_no_progress(
                 )
             ],
         )
+        assert not closed.lost
 
 
 async def test_an_expired_lease_goes_before_a_backlog(
@@ -224,7 +226,8 @@ async def test_nothing_a_lost_claim_writes_is_recorded(
     lost, kept = step_of(stale, "s"), step_of(current, "s")
 
     refused = await flush(session, steps=[lost], ends=[end_of(stale, RunStatus.FAILED)])
-    accepted = await flush(session, steps=[kept, lost], ends=[end_of(current, output='"x"')])
+    ends = [end_of(current, output='"x"')]
+    accepted = await flush(session, steps=[kept, lost], ends=ends, worker="host/2")
 
     run = await backend.get_workflow_run(stale.id)
     assert {lost.id, stale.id} == refused.lost

@@ -143,6 +143,7 @@ async def test_of_two_results_of_a_step_the_later_claim_s_is_the_history(
             step_of(run, "s", output='"kept"', completion_no=2),
             step_of(run, "before", output='"before"', completion_no=1),
         ],
+        worker="w/2",
     )
     await sql.execute(
         "insert into step_attempts "

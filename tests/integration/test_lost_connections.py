@@ -16,8 +16,9 @@ import asyncpg
 import pytest
 
 from openworkflow import BackendPostgres, OpenWorkflow, Step, Worker, workflow
-from openworkflow.backend.connection import Link, connected, probe
+from openworkflow.backend.connection import connected, probe
 from openworkflow.backend.failures import ConnectionLost
+from openworkflow.backend.link import Link
 from openworkflow.backend.session import WorkerSession
 from openworkflow.backend.url import parse
 from openworkflow_operator.database import dsn

@@ -152,7 +152,8 @@ async def test_many_clients_share_few_server_connections(pooled: BackendPostgres
     async def work(number: int) -> int:
         await pooled.create_workflow_runs([NewRun("a")] * 10)
         runs = await claim(sessions[number], "a", limit=10, worker=f"w/{number}")
-        flushed = await flush(sessions[number], ends=[end_of(run) for run in runs])
+        ends = [end_of(run) for run in runs]
+        flushed = await flush(sessions[number], ends=ends, worker=f"w/{number}")
         return len(runs) - len(flushed.lost)
 
     async with asyncio.timeout(60):

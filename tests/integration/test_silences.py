@@ -19,6 +19,7 @@ import pytest
 
 from openworkflow import BackendPostgres, OpenWorkflow, Step, workflow
 from openworkflow.backend import connection as connections
+from openworkflow.backend import link as links
 from openworkflow.backend import liveness, requests
 from openworkflow.backend.backend import NewRun
 from openworkflow.backend.url import parse
@@ -329,11 +330,11 @@ async def pooler_url(database_url: str, tmp_path: Path) -> AsyncIterator[str]:
 
 @pytest.fixture
 def _short_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
-    begin = connections._BEGIN
+    begin = links._BEGIN
     for name, seconds in (("idle_in_transaction_session_timeout", 500), ("lock_timeout", 100)):
         before = begin.partition(f"{name} = ")[2].partition(";")[0]
         begin = begin.replace(f"{name} = {before}", f"{name} = {seconds}")
-    monkeypatch.setattr(connections, "_BEGIN", begin)
+    monkeypatch.setattr(links, "_BEGIN", begin)
 
 
 @pytest.mark.usefixtures("_short_transactions")

@@ -13,8 +13,9 @@ import pytest
 import openworkflow.backend
 from openworkflow import BackendPostgres
 from openworkflow.backend import flush, queries
-from openworkflow.backend.connection import WORKER_SETTINGS, Link
+from openworkflow.backend.connection import WORKER_SETTINGS
 from openworkflow.backend.flush import PARTS, Shape
+from openworkflow.backend.link import Link
 from openworkflow.backend.records import RecordedStep, RunFilter, StepWrite
 from openworkflow.backend.requests import Requests
 from openworkflow.backend.url import parse as parse_url
@@ -57,7 +58,8 @@ async def test_a_flush_finds_the_runs_it_writes_by_their_primary_key(database_ur
     """Also on a table that was never analysed, of which the planner knows nothing."""
     connection = await asyncpg.connect(database_url, server_settings=dict(WORKER_SETTINGS))
     shape = Shape(tuple(PARTS), updates=True, claim=False)
-    values = ["default" if name == "namespace_id" else None for name in shape.parameters]
+    given = {"namespace_id": "default", "worker_id": "host/1"}
+    values = [given.get(name) for name in shape.parameters]
     statement = flush.statement(STATEMENTS, shape)
 
     plan = [row[0] for row in await connection.fetch(f"explain {statement}", *values)]
@@ -113,7 +115,8 @@ async def test_the_longest_flush_is_planned_once_for_a_connection(
     if sql.get_server_version() < (14, 0):
         pytest.skip("PostgreSQL counts the plans of a statement since 14")
     shape = Shape(tuple(PARTS), updates=True, claim=True)
-    values = ["default" if name == "namespace_id" else None for name in shape.parameters]
+    given = {"namespace_id": "default", "worker_id": "host/1"}
+    values = [given.get(name) for name in shape.parameters]
     statement = flush.statement(STATEMENTS, shape)
     link = Link(parse_url(database_url), application_name="test", pooled=False)
 

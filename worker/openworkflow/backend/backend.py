@@ -11,15 +11,17 @@ from openworkflow.backend import flush, migrations, queries
 from openworkflow.backend.board import Board
 from openworkflow.backend.builds import Builds
 from openworkflow.backend.children import Families
-from openworkflow.backend.connection import Connection, Link, connect, connected, probe
+from openworkflow.backend.connection import Connection, connect, connected, probe
 from openworkflow.backend.control import Control
 from openworkflow.backend.diagnostics import Diagnostics, diagnose
 from openworkflow.backend.enqueuing import IDEMPOTENCY_PERIOD, Enqueuing
 from openworkflow.backend.failures import DRIVER_ERRORS, ConnectionLost, as_backend_error
 from openworkflow.backend.filtering import Filtering
 from openworkflow.backend.heartbeat import HeartbeatSession
+from openworkflow.backend.incarnation import Incarnation
 from openworkflow.backend.ledger import Ledger, Loss, MigrationState, look
 from openworkflow.backend.limits import LimitTable
+from openworkflow.backend.link import Link
 from openworkflow.backend.liveness import SCAN_SECONDS
 from openworkflow.backend.messages import Messages
 from openworkflow.backend.namespace import Namespace
@@ -269,7 +271,9 @@ class BackendPostgres(StopsAtExit):
 
     async def open_session(self, connections: int = 2) -> WorkerSession:
         """Connections for the traffic of one worker."""
-        session = WorkerSession((self._link() for _ in range(connections)), self._sql, self._place)
+        place = Incarnation(self.schema)
+        links = [self._link(incarnation=place) for _ in range(connections)]
+        session = WorkerSession(links, self._sql, self._place, place)
         await session.open()
         return session
 
@@ -340,10 +344,6 @@ class BackendPostgres(StopsAtExit):
             raise RunNotFound(run_id)
         return run
 
-    def _link(self) -> Link:
-        return Link(
-            self.url,
-            application_name=self._application_name,
-            pooled=self.pooled,
-            silences=self._requests.silences,
-        )
+    def _link(self, **more: Any) -> Link:
+        more |= {"application_name": self._application_name, "pooled": self.pooled}
+        return Link(self.url, silences=self._requests.silences, **more)

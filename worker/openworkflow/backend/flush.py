@@ -106,7 +106,7 @@ GROUPS = {
         fenced=True,
         read="flush_children_read",
     ),
-    "disowned": Group("flush_disowned", ("work_channel",), fenced=False),
+    "disowned": Group("flush_disowned", ("work_channel", "worker_id"), fenced=False),
 }
 FENCES = {"steps": "flush_steps_first", "events": "flush_events_first"}
 """The groups whose fence is a lock that comes before whatever writes runs."""
@@ -176,6 +176,7 @@ class Shape(NamedTuple):
         """The names of the statement's parameters, each once."""
         names = [name for kind in self.kinds for name in COLUMNS[kind]]
         names += [name for group in self.groups for name in GROUPS[group].parameters]
+        names += ["worker_id"] * any(GROUPS[group].fenced for group in self.groups)
         names += [*(CLAIM_PARAMETERS if self.claim else ()), *(["spared_ids"] * self.spares)]
         return tuple(dict.fromkeys(names))
 
@@ -191,13 +192,12 @@ def shape_of(flush: Flush, *, urgent: bool = False) -> Shape:
 
 def statement(queries: Mapping[str, str], shape: Shape) -> str:
     """The statement for flushes of this shape."""
-    blocks = list(_blocks(queries, shape))
     answers = [*shape.groups, *(["claim"] if shape.claim else [])]
     if not answers:
         return "select clock_timestamp() as now"
     columns = ", ".join(f"{answer}.*" for answer in answers)
     select = f"select clock_timestamp() as now, {columns} from {', '.join(answers)}"  # noqa: S608
-    return numbered(f"with {', '.join(blocks)} {select}", shape.parameters)
+    return numbered(f"with {', '.join(_blocks(queries, shape))} {select}", shape.parameters)
 
 
 def untold(sql: str) -> str:

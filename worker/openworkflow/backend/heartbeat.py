@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from openworkflow.backend.connection import Link
+from openworkflow.backend.link import Link
 from openworkflow.core.errors import BackendError, Fault
 
 logger = logging.getLogger(__name__)

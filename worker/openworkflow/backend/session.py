@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -12,9 +12,10 @@ import asyncpg
 
 from openworkflow.backend import children, distortions, messages, progress, reading
 from openworkflow.backend import flush as flushes
-from openworkflow.backend.connection import Link
 from openworkflow.backend.failures import UnreadableAnswer, is_of_messages
 from openworkflow.backend.flush import Shape
+from openworkflow.backend.incarnation import Fetch, Held, Incarnation, keep_whole
+from openworkflow.backend.link import Link
 from openworkflow.backend.records import (
     ClaimedRun,
     ClaimRequest,
@@ -55,9 +56,13 @@ class WorkerSession:
     """
 
     def __init__(
-        self, links: Iterable[Link], queries: Mapping[str, str], place: Mapping[str, str]
+        self,
+        links: Iterable[Link],
+        queries: Mapping[str, str],
+        place: Mapping[str, str],
+        incarnation: Incarnation | None = None,
     ) -> None:
-        self._links = list(links)
+        self._links, self._incarnation = list(links), incarnation
         self._sql, self._place = queries, place
         self._statements: dict[Shape, tuple[str, tuple[str, ...]]] = {}
         self._urgent = False
@@ -74,6 +79,20 @@ class WorkerSession:
         except BaseException:
             self._end()
             raise
+
+    def when_elsewhere(
+        self,
+        worker_id: str,
+        held: Callable[[], Iterable[Held]],
+        settle: Callable[[set[tuple[UUID, int]]], None],
+    ) -> None:
+        """Compare what is `held` with what another server has; `settle` is told what stands."""
+
+        async def compare(fetch: Fetch) -> None:
+            settle(await keep_whole(fetch, self._sql, worker_id, held()))
+
+        if self._incarnation is not None:
+            self._incarnation.on_another = compare
 
     async def flush(self, flush: Flush) -> Flushed:
         """Record, end, wake and claim in one statement and one commit.

@@ -3,19 +3,26 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
+from uuid import UUID
 
 from openworkflow.backend.records import (
     ChildEnd,
     Completion,
     Continuation,
     RunEnd,
+    StepSuccess,
     StepWrite,
 )
 from openworkflow.core.errors import BackendError, Fault, SerializationError
 from openworkflow.core.ids import depth_of
 from openworkflow.core.recorded import ClaimedRun
+from openworkflow.core.step_attempt import StepStatus
 from openworkflow.engine.journal import Journal, Written
 from openworkflow.engine.step_call import StepCall
+
+MOST_WITNESSES = 200
+"""What was committed before is there if the last ones are: half of these are more than two
+statements that are under way at once have of one run."""
 
 
 class Durability:
@@ -37,6 +44,7 @@ class Durability:
         "owes",
         "pending",
         "progress",
+        "recorded",
     )
 
     def __init__(
@@ -60,6 +68,9 @@ class Durability:
         self._to_close = 0
         self.progress = False
         """Whether anything was recorded."""
+        self.recorded: list[UUID] = []
+        """Rows that are over and durable, the latest of this claim. They are looked for on a server
+        that takes over, which may lack the last commits."""
         self.calls: dict[StepCall, None] = {}
         """Attempts whose functions have not ended."""
         self.completions = completions
@@ -72,6 +83,7 @@ class Durability:
     def continue_as(self, claim: ClaimedRun) -> None:
         """Write for another claim of the run from now on; everything so far is durable."""
         self._claim, self.progress = claim, False
+        self.recorded.clear()
 
     def end(self, end: Completion | RunEnd | Continuation) -> Coroutine[Any, Any, bool]:
         """Record the run's end after, or together with, its last step; False if it was lost.
@@ -138,10 +150,39 @@ class Durability:
         self.pending.pop(first, None)
         if held:
             self.progress = True
+            row = first.rows[0]
+            if type(row) is StepSuccess and len(self.recorded) < MOST_WITNESSES:
+                self.recorded.append(row.id)  # as in nearly every case, without a call
+            else:
+                self._keep(first)
         else:
             self._still_open(first, refused=False)
             self.lost()
         return held
+
+    def witnesses(self) -> tuple[list[UUID], list[UUID]]:
+        """The rows of step attempts that are durable: those that are over, and those that go on."""
+        begun = [each.id for each in self.open if each.announced and _is_durable(each.announced)]
+        on_the_way: set[UUID] = set()
+        for written in self.pending:
+            if _is_durable(written):
+                self._keep(written)
+                continue
+            for row in written.rows:
+                if type(row) is StepWrite and not row.update:
+                    on_the_way.add(row.id)
+                elif type(row) is StepWrite and row.id not in on_the_way:
+                    begun.append(row.id)  # its end finds nothing else
+        return list(dict.fromkeys(self.recorded)), begun
+
+    def _keep(self, written: Written) -> None:
+        for row in written.rows:
+            if type(row) is StepSuccess or (
+                type(row) is StepWrite and row.status != StepStatus.RUNNING
+            ):
+                self.recorded.append(row.id)
+        if len(self.recorded) > MOST_WITNESSES:
+            del self.recorded[: -MOST_WITNESSES // 2]
 
     def _still_open(self, written: Written, *, refused: bool) -> None:
         """Ends were not taken, so their rows run. That one was cut short is not refused twice."""
@@ -150,6 +191,10 @@ class Durability:
                 if refused and row.completion_no is None and row.resume_at is None:
                     continue
                 self.open[StepCall(row.step_name, row.attempt, row=row.id)] = None
+
+
+def _is_durable(written: Written) -> bool:
+    return written.done() and written.exception() is None and written.result()
 
 
 def _is_over(end: Completion | RunEnd | Continuation) -> bool:

@@ -72,6 +72,8 @@ class Teller:
         """Why nothing more is told."""
         self.lost = False
         """The claim does not hold, so nothing more is told."""
+        self.told = 0
+        """How much this claim has told that is durable, of its events and of what is counted."""
         self._execution = execution
         assert execution.task is not None
         self._loop = execution.task.get_loop()
@@ -212,6 +214,8 @@ class Teller:
             self.lost = True
             execution.recorder.lost()
             return
+        if rows:
+            self.told = self._next + sum(self._counts.values())
         self._settled += len(batch)
 
     async def _is_due(self, batch: list[Telling]) -> bool:

@@ -71,9 +71,9 @@ class Executor:
         self._reports = Reports(services.metrics, poller, namespace_id, services.observer)
         self._ends, self._doubt = Ends(services.journal, adopt), doubt
         self._occurrences, self._max_crashes = occurrences, max_crashes
-        self._executions: dict[Claim, Execution] = {}
+        self.executions: dict[Claim, Execution] = {}
         self._loading: dict[Claim, Arrival] = {}
-        mine = self._executions, self._ends, self._reports, self._forget, self._spawn
+        mine = self.executions, self._ends, self._reports, self._forget, self._spawn
         self.residents = Residents(most_resident, *mine)
         self._services = replace(services, park=self.residents.park)
         self._claims: dict[UUID, Claim] = {}
@@ -83,7 +83,7 @@ class Executor:
         self._loop = asyncio.get_running_loop()
 
     def __len__(self) -> int:
-        return len(self._executions) + len(self._loading)
+        return len(self.executions) + len(self._loading)
 
     def executes(self, run_id: UUID) -> bool:
         """Whether a claim of this run is in progress here."""
@@ -98,12 +98,12 @@ class Executor:
     def announce(self) -> None:
         """Make steps visible that have been running for a while."""
         young = time.perf_counter() - ANNOUNCE_SECONDS
-        for execution in self._executions.values():  # the oldest first
+        for execution in self.executions.values():  # the oldest first
             if execution.started > young:
                 break
             execution.recorder.announce(ANNOUNCE_SECONDS)
         for claim in self._claimer.suspects():
-            if (suspect := self._executions.get(claim)) is not None and suspect.recorder.progress:
+            if (suspect := self.executions.get(claim)) is not None and suspect.recorder.progress:
                 self._claimer.trust(claim)
 
     async def drain(self, seconds: float) -> bool:
@@ -115,7 +115,7 @@ class Executor:
         self.residents.clear()
         if len(self):
             logger.info("draining: %d runs in progress", len(self))
-        for execution in list(self._executions.values()):
+        for execution in list(self.executions.values()):
             execution.drain()
         await self._claimer.emptied(seconds)
         self.interrupt_all(Released())
@@ -132,19 +132,19 @@ class Executor:
         """
         self._turns.disperse()
         self.residents.clear()
-        executing = [execution.task for execution in self._executions.values()]
+        executing = [execution.task for execution in self.executions.values()]
         tasks = {*self._tasks, *self.residents.leaving, *filter(None, executing)}
         return await canceled(tasks, seconds)
 
     def interrupt_all(self, outcome: Outcome) -> None:
         """Stop all executions where they are."""
-        for execution in list(self._executions.values()):
+        for execution in list(self.executions.values()):
             execution.interrupt(outcome)
 
     def lose(self, claims: Iterable[Claim]) -> None:
         """Stop what is claimed by others, or canceled: the heartbeat found it, or a new claim."""
         for claim in claims:
-            if (execution := self._executions.get(claim)) and not execution.agenda.away:
+            if (execution := self.executions.get(claim)) and not execution.agenda.away:
                 execution.interrupt(Lost())  # else its park is on its way, which tells more
             elif (arrival := self._loading.pop(claim, None)) is not None:
                 self._forget(arrival)
@@ -233,7 +233,7 @@ class Executor:
         if not run.names_limits and (limits := limits_to_take(execution)) is not None:
             self._spawn(self._hand_back(arrival, 0.0, limits))
             return
-        self._executions[arrival.claim] = execution
+        self.executions[arrival.claim] = execution
         if self._draining.is_set():
             execution.drain()
         self._turns.add(execution, self._execute(arrival, execution), context)
@@ -260,7 +260,7 @@ class Executor:
                 outcome = Released(AGAIN_SECONDS)
             if execution.agenda.stayed:
                 arrival = newest(arrival, execution)
-                if arrival.claim not in self._executions:  # it was parked, and is dropped
+                if arrival.claim not in self.executions:  # it was parked, and is dropped
                     return
             arrival.slot.close()  # the flush that carries the end may claim for it
             sent = self._ends.send(arrival.run, outcome, execution.recorder)
@@ -281,7 +281,7 @@ class Executor:
             self._spawn(self._record(arrival, outcome, sent))
             return
         try:
-            seconds = time.perf_counter() - self._executions[arrival.claim].started
+            seconds = time.perf_counter() - self.executions[arrival.claim].started
             self._report(arrival.run, outcome, seconds)
         except Exception:  # a mistake of ours costs no other run of the flush
             self._give_up(arrival)
@@ -292,7 +292,7 @@ class Executor:
         self, arrival: Arrival, outcome: Outcome, sent: Written | None = None
     ) -> None:
         """Write the end, or find out what comes of the one that was sent."""
-        run, execution = arrival.run, self._executions[arrival.claim]
+        run, execution = arrival.run, self.executions[arrival.claim]
         if sent is not None:
             self._reports.begin(run)  # in a task of its own
         try:
@@ -308,7 +308,7 @@ class Executor:
 
     def _end(self, arrival: Arrival) -> None:
         """The run is over here; or its execution alone, which has no claim where it is parked."""
-        if (execution := self._executions.pop(arrival.claim, None)) is not None:
+        if (execution := self.executions.pop(arrival.claim, None)) is not None:
             execution.task = None  # whose context leads back to the execution
             self._forget(arrival)
 

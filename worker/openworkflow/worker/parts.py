@@ -21,6 +21,7 @@ from openworkflow.telemetry.metrics import Metrics
 from openworkflow.telemetry.seam import Observer
 from openworkflow.telemetry.tracing import observer_of
 from openworkflow.worker.claimer import Claimer
+from openworkflow.worker.elsewhere import Elsewhere
 from openworkflow.worker.executor import Executor
 from openworkflow.worker.heartbeat import Heartbeat
 from openworkflow.worker.histories import Histories
@@ -115,6 +116,7 @@ class Parts:
             most_resident=options.resident,
         )
         self.heartbeat = self._heartbeat(backend, worker_id, lease)
+        Elsewhere(self.claimer, self.executor, self.flusher.strays.doubt).watch(session, worker_id)
 
     def _occurrences(
         self, backend: BackendPostgres, worker_id: str, registry: Registry

@@ -82,6 +82,10 @@ class Residents:
     def clear(self) -> None:
         """Drop them all, and keep none from now on."""
         self._most = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop them all."""
         while self.kept:
             self._drop(self.kept.popitem()[1][0])
 

@@ -62,7 +62,7 @@ step as (
       from ({rows}) as step
      where exists (select from {schema}.workflow_runs run
                     where run.id = step.run_id
-                      and run.claim_no = step.claim_no and run.worker_id is not null
+                      and run.claim_no = step.claim_no and run.worker_id = :worker_id
                       for key share)
 ), inserted as (
     -- A statement sent again after a lost connection finds its rows and leaves them.
@@ -158,7 +158,7 @@ ended as (
            crashes = case when ending.progress then 0 else run.crashes end
       from ({rows}) as ending
      where run.id = any (array[ending.run_id])
-       and run.claim_no = ending.claim_no and run.worker_id is not null {in_turn}
+       and run.claim_no = ending.claim_no and run.worker_id = :worker_id {in_turn}
     returning run.id, run.status,
               run.status = 'pending' and run.wake_no > ending.wake_no as is_woken
 ), notified as (
@@ -212,7 +212,7 @@ continued as (
            history_from = run.claim_no + 1
       from ({rows}) as continuation
      where run.id = any (array[continuation.run_id])
-       and run.claim_no = continuation.claim_no and run.worker_id is not null {in_turn}
+       and run.claim_no = continuation.claim_no and run.worker_id = :worker_id {in_turn}
     returning run.id, run.namespace_id
 ), forgotten as (
     delete from {schema}.step_attempts
@@ -335,7 +335,7 @@ child as (
       from ({rows}) as child
       join {schema}.workflow_runs parent
         on parent.id = any (array[child.run_id])
-       and parent.claim_no = child.claim_no and parent.worker_id is not null {in_turn}
+       and parent.claim_no = child.claim_no and parent.worker_id = :worker_id {in_turn}
        for key share of parent
 ), child_pauses as (
     select workflow_name
@@ -390,7 +390,7 @@ orphaned as (
        and coalesce(child.status, '') = ''
        and exists (select from {schema}.workflow_runs run
                     where run.id = disowned.run_id
-                      and run.claim_no = disowned.claim_no and run.worker_id is not null
+                      and run.claim_no = disowned.claim_no and run.worker_id = :worker_id
                       offset 0)
     returning child.id
 ), disowned as (

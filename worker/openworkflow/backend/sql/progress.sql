@@ -21,7 +21,7 @@ event as (
       from ({rows}) as event
      where exists (select from {schema}.workflow_runs run
                     where run.id = event.run_id
-                      and run.claim_no = event.claim_no and run.worker_id is not null
+                      and run.claim_no = event.claim_no and run.worker_id = :worker_id
                       for key share)
 ), emitted as (
     insert into {schema}.workflow_events
@@ -63,7 +63,7 @@ progressed as (
       from ({rows}) as progress
      where exists (select from {schema}.workflow_runs run
                     where run.id = progress.run_id
-                      and run.claim_no = progress.claim_no and run.worker_id is not null
+                      and run.claim_no = progress.claim_no and run.worker_id = :worker_id
                       for key share)
 ), noted as (
     insert into {schema}.workflow_progress as known
@@ -84,7 +84,7 @@ progressed as (
        set tags = coalesce(run.tags, '{}') || progressed.tags::jsonb
       from progressed
      where progressed.tags is not null and run.id = any (array[progressed.run_id])
-       and run.claim_no = progressed.claim_no and run.worker_id is not null {in_turn}
+       and run.claim_no = progressed.claim_no and run.worker_id = :worker_id {in_turn}
 ), outdated as (
     delete from {schema}.workflow_events old
      using progressed

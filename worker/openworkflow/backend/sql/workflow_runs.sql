@@ -2,7 +2,7 @@
 -- Claims are in claim.sql, ends in flush.sql with everything else that a worker writes.
 --
 -- `{schema}` stands for the quoted schema. Every write of a claimed run carries the fence
---     claim_no = <this claim> and worker_id is not null
+--     claim_no = <this claim> and worker_id = <this worker>
 -- and names no status: with `status = 'running'` in it the planner of a never analysed table picks
 -- the index on leases instead of the primary key, which costs most of the throughput.
 -- `= any (array(select ..))` instead of a join is deliberate too, for the same reason.
@@ -135,6 +135,52 @@ update {schema}.workflow_runs
                         order by available_at
                           for update skip locked))
 returning id;
+
+
+-- name: keep_whole_claims
+-- On a server that took over, or went back to an earlier time: which claims of a worker stand there,
+-- with all that it was told is recorded. A run that lacks some of it is handed back, to be replayed
+-- from what is there. A number of which the server has not heard is not given a second time: what
+-- was done under it here may still be on its way.
+with claim as (
+    select * from unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::bigint[])
+                  as claim (run_id, claim_no, deadline_at, told)
+), lacking as (
+    select run_id
+      from unnest($5::uuid[], $6::uuid[], $7::bool[]) as recorded (run_id, id, is_over)
+     where not exists (select from {schema}.step_attempts attempt
+                        where attempt.id = recorded.id
+                          and (attempt.status <> 'running' or not recorded.is_over)
+                       offset 0)
+     union all
+    select run_id
+      from claim
+     where told > coalesce((select events + (select coalesce(sum(value::bigint), 0)
+                                               from jsonb_each_text(counts))
+                              from {schema}.workflow_progress progress
+                             where workflow_run_id = any (array[claim.run_id])
+                               and progress.claim_no = claim.claim_no), 0)
+), mine as (
+    select run.id, claim.claim_no, run.id in (select run_id from lacking) as lacks
+      from claim
+      join {schema}.workflow_runs run
+        on run.id = any (array[claim.run_id])
+       and run.claim_no = claim.claim_no and run.worker_id = $8
+       for update of run
+), released as (
+    update {schema}.workflow_runs
+       set status = 'pending', worker_id = null,
+           available_at = case when paused then 'infinity' else now() end,
+           due_at = case when paused then now() end
+     where id = any (array(select id from mine where lacks))
+), numbered as (
+    update {schema}.workflow_runs run
+       set claim_no = claim.claim_no, deadline_at = coalesce(run.deadline_at, claim.deadline_at)
+      from claim
+     where run.id = any (array[claim.run_id]) and run.claim_no < claim.claim_no
+       and run.worker_id is null and run.completed_at is null
+)
+select id as run_id, claim_no from mine where not lacks;
 
 
 -- name: take_back_crashes

@@ -1,0 +1,256 @@
+"""A standby takes over that lacks the last commits: nothing is built on what is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from openworkflow import BackendPostgres, OpenWorkflow, RunNotFound, Step, workflow
+from openworkflow.backend.records import NewRun
+from tests.chaos.proxy import Proxy
+from tests.flushes import claim, completion_of, flush, session_of, success_of
+from tests.guarded_postgres import has_pgbouncer, pooler_of
+from tests.helpers import eventually
+from tests.local_postgres import FAST_AND_UNSAFE, LocalPostgres, Standby, embedded_programs
+from tests.two_servers import proxy_to
+
+
+@dataclass
+class Pair:
+    """A server, and a standby that follows it and is not waited for."""
+
+    primary: LocalPostgres
+    standby: Standby
+    proxy: Proxy
+    sql: asyncpg.Connection
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.proxy.port}/postgres"
+
+    async def recorded(self) -> dict[str, list[str]]:
+        """The names of the steps of all runs, in the order in which they ended."""
+        rows = await self.sql.fetch(
+            "select workflow_name, array_agg(step_name order by completion_no) as steps"
+            "  from step_attempts join workflow_runs run on run.id = workflow_run_id"
+            " where completion_no is not null group by 1"
+        )
+        return {row["workflow_name"]: row["steps"] for row in rows}
+
+    async def eventually(self, query: str) -> None:
+        """Wait until it is true."""
+
+        async def is_true() -> bool:
+            return bool(await self.sql.fetchval(query))
+
+        await eventually(is_true)
+
+    async def stop_following(self) -> None:
+        """From here on, what is committed is on the first server only."""
+        connection = await asyncpg.connect(self.standby.url())
+        now = await self.sql.fetchval("select pg_current_wal_lsn()::text")
+
+        async def has_all() -> bool:
+            lsn = "select pg_last_wal_replay_lsn() >= $1::text::pg_lsn"
+            return bool(await connection.fetchval(lsn, now))
+
+        await eventually(has_all)
+        await connection.execute("alter system set primary_conninfo = ''")
+        await connection.execute("select pg_reload_conf()")
+
+        async def is_alone() -> bool:
+            return not await self.sql.fetchval("select count(*) from pg_stat_replication")
+
+        await eventually(is_alone)
+        await connection.close()
+
+    async def fail_over(self) -> None:
+        """The first server dies, and the standby takes its place."""
+        await self.sql.close()
+        self.proxy.upstream_port = self.standby.port
+        self.proxy.pause()
+        await asyncio.to_thread(self.primary.crash)
+        self.proxy.cut()
+        await asyncio.to_thread(self.standby.promote)
+        self.proxy.resume()
+        self.sql = await asyncpg.connect(self.standby.url())
+
+
+@contextlib.asynccontextmanager
+async def pair() -> AsyncIterator[Pair]:
+    programs = embedded_programs()
+    library = programs.parent / "lib"
+    found = library if library.is_dir() else None
+    primary = LocalPostgres(programs, found, {**FAST_AND_UNSAFE, "synchronous_commit": "on"})
+    try:
+        await asyncio.to_thread(primary.start)
+        backend = await BackendPostgres.connect(primary.url())
+        await backend.stop()
+        standby = Standby(programs, found, primary_port=primary.port)
+        try:
+            await asyncio.to_thread(standby.start)
+            async with proxy_to(primary.port) as proxy:
+                sql = await asyncpg.connect(primary.url())
+                both = Pair(primary, standby, proxy, sql)
+                yield both
+                await both.sql.close()
+        finally:
+            standby.stop()
+    finally:
+        primary.stop()
+
+
+class Program:
+    """Functions of steps that are held up, and what was called."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.may_end: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+    async def draw(self, name: str) -> str:
+        """Another result each time, once it may end."""
+        self.calls.append(name)
+        drawn = f"{name} {self.calls.count(name)}"
+        await self.may_end[name].wait()
+        return drawn
+
+    def begun(self, *names: str) -> bool:
+        return set(names) <= set(self.calls)
+
+
+@contextlib.asynccontextmanager
+async def working(url: str, *workflows: Any) -> AsyncIterator[OpenWorkflow]:
+    """A worker, and who starts runs, on the server that is there."""
+    backend = await BackendPostgres.connect(url)
+    try:
+        ow = OpenWorkflow(backend)
+        options = {"lease": timedelta(minutes=10), "rest": timedelta(minutes=10)}
+        async with ow.new_worker(workflows=list(workflows), **options):
+            yield ow
+    finally:
+        await backend.stop()
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+async def test_runs_go_on_from_what_the_standby_has(pooled: bool, tmp_path: Path) -> None:
+    """What was recorded before `stop_following` is there, all after that is not.
+
+    Steps were recorded on results that were gone, waits were ended that had not begun, events were
+    numbered after such as there were not.
+    """
+    if pooled and not has_pgbouncer():
+        pytest.skip("pgbouncer is not installed (make test-programs)")
+    program = Program()
+    draw, may_end = program.draw, program.may_end
+
+    @workflow
+    async def whole(step: Step) -> list[str]:
+        return [await step.run("a", draw, "whole a"), await step.run("b", draw, "whole b")]
+
+    @workflow
+    async def holed(step: Step) -> list[str]:
+        drawn = await step.run("a", draw, "holed a")
+        return [drawn, await step.run("b", draw, f"holed b of {drawn}")]
+
+    @workflow
+    async def ended(step: Step) -> str:
+        return await step.run("a", draw, "ended a")
+
+    @workflow
+    async def waiting(step: Step) -> str:
+        await step.run("a", draw, "waiting a")
+        await step.wait_for_signal("go")
+        return await step.run("b", draw, "waiting b")
+
+    @workflow
+    async def telling(step: Step) -> str:
+        await step.run("a", draw, "telling a")
+        step.emit("news", "first")
+        drawn = await step.run("b", draw, "telling b")
+        step.emit("news", "second")
+        return drawn
+
+    @workflow
+    async def claimed(step: Step) -> str:
+        return await step.run("a", draw, "claimed a")
+
+    @workflow
+    async def served_by_nobody(step: Step) -> None:
+        pass
+
+    all_of_them = (whole, holed, ended, waiting, telling, claimed)
+    async with contextlib.AsyncExitStack() as stack, asyncio.timeout(100):
+        servers = await stack.enter_async_context(pair())
+        url = stack.enter_context(pooler_of(servers.url, tmp_path)) if pooled else servers.url
+        ow = await stack.enter_async_context(working(url, *all_of_them))
+        await ow.pause(workflow=claimed)
+        runs = {each.name: await ow.run_workflow(each) for each in all_of_them}
+        may_end["whole a"].set()
+        await eventually(
+            lambda: program.begun("whole b", "holed a", "ended a", "waiting a", "telling a")
+        )
+        await servers.stop_following()
+        await ow.resume(workflow=claimed)
+        for name in ("holed a", "ended a", "waiting a", "telling a"):
+            may_end[name].set()
+        first = await runs["ended"].result()
+        await eventually(lambda: program.begun("holed b of holed a 1", "telling b", "claimed a"))
+        await servers.eventually("select count(*) = 1 from workflow_events")
+        await servers.eventually(
+            "select status = 'running' from step_attempts where kind = 'signal'"
+        )
+        gone = await ow.run_workflow(served_by_nobody)
+
+        await servers.fail_over()
+        for name in [*may_end, "holed b of holed a 2", "waiting b"]:
+            may_end[name].set()
+        await ow.resume(workflow=claimed)
+        await ow.signal(runs["waiting"].id, "go", None)
+        results = {name: await run.result() for name, run in runs.items()}
+
+        assert "ended a 1" == first
+        assert {
+            "whole": ["whole a 1", "whole b 1"],  # called once: what it rests on is there
+            "holed": ["holed a 2", "holed b of holed a 2 1"],
+            "ended": "ended a 2",
+            "waiting": "waiting b 1",
+            "telling": "telling b 2",
+            "claimed": "claimed a 2",
+        } == results
+        assert await servers.recorded() == {
+            "whole": ["a", "b"],
+            "holed": ["a", "b"],
+            "ended": ["a"],
+            "waiting": ["a", "go", "b"],
+            "telling": ["a", "b"],
+            "claimed": ["a"],
+        }
+        assert [0, 1] == await servers.sql.fetchval(
+            "select array_agg(event_no) from workflow_events"
+        )
+        with pytest.raises(RunNotFound):
+            await gone.result(timeout=10)
+
+
+async def test_a_claim_is_its_workers_alone(backend: BackendPostgres) -> None:
+    """A standby that lacks a claim gives its number to the next one who claims the run."""
+    await backend.create_workflow_runs([NewRun("a"), NewRun("a")])
+    session = await session_of(backend)
+    one, other = await claim(session, "a", worker="host/new")
+    step, end = success_of(one, "s"), completion_of(other)
+
+    kept = await flush(session, successes=[step], completions=[end], worker="host/old")
+    assert {step.id, other.id} == kept.lost
+
+    kept = await flush(session, successes=[step], completions=[end], worker="host/new")
+    assert not kept.lost
+    await session.close()

@@ -1,0 +1,57 @@
+"""A worker finds itself on another server: what its runs have recorded may not be there.
+
+What is under way goes on where all that it rests on is there, as after a restart. A run that lacks
+some of it is replayed from what there is. See backend/incarnation.py.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from openworkflow.backend.incarnation import Held
+from openworkflow.worker.claimer import Claim, Claimer
+from openworkflow.worker.executor import Executor
+
+if TYPE_CHECKING:
+    from openworkflow.backend.backend import WorkerSession
+
+logger = logging.getLogger(__name__)
+
+
+class Elsewhere:
+    """`doubt` has what this worker is taken to hold, and does not, handed back."""
+
+    def __init__(self, claimer: Claimer, executor: Executor, doubt: Callable[[], None]) -> None:
+        self._claimer, self._executor, self._doubt = claimer, executor, doubt
+        self._asked: list[Claim] = []
+
+    def watch(self, session: "WorkerSession", worker_id: str) -> None:
+        """Be asked by the connections of this session."""
+        session.when_elsewhere(worker_id, self._held, self._settle)
+
+    def _held(self) -> Iterator[Held]:
+        self._asked = self._claimer.claims()
+        for claim in self._asked:
+            if (execution := self._executor.executions.get(claim)) is None:
+                yield Held(*claim, None, 0, (), ())  # the claim is the last that was recorded
+                continue
+            teller, deadline = execution.teller, execution.claim.deadline_at
+            told = 0 if teller is None else teller.told
+            yield Held(*claim, deadline, told, *execution.recorder.witnesses())
+
+    def _settle(self, standing: set[Claim]) -> None:
+        lost = [claim for claim in self._asked if claim not in standing]
+        if lost:
+            logger.error(
+                "the database has lost commits: %d of %d runs in progress lack what was recorded "
+                "of them, and are replayed from what is there. Was a standby promoted that was "
+                "not waited for, or a backup restored? Runs and results of the last moments may be "
+                "gone: see synchronous_standby_names",
+                len(lost),
+                len(self._asked),
+            )
+        else:
+            logger.info("the database was started anew, or is another: nothing is lacking")
+        self._executor.residents.forget()
+        self._executor.lose(lost)
+        self._doubt()
