@@ -17,8 +17,9 @@ from typing import Any, Final
 
 import kopf
 from kubernetes.aio import config
-from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client import Configuration
 
+from openworkflow_operator.cluster.client import connected
 from openworkflow_operator.cluster.leadership import LeadershipLost
 from openworkflow_operator.handlers import watched_by_kopf
 from openworkflow_operator.process import Operator
@@ -49,7 +50,7 @@ async def _run(settings: Settings) -> int:
     except config.ConfigException as error:
         sys.stderr.write(f"error: no cluster to connect to: {error}\n")
         return NO_CLUSTER
-    async with ApiClient(configuration) as client:
+    async with connected(configuration) as client:
 
         def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
             return _login(configuration.host, **kwargs)

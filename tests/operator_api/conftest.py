@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from kubernetes.aio.client import ApiClient, Configuration
 
+from openworkflow_operator.cluster.client import connected
 from openworkflow_operator.process import Operator
 from openworkflow_operator.settings import Settings
 from tests.api_proxy import ApiProxy, proxied
@@ -88,7 +89,7 @@ def _client(plane: ControlPlane, url: str) -> ApiClient:
     configuration.verify_ssl = False
     token = plane.token(OPERATOR_NAMESPACE, "openworkflow-operator")
     configuration.api_key = {"BearerToken": f"Bearer {token}"}
-    return ApiClient(configuration)
+    return connected(configuration)
 
 
 def _starting(client: ApiClient, space: Space) -> Start:

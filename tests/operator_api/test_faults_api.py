@@ -244,3 +244,16 @@ async def test_an_operator_serves_the_namespaces_it_is_told_to(
         other.delete("services", "orders-worker")
         await eventually(lambda: "services" in other.children())
         assert (stranger.children() == set()) == (scope == "several")
+
+
+async def test_an_operator_of_many_namespaces_has_connections_for_more_than_its_watches(
+    plane: ControlPlane, tenant: Space, start: Start, sql: asyncpg.Connection[Any]
+) -> None:
+    """Seven watches of each took all that a client has; it never led, nor listed a kind again."""
+    others = [f"{tenant.name}-{number}" for number in range(20)]
+    for name in others:
+        plane.create_namespace(name)
+    await enqueue(sql, 15)
+    tenant.resource(scaling=FAST)
+    async with start(namespaces=(tenant.name, *others)):
+        await eventually(lambda: tenant.replicas() == 2, deadline=40)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
 import aiohttp
-from kubernetes.aio.client import ApiClient
+from kubernetes.aio.client import ApiClient, Configuration
 
 from openworkflow_operator.api import kinds, nesting
 from openworkflow_operator.api.kinds import Kind
@@ -43,6 +43,16 @@ class ClusterError(Exception):
     def is_gone(self) -> bool:
         """Whether there is no such object: the API server says so, not a proxy before it."""
         return self.status == 404 and self.reason == "NotFound"
+
+
+def connected(configuration: Configuration) -> ApiClient:
+    """A client of the API server, with as many connections as are asked for at once.
+
+    A watch holds one for as long as it lasts, and there are seven for each namespace: of the
+    hundred that a client may have by default, fifteen namespaces left none for anything else.
+    """
+    configuration.connection_pool_maxsize = 0
+    return ApiClient(configuration)
 
 
 class Cluster:
