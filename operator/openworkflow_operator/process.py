@@ -39,8 +39,13 @@ logger = logging.getLogger(__name__)
 
 #: A visit asks only the API server; one that takes so long is given up, and made again.
 VISIT_SECONDS: Final = 120.0
-#: Without a completed full visit, or the end of a single one, for this long it counts as dead.
+#: Without a list that the API server gave, or the end of a visit, for this long it counts as dead.
 STALLED_SECONDS: Final = 300.0
+#: For how long to wait for lists that are not refused and do not come, such as of a kind whose
+#: conversion is broken. Then the operator leads without them.
+LISTS_SECONDS: Final = 60.0
+#: By a slow API server one after the other would take minutes.
+LISTS_AT_ONCE: Final = 16
 
 
 class Operator:
@@ -100,7 +105,7 @@ class Operator:
         """What proves that this process no longer works, not only that it runs."""
         now, allowed = time.monotonic(), max(STALLED_SECONDS, 3 * self.settings.resync_seconds)
         if (silent := now - self._resynced_at) > allowed:
-            return f"the last full visit ended {silent:.0f} s ago"
+            return f"the API server has given no list for {silent:.0f} s"
         if not self.is_leader:
             return None
         if (lasts := self.queue.longest_visit()) > allowed:
@@ -114,20 +119,21 @@ class Operator:
         """What is missing before this process could act."""
         if any(not informer.settled.is_set() for informer in self._informers):
             return "the cluster was not listed yet"
-        listed = {informer.kind for informer in self._informers if informer.listed.is_set()}
-        refused = {
-            informer.kind.plural for informer in self._informers if informer.kind not in listed
-        }
-        if refused:
-            return f"the operator may not list {', '.join(sorted(refused))}: check its Role"
+        if missing := self._not_listed():
+            return f"there is no list of {missing}: check the operator's Role and its log"
         return None
+
+    def _not_listed(self) -> str:
+        """The kinds of which nothing is known."""
+        listed = {informer.kind for informer in self._informers if informer.listed.is_set()}
+        missing = {each.kind.plural for each in self._informers if each.kind not in listed}
+        return ", ".join(sorted(missing))
 
     async def _lead(self) -> None:
         # Of these something has to be known; a namespace that may not be listed is left out.
         for kind in (kinds.WORKFLOW_NAMESPACE, kinds.DEPLOYMENT, kinds.POD):
             await self._listed_somewhere(kind)
-        for informer in self._informers:
-            await informer.settled.wait()
+        await self._settled()
         async with self._leadership.held():
             self.metrics.leader.set(1)
             self._led_at = time.monotonic()
@@ -143,6 +149,17 @@ class Operator:
                 self._visit_all()
                 for _ in range(self.settings.workers):
                     workers.create_task(self._work(reconciler, observatory), name="worker")
+
+    async def _settled(self) -> None:
+        """Wait for the other lists, or until it is known, or likely, that some do not come."""
+        try:
+            async with asyncio.timeout(LISTS_SECONDS):
+                for informer in self._informers:
+                    await informer.settled.wait()
+        except TimeoutError:
+            logger.warning("goes on without a list of %s", self._not_listed())
+            for informer in self._informers:
+                informer.settled.set()
 
     async def _listed_somewhere(self, kind: kinds.Kind) -> None:
         listed = [
@@ -190,7 +207,6 @@ class Operator:
                 logger.warning("the full visit has to wait: %s", error)
                 continue
             self._visit_all()
-            self._resynced_at = time.monotonic()
             self.metrics.last_resync.set_to_current_time()
 
     def _visit_all(self) -> None:
@@ -200,22 +216,26 @@ class Operator:
     async def relist(self) -> None:
         """Take in full lists of everything that may be listed.
 
-        Raises ClusterError if the API server did not answer once, or refused everything.
+        Raises ClusterError if the API server gave none at all. One that it does not give is missed
+        in what it is of, and nowhere else.
         """
-        failure, is_answered = None, False
-        for informer in self._informers:
+        at_once = asyncio.Semaphore(LISTS_AT_ONCE)
+
+        async def relisted(informer: Informer) -> ClusterError | None:
             try:
-                await informer.relist()
-                is_answered = True
+                async with at_once:
+                    await informer.relist()
             except ClusterError as error:
-                if error.status == 404 and not informer.kind.is_built_in:
-                    continue
-                failure = error
-                if error.status != 403:
-                    raise
-                logger.warning("%s may not be listed: %s", informer.kind.plural, error)
-        if failure is not None and not is_answered:
-            raise failure
+                return error
+            self._resynced_at = time.monotonic()  # a slow API server is no reason to start anew
+            return None
+
+        errors = await asyncio.gather(*map(relisted, self._informers))
+        for informer, error in zip(self._informers, errors, strict=True):
+            if error is not None and (error.status != 404 or informer.kind.is_built_in):
+                logger.warning("%s are not listed: %s", informer.kind.plural, error)
+        if all(errors):
+            raise next(filter(None, errors))
 
     def _pruner(self, options: ConnectOptions) -> Pruner:
         def deleted(key: Key, runs: int) -> None:

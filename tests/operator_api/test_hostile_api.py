@@ -288,7 +288,7 @@ async def test_a_kind_that_may_not_be_listed_costs_the_objects_of_this_kind_only
         told = str(tenant.get()["status"]["conditions"])
         assert "Service orders-worker" in told
         assert "cannot list resource" in told
-        assert "may not list" in str(operator.not_ready())
+        assert "no list of networkpolicies" in str(operator.not_ready())
 
 
 def _service(space: Space) -> dict[str, Any]:

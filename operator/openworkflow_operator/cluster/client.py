@@ -66,7 +66,7 @@ class Cluster:
     async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         """The object, None if there is none."""
         try:
-            return await self._call("GET", kind.path(namespace, name))
+            return _object(await self._call("GET", kind.path(namespace, name)), kind)
         except ClusterError as error:
             if error.is_gone:
                 return None
@@ -142,13 +142,14 @@ class Cluster:
         """
         which = {"resourceVersion": _OF_NONE} if uid is None else {"uid": uid}
         metadata = {**manifest["metadata"], **which}
-        return await self._call(
+        answer = await self._call(
             "PATCH",
             kind.path(metadata["namespace"], metadata["name"]),
             {"fieldManager": FIELD_MANAGER, "force": "true"},
             body=as_yaml({**manifest, "metadata": metadata}),
             content_type=_APPLY,
         )
+        return _object(answer, kind)
 
     async def scale(self, namespace: str, name: str, replicas: int) -> Object:
         """Set the number of pods of a Deployment, and own that one field.
@@ -173,7 +174,9 @@ class Cluster:
         """Replace what the resource says about itself."""
         path = kinds.WORKFLOW_NAMESPACE.path(key.namespace, key.name, "status")
         query = {"fieldManager": FIELD_MANAGER}
-        return await self._call("PATCH", path, query, body={"status": status}, content_type=_MERGE)
+        body = {"status": status}
+        answer = await self._call("PATCH", path, query, body=body, content_type=_MERGE)
+        return _object(answer, kinds.WORKFLOW_NAMESPACE)
 
     async def annotate(
         self, kind: Kind, namespace: str, name: str, annotations: Mapping[str, str]
@@ -198,12 +201,12 @@ class Cluster:
 
     async def create(self, kind: Kind, namespace: str, body: Mapping[str, Any]) -> Object:
         """Create the object; ClusterError 409 if it exists."""
-        return await self._call("POST", kind.path(namespace), body=body)
+        return _object(await self._call("POST", kind.path(namespace), body=body), kind)
 
     async def replace(self, kind: Kind, namespace: str, body: Mapping[str, Any]) -> Object:
         """Replace the object; ClusterError 409 if somebody else changed it meanwhile."""
         path = kind.path(namespace, body["metadata"]["name"])
-        return await self._call("PUT", path, body=body)
+        return _object(await self._call("PUT", path, body=body), kind)
 
     async def patch(self, kind: Kind, namespace: str, name: str, body: Mapping[str, Any]) -> Object:
         """Merge the given fields into the object."""

@@ -48,7 +48,7 @@ class Informer:
         self.listed = asyncio.Event()
         """Set once the first list is in the store, or the kind is known to be absent."""
         self.settled = asyncio.Event()
-        """Set once it is listed, or the operator was told that it may not list it."""
+        """Set once it is listed, or there is no hope that it will be soon."""
         self.is_served = False
         """Whether the API server knows the kind."""
 

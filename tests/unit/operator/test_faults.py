@@ -174,6 +174,48 @@ async def test_a_lease_that_cannot_be_asked_for_is_told_once(
     ]
 
 
+@pytest.mark.parametrize("answer_seconds", [0.2, 0.8])
+async def test_by_a_slow_api_server_somebody_leads_and_the_lease_says_for_how_long(
+    kmock: RawHandler, cluster: Cluster, caplog: pytest.LogCaptureFixture, answer_seconds: float
+) -> None:
+    """Two answers of a fifth of the Lease were too many: nobody led, or for ten seconds."""
+    written: list[dict[str, Any]] = []
+
+    async def get(_: Any) -> Any:
+        await asyncio.sleep(answer_seconds)
+        return ok(lease("me" if written else "", 1))
+
+    async def put(request: Any) -> Any:
+        await asyncio.sleep(answer_seconds)
+        written.append(request.data["spec"])
+        return ok(lease("me", 2))
+
+    kmock[f"get {LEASE}/l"] << get
+    kmock[f"put {LEASE}/l"] << put
+    async with asyncio.timeout(60), Leadership(cluster, "system", "l", "me", seconds=1).held():
+        while len(written) < 4:
+            await asyncio.sleep(0.02)
+    assert all(each["leaseDurationSeconds"] >= 4 * answer_seconds for each in written[:4])
+    told = [record for record in caplog.records if "LEASE_SECONDS" in record.getMessage()]
+    assert len(told) == (4 * answer_seconds > 1)
+
+
+async def test_a_lease_that_is_given_to_another_by_hand_is_lost_at_once(
+    kmock: RawHandler, cluster: Cluster
+) -> None:
+    """It acted beside the other until its own time was over."""
+    gets: Iterator[Any] = iter([ok(lease("", 1))])
+    kmock[f"get {LEASE}/l"] << (lambda _: next(gets, ok(lease("another", 3))))
+    puts: Iterator[Any] = iter([ok(lease("me", 2))])
+    kmock[f"put {LEASE}/l"] << (lambda _: next(puts, refusal(409, "Conflict")))
+    began = time.monotonic()
+    with pytest.raises(BaseExceptionGroup) as lost:
+        async with asyncio.timeout(25), Leadership(cluster, "system", "l", "me", seconds=15).held():
+            await asyncio.sleep(60)
+    assert lost.group_contains(LeadershipLost)
+    assert time.monotonic() - began < 8
+
+
 async def test_a_holder_that_does_not_renew_is_replaced_by_our_own_clock(
     kmock: RawHandler, cluster: Cluster
 ) -> None:
@@ -284,7 +326,8 @@ async def stop(task: asyncio.Task[None]) -> None:
 
 def lease(holder: str, version: int, renewed: str | None = None) -> dict[str, Any]:
     spec = {"holderIdentity": holder, "leaseDurationSeconds": 1, "renewTime": renewed}
-    return {"metadata": {"name": "l", "resourceVersion": str(version)}, "spec": spec}
+    metadata = {"name": "l", "namespace": "system", "resourceVersion": str(version)}
+    return {"metadata": metadata, "spec": spec}
 
 
 def test_a_clock_that_was_set_back_makes_no_pod_unschedulable() -> None:

@@ -85,7 +85,7 @@ async def test_an_operator_that_visits_lives(operator: Operator) -> None:
 
 async def test_an_operator_without_a_full_visit_is_dead(operator: Operator) -> None:
     operator._resynced_at -= LONG_AGO
-    assert "the last full visit ended 301 s ago" == operator.not_live()
+    assert "the API server has given no list for 301 s" == operator.not_live()
 
 
 async def test_a_visit_that_never_ends_is_death(operator: Operator) -> None:

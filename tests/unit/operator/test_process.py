@@ -104,7 +104,7 @@ async def test_an_operator_that_may_list_nothing_is_not_ready(
     refused.add("a")
     running = [asyncio.create_task(informer.run()) for informer in operator._informers]
     try:
-        await eventually(lambda: "may not list" in (operator.not_ready() or ""))
+        await eventually(lambda: "no list of" in (operator.not_ready() or ""))
     finally:
         for task in running:
             task.cancel()
