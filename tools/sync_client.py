@@ -20,7 +20,14 @@ SYNC: Final = {
     name: f"Sync{name}"
     for name in ("LimitClient", "OpenWorkflow", "RunControl", "RunFollowing", "RunHandle")
 } | {"ScheduleClient": "SyncScheduleClient", "AsyncIterator": "Iterator"}
-LEFT_OUT: Final = {"new_worker", "stop", "sync", "StopsAtExit", "Generic[O]"}
+LEFT_OUT: Final = {
+    "new_worker",
+    "stop",
+    "sync",
+    "StopsAtExit",
+    "AnswersGuesses",
+    "Generic[O]",
+}
 """What a program that blocks has no use for, and what `SyncBase` has."""
 BASES: Final = {"OpenWorkflow": "SyncBase", "RunHandle": "SyncHandleBase[O]"}
 TITLES: Final = {

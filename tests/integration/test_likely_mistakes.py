@@ -54,6 +54,39 @@ async def _more_than_an_event_holds(step: Step) -> None:
     step.emit("text", "x" * 70_000)
 
 
+async def _text_for_each_letter(step: Step) -> None:
+    anything: Any = step
+    await anything.map("add", add, "ab")
+
+
+async def _rate_as_text(step: Step) -> None:
+    await step.run("add", add, 1, 2, rate="10/m")
+
+
+async def _option_of_temporal(step: Step) -> None:
+    anything: Any = step
+    await anything.run("add", add, 1, 2, schedule_to_close_timeout="1m")
+
+
+async def _arguments_as_a_list(step: Step) -> None:
+    anything: Any = step
+    await anything.run("add", add, args=[1, 2])
+
+
+async def _activity(step: Step) -> None:
+    anything: Any = step
+    await anything.execute_activity(add, 1)
+
+
+async def _sleep_without_a_name(step: Step) -> None:
+    anything: Any = step
+    await anything.sleep(60)
+
+
+async def _status_of_a_step_that_was_not_awaited(step: Step) -> None:
+    step.set_status(step.run("add", add, 1, 2))
+
+
 @pytest.mark.parametrize(
     ("function", "said"),
     [
@@ -62,6 +95,13 @@ async def _more_than_an_event_holds(step: Step) -> None:
         (_item_that_is_two_arguments, "the first is item 0: TypeError: add() missing 1 required"),
         (_generator_as_a_step, "return a list of its values"),
         (_more_than_an_event_holds, "keep the data elsewhere and pass a reference to it"),
+        (_text_for_each_letter, "items is a list of them, not 'ab'"),
+        (_rate_as_text, "a Rate with a name and without a key, such as Rate(20, per='1m'"),
+        (_option_of_temporal, "did you mean 'timeout', the option of step.run?"),
+        (_arguments_as_a_list, "the arguments follow the function: step.run(name, function, 1"),
+        (_activity, "no attribute 'execute_activity': it is run(\"name\", function, argument)"),
+        (_sleep_without_a_name, "missing 1 required positional argument: 'duration'; write step."),
+        (_status_of_a_step_that_was_not_awaited, "a call that was not awaited; write `await`"),
     ],
 )
 async def test_what_cannot_be_a_step_says_what_can(
@@ -125,3 +165,16 @@ async def test_a_sleep_whose_run_ended_meanwhile_blames_no_worker(ow_env: Enviro
     error = run.step("nap").error
     assert error is not None
     assert "the attempt was cut short: the run ended" == error.message
+
+
+async def test_an_error_of_a_step_that_was_not_awaited_names_it(ow_env: Environment) -> None:
+    @workflow
+    async def compares(step: Step) -> bool:
+        anything: Any = step
+        return bool(anything.run("total", add, 1, 2) > 0)
+
+    run = await ow_env.start(compares)
+    await run.end()
+
+    assert run.error is not None
+    assert "'total' never ran: write `await` before the call" in run.error.traceback

@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from openworkflow import Cron, OpenWorkflow, RetryPolicy, RunHandle, Step, SyncStep, step, workflow
+from openworkflow import (
+    BackendPostgres,
+    Cron,
+    OpenWorkflow,
+    RetryPolicy,
+    RunHandle,
+    Step,
+    SyncStep,
+    step,
+    workflow,
+)
 
 if TYPE_CHECKING:
     from openworkflow.testing import Environment
@@ -41,6 +51,16 @@ async def calls(input: Order, step: Step) -> None:
     await notify()  # type: ignore[call-arg]
     await notify("a", txet="b")  # type: ignore[call-arg]
     await price_of(input, 2)  # type: ignore[call-arg]
+    await step.run("as-list", charge, args=[input, 5])  # type: ignore[call-overload]
+    await step.run("temporal", look_up, 1, schedule_to_close_timeout="1m")  # type: ignore[call-arg, arg-type]
+    await step.run("rate", look_up, 1, rate=10)  # type: ignore[call-arg, arg-type]
+    await step.execute_activity(look_up, 1)  # type: ignore[attr-defined]
+    await step.sleep(60)  # type: ignore[call-arg, arg-type]
+    await step.wait_for_signal("paid", bool)  # type: ignore[call-overload]
+    await step.run_workflow("child", ship, input, 5)  # type: ignore[call-overload]
+    step.tag({"customer": "acme"})  # type: ignore[call-arg]
+    step.set_status()  # type: ignore[call-arg]
+    ship.delay(input)  # type: ignore[attr-defined]
     text: str = await pack(input)  # type: ignore[assignment]
     print(text)
 
@@ -63,6 +83,14 @@ async def three(order: Order, amount: int, step: Step) -> None: ...
 async def named() -> None: ...
 
 
+@workflow.defn  # type: ignore[attr-defined]
+class Transfer: ...
+
+
+@workflow(bind=True)  # type: ignore[call-overload, untyped-decorator]
+async def of_celery() -> None: ...
+
+
 @workflow(retries=RetryPolicy())  # type: ignore[call-overload, untyped-decorator]
 async def misspelt_option() -> None: ...
 
@@ -80,6 +108,17 @@ async def client(ow: OpenWorkflow, receipt: Receipt, order: Order) -> None:
     run: RunHandle[str] = await ow.run_workflow(ship, order)  # type: ignore[arg-type]
     ow.new_worker(workflows=[ship], concurency=5)  # type: ignore[call-arg]
     ow.new_worker(workflows=[charge])  # type: ignore[list-item]
+    ow.new_worker([ship])  # type: ignore[call-arg]
+    ow.new_worker(workflows=[ship], activities=[charge])  # type: ignore[call-arg]
+    await OpenWorkflow.connect("postgresql://localhost/shop")  # type: ignore[attr-defined]
+    await BackendPostgres.connect("postgresql://localhost/shop", namespace="a")  # type: ignore[call-arg]
+    await ow.run_workflow(ship, order, 5)  # type: ignore[call-overload]
+    await ow.run_workflow(ship, order, countdown=60)  # type: ignore[call-overload]
+    await ow.start_workflow(ship, order)  # type: ignore[attr-defined]
+    await ow.list_runs(status="failed")  # type: ignore[call-arg]
+    await ow.run_workflow(ship, order).result()  # type: ignore[attr-defined]
+    await (await ow.run_workflow(ship, order)).get_result()  # type: ignore[attr-defined]
+    Cron(minute=0)  # type: ignore[call-arg]
     ow.handle("abc")  # type: ignore[arg-type]
     await run.result(30, 5)  # type: ignore[call-arg]
     Cron("0 3 * * *", timezone="UTC")  # type: ignore[call-arg]

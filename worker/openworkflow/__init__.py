@@ -50,6 +50,7 @@ from openworkflow.core.errors import (
 from openworkflow.core.explanation import Explanation
 from openworkflow.core.extras import extra_missing
 from openworkflow.core.failure import Failure
+from openworkflow.core.guesses import answer_temporal
 from openworkflow.core.limits import Limit, Rate
 from openworkflow.core.progress import RunEvent, RunProgress
 from openworkflow.core.retry import RetryPolicy
@@ -144,6 +145,8 @@ __all__ = [
     "step",
     "workflow",
 ]
+
+answer_temporal(workflow)
 
 
 def __getattr__(name: str) -> Any:

@@ -48,6 +48,7 @@ from openworkflow.backend.url import Dsn, parse
 from openworkflow.core.asked import page_size
 from openworkflow.core.cursor import read_cursor
 from openworkflow.core.errors import ConfigurationError, InvalidRunState, RunNotFound
+from openworkflow.core.guesses import AnswersGuesses
 from openworkflow.core.step_attempt import StepAttempt
 from openworkflow.core.stopping import StopsAtExit
 from openworkflow.core.unique import UniqueRule
@@ -70,7 +71,7 @@ __all__ = [
 _WAKE = flush.Shape((Wake,), updates=False, claim=False)
 
 
-class BackendPostgres(StopsAtExit):
+class BackendPostgres(AnswersGuesses, StopsAtExit):
     """A connected backend; `stop` it, or `async with await BackendPostgres.connect(url) as …`."""
 
     def __init__(

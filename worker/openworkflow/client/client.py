@@ -22,6 +22,7 @@ from openworkflow.core.asked import check_is, check_list
 from openworkflow.core.errors import ConfigurationError, RunNotFound
 from openworkflow.core.explanation import Explanation, explain, with_child
 from openworkflow.core.filters import parse_filter
+from openworkflow.core.guesses import AnswersGuesses, NotHere
 from openworkflow.core.progress import NOTHING_TOLD
 from openworkflow.core.serialization import DEFAULT_PAYLOAD_LIMIT, codec_for
 from openworkflow.core.shown import shown
@@ -53,7 +54,7 @@ I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
 
 
-class OpenWorkflow(RunControl, RunFollowing, StopsAtExit):
+class OpenWorkflow(AnswersGuesses, RunControl, RunFollowing, StopsAtExit):
     """Starts and follows runs in the namespace of `backend`.
 
     `payload_limit` is the most bytes of JSON an input or result may have, as it is stored; `codec`
@@ -83,6 +84,9 @@ class OpenWorkflow(RunControl, RunFollowing, StopsAtExit):
         from openworkflow.client.blocking.opening import opened
 
         return opened(url, options)
+
+    if not TYPE_CHECKING:
+        connect = NotHere("it is OpenWorkflow(await BackendPostgres.connect(url))")
 
     def __repr__(self) -> str:
         return f"<OpenWorkflow of namespace {self._backend.namespace_id!r}>"

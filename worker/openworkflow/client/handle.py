@@ -10,6 +10,7 @@ from openworkflow.core.duration import Duration
 from openworkflow.core.errors import WorkflowCanceled, WorkflowFailed
 from openworkflow.core.explanation import Explanation
 from openworkflow.core.failure import Failure
+from openworkflow.core.guesses import AnswersGuesses
 from openworkflow.core.progress import NOTHING_TOLD, RunEvent, RunProgress
 from openworkflow.core.serialization import Codec
 from openworkflow.core.step_attempt import StepAttempt
@@ -33,7 +34,7 @@ class RunDetails:
     """Steps of the run that wait for a rate, the next first, if it is parked."""
 
 
-class RunHandle(Generic[O]):
+class RunHandle(AnswersGuesses, Generic[O]):
     """A run that was started; `created` is False if its idempotency key had started it before."""
 
     def __init__(

@@ -11,7 +11,7 @@ from typing import Any, Union
 from openworkflow.core.annotations import innermost, return_annotation
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.fingerprint import fingerprint
-from openworkflow.core.options import nearest
+from openworkflow.core.options import OF_A_STEP, nearest
 from openworkflow.core.serialization import Codec, codec_for
 from openworkflow.core.shown import shown
 from openworkflow.core.workflow import DurableFunction, Workflow
@@ -30,6 +30,13 @@ OPTIONS = frozenset({"retry", "timeout", "undo", "rate"})
 """Keyword arguments of `step.run` itself."""
 CACHED = 4096
 """Functions remembered; when there are more, all are forgotten."""
+
+_OF_A_CALL = {
+    **OF_A_STEP,
+    "args": "the arguments follow the function: step.run(name, function, 1, 2)",
+    "kwargs": "the arguments follow the function: step.run(name, function, amount=1)",
+}
+"""What other programs call the options of `step.run`."""
 
 _COROUTINE = inspect.CO_COROUTINE
 _UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
@@ -112,11 +119,14 @@ def check_call(
 def with_option_meant(error: Exception) -> Exception:
     """What Python says of a call that cannot work, with the option of `step.run` that was meant."""
     unexpected = _UNEXPECTED.search(str(error))
-    meant = None if unexpected is None else nearest(unexpected[1], OPTIONS)
+    if unexpected is None:
+        return error
+    given = unexpected[1]
+    meant = _OF_A_CALL.get(given) or nearest(given, OPTIONS)
     if meant is None:
         return error
-    told = TypeError(f"{error}; did you mean {meant!r}, the option of step.run?")
-    return told.with_traceback(error.__traceback__)
+    hint = meant if " " in meant else f"did you mean {meant!r}, the option of step.run?"
+    return TypeError(f"{error}; {hint}").with_traceback(error.__traceback__)
 
 
 def _function(fn: FunctionType) -> Callee:

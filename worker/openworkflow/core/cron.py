@@ -33,7 +33,16 @@ PUNCTUAL = timedelta(minutes=1)
 LONGEST_JITTER = timedelta(days=1)
 
 
-@says_what_was_meant(timezone="tz", time_zone="tz", cron="expression", args="input")
+@says_what_was_meant(
+    timezone="tz",
+    time_zone="tz",
+    cron="expression",
+    args="input",
+    **dict.fromkeys(
+        ("minute", "hour", "day", "day_of_month", "month_of_year", "day_of_week", "seconds"),
+        'the expression says it: Cron("0 3 * * *") is every night at three',
+    ),
+)
 @dataclass(frozen=True, slots=True)
 class Cron:
     """A schedule: five fields of cron, or `@daily` and the like, in a time zone.

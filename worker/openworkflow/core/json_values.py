@@ -7,6 +7,7 @@ text, a key 1 as "1", NaN as null) is a problem here, not a conversion.
 import json
 from collections.abc import AsyncGenerator, Generator, Iterable
 from enum import Enum
+from inspect import isawaitable
 from typing import Any
 
 from openworkflow.core.errors import ConfigurationError
@@ -134,6 +135,8 @@ def _first(items: Iterable[tuple[Any, Any]], path: tuple[Any, ...], typed: bool)
 
 def _unknown(value: Any, path: tuple[Any, ...]) -> str:
     name = type(value).__qualname__
+    if isawaitable(value):
+        return f"{place(path)} is a {name}, a call that was not awaited; write `await` before it"
     if isinstance(value, Enum):
         name = f"enum {name}"
     told = (

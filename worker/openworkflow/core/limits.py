@@ -1,5 +1,6 @@
 """Limits of workflows: how many runs at once, and how many in some time, for each key. Pure."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +22,8 @@ LONGEST_RATE_SECONDS = 1e9
 """What the table takes."""
 SEPARATOR = "\x1f"
 """Between the name of a limit and a key."""
+_TEXT_OF_RATE = re.compile(r"\s*\d+\s*(/|per\b)")
+"""How other programs write a rate: taken for the name of a limit, it would limit nothing."""
 JOINT = "\x1e"
 """Between the limits of a run, on their way to the database."""
 
@@ -183,7 +186,7 @@ class Limits:
 
 def step_rate(step: str, given: object) -> StepRate:
     """What `rate=` of a step means. Raises ConfigurationError."""
-    if isinstance(given, str):
+    if isinstance(given, str) and not _TEXT_OF_RATE.match(given):
         return StepRate(limit_name(given), None)
     if not isinstance(given, Rate) or given.name is None or given.key is not None:
         raise ConfigurationError(

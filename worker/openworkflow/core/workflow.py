@@ -23,6 +23,7 @@ from openworkflow.core.build_policy import BuildPolicy, valid_build_policy
 from openworkflow.core.cron import Cron, named_schedules
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.guesses import AnswersGuesses
 from openworkflow.core.limits import Limit, Limits, Rate, step_rate
 from openworkflow.core.names import NAME_LIMIT, storable_text
 from openworkflow.core.options import OF_A_STEP, OF_A_WORKFLOW, refuse_unknown
@@ -74,7 +75,7 @@ current_run: ContextVar[StepRunner | None] = ContextVar("openworkflow_current_ru
 """The run whose workflow function is executing, INSIDE_STEP in a step, None elsewhere."""
 
 
-class Workflow(Generic[I, O]):
+class Workflow(AnswersGuesses, Generic[I, O]):
     """A durable function with its name, version and policies; made by `@workflow`.
 
     Calling it calls the plain function. Raises ConfigurationError for a name or version that cannot

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,9 @@ def decoded_input(execution: "Execution") -> tuple[Any, ...]:
 
 def raised(execution: "Execution", error: BaseException, last_failed: str | None = None) -> Outcome:
     """An error has left the function; `last_failed` is the step whose error it had just got."""
+    if forgotten := _forgotten(execution):
+        with suppress(Exception):  # its own notes may be no list
+            error.add_note(f"{listed(forgotten)} never ran: write `await` before the call")
     attempt = execution.claim.attempts + 1
     outcome = after_error(error, execution.workflow.retry, attempt)
     if isinstance(outcome, Rescheduled):
@@ -153,18 +157,25 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(shown[:SHOWN]) + more
 
 
+def _forgotten(execution: "Execution") -> list[str]:
+    """Names of steps that the function has called and not awaited."""
+    agenda = execution.agenda
+    # A branch that is given up where it stands may still hold steps that it would have awaited.
+    if any(each.path not in ("", OTHER_THREADS) for each in agenda.operations.values()):
+        return []
+    return [
+        operation.name
+        for operation, coroutine in agenda.unawaited.items()
+        if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
+    ]
+
+
 def _check_complete(execution: "Execution", alone: Iterable[str]) -> None:
     """Raise for steps that were recorded and not asked for, or asked for and not waited for."""
     agenda, history = execution.agenda, execution.history
     if history.unasked() is not None:
         raise history.mismatch(())
-    # A branch that is given up where it stands may still hold steps that it would have awaited.
-    given_up = any(each.path not in ("", OTHER_THREADS) for each in agenda.operations.values())
-    forgotten = [
-        operation.name
-        for operation, coroutine in agenda.unawaited.items()
-        if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED and not given_up
-    ]
+    forgotten = _forgotten(execution)
     if forgotten:
         raise ConfigurationError(
             f"the workflow returned, and {listed(forgotten)} never ran: a step has to be awaited, "

@@ -87,7 +87,7 @@ def map_options(
 def items_given(name: str, items: object) -> list[Any]:
     """The items of a map. Raises ConfigurationError, for its name too."""
     storable_text("a step's name", name, NAME_LIMIT)
-    if not isinstance(items, Iterable):
+    if not isinstance(items, Iterable) or isinstance(items, str | bytes):
         raise ConfigurationError(f"map {shown(name)}: items is a list of them, not {shown(items)}")
     if isinstance(items, set | frozenset):
         raise ConfigurationError(

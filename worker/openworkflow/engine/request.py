@@ -9,7 +9,7 @@ from openworkflow.backend.records import NewRun
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError, InputValidationError
 from openworkflow.core.names import KEY_LIMIT, NAME_LIMIT, storable_text
-from openworkflow.core.options import refuse_unknown
+from openworkflow.core.options import OF_A_RUN, OF_A_WORKER, refuse_unknown
 from openworkflow.core.priority import run_priority
 from openworkflow.core.serialization import codec_of
 from openworkflow.core.shown import shown
@@ -112,6 +112,8 @@ class TopicSending(Sending, total=False):
     """How long it is kept for runs that begin to wait later; by default 24 h."""
 
 
+_OF_RUNS = (RunOptions, ManyRunsOptions)
+
 MAP_OPTIONS = ("concurrency", "key", "min_successful", "tolerate_failures")
 """Parameters of `step.map`, beside the options of its items."""
 
@@ -121,7 +123,9 @@ def check_options(call: str, given: Mapping[str, object], kind: type, *others: s
 
     `others` are parameters of the call that may have been meant.
     """
-    refuse_unknown(call, given, [*others, *kind.__annotations__])
+    words = OF_A_WORKER if call == "new_worker" else OF_A_RUN
+    beside = "; the input is one value, which follows the workflow" if kind in _OF_RUNS else ""
+    refuse_unknown(call, given, [*others, *kind.__annotations__], words, beside)
 
 
 def needs_input(workflow: object) -> bool:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from openworkflow.core.duration import Duration
 from openworkflow.core.errors import Suspended
+from openworkflow.core.guesses import AnswersGuesses
 from openworkflow.core.shown import shown
 from openworkflow.core.workflow import DurableFunction
 from openworkflow.engine.asked import Asked
@@ -40,7 +41,7 @@ class Sending(TypedDict, total=False):
     keep_for: Duration | None
 
 
-class _RunIdentity:
+class _RunIdentity(AnswersGuesses):
     """Which run a workflow function is handed steps for."""
 
     __slots__ = ("_execution",)

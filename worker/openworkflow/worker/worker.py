@@ -21,7 +21,8 @@ from openworkflow.backend.backend import BackendPostgres, WorkerSession
 from openworkflow.backend.notifications import Listener
 from openworkflow.core.asked import check_is
 from openworkflow.core.errors import BackendError, ConfigurationError
-from openworkflow.core.options import refuse_unknown
+from openworkflow.core.guesses import AnswersGuesses
+from openworkflow.core.options import OF_A_WORKER, refuse_unknown
 from openworkflow.core.registry import Registry
 from openworkflow.core.stopping import StopsAtExit
 from openworkflow.core.workflow import Workflow
@@ -53,7 +54,7 @@ does not let itself be stopped, 5 s each for the heartbeat and the connections, 
 STOPPED = "stopped"
 
 
-class Worker(StopsAtExit):
+class Worker(AnswersGuesses, StopsAtExit):
     """Runs workflows of one namespace; made by `OpenWorkflow.new_worker`.
 
     The `options` are those of WorkerOptions. `concurrency` is the number of runs in progress at
@@ -81,7 +82,7 @@ class Worker(StopsAtExit):
         if not self._registry.keys():
             raise ConfigurationError("a worker needs at least one workflow: workflows=[...]")
         known = ("workflows", "worker_id", "metrics", *WorkerOptions.__annotations__)
-        refuse_unknown("Worker", options, known)
+        refuse_unknown("Worker", options, known, OF_A_WORKER)
         self._options = WorkerOptions(**options)
         self._payloads = self._options.payloads(backend.namespace_id)
         self._declared = declared(self._registry, self._payloads.plain_limit)

@@ -5,6 +5,7 @@ from typing import Any, Generic, Self, TypeVar
 from openworkflow.client.blocking.line import Line
 from openworkflow.client.client import OpenWorkflow
 from openworkflow.client.handle import RunHandle
+from openworkflow.core.guesses import AnswersGuesses
 
 O = TypeVar("O")  # noqa: E741
 
@@ -16,7 +17,7 @@ class SyncPart:
         self._line = line
 
 
-class SyncBase(SyncPart):
+class SyncBase(AnswersGuesses, SyncPart):
     """The client as a whole; `stop` it, or use it as `with OpenWorkflow.sync(url) as ow`.
 
     Of one process and its forked children, each of which opens connections of its own; of any
@@ -37,7 +38,7 @@ class SyncBase(SyncPart):
         self._line.stop()
 
 
-class SyncHandleBase(Generic[O]):
+class SyncHandleBase(AnswersGuesses, Generic[O]):
     """A run that was started; `created` is False if its idempotency key had started it before."""
 
     def __init__(self, line: Line, handle: RunHandle[O]) -> None:
