@@ -40,6 +40,8 @@ BASE = "/n/{namespace}"
 """The path of what is of one namespace. Not a Mount: within one, nobody knows the path of all."""
 LONGEST_FORM = 1_000_000
 """Bytes of what is sent to an action."""
+LONGEST_TO = 1500
+"""Characters of a path that somebody is led back to: a cookie holds 4096, and it is one part."""
 ASKED = ("where", "after", "before")
 """Parameters of a query that a page heeds."""
 _WRONG = (ConfigurationError, InvalidRunState, InvalidBuildState, ScheduleNotFound, RunNotFound)
@@ -207,7 +209,7 @@ class _Pages:
         """What an HTTP status means here."""
         assert isinstance(error, HTTPException)
         root = request.scope.get("root_path", "")
-        to = request.url.path if request.method == "GET" else f"{root}/"
+        to = _asked_for(request) if request.method == "GET" else f"{root}/"
         auth, is_page = self._site.auth, "text/html" in request.headers.get("accept", "")
         if error.status_code == 401 and isinstance(auth, LogsInElsewhere) and is_page:
             try:
@@ -246,6 +248,12 @@ async def _form(request: Request) -> dict[str, str]:
         raise HTTPException(413, f"that is more than {LONGEST_FORM:,} bytes")
     form: FormData = await request.form(max_files=0, max_fields=20)
     return {name: value for name, value in form.items() if isinstance(value, str)}
+
+
+def _asked_for(request: Request) -> str:
+    """The path and the query of a page, to come back to; the path where that is too much."""
+    to, query = request.url.path, request.url.query
+    return f"{to}?{query}" if query and len(to) + len(query) < LONGEST_TO else to[:LONGEST_TO]
 
 
 def _before(action: Action, of: Mapping[str, Any]) -> str:

@@ -34,6 +34,10 @@ Trouble = Callable[[OpenWorkflowError, datetime], str]
 logger = logging.getLogger(__name__)
 
 
+class TooManyPages(Exception):
+    """MOST_PAGES are followed already."""
+
+
 class Followed:
     """A page that some follow."""
 
@@ -97,11 +101,14 @@ class Hub:
     async def follow(
         self, key: Any, make: Make, trouble: Trouble
     ) -> AsyncGenerator[str | None, None]:
-        """What the page of this key looks like, whenever it changes; None when it has not."""
+        """What the page of this key looks like, whenever it changes; None when it has not.
+
+        Raises TooManyPages.
+        """
         page = self._pages.get(key)
         if page is None:
             if len(self._pages) >= MOST_PAGES:
-                return
+                raise TooManyPages
             page = self._pages[key] = Followed(make, trouble)
         reader = page.join()
         try:

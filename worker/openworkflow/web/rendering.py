@@ -1,5 +1,6 @@
 """Pages as HTML: whole, as what changes of them, and as the few words of a refusal."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
@@ -11,12 +12,16 @@ from starlette.responses import HTMLResponse, Response
 from openworkflow.backend.board import MOST_COUNTED, Counts
 from openworkflow.core.errors import BackendError, OpenWorkflowError
 from openworkflow.web.auth import LogsInElsewhere, TakesToken
+from openworkflow.web.live import SILENCE, TooManyPages
 from openworkflow.web.pages import PAGES, Page
 from openworkflow.web.site import Place, Site
 from openworkflow.web.words import moment, short
 
 NOTE = "openworkflow_note"
 """The cookie of what the next page is to tell, once."""
+_HERE = "event: here\ndata:\n\n"
+"""Changes nothing; the page would say after a while that nothing comes."""
+_FULL = "event: full\ndata:\n\n"
 MENU = [page for page in PAGES if page.name != "run"]
 _TITLES = {
     200: "Until next time",
@@ -66,10 +71,13 @@ class Renderer:
             return template.render(**common | {"page_name": None}, trouble=told)
 
         key = (place.namespace, place.role, place.root, page.name, *sorted(asked.items()))
-        yield "retry: 1000\n\n"
-        async with aclosing(self._site.hub.follow(key, make, trouble)) as versions:
-            async for html in versions:
-                yield ": still here\n\n" if html is None else _event(html)
+        try:
+            async with aclosing(self._site.hub.follow(key, make, trouble)) as versions:
+                async for html in versions:
+                    yield _HERE if html is None else _event(html)
+        except TooManyPages:
+            yield _FULL
+            await asyncio.sleep(SILENCE)  # then the browser asks again
 
     async def home(self, root: str, names: Sequence[str]) -> Response:
         """The namespaces that somebody may see, and how busy each is."""

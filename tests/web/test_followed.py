@@ -1,0 +1,114 @@
+"""A page that is not followed any more says so: what looks alive, and is not, misleads."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from openworkflow import OpenWorkflow
+from openworkflow.web import Tokens, dashboard, live
+from tests.web.browser import Browser
+from tests.web.conftest import Serve
+
+TOKEN = "viewer-0123456789"  # noqa: S105 (of a test)
+HOME = "/n/default"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "PERIOD", 0.05)
+    monkeypatch.setattr(live, "SHARE", 0)
+    monkeypatch.setattr(live, "LONGEST", 0.2)  # so that the browser asks again and again
+
+
+class Silent:
+    """An application of which streams are opened, and nothing comes, while it is so."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app, self.is_so = app, False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def kept(message: Message) -> None:
+            if message["type"] == "http.response.start" or not self.is_so:
+                await send(message)
+            else:
+                await asyncio.sleep(3600)
+
+        follows = scope["path"].endswith("/live")
+        await self._app(scope, receive, kept if follows else send)
+
+
+async def test_while_the_dashboard_does_not_answer_the_page_says_so_and_recovers(
+    ow: OpenWorkflow, serve: Serve, browser: Browser
+) -> None:
+    url = await serve(dashboard(ow))
+
+    def look(page: Page) -> None:
+        trouble = page.locator("#trouble")
+        expect(page.locator(".tiles")).to_be_visible()
+        page.route("**/live*", lambda route: route.abort())
+        expect(trouble).to_contain_text("UTC: the dashboard does not answer. It is asked again")
+        expect(page.locator(".tiles")).to_be_visible()
+        page.unroute("**/live*")
+        expect(trouble).to_be_empty()
+
+    await browser.visit(f"{url}{HOME}", look, expected=["sse:error", "ERR_FAILED"])
+
+
+async def test_who_is_not_logged_in_any_more_is_led_to_the_login_and_back(
+    ow: OpenWorkflow, serve: Serve, browser: Browser
+) -> None:
+    url = await serve(dashboard(ow, auth=Tokens({TOKEN: "viewer"})))
+
+    def look(page: Page) -> None:
+        def come_in() -> None:
+            page.get_by_label("Token").fill(TOKEN)
+            page.get_by_role("button", name="Log in").click()
+
+        come_in()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Runs")
+        page.context.clear_cookies()
+        expect(page.locator("#trouble")).to_contain_text("you are not logged in any more. Log in")
+        page.locator("#trouble").get_by_role("link", name="Log in").click()
+        come_in()
+        expect(page).to_have_url(where)
+        expect(page.get_by_label("Filter", exact=True)).to_have_value("status:failed")
+
+    where = f"{url}{HOME}/runs?where=status%3Afailed"
+    await browser.visit(where, look, expected=["sse:error", "401"])
+
+
+async def test_what_is_silent_for_long_is_not_taken_for_quiet(
+    ow: OpenWorkflow, serve: Serve, browser: Browser
+) -> None:
+    app = Silent(dashboard(ow))
+    url = await serve(app)
+
+    def look(page: Page) -> None:
+        page.clock.install()
+        app.is_so = True
+        page.reload()
+        expect(page.locator(".tiles")).to_be_visible()
+        page.clock.run_for(30_000)
+        expect(page.locator("#trouble")).to_be_empty()
+        page.clock.run_for(20_000)
+        expect(page.locator("#trouble")).to_contain_text("UTC: nothing has come since")
+
+    await browser.visit(f"{url}{HOME}", look)
+
+
+async def test_a_page_that_is_one_too_many_says_so(
+    ow: OpenWorkflow, serve: Serve, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "MOST_PAGES", 0)
+    url = await serve(dashboard(ow))
+
+    def look(page: Page) -> Any:
+        expect(page.locator("#trouble")).to_contain_text("too many pages are followed at once")
+        expect(page.locator(".tiles")).to_be_visible()
+
+    await browser.visit(f"{url}{HOME}", look)

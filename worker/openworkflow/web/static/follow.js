@@ -1,0 +1,36 @@
+// Says so while a page does not follow what it shows: else it looks as if nothing happened.
+(() => {
+  const SILENCE = 40000; // the dashboard says every 15 seconds that it is there
+  let heard = Date.now();
+  const follows = () => document.querySelector("[hx-sse\\:connect]");
+  const tell = (why, again) => {
+    const place = document.getElementById("trouble");
+    if (!place || !follows()) return;
+    const since = new Date(heard).toISOString().slice(0, 19).replace("T", " ");
+    const told = document.createElement("p");
+    told.className = "trouble";
+    told.append(`What is shown is of ${since} UTC: ${why} `);
+    if (again) {
+      const link = document.createElement("a");
+      link.href = location.href;
+      link.textContent = again;
+      told.append(link);
+    }
+    if (place.textContent !== told.textContent) place.replaceChildren(told);
+  };
+  // What comes of a page brings a #trouble of its own, and so takes this away.
+  document.addEventListener("htmx:sse:before:message", (event) => {
+    if (event.detail.message.event !== "full") heard = Date.now();
+    else tell("too many pages are followed at once. It is tried again and again.");
+  });
+  document.addEventListener("htmx:sse:error", (event) => {
+    const status = event.detail.status;
+    if (status === 401) tell("you are not logged in any more.", "Log in");
+    else if (status) tell(`the dashboard answers with ${status}.`, "Load the page again");
+    else tell("the dashboard does not answer. It is asked again and again.");
+  });
+  document.addEventListener("visibilitychange", () => { heard = Date.now(); });
+  setInterval(() => {
+    if (!document.hidden && Date.now() - heard > SILENCE) tell("nothing has come since.", "Load the page again");
+  }, 5000);
+})();
