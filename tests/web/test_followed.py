@@ -14,7 +14,7 @@ from openworkflow.web import Tokens, dashboard, live
 from tests.web.browser import Browser
 from tests.web.conftest import Serve
 
-TOKEN = "viewer-0123456789"  # noqa: S105 (of a test)
+TOKEN = "viewer-0123456789"
 HOME = "/n/default"
 
 

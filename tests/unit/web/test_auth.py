@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 
 from openworkflow.core.errors import ConfigurationError
-from openworkflow.web import Loopback, ProxyHeader, Role, Tokens
+from openworkflow.web import Caller, Loopback, ProxyHeader, Role, Tokens
 from openworkflow.web.auth import COOKIE
 from openworkflow.web.headers import check_same_site
 
@@ -76,6 +76,7 @@ async def test_a_header_counts_only_from_the_proxies_that_are_trusted() -> None:
     auth = ProxyHeader("X-User", ["10.0.0.0/8"], {"ann": "admin"}, default="viewer")
 
     assert None is await auth(asked("11.0.0.1", x_user="ann"))
+    assert None is not await auth(asked("::ffff:10.0.0.1", x_user="ann"))
     assert None is await auth(asked("10.0.0.1"))
     ann, bob = (
         await auth(asked("10.0.0.1", x_user="ann")),
@@ -98,6 +99,8 @@ async def test_who_is_not_listed_is_nobody_unless_there_is_a_default() -> None:
         lambda: Tokens({TOKEN: "root"}),
         lambda: ProxyHeader("X-User", []),
         lambda: ProxyHeader("X-User", ["10.0.0.300"]),
+        lambda: Caller("ann", "root"),  # type: ignore[arg-type]
+        lambda: Caller("ann", {"default": "root"}),  # type: ignore[dict-item]
     ],
 )
 def test_what_would_let_in_the_wrong_ones_is_refused(made: Any) -> None:
@@ -115,6 +118,7 @@ def test_what_would_let_in_the_wrong_ones_is_refused(made: Any) -> None:
         ({"origin": "http://there", "host": "here"}, False),
         ({"origin": "null", "host": "here"}, False),
         ({"host": "here"}, False),
+        ({"origin": "http://[", "host": "here"}, False),
     ],
 )
 def test_only_pages_of_the_dashboard_itself_are_acted_on(

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from openworkflow.core.asked import check_is
@@ -20,6 +20,6 @@ def read_cursor(cursor: str, wanted: str = "the next_cursor of a page") -> tuple
     check_is("cursor", cursor, str, wanted)
     try:
         at, run_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().split(" ")
-        return datetime.fromisoformat(at), UUID(run_id)
-    except (binascii.Error, ValueError) as error:
+        return datetime.fromisoformat(at).astimezone(UTC), UUID(run_id)
+    except (binascii.Error, ValueError, OverflowError) as error:
         raise ConfigurationError(f"{shown(cursor)} is no cursor; pass {wanted}") from error

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from openworkflow.core.errors import ConfigurationError, OpenWorkflowError
+from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.json_values import parsed_json
 from openworkflow.web.auth import Role
 from openworkflow.web.site import Place
@@ -150,22 +150,22 @@ ACTIONS = (
     Action("/runs/{run_id:uuid}/resume", Role.OPERATOR, resume),
     Action("/runs/{run_id:uuid}/signal", Role.OPERATOR, signal),
     Action("/runs/{run_id:uuid}/fork", Role.OPERATOR, fork),
-    Action("/schedules/{name:path}/pause", Role.OPERATOR, pause_schedule),
-    Action("/schedules/{name:path}/resume", Role.OPERATOR, resume_schedule),
-    Action("/schedules/{name:path}/trigger", Role.OPERATOR, trigger_schedule),
-    Action("/limits/{name:path}/pause", Role.ADMIN, pause_limit),
-    Action("/limits/{name:path}/resume", Role.ADMIN, resume_limit),
-    Action("/builds/{name:path}/promote", Role.ADMIN, promote),
-    Action("/builds/{name:path}/hold", Role.ADMIN, hold),
+    Action("/schedules/{name}/pause", Role.OPERATOR, pause_schedule),
+    Action("/schedules/{name}/resume", Role.OPERATOR, resume_schedule),
+    Action("/schedules/{name}/trigger", Role.OPERATOR, trigger_schedule),
+    Action("/limits/{name}/pause", Role.ADMIN, pause_limit),
+    Action("/limits/{name}/resume", Role.ADMIN, resume_limit),
+    Action("/builds/{name}/promote", Role.ADMIN, promote),
+    Action("/builds/{name}/hold", Role.ADMIN, hold),
 )
 
 
 async def perform(place: Place, act: Act, of: Mapping[str, Any], form: Form) -> Done:
-    """Act, and record that, whatever comes of it. Raises OpenWorkflowError."""
+    """Act, and record that, whatever comes of it. Raises what it raises."""
     about = {name: of[name] for name in ("run_id", "name") if name in of}
     try:
         done = await act(place, of, form)
-    except OpenWorkflowError as error:
+    except BaseException as error:
         record(place, act.__name__, type(error).__name__, **about)
         raise
     record(place, act.__name__, "done", **about)
@@ -175,8 +175,11 @@ async def perform(place: Place, act: Act, of: Mapping[str, Any], form: Form) -> 
 async def bulk(
     place: Place, action: str, where: str, cursor: str | None
 ) -> tuple[int, int, str | None]:
-    """Act on the runs of a filter for a while: how many, how many were left, where to go on."""
-    done, passed, until = 0, 0, time.monotonic() + BULK_SECONDS
+    """Act on the runs of a filter for a while: how many, how many were left, where to go on.
+
+    It is recorded, with how many are known to be done where it fails.
+    """
+    done, passed, until, outcome = 0, 0, time.monotonic() + BULK_SECONDS, "done"
     by = place.caller.name[:200]
     told: Any = place.ow.bulk(
         action,  # type: ignore[arg-type]
@@ -185,10 +188,16 @@ async def bulk(
         by=by,
         reason="from the dashboard" if action == "pause" else None,
     )
-    async for step in told:
-        done, passed, cursor = step.done, step.passed, step.cursor
-        if time.monotonic() > until:
-            return done, passed, cursor
+    try:
+        async for step in told:
+            done, passed, cursor = step.done, step.passed, step.cursor
+            if time.monotonic() > until:
+                return done, passed, cursor
+    except BaseException as error:
+        outcome = type(error).__name__
+        raise
+    finally:
+        record(place, f"bulk {action}", outcome, where=where, count=done)
     return done, passed, None
 
 

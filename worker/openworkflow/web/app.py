@@ -19,11 +19,8 @@ from openworkflow.client import OpenWorkflow
 from openworkflow.core.errors import (
     BackendError,
     ConfigurationError,
-    InvalidBuildState,
-    InvalidRunState,
     OpenWorkflowError,
     RunNotFound,
-    ScheduleNotFound,
 )
 from openworkflow.core.filters import LENGTH_LIMIT
 from openworkflow.web import actions
@@ -35,6 +32,7 @@ from openworkflow.web.pages import PAGES, Page
 from openworkflow.web.pages.runs import options_of
 from openworkflow.web.rendering import NOTE, Renderer
 from openworkflow.web.site import Place, Redact, Site, place_of
+from openworkflow.web.words import segment
 
 BASE = "/n/{namespace}"
 """The path of what is of one namespace. Not a Mount: within one, nobody knows the path of all."""
@@ -44,8 +42,8 @@ LONGEST_TO = 1500
 """Characters of a path that somebody is led back to: a cookie holds 4096, and it is one part."""
 ASKED = ("where", "after", "before")
 """Parameters of a query that a page heeds."""
-_WRONG = (ConfigurationError, InvalidRunState, InvalidBuildState, ScheduleNotFound, RunNotFound)
-"""What the caller asked for cannot be done."""
+LONGEST_NOTE = 3000
+"""Characters of a cookie with a note: a browser keeps none of more than 4096, and says nothing."""
 
 
 def dashboard(
@@ -110,7 +108,7 @@ class _Pages:
         caller, root = await self._site.caller(request), request.scope.get("root_path", "")
         seen = [name for name in self._site.clients if caller.role_in(name) is not None]
         if len(seen) == 1:
-            return RedirectResponse(f"{root}/n/{quote(seen[0], safe='')}", 303)
+            return RedirectResponse(f"{root}/n/{segment(seen[0])}", 303)
         return await self._render.home(root, seen)
 
     async def page(self, page: Page, request: Request) -> Response:
@@ -139,13 +137,16 @@ class _Pages:
         """Do something, and go to the page that shows it."""
         check_same_site(request)
         place = await place_of(self._site, request, action.role)
-        of, form = request.path_params, await _form(request)
+        of, form = dict(request.path_params), await _form(request)
+        of |= {"name": unquote(of["name"])} if "name" in of else {}
         try:
             done = await actions.perform(place, action.act, of, form)
-        except _WRONG as error:
-            if isinstance(error, RunNotFound):
-                raise
-            done = Done(_before(action, of), f"Nothing was done: {error}")
+        except RunNotFound:
+            raise
+        except OpenWorkflowError as error:
+            in_doubt = isinstance(error, BackendError) and error.in_doubt
+            told = "Whether it was done is not known" if in_doubt else "Nothing was done"
+            done = Done(_before(action, of), f"{told}: {error}")
         return _go(place, done)
 
     async def bulk(self, request: Request) -> Response:
@@ -160,12 +161,11 @@ class _Pages:
             raise HTTPException(400, "a filter that says nothing means every run; say which")
         found: dict[str, Any] = {"done": None, "passed": 0, "cursor": None}
         if form.get("sure") == "yes":
-            before = int(form["done"]) if form.get("done", "").isdecimal() else 0
+            before = int(form["done"][:18]) if form.get("done", "").isdecimal() else 0
             done, passed, cursor = await actions.bulk(
                 place, action, where, form.get("cursor") or None
             )
             found = {"done": before + done, "passed": passed, "cursor": cursor}
-            actions.record(place, f"bulk {action}", "done", where=where, count=done)
         count = await place.ow.count_runs(where, action)  # type: ignore[arg-type]
         return self._render.bulk(place, action=action, where=where, count=count, **found)
 
@@ -185,7 +185,9 @@ class _Pages:
             path=root or "/",
             httponly=True,
             samesite="lax",
-            secure=request.url.scheme == "https",
+            # Behind a proxy that ends TLS the scheme is http; where the page is from, browsers say.
+            secure=request.url.scheme == "https"
+            or request.headers.get("origin", "").startswith("https:"),
         )
         return answer
 
@@ -268,13 +270,21 @@ def _go(place: Place, done: Done) -> Response:
     answer = RedirectResponse(f"{place.base}{done.to}", 303)
     answer.set_cookie(
         NOTE,
-        quote(done.note[:500]),
+        _noted(done.note),
         max_age=30,
         path=place.root or "/",
         httponly=True,
         samesite="lax",
     )
     return answer
+
+
+def _noted(note: str) -> str:
+    """A note as a cookie holds it: an ideograph takes nine characters of it."""
+    quoted = [quote(each, errors="replace") for each in note[:500]]
+    while sum(map(len, quoted)) > LONGEST_NOTE:
+        quoted.pop()
+    return "".join(quoted)
 
 
 def _own_path(root: str, to: str) -> str:

@@ -59,6 +59,15 @@ class Caller:
     role: Role | Mapping[str, Role]
     """In all namespaces, or in each of these; the others are not there for them."""
 
+    def __post_init__(self) -> None:
+        """Take names of roles for them. Raises ConfigurationError."""
+        given = self.role
+        if isinstance(given, Mapping):
+            given = {namespace: Role.named(role) for namespace, role in given.items()}
+        else:
+            given = Role.named(given)
+        object.__setattr__(self, "role", given)
+
     def role_in(self, namespace: str) -> Role | None:
         """Their role in a namespace; None if it is not for them to see."""
         return self.role if isinstance(self.role, Role) else self.role.get(namespace)
@@ -190,9 +199,11 @@ class ProxyHeader:
 def _address(request: HTTPConnection) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """Whence the connection is; None where that is no address, as of a socket in a folder."""
     try:
-        return ipaddress.ip_address("" if request.client is None else request.client.host)
+        found = ipaddress.ip_address("" if request.client is None else request.client.host)
     except ValueError:
         return None
+    # What listens on "::" for both says of 10.0.0.1 that it is ::ffff:10.0.0.1.
+    return getattr(found, "ipv4_mapped", None) or found
 
 
 def _is_direct(request: HTTPConnection) -> bool:

@@ -51,7 +51,18 @@ def check_same_site(request: Request) -> None:
     if site is not None:
         is_own = site == "same-origin"
     else:
-        origin = urlsplit(request.headers.get("origin", ""))
-        is_own = bool(origin.netloc) and origin.netloc == request.headers.get("host")
+        origin = _host_of(request.headers.get("origin", ""))
+        is_own = bool(origin) and origin == request.headers.get("host")
     if not is_own:
-        raise HTTPException(403, "this did not come from a page of the dashboard itself")
+        raise HTTPException(
+            403,
+            "this did not come from a page of the dashboard itself; if it did, a proxy in between "
+            "has to pass Host on as it is",
+        )
+
+
+def _host_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # "http://[": no browser says so
+        return ""

@@ -4,14 +4,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
+from inspect import isawaitable
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import unquote
 
 import jinja2
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from openworkflow.client import OpenWorkflow
+from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.failure import Failure
 from openworkflow.core.filters import quoted
 from openworkflow.web import words
@@ -51,6 +53,7 @@ class Site:
             "number": words.number,
             "plain": words.plain,
             "quoted": quoted,
+            "segment": words.segment,
             "short": words.short,
             "value": words.value,
         }
@@ -62,10 +65,15 @@ class Site:
         return given if self.redact is None or given is None else self.redact(what, given)
 
     async def caller(self, request: HTTPConnection) -> Caller:
-        """Who asks. Raises HTTPException 401."""
-        found = await self.auth(request)
+        """Who asks. Raises HTTPException 401, and ConfigurationError."""
+        asked: Any = self.auth(request)
+        found = await asked if isawaitable(asked) else asked
         if found is None:
             raise HTTPException(401)
+        if not isinstance(found, Caller):
+            raise ConfigurationError(
+                f"auth= gives a Caller, or None, and not {type(found).__name__}"
+            )
         return found
 
 
@@ -93,7 +101,7 @@ class Place:
     @property
     def base(self) -> str:
         """The path of the namespace's pages."""
-        return f"{self.root}/n/{quote(self.namespace, safe='')}"
+        return f"{self.root}/n/{words.segment(self.namespace)}"
 
 
 Load = Callable[[Place, Mapping[str, str]], Awaitable[dict[str, Any]]]
@@ -103,7 +111,7 @@ Load = Callable[[Place, Mapping[str, str]], Awaitable[dict[str, Any]]]
 async def place_of(site: Site, request: HTTPConnection, least: Role = Role.VIEWER) -> Place:
     """The namespace of a request, as its caller sees it. Raises HTTPException 401, 403 and 404."""
     caller = await site.caller(request)
-    namespace = request.path_params["namespace"]
+    namespace = unquote(request.path_params["namespace"])
     role = caller.role_in(namespace) if namespace in site.clients else None
     if role is None:
         raise HTTPException(404, "there is no such namespace here")

@@ -1,14 +1,17 @@
 """How times, lengths, numbers and values are written on a page. Pure."""
 
 import json
+import re
 from datetime import MAXYEAR, UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from openworkflow.core.envelope import described
 from openworkflow.core.printable import printable
 
 SHOWN = 20_000
 """Characters of a value on a page."""
+_DIVIDES = re.compile(r"[/%\x00-\x1f]|\A\.\.?\Z")
 _UNITS = ((86400.0, "d", 3600.0, "h"), (3600.0, "h", 60.0, "min"), (60.0, "min", 1.0, "s"))
 
 
@@ -47,6 +50,16 @@ def moment(at: datetime | None) -> str:
 def number(count: float, most: int | None = None) -> str:
     """A number with its thousands apart; one that was counted no further ends with a plus."""
     return f"{count:,.0f}" + ("+" if most is not None and count >= most else "")
+
+
+def segment(name: str) -> str:
+    """A name as one part of a path, to be read by `unquote` once more than others.
+
+    Servers make "/" of "%2F", and browsers leave "." and ".." out, however they are written.
+    """
+    return quote(
+        _DIVIDES.sub(lambda found: "".join(map("%{:02X}".format, found[0].encode())), name), ""
+    )
 
 
 def value(given: Any) -> str:
