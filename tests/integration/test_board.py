@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from openworkflow import BackendPostgres
+from openworkflow import BackendPostgres, OpenWorkflow
 from openworkflow.backend import queries
 from openworkflow.backend.filtering import Filtering
 from openworkflow.backend.records import RunFilter
@@ -22,6 +22,8 @@ RUN = UUID(int=7)
 ASKED: dict[str, tuple[object, ...]] = {
     "board_counts": ("default",),
     "board_newest": ("default",),
+    "board_runs": ("default", None, None, None, None, 51),
+    "board_ids": ("default", None, None, None, None, 204),
     "board_failures": ("default",),
     "board_steps": ("default", RUN, None, None, 100),
     "board_children": ("default", RUN, 20),
@@ -113,6 +115,52 @@ async def test_a_page_of_a_workflow_is_read_from_its_index_and_not_sorted_out_of
         assert await rows_met(sql, text, *arguments) < 200
 
 
+@pytest.mark.parametrize("where", ["-workflow:w1", "priority:0 paused:no", "-status:canceled"])
+async def test_a_page_of_what_most_runs_are_is_found_among_the_newest(
+    backend: BackendPostgres,
+    sql: asyncpg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+) -> None:
+    """All runs were read and sorted: a "succeeded" that is clicked on cost more each day."""
+    terms, compose = parse_filter(where), Filtering._composed
+    asked: list[tuple[str, list[Any]]] = []
+
+    def seen(self: Filtering, *given: Any) -> tuple[str, list[Any]]:
+        asked.append(compose(self, *given))
+        return asked[-1]
+
+    async def cost() -> float:
+        asked.clear()
+        assert 20 == len((await backend.filtering.brief(terms, 20, None, 60)).runs)
+        text, arguments = asked[-1]  # the one before is asked where this does not do
+        return await rows_met(sql, text, *arguments)
+
+    monkeypatch.setattr(Filtering, "_composed", seen)
+    await grow(sql, 4000, 1)
+    few = await cost()
+    await grow(sql, 16_000, 1)
+    assert await cost() <= 1.1 * few + 10
+    first = await backend.filtering.brief(terms, 20, None, 60)
+    second = await backend.filtering.brief(terms, 20, first.next_cursor, 60)
+    expected = (await backend.filtering.page(terms, 40, None)).runs
+    assert [run.id for run in expected] == [run.id for run in first.runs + second.runs]
+
+
+async def test_a_list_has_no_inputs_and_outputs_which_may_be_large(
+    backend: BackendPostgres, ow: OpenWorkflow
+) -> None:
+    run = await ow.run_workflow("w", "x" * 10_000)
+
+    for page in (
+        await backend.board.runs(50),
+        await backend.filtering.brief(parse_filter("workflow:w"), 50, None, 60),
+    ):
+        assert [(run.id, None)] == [(each.id, each.input) for each in page.runs]
+    (whole,) = (await backend.filtering.page(parse_filter("workflow:w"), 50, None)).runs
+    assert "x" * 10_000 == whole.input
+
+
 async def test_every_statement_of_the_board_is_looked_at() -> None:
     assert ASKED.keys() == {name for name in STATEMENTS if name.startswith("board_")}
 
@@ -124,8 +172,8 @@ async def test_a_filter_that_takes_too_long_is_given_up_and_the_connection_is_ke
     slow = parse_filter(" ".join(f"input.a{n}~nothing" for n in range(40)))
 
     with pytest.raises(BackendError) as refused:
-        await backend.filtering.page(slow, 50, None, within=0.001)
+        await backend.filtering.brief(slow, 50, None, 0.001)
 
     assert Fault.SIZE == refused.value.fault
-    assert [] == (await backend.filtering.page(slow, 50, None, within=60)).runs
+    assert [] == (await backend.filtering.brief(slow, 50, None, 60)).runs
     assert 50 == len((await backend.filtering.page(parse_filter("workflow:w1"), 50, None)).runs)

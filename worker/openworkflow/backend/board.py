@@ -10,8 +10,9 @@ from typing import Any
 from uuid import UUID
 
 from openworkflow.backend.namespace import Namespace
+from openworkflow.backend.records import Page
 from openworkflow.backend.requests import Requests
-from openworkflow.backend.rows import as_json, as_member
+from openworkflow.backend.rows import as_json, as_member, page_of
 from openworkflow.core.cursor import cursor_of, read_cursor
 from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.workflow_run import RunStatus
@@ -131,6 +132,12 @@ class Board:
         """How many runs are due, and so on."""
         (row,) = await self._ask(self._sql["board_counts"], MOST_COUNTED)
         return Counts(**row)
+
+    async def runs(self, limit: int, cursor: str | None = None) -> Page:
+        """A page of all runs, newest first, without inputs and outputs."""
+        page = read_cursor(cursor) if cursor else (None, None)
+        rows = await self._ask(self._sql["board_runs"], 0, None, None, *page, limit + 1)
+        return page_of(rows, limit)
 
     async def recent(self) -> list[Recent]:
         """The newest runs of each workflow."""

@@ -53,6 +53,8 @@ COLUMNS = {
     "paused": _HELD,
 }
 _IN_ERROR = "coalesce((error ->> 'type') || ': ' || (error ->> 'message'), error::text, '')"
+AMONG = 4
+"""How many times as many runs as a page has are looked at before all are."""
 _NO_ID = UUID(int=0)
 _ONE_OF = "where_one_of"
 _STATED: Mapping[frozenset[object], str] = {
@@ -80,20 +82,31 @@ class Filtering:
     ) -> None:
         self._requests, self._sql, self._namespace = requests, queries, namespace
 
-    async def page(
-        self, terms: Sequence[Term], limit: int, cursor: str | None, within: float | None = None
-    ) -> Page:
-        """A page of runs, newest first. Raises ConfigurationError and BackendError.
+    async def page(self, terms: Sequence[Term], limit: int, cursor: str | None) -> Page:
+        """A page of runs, newest first. Raises ConfigurationError and BackendError."""
+        sql, arguments = self._listed("where_list", terms, limit, cursor)
+        rows = await self._requests.fetch(sql, *arguments, seconds=SCAN_SECONDS)
+        return page_of(rows, limit)
 
-        The server gives up after `within` seconds: a BackendError of Fault.SIZE.
+    async def brief(
+        self, terms: Sequence[Term], limit: int, cursor: str | None, within: float
+    ) -> Page:
+        """The same without inputs and outputs, which may be large.
+
+        The server gives up after `within` seconds: a BackendError of Fault.SIZE. Where most runs
+        are meant, and no index knows which, the page is found among the newest.
         """
-        page_size(limit)
-        at, last = (None, None) if cursor in (None, "") else read_cursor(cursor)
-        given = {"at": at, "id": last, "limit": limit + 1}
-        sql, arguments = self._composed("where_list", terms, None, given)
-        if within is None:
-            rows = await self._requests.fetch(sql, *arguments, seconds=SCAN_SECONDS)
-            return page_of(rows, limit)
+        sql, arguments = self._listed("where_brief", terms, limit, cursor)
+        if not any(map(_is_indexed, terms)):
+            wanted = (None, None, *_after(cursor), AMONG * (limit + 1))
+            rows = await self._requests.fetch_once(
+                self._sql["board_ids"], self._namespace.id, *wanted
+            )
+            among = [row["id"] for row in rows]
+            near, found = self._listed("where_brief", terms, limit, cursor, among=among)
+            rows = await self._requests.fetch_once(near, *found)
+            if len(rows) > limit or len(among) < wanted[-1]:
+                return page_of(rows, limit)
         async with self._requests.borrow() as connection, connection.transaction():
             await connection.execute(set_local({"statement_timeout": f"'{int(within * 1000)}ms'"}))
             return page_of(await connection.fetch(sql, *arguments), limit)
@@ -125,6 +138,15 @@ class Filtering:
         rows = await self._requests.fetch(sql, self._namespace.id, ids, seconds=SCAN_SECONDS)
         return [row["id"] for row in rows]
 
+    def _listed(
+        self, block: str, terms: Sequence[Term], limit: int, cursor: str | None, **given: Any
+    ) -> tuple[str, list[Any]]:
+        """The statement of a page, of the runs `among` these if they are given."""
+        page_size(limit)
+        at, last = _after(cursor)
+        given |= {"at": at, "id": last, "limit": limit + 1}
+        return self._composed(block, terms, None, given)
+
     async def _ask(
         self, block: str, terms: Sequence[Term], action: Action | None, **given: Any
     ) -> list[Any]:
@@ -136,7 +158,8 @@ class Filtering:
     ) -> tuple[str, list[Any]]:
         """A statement for these terms, and its arguments."""
         values = {"namespace_id": self._namespace.id, **given}
-        where = " and ".join(["true", *self._conditions(terms, values)])
+        first = self._sql["where_among"] if "among" in given else "true"
+        where = " and ".join([first, *self._conditions(terms, values)])
         actionable = "true" if action is None else self._sql[ACTIONABLE[action]]
         text = self._sql[block].replace("{where}", where).replace("{actionable}", actionable)
         used = [name for name in dict.fromkeys(_PARAMETER.findall(text)) if name in values]
@@ -185,6 +208,19 @@ def _parts(term: Term, place: int) -> Iterator[tuple[str, str, Any]]:
         yield "where_is", column, term.values[0]
     else:
         yield _ONE_OF, column, list(term.values)
+
+
+def _is_indexed(term: Term) -> bool:
+    """Whether an index knows the runs of a term, so that few of them are looked at."""
+    if term.negated or term.operator != ":":
+        return False
+    if term.field == "status":
+        return frozenset(term.values) in _STATED
+    return term.field in ("id", "tag") or (term.field == "workflow" and len(term.values) == 1)
+
+
+def _after(cursor: str | None) -> tuple[datetime | None, UUID | None]:
+    return (None, None) if cursor in (None, "") else read_cursor(cursor)
 
 
 def _compared(operator: str, value: Any) -> str:

@@ -53,7 +53,7 @@ def page_of(rows: Sequence[asyncpg.Record], limit: int) -> Page:
 
 
 def _decoded(row: asyncpg.Record, columns: Sequence[str]) -> dict[str, Any]:
-    values = {column: row[column] for column in columns}
+    values = {column: row.get(column) for column in columns}
     for column in _JSON_COLUMNS:
         if values.get(column) is not None:
             values[column] = as_json(values[column])

@@ -35,6 +35,21 @@ select (select count(*)
            as oldest_due;
 
 
+-- name: board_runs
+-- The newest $6 runs before the one that was created at $4 with the id $5, without inputs and outputs.
+{newest_runs}
+select {run_facts}
+  from {schema}.workflow_runs
+ where id = any (array(select id from newest))
+ order by created_at desc, id desc;
+
+
+-- name: board_ids
+-- Their ids alone.
+{newest_runs}
+select id from newest;
+
+
 -- name: board_newest
 -- The newest {most} runs of each workflow, of no more than 100 workflows: how they ended and how long
 -- they took. No index has all of a namespace by their age, but one has those of each workflow: its

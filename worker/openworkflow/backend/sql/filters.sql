@@ -69,6 +69,10 @@ tags @> :value::text::jsonb
 {column} = :value::bool
 
 
+-- name: where_among
+id = any (:among::uuid[])
+
+
 -- name: where_held
 -- What waits for a slot of a limit is set aside as what is paused, and is not.
 (paused and (limits is null or pause is not null
@@ -79,7 +83,17 @@ tags @> :value::text::jsonb
 
 -- name: where_list
 select {run_columns}
-  from {schema}.workflow_runs run
+  {where_page}
+
+
+-- name: where_brief
+-- Without inputs and outputs.
+select {run_facts}
+  {where_page}
+
+
+-- name: where_page
+from {schema}.workflow_runs run
  where namespace_id = :namespace_id and {where}
    and created_at <= case when :at::timestamptz < {instant 'infinity'} then :at else 'infinity' end
    and (:at is null or ({instant created_at}, id) < (:at, :id::uuid))

@@ -302,7 +302,12 @@ select run_id as wanted_id, run.*
 
 -- name: run_columns
 -- Every column that is shown, times within what Python can hold.
-id, namespace_id, workflow_name, version, status, worker_id, config, context, input, output, error,
+{run_facts}, input, output
+
+
+-- name: run_facts
+-- What a list shows: inputs and outputs may be large, and of fifty runs at once.
+id, namespace_id, workflow_name, version, status, worker_id, config, context, error,
        {instant available_at} as available_at, {instant deadline_at} as deadline_at,
        {instant created_at} as created_at, {instant completed_at} as completed_at,
        idempotency_key, claim_no, attempts, crashes, {instant started_at} as started_at,
@@ -345,7 +350,16 @@ select {run_columns}
 
 
 -- name: list_newest_runs
--- The same for runs of all kinds. No index has all of a namespace by their age, but one has those
+-- The same for runs of all kinds.
+{newest_runs}
+select {run_columns}
+  from {schema}.workflow_runs
+ where id = any (array(select id from newest))
+ order by created_at desc, id desc;
+
+
+-- name: newest_runs
+-- The ids of the newest runs of a namespace, after a row and within times as above. No index has all of a namespace by their age, but one has those
 -- of each workflow: its names are hopped through, and the newest of each are merged.
 with recursive names as (
     select (select min(workflow_name) from {schema}.workflow_runs where namespace_id = $1) as name
@@ -364,10 +378,6 @@ with recursive names as (
      order by run.created_at desc, run.id desc
      limit $6
 )
-select {run_columns}
-  from {schema}.workflow_runs
- where id = any (array(select id from newest))
- order by created_at desc, id desc;
 
 
 -- name: list_page

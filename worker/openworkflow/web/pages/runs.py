@@ -49,7 +49,7 @@ async def load(place: Place, asked: Mapping[str, str]) -> dict[str, Any]:
 
 async def options_of(place: Place, typed: str) -> list[str]:
     """Filters that what somebody types may be about to become."""
-    newest, served = await place.ow.list_runs(limit=LIMIT), await place.backend.control.served()
+    newest, served = await place.backend.board.runs(LIMIT), await place.backend.control.served()
     seen: dict[str, dict[str, None]] = {}
     for name, _ in served.versions:
         seen.setdefault("workflow", {})[name] = None
@@ -66,13 +66,13 @@ async def options_of(place: Place, typed: str) -> list[str]:
 async def page_of(
     place: Place, where: str, cursor: str | None, limit: int = LIMIT
 ) -> tuple[Page, str | None]:
-    """A page, and what it was narrowed by because all would have taken too long."""
+    """A page without inputs and outputs, and what it was narrowed by, as all took too long."""
     if not where:
-        return await place.ow.list_runs(limit=limit, cursor=cursor), None
+        return await place.backend.board.runs(limit, cursor), None
     for narrower in NARROWER:
         terms = parse_filter(f"{where} {narrower}")
         try:
-            page = await place.backend.filtering.page(terms, limit, cursor, within=WITHIN)
+            page = await place.backend.filtering.brief(terms, limit, cursor, WITHIN)
         except BackendError as error:
             if error.fault is not Fault.SIZE or narrower == NARROWER[-1]:
                 raise
