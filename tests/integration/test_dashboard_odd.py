@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from base64 import urlsafe_b64encode
 from html import unescape
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from fastapi import FastAPI
 
 from openworkflow import BackendPostgres, Cron, OpenWorkflow, Step, workflow
 from openworkflow.backend.filtering import Filtering
 from openworkflow.core.errors import ConnectionLost, Fault
-from openworkflow.web import Caller, Role, Tokens
+from openworkflow.web import Caller, Role, Tokens, dashboard
+from openworkflow.web.auth import COOKIE
 from tests.dashboard import ADMIN, VIEWER, served
 
 TOKENS = Tokens({VIEWER: "viewer", ADMIN: ("ann", "admin")})
@@ -183,3 +186,33 @@ async def test_auth_of_somebody_else_may_be_plain_and_name_roles_and_is_told_wha
     async with served(ow, auth=wrong) as visitor:
         status, html = await visitor.get("/n/default")
         assert (400, True) == (status, "auth= gives a Caller, or None, and not str" in html)
+
+
+@pytest.mark.parametrize("path", ["/ops/workflows", ""])
+async def test_under_a_prefix_it_answers_whether_a_proxy_takes_that_off_or_not(
+    ow: OpenWorkflow, path: str
+) -> None:
+    async with served(ow, auth=TOKENS, prefix="/ops/workflows/") as visitor:
+        status, html = await visitor.get(f"{path}/n/default/runs?where=status:failed")
+        assert (401, True) == (status, 'action="/ops/workflows/login"' in html)
+        assert 'value="/ops/workflows/n/default/runs?where=status:failed"' in html
+        session = TOKENS.session_of(VIEWER)
+        html = (await visitor.get(f"{path}/n/default/runs", Cookie=f"{COOKIE}={session}"))[1]
+        links = re.findall(r'(?:href|src|action|connect)="(/[^"]*)"', html)
+        assert {"/ops/workflows/"} == {link[:15] for link in links}
+        assert 200 == (await visitor.get(f"{path}/static/style.css"))[0]
+
+
+async def test_in_an_application_that_says_its_own_prefix_it_is_where_that_has_it(
+    ow: OpenWorkflow,
+) -> None:
+    around = FastAPI()
+    around.mount("/workflows", dashboard(ow))
+
+    async def told(scope: Any, receive: Any, send: Any) -> None:  # as servers tell it
+        await around({**scope, "root_path": "/api"}, receive, send)
+
+    async with served(ow, app=told) as visitor:
+        for path in ("/workflows", "/api/workflows"):  # of a proxy that takes it off, and another
+            status, html = await visitor.get(f"{path}/n/default")
+            assert (200, True) == (status, 'href="/api/workflows/n/default/runs"' in html)

@@ -39,6 +39,8 @@ def term(field: str, operator: Any, *values: Any, path: tuple[str, ...] = ()) ->
         (f"id:{ID}", [term("id", ":", ID)]),
         ("-workflow:a,b", [Term("workflow", (), ":", ("a", "b"), negated=True)]),
         ("workflow:a:b>c~d", [term("workflow", ":", "a:b>c~d")]),
+        (f"{ID} status:failed", [term("id", ":", ID), term("status", ":", "failed")]),
+        (f"-{ID}", [Term("id", (), ":", (ID,), negated=True)]),
     ],
 )
 def test_what_a_filter_says(text: str, terms: list[Term]) -> None:

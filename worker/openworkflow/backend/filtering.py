@@ -91,7 +91,7 @@ class Filtering:
     async def brief(
         self, terms: Sequence[Term], limit: int, cursor: str | None, within: float
     ) -> Page:
-        """The same without inputs and outputs, which may be large.
+        """A page without inputs and outputs, which may be large.
 
         The server gives up after `within` seconds: a BackendError of Fault.SIZE. Where most runs
         are meant, and no index knows which, the page is found among the newest.

@@ -55,8 +55,8 @@ def page_of(rows: Sequence[asyncpg.Record], limit: int) -> Page:
 def _decoded(row: asyncpg.Record, columns: Sequence[str]) -> dict[str, Any]:
     values = {column: row.get(column) for column in columns}
     for column in _JSON_COLUMNS:
-        if values.get(column) is not None:
-            values[column] = as_json(values[column])
+        if (text := values.get(column)) is not None:
+            values[column] = as_json(text)
     return values
 
 

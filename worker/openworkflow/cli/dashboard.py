@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -33,6 +34,7 @@ _STOP_SECONDS = 5
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True)
 @click.option("--also", multiple=True, metavar="NAMESPACE", help="Another namespace; repeatable.")
+@click.option("--prefix", metavar="PATH", help="Where a proxy has it; with --openid-url, of that.")
 @click.option("--proxy-header", help="Header in which a proxy names who asks.")
 @click.option("--proxy-from", multiple=True, metavar="NETWORK", help="Where that proxy is.")
 @click.option("--proxy-role", default="viewer", show_default=True, help="What they may all do.")
@@ -47,6 +49,7 @@ def dashboard(
     host: str,
     port: int,
     also: tuple[str, ...],
+    prefix: str | None,
     proxy_header: str | None,
     proxy_from: tuple[str, ...],
     proxy_role: str,
@@ -84,11 +87,19 @@ def dashboard(
         )
     where, settings = database(url, namespace, schema), Settings.from_env()
     logs.configure(settings.log_format, settings.log_level)
-    run_async(serve(where, also, host=host, port=port, auth=auth))
+    if prefix is None:
+        prefix = "" if openid is None else urlsplit(openid_url or "").path
+    run_async(serve(where, also, host=host, port=port, auth=auth, prefix=prefix))
 
 
 async def serve(
-    where: Database, also: tuple[str, ...] = (), *, host: str, port: int, auth: "Auth | None" = None
+    where: Database,
+    also: tuple[str, ...] = (),
+    *,
+    host: str,
+    port: int,
+    auth: "Auth | None" = None,
+    prefix: str = "",
 ) -> None:
     """Serve it until SIGINT or SIGTERM."""
     import uvicorn
@@ -97,7 +108,7 @@ async def serve(
 
     async with _clients(where, also) as clients:
         config = uvicorn.Config(
-            made(clients, auth=auth),
+            made(clients, auth=auth, prefix=prefix),
             log_level="warning",
             lifespan="off",
             server_header=False,

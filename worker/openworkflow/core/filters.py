@@ -4,7 +4,7 @@
 
 Terms are joined by *and*; a comma within one means *or*; a minus before one means *not*.
 A length of time is an age: `started>2h` began more than two hours ago.
-A date is a time: `created>2026-11-01` was created after it.
+A date is a time: `created>2026-11-01` was created after it. The id of a run may stand alone.
 """
 
 import difflib
@@ -81,6 +81,7 @@ _OPERATORS: dict[Kind, tuple[Operator, ...]] = {
 }
 Value = str | float | bool | UUID | timedelta | datetime
 
+_ANY_ID = UUID(int=0)
 _FIELD = re.compile(r"[^\s:~<>\"]+")
 _BARE = re.compile(r"[^\s,\"]+")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
@@ -135,6 +136,8 @@ def _term(text: str, start: int) -> tuple[Term, int]:
     if found is None:
         raise _refusal(text, start, "a term is a field, one of : ~ > <, and a value")
     place = found.end()
+    if (run_id := _as_id(found[0])) and not text[place : place + 1].strip():
+        return Term("id", (), ":", (run_id,), negated), place  # as it is pasted
     sign = text[place : place + 1]
     name, equals, value = found[0].partition("=")
     if equals and sign not in tuple(":~<>"):
@@ -156,6 +159,13 @@ def _term(text: str, start: int) -> tuple[Term, int]:
     if place < len(text) and not text[place].isspace():
         raise _refusal(text, start, "between terms there is a space")
     return Term(field, path, operator, tuple(values), negated), place
+
+
+def _as_id(word: str) -> UUID | None:
+    try:
+        return UUID(word) if len(word) == len(str(_ANY_ID)) else None
+    except ValueError:
+        return None
 
 
 def _field(text: str, word: str, start: int) -> tuple[str, tuple[str, ...], Kind]:

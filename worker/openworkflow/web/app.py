@@ -30,6 +30,7 @@ from openworkflow.web.headers import SecureHeaders, check_same_site
 from openworkflow.web.live import Hub
 from openworkflow.web.pages import PAGES, Page
 from openworkflow.web.pages.runs import options_of
+from openworkflow.web.prefix import Prefixed, checked
 from openworkflow.web.rendering import NOTE, Renderer
 from openworkflow.web.site import Place, Redact, Site, place_of
 from openworkflow.web.words import segment
@@ -51,12 +52,14 @@ def dashboard(
     *,
     auth: Auth | None = None,
     redact: Redact | None = None,
+    prefix: str = "",
 ) -> ASGIApp:
     """The dashboard of a client's namespace, or of several, as an ASGI application to mount.
 
     Without `auth` it answers requests from the machine itself alone; see openworkflow.web.auth.
     `redact(what, value)` is called with each input, output, result, status, error and explanation
-    before it is shown. Raises ConfigurationError.
+    before it is shown. `prefix` is the path under which a proxy has it, whether that takes it off
+    or not; an application that it is mounted in says it itself. Raises ConfigurationError.
     """
     clients = {ow._backend.namespace_id: ow} if isinstance(ow, OpenWorkflow) else dict(ow)
     if not clients or not all(isinstance(each, OpenWorkflow) for each in clients.values()):
@@ -73,7 +76,7 @@ def dashboard(
             Mount("/static", StaticFiles(packages=[("openworkflow.web", "static")])),
             *pages.routes(),
         ],
-        middleware=[Middleware(SecureHeaders)],
+        middleware=[Middleware(Prefixed, prefix=checked(prefix)), Middleware(SecureHeaders)],
         exception_handlers={
             HTTPException: pages.refused,
             OpenWorkflowError: pages.failed,

@@ -49,11 +49,10 @@ class Renderer:
         return self._html(
             "page.html" if trouble is None else "away.html",
             status,
-            **self._common(place, page),
-            **found,
+            **self._common(place, page) | found,
             note=note,
             trouble=trouble,
-            live=None if found.get("ended") else live,
+            live=None if found.get("is_final") else live,
         )
 
     async def followed(
@@ -64,7 +63,7 @@ class Renderer:
         common = self._common(place, page)
 
         async def make() -> str:
-            return template.render(**common, **await page.load(place, asked), trouble=None)
+            return template.render(**common | await page.load(place, asked), trouble=None)
 
         def trouble(error: OpenWorkflowError, since: datetime) -> str:
             told = f"What is shown is of {moment(since)} UTC: {short(error, 300)}"

@@ -15,7 +15,8 @@ from openworkflow.core.failure import Failure
 from openworkflow.core.workflow_run import RunStatus
 from openworkflow.web.site import Place, Site
 from openworkflow.web.timeline import status_told, timeline
-from openworkflow.web.words import value
+from openworkflow.web.words import SHOWN as SHOWN_INPUT
+from openworkflow.web.words import short, value
 
 STEPS = 200
 CHILDREN = 20
@@ -34,8 +35,10 @@ async def load(place: Place, asked: Mapping[str, str]) -> dict[str, Any]:
         run = await place.ow.get_workflow_run(run_id)
     is_parent = any(step.kind in ("child", "child-start", "map") for step in steps)
     return {
+        "title": f"{short(run.workflow_name, 40)} …{str(run.id)[-4:]} · {place.namespace}",
         "run": run,
         "ended": run.status.finished,
+        "is_final": run.status is RunStatus.SUCCEEDED,  # whatever else it is, it may be retried
         "now": now,
         "explanation": explanation,
         "timeline": timeline(steps, now, run.completed_at),
@@ -52,12 +55,16 @@ async def load(place: Place, asked: Mapping[str, str]) -> dict[str, Any]:
         "child_of": child_of,
         "result_of": partial(result_of, place.site),
         "sentence": str(shown("explanation", explanation.sentence)),
-        "input_text": ""
-        if described(run.input)
-        else json.dumps(shown("input", run.input), ensure_ascii=False, indent=2),
+        "input_text": "" if described(run.input) else editable(shown("input", run.input)),
         "can": actions(run.status, bool(run.pause)),
         "signals": sorted(set(_signals(steps))),
     }
+
+
+def editable(given: Any) -> str:
+    """An input as it is put into a form, to be changed; nothing if that is too long to be read."""
+    text = json.dumps(given, ensure_ascii=False, indent=2)
+    return text if len(text) <= SHOWN_INPUT else ""
 
 
 def failures(error: Any) -> list[Failure]:

@@ -1,0 +1,38 @@
+"""Where the dashboard is, whatever is in front of it takes off a path."""
+
+from __future__ import annotations
+
+import pytest
+
+from openworkflow.core.errors import ConfigurationError
+from openworkflow.web.prefix import checked, whole
+
+
+@pytest.mark.parametrize(
+    ("root", "path"),
+    [
+        ("/api/workflows", "/api/workflows/n/default"),
+        ("/api/workflows", "/workflows/n/default"),  # as of FastAPI(root_path="/api")
+        ("/api/workflows", "/n/default"),
+    ],
+)
+def test_a_path_is_whole_whatever_was_taken_off(root: str, path: str) -> None:
+    assert "/api/workflows/n/default" == whole(root, path)
+
+
+def test_what_only_begins_alike_is_no_prefix() -> None:
+    assert "/work/workflows" == whole("/work", "/workflows")
+    assert "/work" == whole("/work", "/work")
+
+
+@pytest.mark.parametrize("prefix", ["", "/", "/a", "/a/", "/a.b/c-d~e_f"])
+def test_a_prefix_has_no_slash_at_its_end(prefix: str) -> None:
+    assert prefix.rstrip("/") == checked(prefix)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["a", "//a", "/a//b", "/..", "/a/../b", "/a?b", "/a b", "/<b>", "https://a/b", "/é"]
+)
+def test_what_is_no_path_is_refused(prefix: str) -> None:
+    with pytest.raises(ConfigurationError, match="a prefix is a path, such as /workflows"):
+        checked(prefix)
