@@ -83,7 +83,9 @@ async def test_each_page_is_fit_for_all_and_nothing_that_users_wrote_is_more_tha
         return axe(page, "color-contrast") if name in plain else []
 
     def on_a_phone(page: Page, name: str) -> list[str]:
-        return too_wide(page)
+        closed = too_wide(page)
+        page.evaluate("for (const it of document.querySelectorAll('details')) it.open = true")
+        return closed + too_wide(page)
 
     ways: list[tuple[Callable[[Page, str], list[str]], Theme, tuple[int, int]]] = [
         (on_a_desk, "light", DESK),
