@@ -14,6 +14,9 @@ from openworkflow.engine.outcome import Completed
 from tests import virtual_time
 from tests.trials import Program, ended, interruptions
 
+WAITS: list[dict[str, Any]] = [{}, {"rests": True}, {"stays": True}]
+"""What becomes of a run that waits: replayed, resting in memory, or parked and staying there."""
+
 
 class Programs:
     """The programs of one theme, and what is tried with each of them."""
@@ -41,8 +44,8 @@ class Programs:
         """It comes to an end and replays, whatever the delays."""
         results = set()
         for seed in range(6):
-            for rests in (False, True):
-                outcome, _ = virtual_time.run(ended(program, seed, rests=rests))
+            for how in WAITS:
+                outcome, _ = virtual_time.run(ended(program, seed, **how))
                 assert isinstance(outcome, Completed), outcome
                 results.add(outcome.output)
         assert program in self._races or len(results) == 1, results
@@ -56,11 +59,11 @@ class Programs:
 async def _interrupted(program: Program) -> set[Any]:
     found = set()
     for interruption in await interruptions(program):
-        rests = interruption.at % 2 == 0
+        how = WAITS[interruption.at % len(WAITS)]
         try:
-            outcome, _ = await ended(program, 0, interruption, rests=rests)
+            outcome, _ = await ended(program, 0, interruption, **how)
         except BaseException as error:
-            error.add_note(f"{interruption}, rests={rests}")
+            error.add_note(f"{interruption}, {how}")
             raise
         assert isinstance(outcome, Completed), (interruption, outcome)
         found.add(outcome.output)

@@ -11,9 +11,11 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from openworkflow import NonRetryableError, RetryPolicy, Step, current_step, workflow
+from openworkflow.engine.execution import Execution
 from openworkflow.engine.outcome import Completed, Failed, Lost, Outcome, Parked, Released
 from openworkflow.worker.slots import Slots
 from tests.memory import MemoryJournal, Run
@@ -121,8 +123,12 @@ class _Journal(MemoryJournal):
 class Trial:
     """One run of a program, executed until it ends."""
 
-    def __init__(self, program: Program, seed: int = 0, *, rests: bool = False) -> None:
+    def __init__(
+        self, program: Program, seed: int = 0, *, rests: bool = False, stays: bool = False
+    ) -> None:
         self.world = world = World(seed)
+        self.stays, self.stayed = stays, 0
+        """Whether it goes on where it stands once it is claimed again; how often it did."""
 
         @workflow(name="program")
         async def interpreted(step: Step) -> Any:
@@ -164,6 +170,8 @@ class Trial:
         """Execute once; None if its worker died."""
         self.executions += 1
         execution = self.run.execution()
+        if self.stays:
+            object.__setattr__(execution.services, "park", self._park)
         task = self.run.start(execution)
 
         def interrupt(how: str) -> None:
@@ -184,6 +192,27 @@ class Trial:
         self.journal.flush()
         return task.result()
 
+    def _park(self, execution: Execution, until: datetime | None) -> bool:
+        """See Services.park: what the residents of a worker do, without one."""
+        assert until is not None
+        execution.agenda.go_away()
+        self.leaving = asyncio.get_running_loop().create_task(self._claim_again(execution, until))
+        return True
+
+    async def _claim_again(self, execution: Execution, until: datetime) -> None:
+        await asyncio.sleep(0)  # the journal flushes what is written
+        if self.journal.dead or execution.stopped is not None:
+            execution.interrupt(Lost())
+            return
+        self.clock.pass_until(until)
+        self.run.claim_no += 1
+        execution.claim = run = execution.claim._replace(
+            claim_no=self.run.claim_no, claimed_at=self.clock.now()
+        )
+        execution.recorder.continue_as(run)
+        self.stayed += 1
+        execution.agenda.come_back(run.claimed_at)
+
     async def replay(self) -> tuple[Outcome, list[Any], Counter[str]]:
         """Replay the whole history: what it comes to, what it observes, and what it calls."""
         before = Counter(self.world.calls)
@@ -199,9 +228,10 @@ async def ended(
     interruption: Interruption | None = None,
     *,
     rests: bool = False,
+    stays: bool = False,
 ) -> tuple[Outcome, Trial]:
     """How the run of a program ends; its replay is checked against its last execution."""
-    trial = Trial(program, seed, rests=rests)
+    trial = Trial(program, seed, rests=rests, stays=stays)
     try:
         outcome = await trial.until_it_ends(interruption)
         seen = list(trial.world.seen)

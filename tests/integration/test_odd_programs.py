@@ -23,13 +23,16 @@ from openworkflow import BackendPostgres, OpenWorkflow, Step, Worker, workflow
 from openworkflow.backend.backend import WorkerSession
 from openworkflow.backend.records import NewRun
 from openworkflow.core.errors import InvalidRunState
-from tests import odd_asyncio
+from openworkflow.worker.residents import Residents
+from tests import odd_asyncio, odd_programs
 from tests.helpers import StartWorker, eventually
 from tests.odd_programs import World, workflows
 
 assert odd_asyncio.__doc__  # its programs are among those of odd_programs
 
 HOWS = ("stored", "lost", "drain", "stolen", "silent", "cut")
+LONG_ENOUGH = 0.4
+"""Sleeps of this length are not over by the time at which the run is parked."""
 POINTS = int(os.environ.get("ODD_POINTS", "3"))
 """How many places are tried for each way to interrupt; the suite tries a few."""
 
@@ -87,7 +90,14 @@ class Interrupter:
 class Trial:
     """All programs, executed until they have results."""
 
-    def __init__(self, backend: BackendPostgres, sql: asyncpg.Connection[Any], rest: float) -> None:
+    def __init__(
+        self,
+        backend: BackendPostgres,
+        sql: asyncpg.Connection[Any],
+        rest: float,
+        resident: int = 0,
+    ) -> None:
+        self.resident = resident
         self.backend, self.sql, self.world = backend, sql, World()
         self.ow = OpenWorkflow(backend)
         self.rest = timedelta(seconds=rest)
@@ -102,6 +112,7 @@ class Trial:
             workflows=workflows(self.world),
             concurrency=100,
             rest=self.rest,
+            resident=self.resident,
             drain=timedelta(0),
             lease=timedelta(seconds=lease),
             max_crashes=50,
@@ -236,10 +247,27 @@ async def emptied(sql: asyncpg.Connection[Any]) -> None:
     )
 
 
+@pytest.mark.parametrize("resident", [0, 1000], ids=["replayed", "resident"])
 @pytest.mark.parametrize("how", HOWS)
 async def test_odd_programs_come_to_their_results_whatever_happens(
-    backend: BackendPostgres, sql: asyncpg.Connection[Any], patched: Any, how: str
+    backend: BackendPostgres,
+    sql: asyncpg.Connection[Any],
+    patched: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+    resident: int,
 ) -> None:
+    """Whether their parked runs are replayed, or go on where they stand."""
+    stayed: list[bool] = []
+    resume = Residents.resume
+
+    def counted(residents: Residents, arrival: Any) -> bool:
+        stayed.append(resume(residents, arrival))
+        return stayed[-1]
+
+    monkeypatch.setattr(Residents, "resume", counted)
+    for module in (odd_programs, odd_asyncio) if resident else ():
+        monkeypatch.setattr(module, "SOON", LONG_ENOUGH)
     plain = patched(Trial(backend, sql, 0))
     expected = await plain.interrupted(0, "")
     assert {name for name, (status, _) in expected.items() if status != "succeeded"} == {
@@ -249,7 +277,7 @@ async def test_odd_programs_come_to_their_results_whatever_happens(
     step = max(1, most // POINTS)
     for at in range(1, most + 1, step):
         await emptied(sql)
-        trial = Trial(backend, sql, 0 if at % 2 else 2)
+        trial = Trial(backend, sql, 0 if at % 2 or resident else 2, resident)
         trial.interrupter._flush = plain.interrupter._flush
         patched_trial = trial
         plain.interrupter = trial.interrupter
@@ -258,6 +286,7 @@ async def test_odd_programs_come_to_their_results_whatever_happens(
             name: (value, found[name]) for name, value in expected.items() if value != found[name]
         }
         assert wrong == {}, (how, at, most)
+    assert any(stayed) is bool(resident)
     if POINTS > 3:
         print(f"{how}: {len(expected)} programs, {most} points")
 
