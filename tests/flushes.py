@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 
@@ -23,6 +24,8 @@ from openworkflow.core.step_attempt import StepKind, StepStatus
 from openworkflow.core.workflow_run import RunStatus
 
 LEASE = timedelta(seconds=30)
+_WORKERS: dict[tuple[UUID, int], str] = {}
+"""Who was given which claim."""
 
 
 async def session_of(backend: BackendPostgres) -> WorkerSession:
@@ -39,9 +42,10 @@ async def flush(
     completions: list[Completion] | None = None,
     continuations: list[Continuation] | None = None,
     wakes: list[Wake] | None = None,
-    worker: str = "host/1",
+    worker: str | None = None,
     lease: timedelta = LEASE,
 ) -> Flushed:
+    """By this worker; else by the one that was given the claim of the first row here."""
     rows: dict[type[Write], Any] = {
         StepSuccess: successes,
         StepWrite: steps,
@@ -51,7 +55,12 @@ async def flush(
         Wake: wakes,
     }
     given = {kind: some for kind, some in rows.items() if some}
-    return await session.flush(Flush(worker, lease, given, claim))
+    rows = [row for some in given.values() for row in some]
+    claims = [(row.run_id, getattr(row, "claim_no", 0)) for row in rows]
+    worker = worker or next(filter(None, map(_WORKERS.get, claims)), "host/1")
+    flushed = await session.flush(Flush(worker, lease, given, claim))
+    _WORKERS.update({(run.id, run.claim_no): worker for run in flushed.claimed})
+    return flushed
 
 
 def wanted(limit: int, *names: str, **options: Any) -> ClaimRequest:

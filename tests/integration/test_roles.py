@@ -166,6 +166,42 @@ async def test_a_command_beyond_a_role_is_refused_in_a_line_that_names_it(
     assert "pw@" not in said
 
 
+async def test_doctor_names_each_right_that_a_worker_lacks(roles: Roles) -> None:
+    """One was told that all was well whose every claim was refused: it may not lock the pauses."""
+    role = roles.shared("worker")
+    rows = await rights_of(role, roles.url)
+    async with connected(await roles.login(role)) as backend:
+        for table, privilege, column in rows:
+            right = f"{privilege} ({column})" if column else privilege
+            await roles.execute(f"revoke {right} on {table} from {role}")
+            try:
+                missing = (await backend.diagnostics()).missing_privileges
+            except BackendError as error:  # it may not even look
+                missing = re.findall(r"lacks (.*), without", str(error))
+            await roles.execute(f"grant {right} on {table} to {role}")
+            assert [f"{table} {privilege} {column}".rstrip()] == missing
+
+        assert not (await backend.diagnostics()).missing_privileges
+    assert len(rows) > 50
+
+
+async def rights_of(role: str, url: str) -> list[tuple[str, str, str]]:
+    """What PostgreSQL says that it may do, of tables and columns, but for what doctor needs."""
+    by_hand = "openworkflow_migrations", "openworkflow_roles", "workflow_fleets"
+    connection = await asyncpg.connect(url)
+    rows = await connection.fetch(
+        "select table_name, privilege_type, '' as column_name"
+        "  from information_schema.role_table_grants where grantee = $1"
+        " union select table_name, privilege_type, column_name"
+        "  from information_schema.role_column_grants given where grantee = $1"
+        "   and not has_table_privilege($1::text, format('%I.%I', table_schema, table_name),"
+        "                               privilege_type)",
+        role,
+    )
+    await connection.close()
+    return [tuple(row) for row in rows if row["table_name"] not in by_hand]
+
+
 async def test_doctor_tells_a_role_what_it_lacks_for_work(roles: Roles) -> None:
     for kind, lacks in (("worker", False), ("operator", False), ("reader", True)):
         async with connected(await roles.login(roles.shared(kind))) as backend:

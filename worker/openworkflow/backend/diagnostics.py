@@ -6,32 +6,23 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from openworkflow.backend import distortions
+from openworkflow.backend import distortions, roles
 from openworkflow.backend.blueprint import Index, known, made_by
 from openworkflow.backend.distortions import Distortion
 from openworkflow.core.cron import recurrence
-from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.errors import BackendError, ConfigurationError
 from openworkflow_contract.statements import quoted
 
-_NEEDED = (
-    *(f"workflow_runs {word}" for word in ("SELECT", "INSERT", "UPDATE")),
-    *(f"step_attempts {word}" for word in ("SELECT", "INSERT", "UPDATE", "DELETE")),
-    *(f"workflow_builds {word}" for word in ("SELECT", "INSERT")),
-    *(f"workflow_served {word}" for word in ("SELECT", "INSERT", "UPDATE")),
-    *(f"workflow_messages {word}" for word in ("SELECT", "INSERT", "DELETE")),
-    *(f"workflow_subscriptions {word}" for word in ("SELECT", "INSERT", "UPDATE")),
-    *(f"workflow_schedules {word}" for word in ("SELECT", "INSERT", "UPDATE", "DELETE")),
-    "workflow_pauses SELECT",
-    *(f"workflow_progress {word}" for word in ("SELECT", "INSERT", "UPDATE")),
-    *(f"workflow_events {word}" for word in ("SELECT", "INSERT", "UPDATE", "DELETE")),
-    *(f"workflow_children {word}" for word in ("SELECT", "INSERT", "UPDATE")),
-    *(f"workflow_limits {word}" for word in ("SELECT", "INSERT", "UPDATE", "DELETE")),
-    *(f"workflow_keys {word}" for word in ("SELECT", "INSERT", "UPDATE", "DELETE")),
-    *(f"workflow_rates {word}" for word in ("SELECT", "INSERT", "UPDATE")),
-    *(f"workflow_turns {word}" for word in ("SELECT", "INSERT", "UPDATE", "DELETE")),
-    *(f"workflow_limit_{table} SELECT" for table in ("keys", "runs", "lanes")),
-)
-"""What a worker's role may do; the same as in `sql/security/grants.sql`."""
+_NOT_A_WORKERS = ("openworkflow_", "workflow_fleets")
+"""Without the former nobody connects; the latter is for an operator that logs in as a worker."""
+
+
+def needed() -> list[str]:
+    """What a worker does with the tables, such as `step_attempts DELETE`: what its role is granted.
+
+    A right to a column is `workflow_pauses UPDATE lock_only`.
+    """
+    return [each for each in roles.rights("worker") if not each.startswith(_NOT_A_WORKERS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +96,15 @@ async def diagnose(
     before = datetime.now(UTC)
     made = made_by(known())
     names = [index.name for index in made.indexes]
-    (server,) = await fetch(queries["diagnose_server"], quoted(schema), list(_NEEDED), names)
+    (server,) = await fetch(queries["diagnose_server"], quoted(schema), needed(), names)
     middle = before + (datetime.now(UTC) - before) / 2
-    (runs,) = await fetch(queries["diagnose_runs"], namespace_id)
-    unserved = await fetch(queries["diagnose_unserved"], namespace_id)
-    schedules = await fetch(queries["diagnose_schedules"], namespace_id)
+    try:
+        (runs,) = await fetch(queries["diagnose_runs"], namespace_id)
+        unserved = await fetch(queries["diagnose_unserved"], namespace_id)
+        schedules = await fetch(queries["diagnose_schedules"], namespace_id)
+        violations = await fetch(queries["check_invariants"])
+    except BackendError as error:
+        raise _lacking(error, server) from error
     return Diagnostics(
         server_version=server["server_version"],
         role=server["role"],
@@ -125,12 +120,22 @@ async def diagnose(
         expired_leases=runs["expired_leases"],
         oldest_expired_lease=runs["oldest_expired_lease"],
         oldest_due_run=runs["oldest_due_run"],
-        violations=[Violation(**row) for row in await fetch(queries["check_invariants"])],
+        violations=[Violation(**row) for row in violations],
         late_schedules=[row["name"] for row in schedules if row["is_late"]],
         bad_schedules=[bad for row in schedules if (bad := _cannot_be_computed(row))],
         unserved=[Unserved(**row) for row in unserved],
         distortions=await distortions.find(fetch, queries, schema),
     )
+
+
+def _lacking(error: BackendError, server: Any) -> BackendError:
+    """PostgreSQL names one table that a role may not read; people need to know of all."""
+    if not (missing := server["missing_privileges"]):
+        return error
+    return BackendError(
+        f"role {server['role']} lacks {', '.join(missing)}, without which nothing more can be "
+        "looked at; let an administrator GRANT the worker's role of `openworkflow migrate --roles`"
+    ).of(error.fault)
 
 
 def _statements(indexes: Iterable[Index], missing: list[str], schema: str) -> list[str]:

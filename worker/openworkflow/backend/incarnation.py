@@ -87,13 +87,15 @@ async def keep_whole(
     The runs of the others are handed back there, if they are still this worker's.
     """
     claims = list(held)
-    columns = list(zip(*(claim[:4] for claim in claims), strict=True)) or [[], [], [], []]
+    if not claims:
+        return set()
     rows = [
         (claim.run_id, row, over)
         for claim in claims
         for over, ids in ((True, claim.ended), (False, claim.begun))
         for row in ids
     ]
-    more = list(zip(*rows, strict=True)) or [[], [], []]
+    columns = zip(*(claim[:4] for claim in claims), strict=True)
+    more = zip(*rows, strict=True) if rows else ((), (), ())
     found = await fetch(queries["keep_whole_claims"], *columns, *more, worker_id)
     return {(row["run_id"], row["claim_no"]) for row in found}

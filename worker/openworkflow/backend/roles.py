@@ -143,6 +143,23 @@ def grants(schema: str, role: Role) -> list[str]:
     return take_all(schema, role.name) + [one for block in given for one in block]
 
 
+def rights(kind: str) -> list[str]:
+    """What the statements of a kind grant, such as `step_attempts DELETE`, table by table.
+
+    A right to a column has its name too: `workflow_pauses UPDATE lock_only`.
+    """
+    granted: dict[str, None] = {}
+    for template in statements(_blocks()[kind]):
+        what, on, tables = template.removeprefix("grant ").partition(" on ")
+        if not on or tables.startswith("schema "):
+            continue
+        for table in re.findall(r"\{schema\}\.(\w+)", tables):
+            for word, columns in re.findall(r"(\w+)(?: \(([^)]*)\))?", what):
+                for column in columns.split(", "):
+                    granted[f"{table} {word.upper()} {column}".rstrip()] = None
+    return list(granted)
+
+
 def policies(schema: str, roles: Iterable[Role]) -> dict[tuple[str, str], str]:
     """The statements of row security, by table and by what each makes."""
     seeing_all = [

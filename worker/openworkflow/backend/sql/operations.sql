@@ -19,8 +19,8 @@ select control.system_identifier::text as server,
 
 
 -- name: diagnose_server
--- What the server says of itself, and which of the privileges $2, such as `step_attempts DELETE`,
--- this role lacks in the schema $1;
+-- What the server says of itself, and which of the privileges $2, such as `step_attempts DELETE` or
+-- one of a column, `workflow_pauses UPDATE lock_only`, this role lacks in the schema $1;
 -- $3 are the indexes that are to be there.
 select current_setting('server_version') as server_version,
        current_user::text as role,
@@ -34,10 +34,13 @@ select current_setting('server_version') as server_version,
                    from pg_stat_activity
                   where datname = current_database() and backend_type = 'client backend'),
                 0)::float8 as oldest_transaction,
-       array(select relation || ' ' || privilege
+       array(select needed
                from unnest($2::text[]) as needed,
-                    split_part(needed, ' ', 1) as relation, split_part(needed, ' ', 2) as privilege
-              where not coalesce(has_table_privilege(to_regclass($1 || '.' || relation), privilege),
+                    to_regclass($1 || '.' || split_part(needed, ' ', 1)) as relation,
+                    split_part(needed, ' ', 2) as privilege,
+                    split_part(needed, ' ', 3) as named
+              where not coalesce(case when named = '' then has_table_privilege(relation, privilege)
+                                      else has_column_privilege(relation, named, privilege) end,
                                  false)) as missing_privileges,
        array(select wanted
                from unnest($3::text[]) as wanted
