@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 
 from openworkflow_operator.api.spec import Key
+from openworkflow_operator.database.connection import Database
 from openworkflow_operator.handlers import watched_by_kopf
 from openworkflow_operator.process import Operator
 from tests.api_proxy import ApiProxy
@@ -163,9 +164,12 @@ def _digest(space: Space) -> str:
 
 
 async def test_a_fleet_that_lost_its_label_while_nobody_looked_keeps_its_pods(
-    tenant: Space, start: Start, sql: asyncpg.Connection[Any]
+    tenant: Space, start: Start, sql: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A new operator did not know of it, took its pods for none, and set them to none."""
+    """A new operator did not know of it, took its pods for none, and set them to none.
+
+    So it did later, too, where it was visited again before the first look at the database.
+    """
     await enqueue(sql, 35)
     tenant.resource(scaling=FAST)
     async with start():
@@ -175,10 +179,24 @@ async def test_a_fleet_that_lost_its_label_while_nobody_looked_keeps_its_pods(
     path = tenant.path("deployments", "orders-worker", "/apis/apps/v1")
     label = "openworkflow.dev/workflow-namespace"
     tenant.plane.request("PATCH", path, {"metadata": {"labels": {label: None}}}, MERGE)
-    async with start():
+    may_look, look = asyncio.Event(), Database.look
+
+    async def look_later(database: Database, *arguments: Any) -> Any:
+        await may_look.wait()
+        return await look(database, *arguments)
+
+    monkeypatch.setattr(Database, "look", look_later)
+    async with start() as operator:
+        await eventually(lambda: label in (tenant.deployment() or {})["metadata"]["labels"])
+        visits = operator.metrics.reconciles.labels("done")._value
+        for _ in range(3):
+            before = visits.get()
+            operator.queue.add(Key(tenant.name, "orders"))
+            await eventually(lambda before=before: visits.get() > before)  # type: ignore[misc]
+        assert (generation, 4) == (tenant.generation(), tenant.replicas())
+        may_look.set()
         missing = ("False", "SchemaMissing")
         await eventually(lambda: tenant.condition("DatabaseReachable") == missing, deadline=20)
-        await eventually(lambda: label in (tenant.deployment() or {})["metadata"]["labels"])
         await eventually(lambda: tenant.get()["status"]["desiredReplicas"] == 4)
         assert (generation, 4) == (tenant.generation(), tenant.replicas())
 

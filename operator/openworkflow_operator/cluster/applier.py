@@ -6,7 +6,9 @@ exists and is not the resource's is ever touched.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,12 +16,14 @@ from openworkflow_operator.api import kinds
 from openworkflow_operator.api.kinds import Kind
 from openworkflow_operator.api.names import DELETION_COST_ANNOTATION, worker_name
 from openworkflow_operator.api.spec import Key, WorkflowNamespace
+from openworkflow_operator.cluster.attempts import Attempts, Contested, Waiting, What
 from openworkflow_operator.cluster.client import Cluster, ClusterError
 from openworkflow_operator.cluster.store import Object, Store
-from openworkflow_operator.decide.faults import NOT_APPLIED, Fault
+from openworkflow_operator.decide.faults import CONTESTED, NOT_APPLIED, Fault
 from openworkflow_operator.decide.planner import Plan
 from openworkflow_operator.decide.pods import Trouble, refusal_reason, words_of
-from openworkflow_operator.desired.resources import Manifest, is_owned
+from openworkflow_operator.desired.drift import differences
+from openworkflow_operator.desired.resources import APPLIED_ANNOTATION, Manifest, is_owned
 from openworkflow_operator.report.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -29,6 +33,8 @@ logger = logging.getLogger(__name__)
 _REFUSALS: Final = (400, 403, 413, 422)
 #: A field that there is none of, or twice of: the API server takes that for a fault of its own.
 _UNREADABLE_PATCH: Final = "failed to create typed patch object"
+#: Of an object that is contested, so many are named.
+_MOST_FIELDS: Final = 3
 
 
 class NameTaken(Exception):
@@ -44,17 +50,24 @@ class Applied:
     """One of the errors, if a later visit may succeed without being told to come."""
     unseen: set[str] = field(default_factory=set)
     """Deployments that were there, and that the plan knew nothing of."""
+    scaled: set[str] = field(default_factory=set)
+    """Deployments whose number of pods was set."""
 
-    def note(self, kind: Kind, name: str, error: ClusterError | NameTaken) -> None:
+    def note(self, kind: Kind, name: str, error: Exception) -> None:
         """One object could not be had as desired."""
+        if isinstance(error, Waiting):
+            error = error.error
         if isinstance(error, NameTaken):
             self.faults.append(Fault(kind.name, name, Trouble.NAME_TAKEN))
-            return
-        self.failure = error
-        is_refused = error.status in _REFUSALS or _UNREADABLE_PATCH in error.message
-        reason = refusal_reason(error.message) if is_refused else NOT_APPLIED
-        words = words_of(error.message) if is_refused else ""
-        self.faults.append(Fault(kind.name, name, reason, words))
+        elif isinstance(error, ClusterError):
+            self.failure = error
+            is_refused = error.status in _REFUSALS or _UNREADABLE_PATCH in error.message
+            reason = refusal_reason(error.message) if is_refused else NOT_APPLIED
+            self.faults.append(Fault(kind.name, name, reason, words_of(error.message)))
+
+
+#: What may become of an attempt.
+_VAIN: Final = (ClusterError, NameTaken, Waiting)
 
 
 class Applier:
@@ -62,25 +75,62 @@ class Applier:
 
     def __init__(self, cluster: Cluster, store: Store, metrics: Metrics) -> None:
         self._cluster, self._store, self._metrics = cluster, store, metrics
+        self._attempts = Attempts()
+
+    def forget(self, key: Key) -> None:
+        """The resource is gone."""
+        self._attempts.forget(key)
 
     async def apply(self, resource: WorkflowNamespace, decided: Plan) -> Applied:
         """Carry out as much of the plan as can be."""
         applied, parts = Applied(), (decided, *decided.others.values())
         for kind, manifest in (each for part in parts for each in part.apply):
-            name = manifest["metadata"]["name"]
             if kind is kinds.DEPLOYMENT and not self._has_account(resource):
                 continue  # its pods would run as somebody else
-            try:
-                self._store.put(kind, await self._make(resource, kind, manifest, applied))
-            except (ClusterError, NameTaken) as error:
-                applied.note(kind, name, error)
-                logger.warning("%s %s of %s: %s", kind.name, name, resource.key, _said(error))
+            await self._apply(resource, kind, manifest, applied)
         for kind, name in decided.delete:
             await self._delete(resource, kind, name, applied)
         for part in parts:
             await self._rank(resource, part, applied)
             await self._scale(resource, part, applied)
+        for each in self._attempts.contests(resource.key):
+            applied.faults.append(Fault(each.kind, each.name, CONTESTED, words_of(each)))
         return applied
+
+    @contextlib.contextmanager
+    def _attempt(
+        self, resource: WorkflowNamespace, what: What, kind: Kind, applied: Applied
+    ) -> Iterator[None]:
+        """Do what is in the block unless it is too early; what fails costs nothing else."""
+        try:
+            self._attempts.check(resource.key, what)
+            yield
+        except _VAIN as error:
+            applied.note(kind, what.name, error)
+            if isinstance(error, Waiting):
+                return
+            self._attempts.failed(resource.key, what, error)
+            line = "%s %s of %s could not be had as desired (%s): %s"
+            logger.warning(line, kind.name, what.name, resource.key, what.verb, _said(error))
+        else:
+            self._attempts.worked(resource.key, what)
+
+    async def _apply(
+        self, resource: WorkflowNamespace, kind: Kind, manifest: Manifest, applied: Applied
+    ) -> None:
+        metadata = manifest["metadata"]
+        what = What(
+            kind.name, metadata["name"], "apply", metadata["annotations"][APPLIED_ANNOTATION]
+        )
+        live = self._store.get(kind, Key(resource.key.namespace, what.name))
+        with self._attempt(resource, what, kind, applied):
+            made = await self._make(resource, kind, manifest, applied)
+            self._store.put(kind, made)
+            if self._attempts.is_undone(resource.key, what):
+                fields = "it is deleted"
+                if live is not None:
+                    fields = ", ".join(differences(manifest, live)[:_MOST_FIELDS])
+                self._contested(resource.key, what, fields)
 
     async def _make(
         self, resource: WorkflowNamespace, kind: Kind, manifest: Manifest, applied: Applied
@@ -113,22 +163,23 @@ class Applier:
         live = self._store.get(kind, Key(resource.key.namespace, name))
         if live is None or not is_owned(live, resource.uid):
             return
-        try:
-            await self._cluster.delete(kind, resource.key.namespace, name, live["metadata"]["uid"])
-        except ClusterError as error:
-            applied.note(kind, name, error)
-            logger.warning("%s %s of %s was not deleted: %s", kind.name, name, resource.key, error)
+        uid = live["metadata"]["uid"]
+        with self._attempt(resource, What(kind.name, name, "delete", uid), kind, applied):
+            await self._cluster.delete(kind, resource.key.namespace, name, uid)
 
     async def _rank(self, resource: WorkflowNamespace, part: Plan, applied: Applied) -> None:
         """Have idle pods go first; without a rank the fleet shrinks all the same."""
         for pod, cost in part.deletion_costs.items():
             annotation = {DELETION_COST_ANNOTATION: str(cost)}
-            try:
-                await self._cluster.annotate(kinds.POD, resource.key.namespace, pod, annotation)
-            except ClusterError as error:
-                if not error.is_gone:
-                    applied.note(kinds.POD, pod, error)
-                    logger.warning("pod %s of %s was not ranked: %s", pod, resource.key, error)
+            with self._attempt(resource, What(kinds.POD.name, pod, "rank"), kinds.POD, applied):
+                await self._annotate(resource.key.namespace, pod, annotation)
+
+    async def _annotate(self, namespace: str, pod: str, annotations: dict[str, str]) -> None:
+        try:
+            await self._cluster.annotate(kinds.POD, namespace, pod, annotations)
+        except ClusterError as error:
+            if not error.is_gone:
+                raise
 
     async def _scale(self, resource: WorkflowNamespace, part: Plan, applied: Applied) -> None:
         child, replicas = Key(resource.key.namespace, part.deployment), part.scale_to
@@ -139,15 +190,19 @@ class Applier:
             return
         if replicas > part.was and not self._has_account(resource):
             return
-        try:
+        what = What(kinds.DEPLOYMENT.name, child.name, "scale", str(replicas))
+        with self._attempt(resource, what, kinds.DEPLOYMENT, applied):
             self._store.scaled(child, await self._cluster.scale(*child, replicas))
-        except ClusterError as error:
-            applied.note(kinds.DEPLOYMENT, child.name, error)
-            logger.warning("%s was not scaled: %s", child, error)
-            return
-        if replicas != part.was:
+            if part.reverted:
+                self._contested(resource.key, what, "spec.replicas")
+            applied.scaled.add(child.name)
+        if child.name in applied.scaled and replicas != part.was:
             direction = "up" if replicas > part.was else "down"
             self._metrics.scale_operations.labels(*resource.key, direction).inc()
+
+    def _contested(self, key: Key, what: What, fields: str) -> None:
+        """Count a change by somebody that was put right: after many, the next one is later."""
+        self._attempts.failed(key, what, Contested(what.kind, what.name, fields))
 
     def _has_account(self, resource: WorkflowNamespace) -> bool:
         """Whether pods would run as the account that the operator made for them.
@@ -165,5 +220,5 @@ def _with_replicas_of(live: Object, manifest: Manifest) -> Manifest:
     return {**manifest, "spec": {**manifest["spec"], "replicas": live["spec"]["replicas"]}}
 
 
-def _said(error: ClusterError | NameTaken) -> str:
+def _said(error: Exception) -> str:
     return "exists and is not its own" if isinstance(error, NameTaken) else str(error)

@@ -10,6 +10,8 @@ from openworkflow_operator.decide.pods import Trouble
 
 #: The API server gave no answer, or one that may be another the next time.
 NOT_APPLIED: Final = "NotApplied"
+#: A policy or another controller changes the object each time that it is made as desired.
+CONTESTED: Final = "Contested"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +21,14 @@ class Fault:
     kind: str
     name: str
     reason: str
-    """A Trouble, where the API server refused; else NOT_APPLIED."""
+    """A Trouble, where the API server refused; else NOT_APPLIED or CONTESTED."""
     words: str = ""
     """What it said."""
 
     @property
     def is_refusal(self) -> bool:
         """Whether somebody has to act: trying again does not help by itself."""
-        return self.reason != NOT_APPLIED
+        return self.reason not in (NOT_APPLIED, CONTESTED)
 
     @property
     def hits_pods(self) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from openworkflow_operator.api import kinds
 from openworkflow_operator.api.kinds import Kind
@@ -29,6 +29,8 @@ from openworkflow_operator.desired.drift import has_drifted
 from openworkflow_operator.desired.resources import Manifest, is_owned, wanted_objects
 
 Object = Mapping[str, Any]
+
+_LONGEST_NAMES: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +109,8 @@ class Plan:
     """New costs by pod name; the cheapest pods go first."""
     scale_to: int | None = None
     was: int = 0
-    reverted: bool = False
-    """Somebody else had changed the number of pods."""
+    reverted: str = ""
+    """Who had changed the number of pods, which is put right."""
     next: Recollection = field(default_factory=Recollection)
     others: Mapping[str, Plan] = field(default_factory=dict)
     """What to do with the pods of other builds."""
@@ -139,7 +141,7 @@ def plan(observed: Observed, past: Recollection, now: float) -> Plan:
         deletion_costs=_deletion_costs(observed, target),
         scale_to=_scale(observed, target),
         was=observed.replicas,
-        reverted=_was_changed_by_others(observed, target),
+        reverted=_changed_by_others(observed, target),
         next=past,
     )
 
@@ -237,13 +239,15 @@ def _scale(observed: Observed, target: int | None) -> int | None:
     return None if is_settled else target
 
 
-def _was_changed_by_others(observed: Observed, target: int | None) -> bool:
-    """Whether another manager owns the number of pods, and it is not the one decided."""
+def _changed_by_others(observed: Observed, target: int | None) -> str:
+    """Which other manager owns the number of pods, if it is not the one decided."""
     live = observed.deployment
     if live is None or target is None or observed.replicas == target:
-        return False
+        return ""
     owners = _owners_of_replicas(live)
-    return bool(owners) and all(not owner.startswith("openworkflow-operator") for owner in owners)
+    if any(owner.startswith("openworkflow-operator") for owner in owners):
+        return ""
+    return ", ".join(owners)[:_LONGEST_NAMES]
 
 
 def _scaler_owns_replicas(live: Object | None) -> bool:

