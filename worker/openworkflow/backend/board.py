@@ -36,6 +36,8 @@ class Counts:
     due: int
     later: int
     paused: int
+    limited: int
+    """Set aside until a slot of their limits is free; of both together up to MOST_COUNTED."""
     running: int
     lost: int
     """Executed by a worker that is gone, and not yet taken over."""

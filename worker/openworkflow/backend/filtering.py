@@ -30,7 +30,7 @@ ACTIONABLE: Mapping[Action, str] = {
     "delete": "where_finished",
 }
 """To which runs an action does anything at all."""
-_HELD = "where_held"
+_HELD, _LIMITED = "where_held", "where_limited"
 COLUMNS = {
     "status": "status",
     "workflow": "workflow_name",
@@ -51,6 +51,7 @@ COLUMNS = {
     "crashes": "crashes",
     "undo_failed": "coalesce(error -> 'undo' -> 'not_undone' <> '{}', false)",
     "paused": _HELD,
+    "limited": _LIMITED,
 }
 _IN_ERROR = "coalesce((error ->> 'type') || ': ' || (error ->> 'message'), error::text, '')"
 AMONG = 4
@@ -173,7 +174,7 @@ class Filtering:
             for nth, (block, column, value) in enumerate(_parts(term, place)):
                 values[f"value_{place}_{nth}"] = value
                 sql = self._sql[block].replace(":value", f":value_{place}_{nth}")
-                column = self._sql[_HELD] if column is _HELD else column
+                column = self._sql[column] if column in (_HELD, _LIMITED) else column
                 parts.append(sql.replace("{column}", column))
             condition = f"({' or '.join(parts)})"
             # What is not there is not so: an absent value is among those that a negation means.

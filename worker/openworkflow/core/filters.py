@@ -64,6 +64,7 @@ FIELDS = {
     "priority": Kind.NUMBER,
     "crashes": Kind.NUMBER,
     "paused": Kind.FLAG,
+    "limited": Kind.FLAG,
     "undo_failed": Kind.FLAG,
 }
 """Beside these there are tag.NAME, which is a TEXT, and input.PATH and output.PATH, LIKE."""

@@ -16,10 +16,8 @@ select (select count(*)
                  where namespace_id = $1 and status = 'pending' and available_at > now()
                    and not (paused and completed_at is null)
                  limit {most}) counted) as later,
-       (select count(*)
-          from (select from {schema}.workflow_runs
-                 where namespace_id = $1 and paused and completed_at is null
-                 limit {most}) counted) as paused,
+       count(*) filter (where not held.is_limited) as paused,
+       count(*) filter (where held.is_limited) as limited,
        (select count(*)
           from (select from {schema}.workflow_runs
                  where namespace_id = $1 and status = 'running' and available_at > now()
@@ -32,7 +30,15 @@ select (select count(*)
           from (select min(available_at) as available_at
                   from {schema}.workflow_runs
                  where namespace_id = $1 and status = 'pending' and available_at <= now()) due)
-           as oldest_due;
+           as oldest_due
+  from (select limits is not null and pause is null
+               and not array['', workflow_name] && array(select paused.workflow_name
+                                                           from {schema}.workflow_pauses paused
+                                                          where paused.namespace_id = $1)
+                   as is_limited
+          from {schema}.workflow_runs
+         where namespace_id = $1 and paused and completed_at is null
+         limit {most}) held;
 
 
 -- name: board_runs

@@ -81,6 +81,10 @@ id = any (:among::uuid[])
                                                    where held.namespace_id = :namespace_id)))
 
 
+-- name: where_limited
+(paused and not {where_held})
+
+
 -- name: where_list
 select {run_columns}
   {where_page}
