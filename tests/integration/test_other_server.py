@@ -133,7 +133,7 @@ async def working(url: str, *workflows: Any) -> AsyncIterator[OpenWorkflow]:
     backend = await BackendPostgres.connect(url)
     try:
         ow = OpenWorkflow(backend)
-        options = {"lease": timedelta(minutes=10), "rest": timedelta(minutes=10)}
+        options: Any = {"lease": timedelta(minutes=10), "rest": timedelta(minutes=10)}
         async with ow.new_worker(workflows=list(workflows), **options):
             yield ow
     finally:
