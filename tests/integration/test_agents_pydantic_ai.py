@@ -11,6 +11,7 @@ import pytest
 
 from openworkflow import ConfigurationError, RetryPolicy, Step, SyncStep, Workflow, workflow
 from openworkflow.testing import Environment, Run
+from tests.executions import failed, in_virtual_time, prepared
 
 pytest.importorskip("pydantic_ai", reason="the extra `pydantic-ai` is not installed")
 from pydantic_ai import Agent, ModelRetry, RunContext
@@ -394,3 +395,18 @@ async def test_options_of_a_tool_that_do_not_exist_are_refused(
 
     assert run.error is not None
     assert "retry, timeout, rate" in str(run.error)
+
+
+@in_virtual_time
+async def test_an_agent_that_is_not_durable_is_told_what_makes_it_so() -> None:
+    """By the library whose code waits: one that calls a plain tool does so in a thread."""
+    agent = Agent(TestModel(), name="helper")
+
+    @agent.tool_plain
+    def look_up(order: int) -> str:
+        return f"order {order}"
+
+    async def asks(step: Step) -> str:
+        return (await agent.run("where is it?")).output
+
+    failed(await prepared(asks).execute(), "Stalled", "openworkflow.agents.pydantic_ai")

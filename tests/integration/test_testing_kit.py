@@ -117,6 +117,21 @@ async def test_who_waits_for_what_nobody_sends_is_told(ow_env: Environment) -> N
         await ow_env.run("ordr", 1)
 
 
+@pytest.mark.parametrize("to_all", [False, True], ids=["to the run", "to a topic"])
+async def test_a_signal_that_is_nearly_called_so_is_told(ow_env: Environment, to_all: bool) -> None:
+    @workflow
+    async def asks(step: Step) -> None:
+        await step.wait_for_signal("begin")
+        await step.wait_for_signal("approval")
+
+    run = await ow_env.start(asks)
+    for name in ("begin", "aproval", "other"):
+        await (ow_env.signal(name) if to_all else run.signal(name))
+
+    with pytest.raises(NeverEnds, match="not wait for: 'aproval', did you mean 'approval'"):
+        await run.end()
+
+
 async def test_a_task_of_the_test_may_send_what_is_waited_for(ow_env: Environment) -> None:
     @workflow
     async def patient(step: Step) -> str:

@@ -174,3 +174,39 @@ async def test_a_call_without_a_fake_is_the_plain_function() -> None:
         return 2 * number
 
     assert await double(4) == 8
+
+
+async def test_a_result_for_a_step_that_is_nearly_called_so_is_a_mistake() -> None:
+    with pytest.raises(AssertionError, match="'chrage', did you mean 'charge'"):
+        await order(1, FakeStep(results={"chrage": "paid"}))
+    with pytest.raises(AssertionError, match="'chrage', did you mean 'charge'"):
+        plain(1, FakeSyncStep(results={"chrage": "paid"}))
+    # One that is not called at all may be there for another path, as one that has another number.
+    fake = FakeStep(results={"refund": "paid", "ship-2": "parcel"})
+    assert await order(1, fake) == "payment-1, parcel-1, packed-1"
+
+
+async def test_a_result_that_was_not_asked_for_is_told_with_the_error_it_led_to() -> None:
+    def refund() -> None:
+        raise ConnectionError("a test has no vendor")
+
+    @workflow
+    async def asks(step: Step) -> None:
+        await step.run("refund", refund)
+
+    with pytest.raises(ConnectionError) as caught:
+        await asks(FakeStep(results={"refnd": "done"}))
+
+    assert ["results= has what no step is called: 'refnd', did you mean 'refund'?"] == (
+        caught.value.__notes__
+    )
+
+
+async def test_calls_of_a_name_that_no_step_has_say_so() -> None:
+    fake = FakeStep()
+    await order(1, fake)
+
+    assert [] == fake.calls("chrage")
+    assert "no step is called so; did you mean 'charge'?" in repr(fake.calls("chrage"))
+    assert "came to these: charge, a-month, ship, pack" in repr(fake.calls("x"))
+    assert "call of charge(1)" in repr(fake.calls("charge"))

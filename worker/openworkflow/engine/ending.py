@@ -123,13 +123,14 @@ def inside_a_step(name: str) -> ConfigurationError:
 def stalled(*tasks: Any) -> Stalled:
     """The error for a function that nothing will move any more, and these tasks of it."""
     coroutines = [task.get_coro() for task in tasks if not task.done()]
+    hint = whereabouts.agent(whereabouts.frames_of(coroutines))
     what = "an event or a future that nobody sets, or a lock that nobody gives back"
     if whereabouts.in_thread(coroutines):
         what = f"a thread, which belongs into a step, await step.run(name, function); or {what}"
     return Stalled(
         "the workflow function waits for something that is no step"
         f"{whereabouts.places(coroutines)}, and that no branch of it will end: {what}; whatever "
-        "comes from outside has to come as the result of a step"
+        f"comes from outside has to come as the result of a step{hint}"
     )
 
 

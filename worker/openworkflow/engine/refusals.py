@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.engine import whereabouts
 
 _OWNERS = ("close", "run_forever", "run_until_complete", "set_", "shutdown_", "stop")
 """How names begin that reach nothing outside, but are for whoever made the loop."""
@@ -22,6 +23,6 @@ def refusal(name: str) -> Callable[..., NoReturn]:
         )
 
     def refuse(self: Any, *_: Any, **__: Any) -> NoReturn:
-        raise ConfigurationError(told)
+        raise ConfigurationError(f"{told}{whereabouts.agent(whereabouts.callers())}")
 
     return refuse

@@ -1,6 +1,7 @@
 """Where tasks of a workflow function stand that nothing will move, for the error about that."""
 
 import os
+import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
 from types import FrameType
@@ -13,6 +14,11 @@ _OF_OTHERS = tuple(
     for path in {*map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib"))}
 )
 """Where code is kept that is not the user's."""
+_OF_AGENTS = {
+    "pydantic_ai": "openworkflow.agents.pydantic_ai",
+    "agents": "openworkflow.agents.openai_agents",
+}
+"""Libraries of agents, by their folder, and what makes durable what they do."""
 
 
 def places(coroutines: Iterable[Any]) -> str:
@@ -27,6 +33,30 @@ def in_thread(coroutines: Iterable[Any]) -> bool:
     names = (frame.f_code.co_name for each in coroutines for frame in _frames(each))
     files = (frame.f_code.co_filename for each in coroutines for frame in _frames(each))
     return any("thread" in name for name in names) or any("to_thread" in file for file in files)
+
+
+def agent(frames: Iterable[FrameType]) -> str:
+    """A part of a sentence for what the library of an agent calls; else empty."""
+    for frame in frames:
+        for home in _OF_OTHERS:
+            head, _, rest = frame.f_code.co_filename.partition(home)
+            module = None if head else _OF_AGENTS.get(rest.partition(os.sep)[0])
+            if module is not None:
+                return f"; what an agent does becomes steps by {module}, see docs/agents.md"
+    return ""
+
+
+def frames_of(coroutines: Iterable[Any]) -> list[FrameType]:
+    """All that is being called in them."""
+    return [frame for each in coroutines for frame in _frames(each)]
+
+
+def callers() -> Iterator[FrameType]:
+    """Who has called this, the innermost first."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
 
 
 def _place(coroutine: Any) -> str | None:

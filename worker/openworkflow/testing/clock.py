@@ -36,6 +36,16 @@ _EXPIRE = """
 update workflow_runs set available_at = now() - interval '1 second'
  where id = $1 and claim_no = $2 and status = 'running'
 """
+_SIGNALS = """
+select array(select distinct step_name from step_attempts
+              where workflow_run_id = $1 and kind = 'signal' and status = 'running') as awaited,
+       array(select distinct name from workflow_messages message
+              where (workflow_run_id = $1 or workflow_run_id is null)
+                and not exists (select from step_attempts attempt
+                                 where attempt.workflow_run_id = $1
+                                   and attempt.context ->> 'message' = message.id::text)
+              order by name) as sent
+"""
 _STANDS = "select from workflow_runs where id = $1 and claim_no = $2 and status = 'running'"
 
 
@@ -98,6 +108,11 @@ class Clock:
     async def stands(self, run_id: UUID, claim_no: int) -> bool:
         """Whether a run is still executed under this claim."""
         return await self._connection.fetchrow(_STANDS, run_id, claim_no) is not None
+
+    async def signals(self, run_id: UUID) -> tuple[list[str], list[str]]:
+        """What a run waits for, and what was sent to it, or to all, that it has not taken."""
+        row = await self._connection.fetchrow(_SIGNALS, run_id)
+        return row["awaited"], row["sent"]
 
     async def close(self) -> None:
         """Disconnect."""

@@ -47,7 +47,8 @@ class FakeStep(Fake):
     async def _enacted(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         before = current_run.set(self)
         try:
-            return await fn(*args, **kwargs)
+            with self._watched():
+                return await fn(*args, **kwargs)
         finally:
             current_run.reset(before)
 
@@ -184,7 +185,8 @@ class FakeSyncStep(Fake):
             raise ConfigurationError(f"{_name(fn)} is an async function: use FakeStep")
         before = current_run.set(self)
         try:
-            return fn(*args, **kwargs)
+            with self._watched():
+                return fn(*args, **kwargs)
         finally:
             current_run.reset(before)
 

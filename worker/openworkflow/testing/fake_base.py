@@ -1,7 +1,8 @@
 """What the fakes of `step` have in common: what they are given, and what a test reads of them."""
 
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -23,7 +24,7 @@ from openworkflow.core.stand_in import StandIn
 from openworkflow.core.workflow import DurableFunction, Workflow
 from openworkflow.engine.mapping import item_keys, items_given, tolerated
 from openworkflow.engine.operations.signal import MISSING
-from openworkflow.testing.plans import Call, StepName, matches, nearest, play, step_name
+from openworkflow.testing.plans import Call, StepName, calls_of, matches, nearest, play, step_name
 
 FAKE = "fake"
 """What current_step() calls the workflow."""
@@ -79,6 +80,8 @@ class Fake(StandIn):
         for name, value in (signals or {}).items():
             self._signals[name] += value if isinstance(value, list) else [value]
         self._asked: dict[str, int] = defaultdict(int)
+        self._depth = 0
+        """How many of the workflows, of which one has called the other, are being called."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} after {shown(self.all_calls, 300)}>"
@@ -90,7 +93,7 @@ class Fake(StandIn):
 
     def calls(self, step: StepName) -> list[Call]:
         """The calls of a step."""
-        return [call for call in self.all_calls if matches(step_name(step), call.step)]
+        return calls_of(step_name(step), self.all_calls, self._asked)
 
     def emit(self, topic: str, value: Any = None) -> None:
         """See Step.emit."""
@@ -121,6 +124,41 @@ class Fake(StandIn):
             if given == name:
                 return True, value
         return next(((True, v) for g, v in self._results.items() if matches(g, name)), (False, 0))
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Tell of results that no step has asked for, if they are nearly called like one that has.
+
+        Others are no mistake: a test may have results for more than this call comes to.
+        """
+        self._depth += 1
+        try:
+            yield
+        except Exception as error:
+            if self._depth == 1 and (told := self._unmet()):
+                error.add_note(told)
+            raise
+        else:
+            if self._depth == 1 and (told := self._unmet()):
+                raise FakeCall(told)
+        finally:
+            self._depth -= 1
+
+    def _unmet(self) -> str:
+        left = [each for each in self._asked if not self._result(each)[0]]
+        strange = [
+            (given, near)
+            for given in self._results
+            if not any(matches(given, step) for step in self._keys())
+            and (near := nearest(given, left)) is not None
+            and _letters(given) != _letters(near)
+        ]
+        told = [f"{given!r}, did you mean {near!r}?" for given, near in strange]
+        return f"results= has what no step is called: {' '.join(told)}" if told else ""
+
+    def _keys(self) -> list[str]:
+        """All steps that were asked for."""
+        return [*self._asked, *(call.step for call in self.all_calls)]
 
     def _begin(self, name: str, fn: Any, args: tuple[Any, ...], kwargs: Any) -> "Begun":
         """A step: its key, and what it comes to once that is called."""
@@ -185,6 +223,11 @@ class Fake(StandIn):
 
     def _sleep(self, name: str, duration: timedelta | datetime) -> None:
         self.slept.append((self._key(name), duration))
+
+
+def _letters(name: str) -> str:
+    """A name without its numbers: those that differ by one are no mistake for one another."""
+    return "".join(each for each in name if each.isalpha())
 
 
 @dataclass(frozen=True, slots=True)

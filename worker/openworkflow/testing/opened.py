@@ -12,7 +12,7 @@ from openworkflow.core.errors import OpenWorkflowError
 from openworkflow.core.shown import shown
 from openworkflow.testing.clock import Clock
 from openworkflow.testing.crew import Crew
-from openworkflow.testing.plans import Plans
+from openworkflow.testing.plans import Plans, nearest
 from openworkflow.testing.runs import Run
 from openworkflow.testing.server import APPLICATION
 from openworkflow.testing.timeline import Stuck, Timeline
@@ -61,5 +61,15 @@ async def why_not(opened: Opened, run: Run[Any], stuck: Stuck) -> str:
         reason = str(error)
     unserved = sorted({key[0] for key in stuck.moment.due if not opened.crew.serves(key)})
     hint = f"; nobody serves {', '.join(unserved)}: await env.serve(...)" if unserved else ""
+    hint += _mistaken(*await opened.timeline.signals(run.id))
     what = f"the run of {run.workflow!r} does not end"
     return f"{what}: {reason} ({stuck}){hint}; it is {shown(run, 1000)}"
+
+
+def _mistaken(awaited: list[str], sent: list[str]) -> str:
+    """What is to be said of signals that were sent, and are not those that the run waits for."""
+    told = []
+    for name in sent:
+        if (near := nearest(name, awaited)) is not None and near != name:
+            told.append(f"{name!r}, did you mean {near!r}?")
+    return f"; a signal was sent that it does not wait for: {', '.join(told)}" if told else ""

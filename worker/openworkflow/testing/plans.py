@@ -96,10 +96,7 @@ class Plans:
     def of(self, step: StepName) -> list[Call]:
         """The calls of a step, in their order."""
         name = step_name(step)
-        found = Calls(call for call in self.calls if matches(name, call.step))
-        if not found and not any(matches(name, each) for each in self.seen):
-            found.hint = self._strange(name)
-        return found
+        return calls_of(name, self.calls, self.seen)
 
     def unmet(self) -> str | None:
         """What is left of failures and crashes that were planned, as a text; None if nothing is.
@@ -128,14 +125,23 @@ class Plans:
                 )
             calls = len(self.of(plan.step))
             return f"{text}{which} {plan.left} more times; the step has {calls} calls{hint}"
-        return f"{text}step; {self._strange(plan.step)}"
+        return f"{text}step; {strange(plan.step, self.seen)}"
 
-    def _strange(self, name: str) -> str:
-        """What is to be said of a name that no step has had so far."""
-        if near := nearest(name, self.seen):
-            return f"did you mean {near!r}?"
-        seen = ", ".join(self.seen) or "none"
-        return f"the runs of this test came to these: {seen:.300}"
+
+def calls_of(name: str, calls: Iterable[Call], seen: Iterable[str]) -> Calls:
+    """Calls of a step in a test that has `seen` these steps."""
+    found = Calls(call for call in calls if matches(name, call.step))
+    if not found and not any(matches(name, each) for each in seen):
+        found.hint = strange(name, seen)
+    return found
+
+
+def strange(name: str, seen: Iterable[str]) -> str:
+    """What is to be said of a name that no step has had so far."""
+    known = list(seen)
+    if near := nearest(name, known):
+        return f"did you mean {near!r}?"
+    return f"the runs of this test came to these: {', '.join(known) or 'none':.300}"
 
 
 def step_name(step: StepName) -> str:

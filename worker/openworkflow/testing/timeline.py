@@ -41,6 +41,11 @@ class Timeline:
         async with self._turn:
             return (await self._clock.look()).now
 
+    async def signals(self, run_id: UUID) -> tuple[list[str], list[str]]:
+        """See Clock.signals."""
+        async with self._turn:
+            return await self._clock.signals(run_id)
+
     async def until_ended(self, run_id: UUID, seconds: float) -> None:
         """Let all happen until this run has ended. Raises Stuck and RunNotFound."""
         waiting = _Waiting(seconds)
