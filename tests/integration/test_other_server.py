@@ -15,9 +15,13 @@ import asyncpg
 import pytest
 
 from openworkflow import BackendPostgres, OpenWorkflow, RunNotFound, Step, workflow
+from openworkflow.backend import queries
+from openworkflow.backend.incarnation import Held, keep_whole
 from openworkflow.backend.records import NewRun
+from openworkflow.core.ids import uuid7
+from openworkflow.core.step_attempt import StepStatus
 from tests.chaos.proxy import Proxy
-from tests.flushes import claim, completion_of, flush, session_of, success_of
+from tests.flushes import claim, completion_of, flush, session_of, step_of, success_of
 from tests.guarded_postgres import has_pgbouncer, pooler_of
 from tests.helpers import eventually
 from tests.local_postgres import FAST_AND_UNSAFE, LocalPostgres, Standby, embedded_programs
@@ -254,3 +258,80 @@ async def test_a_claim_is_its_workers_alone(backend: BackendPostgres) -> None:
     kept = await flush(session, successes=[step], completions=[end], worker="host/new")
     assert not kept.lost
     await session.close()
+
+
+async def test_what_has_ended_meanwhile_lacks_nothing(
+    backend: BackendPostgres, sql: asyncpg.Connection
+) -> None:
+    """As after an outage that was longer than the leases."""
+    names = ["whole", "lacks a row", "is going on", "is another's", "was never claimed", "is gone"]
+    await backend.create_workflow_runs([NewRun("a")] * len(names))
+    session = await session_of(backend)
+    runs = dict(zip(names, await claim(session, "a", worker="w"), strict=True))
+    over = success_of(runs["whole"], "s")
+    goes_on = step_of(runs["is going on"], "s", status=StepStatus.RUNNING, output=None)
+    await flush(session, successes=[over], steps=[goes_on], worker="w")
+    await sql.execute(
+        "update workflow_runs set claim_no = 2, worker_id = 'x' where id = $1",
+        runs["is another's"].id,
+    )
+    await sql.execute(
+        "update workflow_runs set claim_no = 0, worker_id = null, status = 'pending' where id = $1",
+        runs["was never claimed"].id,
+    )
+    await sql.execute("delete from workflow_runs where id = $1", runs["is gone"].id)
+    ended = {"whole": [over.id], "lacks a row": [uuid7()], "is going on": [goes_on.id]}
+    held = [Held(run.id, 1, None, 0, ended.get(name, []), [over.id]) for name, run in runs.items()]
+
+    found = await keep_whole(sql.fetch, queries.load("public"), "w", held)
+
+    assert {(runs["whole"].id, 1)} == found.standing
+    assert 4 == found.lacking  # all but one, of which no more is known than that it has ended
+    rows = await sql.fetch("select id, claim_no, worker_id from workflow_runs")
+    assert {
+        "whole": (1, "w"),
+        "lacks a row": (1, None),
+        "is going on": (1, None),
+        "is another's": (2, "x"),
+        "was never claimed": (1, None),
+    } == {
+        name: row[1:] for row in map(tuple, rows) for name, run in runs.items() if run.id == row[0]
+    }
+    await session.close()
+
+
+async def test_runs_go_on_from_a_dump_that_is_restored_under_them() -> None:
+    """Into a database of the same name, on the same server, which was not restarted."""
+    program = Program()
+
+    @workflow
+    async def restored(step: Step) -> list[str]:
+        drawn = await step.run("a", program.draw, "a")
+        return [drawn, await step.run("b", program.draw, f"b of {drawn}")]
+
+    programs = embedded_programs()
+    library = programs.parent / "lib"
+    server = LocalPostgres(programs, library if library.is_dir() else None)
+    try:
+        await asyncio.to_thread(server.start)
+        async with working(server.url(), restored) as ow, asyncio.timeout(100):
+            run = await ow.run_workflow(restored)
+            await eventually(lambda: program.begun("a"))
+            dump = str(server.root / "dump")
+            await asyncio.to_thread(server.run, "pg_dump", "-Fc", "-f", dump, server.url())
+            program.may_end["a"].set()
+            await eventually(lambda: program.begun("b of a 1"))
+            await asyncio.to_thread(_restore, server, dump)
+            for name in ("b of a 1", "b of a 2"):
+                program.may_end[name].set()
+
+            assert ["a 2", "b of a 2 1"] == await run.result()
+    finally:
+        server.stop()
+
+
+def _restore(server: LocalPostgres, dump: str) -> None:
+    elsewhere = server.url("template1")
+    server.run("psql", "-c", "drop database postgres with (force)", elsewhere)
+    server.run("psql", "-c", "create database postgres template template0", elsewhere)
+    server.run("pg_restore", "-d", server.url(), dump)

@@ -39,6 +39,15 @@ class Held(NamedTuple):
     """Rows of step attempts that may go on."""
 
 
+class Compared(NamedTuple):
+    """What a server says of claims."""
+
+    standing: set[tuple[UUID, int]]
+    """Those that stand there, with all that was recorded under them."""
+    lacking: int
+    """How many lack commits; the rest has ended, or is others' by now, as after any outage."""
+
+
 class Incarnation:
     """Where the connections of a session lead.
 
@@ -81,14 +90,14 @@ def leads_elsewhere(error: BaseException) -> bool:
 
 async def keep_whole(
     fetch: Fetch, queries: Mapping[str, str], worker_id: str, held: Iterable[Held]
-) -> set[tuple[UUID, int]]:
+) -> Compared:
     """Which of the claims stand there, with all that was recorded under them.
 
     The runs of the others are handed back there, if they are still this worker's.
     """
     claims = list(held)
     if not claims:
-        return set()
+        return Compared(set(), 0)
     rows = [
         (claim.run_id, row, over)
         for claim in claims
@@ -98,4 +107,5 @@ async def keep_whole(
     columns = zip(*(claim[:4] for claim in claims), strict=True)
     more = zip(*rows, strict=True) if rows else ((), (), ())
     found = await fetch(queries["keep_whole_claims"], *columns, *more, worker_id)
-    return {(row["run_id"], row["claim_no"]) for row in found}
+    standing = {(row["run_id"], row["claim_no"]) for row in found if row["stands"]}
+    return Compared(standing, sum(row["lacks"] for row in found))

@@ -248,7 +248,7 @@ class Link:
         return self._incarnation is not None and self._incarnation.known not in (None, self._seen)
 
     def _elsewhere(self) -> BackendError:
-        """The error of a link that leads, or has led, to a server that another has replaced."""
+        """The error for a connection whose server another has replaced."""
         self.drop()
         return ConnectionLost(
             f"PostgreSQL at {self._dsn} is another server, or has other tables, than before"

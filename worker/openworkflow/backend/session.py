@@ -14,7 +14,7 @@ from openworkflow.backend import children, distortions, messages, progress, read
 from openworkflow.backend import flush as flushes
 from openworkflow.backend.failures import UnreadableAnswer, is_of_messages
 from openworkflow.backend.flush import Shape
-from openworkflow.backend.incarnation import Fetch, Held, Incarnation, keep_whole
+from openworkflow.backend.incarnation import Compared, Fetch, Held, Incarnation, keep_whole
 from openworkflow.backend.link import Link
 from openworkflow.backend.records import (
     ClaimedRun,
@@ -84,7 +84,7 @@ class WorkerSession:
         self,
         worker_id: str,
         held: Callable[[], Iterable[Held]],
-        settle: Callable[[set[tuple[UUID, int]]], None],
+        settle: Callable[[Compared], None],
     ) -> None:
         """Compare what is `held` with what another server has; `settle` is told what stands."""
 

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from openworkflow.backend.incarnation import Held
+from openworkflow.backend.incarnation import Compared, Held
 from openworkflow.worker.claimer import Claim, Claimer
 from openworkflow.worker.executor import Executor
 
@@ -39,19 +39,18 @@ class Elsewhere:
             told = 0 if teller is None else teller.told
             yield Held(*claim, deadline, told, *execution.recorder.witnesses())
 
-    def _settle(self, standing: set[Claim]) -> None:
-        lost = [claim for claim in self._asked if claim not in standing]
-        if lost:
+    def _settle(self, found: Compared) -> None:
+        if found.lacking:
             logger.error(
                 "the database has lost commits: %d of %d runs in progress lack what was recorded "
                 "of them, and are replayed from what is there. Was a standby promoted that was "
                 "not waited for, or a backup restored? Runs and results of the last moments may be "
                 "gone: see synchronous_standby_names",
-                len(lost),
+                found.lacking,
                 len(self._asked),
             )
         else:
-            logger.info("the database was started anew, or is another: nothing is lacking")
+            logger.info("the database was started anew, or is another: no run lacks anything")
         self._executor.residents.forget()
-        self._executor.lose(lost)
+        self._executor.lose(claim for claim in self._asked if claim not in found.standing)
         self._doubt()

@@ -139,7 +139,7 @@ returning id;
 
 -- name: keep_whole_claims
 -- On a server that took over, or went back to an earlier time: which claims of a worker stand there,
--- with all that it was told is recorded. A run that lacks some of it is handed back, to be replayed
+-- with all that it was told is recorded; and which lack something, rather than be over. A run that lacks some of it is handed back, to be replayed
 -- from what is there. A number of which the server has not heard is not given a second time: what
 -- was done under it here may still be on its way.
 with claim as (
@@ -180,7 +180,12 @@ with claim as (
      where run.id = any (array[claim.run_id]) and run.claim_no < claim.claim_no
        and run.worker_id is null and run.completed_at is null
 )
-select id as run_id, claim_no from mine where not lacks;
+select claim.run_id, claim.claim_no,
+       claim.run_id in (select id from mine where not lacks) as stands,
+       coalesce(run.claim_no < claim.claim_no, true)
+       or claim.run_id in (select id from mine where lacks) as lacks
+  from claim
+  left join {schema}.workflow_runs run on run.id = any (array[claim.run_id]);
 
 
 -- name: take_back_crashes
