@@ -55,8 +55,8 @@ async def flush(
         Wake: wakes,
     }
     given = {kind: some for kind, some in rows.items() if some}
-    written = [row for some in given.values() for row in some]
-    claims = [(row.run_id, getattr(row, "claim_no", 0)) for row in written]
+    all_rows = [row for some in given.values() for row in some]
+    claims = [(row.run_id, getattr(row, "claim_no", 0)) for row in all_rows]
     worker = worker or next(filter(None, map(_WORKERS.get, claims)), "host/1")
     flushed = await session.flush(Flush(worker, lease, given, claim))
     _WORKERS.update({(run.id, run.claim_no): worker for run in flushed.claimed})

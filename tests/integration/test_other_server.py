@@ -137,8 +137,8 @@ async def working(url: str, *workflows: Any) -> AsyncIterator[OpenWorkflow]:
     backend = await BackendPostgres.connect(url)
     try:
         ow = OpenWorkflow(backend)
-        options: Any = {"lease": timedelta(minutes=10), "rest": timedelta(minutes=10)}
-        async with ow.new_worker(workflows=list(workflows), **options):
+        long = timedelta(minutes=10)
+        async with ow.new_worker(workflows=list(workflows), lease=long, rest=long):
             yield ow
     finally:
         await backend.stop()

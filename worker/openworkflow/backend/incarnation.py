@@ -43,7 +43,7 @@ class Compared(NamedTuple):
     """What a server says of claims."""
 
     standing: set[tuple[UUID, int]]
-    """Those that stand there, with all that was recorded under them."""
+    """Claims that stand there, with all that was recorded under them."""
     lacking: int
     """How many lack commits; the rest has ended, or is others' by now, as after any outage."""
 
