@@ -116,6 +116,51 @@ async def test_the_objects_of_a_deleted_resource_of_the_same_name_are_waited_for
         await eventually(lambda: tenant.condition("Ready") == fine, deadline=20)
 
 
+@pytest.mark.parametrize("plural", sorted(FOREIGN.keys() - {"networkpolicies"}))
+async def test_what_finalizers_hold_is_told_and_made_anew_once_they_are_gone(
+    tenant: Space, start: Start, sql: asyncpg.Connection[Any], plural: str
+) -> None:
+    """Each field was as desired, so all was said to be applied, and nobody acted on it."""
+    await enqueue(sql, 15)
+    tenant.resource(scaling=FAST)
+    path = tenant.path(plural, "orders-worker", FOREIGN[plural][0])
+    async with start():
+        await eventually(lambda: tenant.replicas() == 2, deadline=20)
+        hold(tenant, path, "example.com/hold")
+        uid = found(tenant, plural)["metadata"]["uid"]
+        tenant.plane.request("DELETE", path)
+        held = ("False", "BeingDeleted")
+        await eventually(lambda: tenant.condition("ObjectsApplied") == held, deadline=20)
+        assert "(example.com/hold)" in message(tenant, "ObjectsApplied")
+        hold(tenant, path)
+        applied = ("True", "Applied")
+        await eventually(lambda: tenant.condition("ObjectsApplied") == applied, deadline=20)
+        assert uid != found(tenant, plural)["metadata"]["uid"]
+
+
+async def test_a_resource_that_finalizers_hold_is_left_alone_and_that_is_told(
+    tenant: Space, start: Start, sql: asyncpg.Connection[Any]
+) -> None:
+    """Its status went on to say what was, and no Event said that nobody looked any more."""
+    await enqueue(sql, 15)
+    tenant.resource(scaling=FAST)
+    path = tenant.path("workflownamespaces", "orders", GROUP)
+    async with start():
+        await eventually(lambda: tenant.replicas() == 2, deadline=20)
+        hold(tenant, path, "example.com/hold")
+        tenant.plane.request("DELETE", path)
+        await eventually(lambda: "BeingDeleted" in dict(tenant.events()), deadline=20)
+        tenant.delete("deployments", "orders-worker", APPS)
+        tenant.resource("other", namespaceId="other", scaling=FAST)
+        await eventually(lambda: tenant.deployment("other-worker"), deadline=20)
+        assert tenant.deployment() is None, "whoever deletes it need not fight"
+        hold(tenant, path)
+
+
+def hold(space: Space, path: str, *finalizers: str) -> None:
+    space.plane.request("PATCH", path, {"metadata": {"finalizers": finalizers}}, MERGE)
+
+
 async def test_a_foreign_deployment_named_like_a_build_is_no_build(
     tenant: Space, start: Start
 ) -> None:

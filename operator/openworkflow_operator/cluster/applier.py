@@ -19,7 +19,7 @@ from openworkflow_operator.api.spec import Key, WorkflowNamespace
 from openworkflow_operator.cluster.attempts import Attempts, Contested, Waiting, What
 from openworkflow_operator.cluster.client import Cluster, ClusterError
 from openworkflow_operator.cluster.store import Object, Store
-from openworkflow_operator.decide.faults import CONTESTED, NOT_APPLIED, Fault
+from openworkflow_operator.decide.faults import BEING_DELETED, CONTESTED, NOT_APPLIED, Fault
 from openworkflow_operator.decide.planner import Plan
 from openworkflow_operator.decide.pods import Trouble, refusal_reason, words_of
 from openworkflow_operator.desired.drift import differences
@@ -95,7 +95,20 @@ class Applier:
             await self._scale(resource, part, applied)
         for each in self._attempts.contests(resource.key):
             applied.faults.append(Fault(each.kind, each.name, CONTESTED, words_of(each)))
+        applied.faults += self._being_deleted(resource)
         return applied
+
+    def _being_deleted(self, resource: WorkflowNamespace) -> list[Fault]:
+        """What was deleted and finalizers hold: as desired, yet nobody acts on it."""
+        owned = list(self._store.owned(resource.key, resource.uid).items())
+        fleets = self._store.fleets(resource.key, resource.uid).values()
+        owned += [(kinds.DEPLOYMENT, fleet) for fleet in fleets]
+        leaving = [(kind, item["metadata"]) for kind, item in owned]
+        return [
+            Fault(kind.name, metadata["name"], BEING_DELETED, words_of(", ".join(finalizers)))
+            for kind, metadata in leaving
+            if "deletionTimestamp" in metadata and (finalizers := metadata.get("finalizers"))
+        ]
 
     @contextlib.contextmanager
     def _attempt(

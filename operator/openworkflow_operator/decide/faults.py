@@ -12,6 +12,8 @@ from openworkflow_operator.decide.pods import Trouble
 NOT_APPLIED: Final = "NotApplied"
 #: A policy or another controller changes the object each time that it is made as desired.
 CONTESTED: Final = "Contested"
+#: The object is deleted, and somebody's finalizers hold it: it can be made anew once they are gone.
+BEING_DELETED: Final = "BeingDeleted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +23,14 @@ class Fault:
     kind: str
     name: str
     reason: str
-    """A Trouble, where the API server refused; else NOT_APPLIED or CONTESTED."""
+    """A Trouble, where the API server refused; else NOT_APPLIED, CONTESTED or BEING_DELETED."""
     words: str = ""
     """What it said."""
 
     @property
     def is_refusal(self) -> bool:
         """Whether somebody has to act: trying again does not help by itself."""
-        return self.reason not in (NOT_APPLIED, CONTESTED)
+        return self.reason not in (NOT_APPLIED, CONTESTED, BEING_DELETED)
 
     @property
     def hits_pods(self) -> bool:

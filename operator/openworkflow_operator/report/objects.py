@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from openworkflow_operator.decide.faults import CONTESTED, NOT_APPLIED, Fault, worst_of
+from openworkflow_operator.decide.faults import (
+    BEING_DELETED,
+    CONTESTED,
+    NOT_APPLIED,
+    Fault,
+    worst_of,
+)
 from openworkflow_operator.decide.pods import Trouble
 from openworkflow_operator.report.conditions import Condition
 
@@ -18,6 +24,7 @@ _ADVICE: Final = {
     Trouble.QUOTA_EXCEEDED: "is refused by a ResourceQuota",
     Trouble.ADMISSION_DENIED: "is refused by the API server or a policy",
     NOT_APPLIED: "could not be applied; it is tried again",
+    BEING_DELETED: "is being deleted, and made anew once its finalizers are gone",
     CONTESTED: "is changed again each time that it is made as desired, by a policy or another "
     "controller; that is put right once a minute",
 }

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from openworkflow_operator.api import kinds
 from openworkflow_operator.api.spec import Key, WorkflowNamespace
@@ -86,8 +86,11 @@ class Reconciler:
 
         Raises ClusterError where a later visit may succeed.
         """
-        resource = _parsed(self._store.resource(key))
-        if resource is None:
+        raw = self._store.resource(key)
+        resource = _parsed(raw)
+        if resource is None or _is_being_deleted(raw):
+            if resource is not None:  # it is held by somebody's finalizers
+                await self._recorder.tell(resource, "Warning", "BeingDeleted", _BEING_DELETED)
             self._forget(key)
             self._elders.forget(key)
             return None
@@ -207,6 +210,7 @@ class Reconciler:
             elder
             for elder in elders
             if elder is not None
+            and not _is_being_deleted(self._store.resource(elder.key))
             and elder.rank < resource.rank
             and elder.namespace_id == resource.namespace_id
             and elder.database.schema == resource.database.schema
@@ -284,9 +288,19 @@ class Reconciler:
             self._store.put(kinds.WORKFLOW_NAMESPACE, written)
 
 
+_BEING_DELETED: Final = (
+    "the resource is being deleted, and its finalizers hold it: its fleet is left as it is, and "
+    "scaled no more"
+)
+
+
+def _is_being_deleted(raw: Mapping[str, Any] | None) -> bool:
+    return raw is not None and "deletionTimestamp" in raw["metadata"]
+
+
 def _parsed(raw: Mapping[str, Any] | None) -> WorkflowNamespace | None:
-    """The resource; None when it is deleted, or from before the schema."""
-    if raw is None or "deletionTimestamp" in raw["metadata"]:
+    """The resource; None when it is gone, or from before the schema."""
+    if raw is None:
         return None
     try:
         return WorkflowNamespace.parse(raw)
