@@ -16,6 +16,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from aiohttp import web
 
 from openworkflow_operator.process import Operator
 from tests.admission import admission, patched
@@ -81,6 +82,35 @@ async def test_a_policy_that_refuses_an_object_is_quoted_and_asked_less_and_less
         ), "what was not done is not told as done"
         if plural not in ("serviceaccounts", "deployments"):
             assert tenant.replicas() == 2
+
+
+async def test_a_status_that_is_refused_costs_no_scaling_and_few_writes(
+    tenant: Space,
+    start_behind: Start,
+    proxy: ApiProxy,
+    sql: asyncpg.Connection[Any],
+) -> None:
+    """Each look led to another try."""
+
+    async def refused(request: web.Request) -> web.StreamResponse | None:
+        if not request.path.endswith("/orders/status"):
+            return None
+        answer = {"kind": "Status", "reason": "Forbidden", "message": "a policy says no"}
+        return web.json_response(answer, status=403)
+
+    proxy.fault = refused
+    await enqueue(sql, 15)
+    tenant.resource(scaling=FAST)
+    async with start_behind():
+        await eventually(lambda: tenant.replicas() == 2, deadline=30)
+        await eventually(lambda: writes_of(proxy, "workflownamespaces/orders/status") >= 3)
+        proxy.seen.clear()
+        await asyncio.sleep(SECONDS)
+        assert writes_of(proxy, "workflownamespaces/orders/status") <= MOST_WRITES
+        tenant.patch({"replicas": 3})
+        await eventually(lambda: tenant.replicas() == 3, deadline=30)
+        proxy.fault = None
+        await eventually(lambda: tenant.condition("Ready") is not None, deadline=30)
 
 
 CHANGES: dict[str, dict[str, Any]] = {

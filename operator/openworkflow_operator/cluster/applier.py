@@ -73,13 +73,11 @@ _VAIN: Final = (ClusterError, NameTaken, Waiting)
 class Applier:
     """Changes the cluster, and takes what it answers into the store at once."""
 
-    def __init__(self, cluster: Cluster, store: Store, metrics: Metrics) -> None:
+    def __init__(
+        self, cluster: Cluster, store: Store, metrics: Metrics, attempts: Attempts
+    ) -> None:
         self._cluster, self._store, self._metrics = cluster, store, metrics
-        self._attempts = Attempts()
-
-    def forget(self, key: Key) -> None:
-        """The resource is gone."""
-        self._attempts.forget(key)
+        self._attempts = attempts
 
     async def apply(self, resource: WorkflowNamespace, decided: Plan) -> Applied:
         """Carry out as much of the plan as can be."""

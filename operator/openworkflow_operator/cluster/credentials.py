@@ -115,6 +115,8 @@ class CredentialsReader:
         data = secret.get("data") or {}
         if not data.get(key):
             message = f"the Secret {name!r} has no key {key!r}; set `database.secretRef.key`"
+            if key in data:
+                message = f"the key {key!r} of the Secret {name!r} is empty; put the URL there"
             return None, DatabaseProblem(DatabaseReason.SECRET_KEY_MISSING, message)
         try:
             return base64.b64decode(data[key], validate=True), None

@@ -17,6 +17,10 @@ logger = logging.getLogger(__name__)
 
 #: The same news is not told again within this time.
 QUIET_SECONDS: Final = 60.0
+#: So many of a resource and type at once, then one each time that this has passed: a fleet that
+#: follows its runs up and down has news at every look, each with other numbers.
+MOST_AT_ONCE: Final = 25
+REST_SECONDS: Final = 10.0
 _MOST_REMEMBERED: Final = 10_000
 
 
@@ -26,6 +30,7 @@ class Recorder:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._told: dict[str, float] = {}
+        self._spent: dict[tuple[str, str], float] = {}
 
     async def tell(
         self,
@@ -39,6 +44,9 @@ class Recorder:
         name = f"{resource.key.name}.{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
         now = time.monotonic()
         if now - self._told.get(name, -QUIET_SECONDS) < QUIET_SECONDS:
+            return
+        if not self._may_tell(resource.uid, kind, now):
+            logger.debug("an event about %s is one too many: %s", resource.key, message)
             return
         self._remember(name, now)
         try:
@@ -80,6 +88,17 @@ class Recorder:
         known = await self._cluster.patch(kinds.EVENT, namespace, name, {"lastTimestamp": now})
         count = int(known.get("count") or 1) + 1
         await self._cluster.patch(kinds.EVENT, namespace, name, {"count": count})
+
+    def _may_tell(self, uid: str, kind: str, now: float) -> bool:
+        """Whether there is room; of a kind each, so that what is good hides no warning."""
+        since = now - MOST_AT_ONCE * REST_SECONDS
+        spent = max(self._spent.get((uid, kind), since), since) + REST_SECONDS
+        if spent > now:
+            return False
+        if len(self._spent) >= _MOST_REMEMBERED:
+            self._spent = {k: at for k, at in self._spent.items() if at > since}
+        self._spent[uid, kind] = spent
+        return True
 
     def _remember(self, name: str, now: float) -> None:
         if len(self._told) >= _MOST_REMEMBERED:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from openworkflow_operator.decide.observation import DatabaseProblem, DatabaseView, Observation
 from openworkflow_operator.decide.pods import Pod, replicas_of
+from openworkflow_operator.decide.rollout import MOST_BUILDS as MOST_LOOKED_AT
 from openworkflow_operator.decide.rollout import Phase
 from openworkflow_operator.report.conditions import Condition, Truth
 
@@ -30,7 +31,9 @@ def rolled_out(phases: Phases) -> list[Condition]:
     if phase is Phase.UNKNOWN:
         truth = "Unknown"
     left = sum(1 for other, _ in list(phases.values())[1:] if other is Phase.DRAINING)
-    words = [f"build {build}", why, f"{left} old builds finish their runs" if left else ""]
+    # Of a namespace with very many, some are not looked at.
+    many = f"{left} or more" if len(phases) > MOST_LOOKED_AT else str(left)
+    words = [f"build {build}", why, f"{many} old builds finish their runs" if left else ""]
     return [Condition("RolledOut", truth, phase, ": ".join(word for word in words if word))]
 
 

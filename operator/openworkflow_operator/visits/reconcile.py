@@ -18,6 +18,7 @@ from typing import Any, Final
 from openworkflow_operator.api import kinds
 from openworkflow_operator.api.spec import Key, WorkflowNamespace
 from openworkflow_operator.cluster.applier import Applied, Applier
+from openworkflow_operator.cluster.attempts import Attempts, Waiting, What
 from openworkflow_operator.cluster.client import Cluster, ClusterError
 from openworkflow_operator.cluster.credentials import Credentials, CredentialsReader
 from openworkflow_operator.cluster.mounts import Mounts
@@ -75,7 +76,8 @@ class Reconciler:
         self._elders = Elders(installation)
         self._credentials = CredentialsReader(cluster)
         self._recorder = Recorder(cluster)
-        self._applier = Applier(cluster, store, metrics)
+        self._attempts = Attempts()
+        self._applier = Applier(cluster, store, metrics, self._attempts)
         self._mounts, self._usages = Mounts(cluster), Usages(cluster)
         self._remembered: dict[Key, Remembered] = {}
         self._rivals = Rivals(enqueue)
@@ -130,7 +132,7 @@ class Reconciler:
         self._observatory.forget(key)
         self._router.forget(key)
         self._upkeep.forget(key)
-        self._applier.forget(key)
+        self._attempts.forget(key)
         self._credentials.forget(key)
         self._mounts.forget(key)
         self._usages.forget(key)
@@ -279,13 +281,19 @@ class Reconciler:
         return obstructed({**decided.phases, **before}, self._router.problem(visit.key))
 
     async def _write(self, resource: WorkflowNamespace, status: dict[str, Any]) -> None:
+        what = What(kinds.WORKFLOW_NAMESPACE.name, resource.key.name, "status")
         try:
+            self._attempts.check(resource.key, what)
             written = await self._cluster.write_status(resource.key, status)
+        except Waiting as waiting:
+            raise waiting.error from None
         except ClusterError as error:
-            if not error.is_gone:  # deleted in the meantime
-                raise
-        else:
-            self._store.put(kinds.WORKFLOW_NAMESPACE, written)
+            if error.is_gone:  # deleted in the meantime
+                return
+            self._attempts.failed(resource.key, what, error)
+            raise
+        self._attempts.worked(resource.key, what)
+        self._store.put(kinds.WORKFLOW_NAMESPACE, written)
 
 
 _BEING_DELETED: Final = (
