@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from openworkflow import Step, workflow
+from openworkflow import RetryPolicy, Step, workflow
 
 if TYPE_CHECKING:
     from openworkflow.testing import Environment
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 @dataclass
 class Order:
     number: int
+
+
+class Declined(Exception):
+    def __init__(self, amount: Decimal, order: Order) -> None:
+        super().__init__(f"declined: {amount}")
+        self.amount, self.order = amount, order
 
 
 @workflow
@@ -178,3 +185,23 @@ async def test_an_error_of_a_step_that_was_not_awaited_names_it(ow_env: Environm
 
     assert run.error is not None
     assert "'total' never ran: write `await` before the call" in run.error.traceback
+
+
+async def test_an_error_keeps_its_amount_through_a_replay(ow_env: Environment) -> None:
+    async def charge(order: Order) -> None:
+        raise Declined(Decimal("9.90"), order)
+
+    @workflow
+    async def pay(order: Order, step: Step) -> list[str]:
+        try:
+            await step.run("charge", charge, order, retry=RetryPolicy(max_attempts=1))
+        except Declined as error:
+            told = [f"{error.amount} {error.order.number}"]
+            await step.sleep("a-day", "1d")
+            await step.run("tell", add, 1, 2)
+            return told
+        raise AssertionError
+
+    ow_env.crash_after("tell")
+    assert (await ow_env.run(pay, Order(7))).output == ["9.90 7"]
+    assert len(ow_env.calls("charge")) == 1

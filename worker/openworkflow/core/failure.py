@@ -7,13 +7,12 @@ constructor: a row of the database cannot load or call code that the program has
 
 import json
 import re
-import sys
 import traceback
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any, Self
 
-from openworkflow.core import errors
+from openworkflow.core import error_values, errors
 from openworkflow.core.errors import OpenWorkflowError, StepFailed, WorkflowFailed
 
 TEXT_LIMIT = 16_384
@@ -38,7 +37,9 @@ class Failure:
     args: tuple[Any, ...] = ()
     """The exception's `args`; one without a JSON form is here as its repr."""
     state: dict[str, Any] = field(default_factory=dict)
-    """The attributes that have a JSON form."""
+    """The attributes that are plain JSON."""
+    typed: dict[str, Any] = field(default_factory=dict)
+    """Attributes and arguments that are not, as error_values writes them; arguments by "0", "1"."""
 
     @classmethod
     def from_exception(cls, error: BaseException) -> Self:
@@ -62,6 +63,7 @@ class Failure:
         if not isinstance(value, dict):
             return cls(UNKNOWN, "" if value is None else _text(str(value)))
         cause, args, state = value.get("cause"), value.get("args"), value.get("state")
+        typed = value.get("typed")
         return cls(
             type=_text(str(value.get("type") or value.get("name") or UNKNOWN)),
             message=_text(str(value.get("message") or "")),
@@ -69,6 +71,7 @@ class Failure:
             cause=cls.from_object(cause) if isinstance(cause, dict) else None,
             args=tuple(args) if isinstance(args, list) else (),
             state=state if isinstance(state, dict) else {},
+            typed=typed if isinstance(typed, dict) else {},
         )
 
     def to_json(self) -> str:
@@ -95,15 +98,16 @@ class Failure:
 
         The class's own `__init__` is not called; arguments and attributes are restored instead.
         """
-        cls = _loaded_class(self.type)
+        cls: type[Exception] | None = error_values.loaded(self.type, Exception)
         if cls is None:
             return None
         try:
-            error = cls.__new__(cls, *self.args)
+            args, state = self._values()
+            error = cls.__new__(cls, *args)
             if not isinstance(cls.__init__, FunctionType):
-                cls.__init__(error, *self.args)  # built in: fills errno, name and the like
-            error.args = self.args
-            error.__dict__.update(self.state)
+                cls.__init__(error, *args)  # built in: fills errno, name and the like
+            error.args = args
+            error.__dict__.update(state)
             if isinstance(error, StepFailed | WorkflowFailed):
                 error.failure = self.cause or Failure(UNKNOWN, "")
             str(error)
@@ -124,6 +128,20 @@ class Failure:
         error.add_note(f"in step {step_name!r}, attempt {attempts}")
         return error
 
+    def _values(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments and attributes; one that cannot be made here stays text, or away."""
+        args, state = list(self.args), dict(self.state)
+        for name, written in self.typed.items():
+            try:
+                value = error_values.read(written)
+            except (ValueError, RecursionError):
+                continue
+            if not name.isdecimal():
+                state[name] = value
+            elif int(name) < len(args):
+                args[int(name)] = value
+        return tuple(args), state
+
     @classmethod
     def _describe(cls, error: BaseException, depth: int) -> Self:
         args = error.args
@@ -136,6 +154,7 @@ class Failure:
             cause=cls._cause(error, depth - 1),
             args=_args(args),
             state=_state(error),
+            typed=_typed(error, args),
         )
 
     @classmethod
@@ -159,6 +178,8 @@ class Failure:
             parts["args"] = list(self.args)
         if self.state:
             parts["state"] = self.state
+        if self.typed:
+            parts["typed"] = self.typed
         return _clean(parts)  # type: ignore[no-any-return]
 
 
@@ -205,6 +226,38 @@ def _state(error: BaseException) -> dict[str, Any]:
     return state
 
 
+def _typed(error: BaseException, args: tuple[Any, ...]) -> dict[str, Any]:
+    """The arguments, by place, and attributes that plain JSON does not hold, and that fit."""
+    typed: dict[str, Any] = {}
+    size = 0
+    for name, value in [
+        *((str(place), arg) for place, arg in enumerate(args)),
+        *vars(error).items(),
+    ]:
+        written = None if name.startswith("__") else _written(value)
+        if written is None:
+            continue
+        more = len(name) + len(json.dumps(written))
+        if size + more <= TEXT_LIMIT:
+            typed[_text(name)] = written
+            size += more
+    return typed
+
+
+def _written(value: Any) -> Any:
+    """A value that plain JSON does not hold, as JSON; None for others, and where there is none."""
+    try:
+        json.dumps(value, allow_nan=False)
+        return None
+    except Exception:  # its own methods raise what they like
+        try:
+            written = _clean(error_values.write(value))
+            json.dumps(written, allow_nan=False)
+        except Exception:
+            return None
+        return written
+
+
 def _json_part(value: Any, *, or_repr: bool) -> Any:
     """`value` as it comes back from JSON. Raises ValueError, unless its repr may take its place."""
     try:
@@ -240,12 +293,3 @@ def _tail(text: str) -> str:
     """The end: where a traceback says what happened."""
     cut = text if len(text) <= TEXT_LIMIT else "…" + text[1 - TEXT_LIMIT :]
     return _UNSTORABLE.sub("\ufffd", cut)
-
-
-def _loaded_class(name: str) -> type[Exception] | None:
-    module, _, path = name.partition(":")
-    found: Any = sys.modules.get(module)
-    for part in path.split("."):
-        # Not getattr: a module's __getattr__ may import.
-        found = getattr(found, "__dict__", {}).get(part)
-    return found if isinstance(found, type) and issubclass(found, Exception) else None

@@ -5,6 +5,7 @@ replay starts two. Its end wakes the run that waits for it: see migration 0012. 
 copied into the row of the wait, since a replay needs what the run has seen.
 """
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -276,4 +277,4 @@ def short_of(error: ChildFailed) -> Failure:
     failure = Failure.from_exception(error)
     cause = failure.cause
     bare = None if cause is None else Failure(cause.type, cause.message, args=cause.args)
-    return Failure(failure.type, failure.message, "", bare, failure.args, failure.state)
+    return replace(failure, traceback="", cause=bare)

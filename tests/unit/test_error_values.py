@@ -1,0 +1,181 @@
+"""What an exception carries that is no plain JSON comes back, and brings no code with it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from types import ModuleType
+from typing import Any, ClassVar
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openworkflow.core.error_values import read, write
+from openworkflow.core.failure import TEXT_LIMIT, Failure
+
+
+class Reason(Enum):
+    LIMIT = object()
+    STOLEN = "stolen"
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    amount: Decimal
+    currency: str = "EUR"
+
+
+@dataclass
+class Card:
+    number: str
+    limit: Money | None = None
+    made: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        type(self).made += 1
+
+
+@dataclass
+class Login:
+    user: str
+    password: str = field(repr=False)
+
+
+class Declined(Exception):
+    def __init__(self, amount: Decimal, **more: Any) -> None:
+        super().__init__("declined", amount)
+        self.amount = amount
+        vars(self).update(more)
+
+
+MORE: dict[str, Any] = {
+    "order": UUID("01a2202f-1821-786a-8d1c-96541ef8d394"),
+    "at": datetime(2026, 11, 28, 9, 30, tzinfo=UTC),
+    "day": date(2026, 11, 28),
+    "hour": time(9, 30),
+    "again_in": timedelta(days=-1, microseconds=7),
+    "token": b"\0\xff",
+    "parts": [Decimal("1.10"), {"rest": Decimal("0E-7")}],
+    "tagged": {"$": Decimal(1)},
+    "seen": {Decimal(1), Decimal(2)},
+    "pair": (UUID(int=1), None),
+    "reason": Reason.LIMIT,
+    "card": Card("4711", Money(Decimal("9.90"))),
+}
+
+
+def stored(error: BaseException) -> Any:
+    return Failure.from_json(Failure.from_exception(error).to_json()).rebuild()
+
+
+def test_attributes_and_arguments_of_many_types_come_back() -> None:
+    original = Declined(Decimal("9.90"), **MORE)
+    made = Card.made
+    error = stored(original)
+
+    assert type(error) is Declined
+    assert vars(error) == vars(original)
+    assert error.args == ("declined", Decimal("9.90"))
+    assert made == Card.made, "the code of a user must not run"
+
+
+def test_what_is_rebuilt_now_and_after_storing_is_the_same() -> None:
+    live = Failure.from_exception(Declined(Decimal(1), **MORE))
+    assert live == Failure.from_json(live.to_json())
+
+
+SCALARS = (
+    st.none()
+    | st.text()
+    | st.integers()
+    | st.decimals(allow_nan=False)
+    | st.uuids()
+    | st.datetimes()
+    | st.binary()
+)
+
+
+@given(st.recursive(SCALARS, lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
+def test_a_value_comes_back_as_it_was(value: Any) -> None:
+    assert read(json.loads(json.dumps(write(value)))) == value
+
+
+@pytest.mark.parametrize("value", [object(), 1j, Login("ann", "hush"), {1: object()}, sys])
+def test_what_has_no_form_or_a_secret_is_left_out(value: object) -> None:
+    failure = Failure.from_exception(Declined(Decimal(1), left=value, kept=1))
+    error: Any = failure.rebuild()
+
+    assert not hasattr(error, "left")
+    assert (error.kept, error.amount) == (1, Decimal(1))
+    assert "hush" not in failure.to_json().replace(failure.traceback, "")
+
+
+def test_an_older_program_reads_what_it_read_before() -> None:
+    row = json.loads(Failure.from_exception(Declined(Decimal(1), code=51)).to_json())
+
+    assert row["args"] == ["declined", "Decimal('1')"]
+    assert row["state"] == {"code": 51}
+
+
+def test_a_large_attribute_costs_the_others_nothing() -> None:
+    error = stored(Declined(Decimal(1), large=[Decimal("1.1")] * TEXT_LIMIT, small=Decimal(2)))
+    assert not hasattr(error, "large")
+    assert error.small == Decimal(2)
+
+
+def test_a_class_that_is_not_loaded_or_has_changed_leaves_its_attribute_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failure = Failure.from_exception(Declined(Decimal(1), card=Card("1"), reason=Reason.STOLEN))
+    asked: list[str] = []
+
+    class Lazy(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            asked.append(name)
+            raise AttributeError(name)
+
+    lazy = Lazy(__name__)
+    lazy.Declined = Declined  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, __name__, lazy)
+    error: Any = failure.rebuild()
+
+    assert (hasattr(error, "card"), hasattr(error, "reason")) == (False, False)
+    assert error.amount == Decimal(1)
+    assert not asked, "nothing is imported because a row says so"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"$": []},
+        {"$": 7},
+        {"$": ["os:system", "true"]},
+        {"$": ["Decimal", "1", "2"]},
+        {"$": ["Decimal", {"a": 1}]},
+        {"$": ["UUID", "x"]},
+        {"$": ["timedelta", [10**12, 0, 0]]},
+        {"$": ["enum", "os:system", "x"]},
+        {"$": ["enum", f"{__name__}:Reason", "GONE"]},
+        {"$": ["enum", f"{__name__}:Reason", []]},
+        {"$": ["dataclass", "subprocess:Popen", {"args": "true"}]},
+        {"$": ["dataclass", f"{__name__}:Money", {"amount": "1", "__class__": 1}]},
+        {"$": ["dataclass", f"{__name__}:Declined", {}]},
+        {"$": ["set", [[1]]]},
+        {"$": ["tuple", 7]},
+        {"$": ["dict", [1]]},
+        {"$": ["bytes", "é"]},
+    ],
+)
+def test_a_row_that_says_something_else_makes_nothing(written: Any) -> None:
+    with pytest.raises(ValueError):
+        read(written)
+    failure = Failure(f"{__name__}:Declined", "m", typed={"amount": written, "9": 1, "x": 1})
+    error: Any = failure.rebuild()
+    assert not hasattr(error, "amount")
+    assert error.x == 1
