@@ -14,11 +14,11 @@ import pytest
 import sqlalchemy
 from psycopg_pool import ConnectionPool
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from openworkflow import ConfigurationError, OpenWorkflow, Step, Unique, workflow
+from openworkflow import BackendError, ConfigurationError, OpenWorkflow, Step, Unique, workflow
 from tests.callers import django_connection
 from tests.helpers import StartWorker, eventually
 
@@ -139,6 +139,47 @@ async def test_what_cannot_be_sent_on_is_refused_before_anything_is_stored(
     others[6][0].close()
     lite.dispose()
     assert await names(ow) == ["welcome"]
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_a_pipeline_of_the_callers_takes_runs_and_keeps_its_order(
+    ow: OpenWorkflow, database_url: str, blocking: bool
+) -> None:
+    """It answered with no rows, which was an IndexError after the run had been sent."""
+    given: Any
+    if blocking:
+        with psycopg.connect(database_url) as given, given.pipeline():
+            given.execute("create table kept (n int)")
+            await ow.run_workflow(welcome, "ada", connection=given)
+            given.execute("insert into kept values (1)")
+    else:
+        async with await psycopg.AsyncConnection.connect(database_url) as given, given.pipeline():
+            await given.execute("create table kept (n int)")
+            await ow.run_workflow(welcome, "ada", connection=given)
+            await given.execute("insert into kept values (1)")
+    assert await names(ow) == ["welcome"]
+
+
+async def test_a_transaction_that_has_failed_says_so_by_every_library(
+    ow: OpenWorkflow, engine: AsyncEngine, database_url: str
+) -> None:
+    told = "current transaction is aborted.*; a statement before it failed: roll back"
+    async with (
+        AsyncSession(engine) as session,
+        engine.connect() as connection,
+        await psycopg.AsyncConnection.connect(database_url) as driver,
+    ):
+        each: tuple[Any, ...] = (session, connection, driver)
+        for given in each:
+            failing: Any = "select 1/0" if given is driver else text("select 1/0")
+            with pytest.raises((DBAPIError, psycopg.Error)):
+                await given.execute(failing)
+            with pytest.raises(BackendError, match=told):
+                await ow.run_workflow(welcome, "ada", connection=given)
+            await given.rollback()
+            await ow.run_workflow(welcome, "ada", connection=given)
+            await given.commit()
+    assert await names(ow) == ["welcome"] * 3
 
 
 async def test_a_connection_that_commits_each_statement_is_refused(

@@ -410,10 +410,14 @@ async def test_an_empty_map_is_an_empty_list() -> None:
         (lambda step: step.run_workflow("a", billing, 1, undo=str), "retry, timeout, parent_close"),
         (
             lambda step: step.start_workflow("a", billing, 1, timeout="1m"),
-            "step.start_workflow() has no option 'timeout'; there are parent_close, version",
+            "step.start_workflow() has no option 'timeout'; did you mean 'deadline'?",
         ),
         (
             lambda step: step.map("a", billing, [1], retry=None),
+            "retry= is of @workflow, and of steps",
+        ),
+        (
+            lambda step: step.map("a", billing, [1], colour="red"),
             "there are concurrency, key, min_succ",
         ),
         (lambda step: step.map("a", str, [1], concurency=2), "did you mean 'concurrency'"),

@@ -40,6 +40,7 @@ idle, among other things that only a new connection mends."""
 
 READ_ONLY = "25006"
 """A primary that became a standby."""
+IN_FAILED_TRANSACTION = "25P02"
 _END_THE_LISTENER = (
     "; a session that listens has had a transaction open for long: end it (the server's log names "
     "its process, pg_notification_queue_usage() shows how full the queue is)"
@@ -173,7 +174,10 @@ def _from_driver(error: asyncpg.InterfaceError, dsn: Dsn) -> BackendError:
         return BackendError(message).of(Fault.VALUE)
     if "closed" in str(error) or "released" in str(error):
         return ConnectionLost(f"the connection to PostgreSQL at {dsn} was lost: {one_line(error)}")
-    return BackendError(f"PostgreSQL at {dsn}: {one_line(error)}").of(Fault.OURS)
+    told = f"PostgreSQL at {dsn}: {one_line(error)}"
+    if "another operation is in progress" in told:
+        told += "; a connection does one thing at a time: await one call before the next"
+    return BackendError(told).of(Fault.OURS)
 
 
 def _from_server(error: asyncpg.PostgresError, dsn: Dsn) -> BackendError:
@@ -222,8 +226,11 @@ def _advice(error: asyncpg.PostgresError, state: str, text: str, dsn: Dsn) -> st
     if state == READ_ONLY:
         return (
             "; this is a standby: use target_session_attrs=read-write in the database URL; or "
-            "default_transaction_read_only is on for the role or database"
+            "default_transaction_read_only is on for the role or database, or the transaction "
+            "that was given as connection= is read-only"
         )
+    if state == IN_FAILED_TRANSACTION:
+        return "; a statement before it failed: roll back, to a savepoint at least, and begin again"
     if "startup parameter" in text:
         return "; a pooler refuses it: leave it out of the database URL"
     if "transaction blocks not allowed" in text:

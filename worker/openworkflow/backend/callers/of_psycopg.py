@@ -1,8 +1,10 @@
 """Connections of psycopg 3, blocking and async: it takes our statements as they are written."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import psycopg
+from psycopg.pq import PipelineStatus
 from psycopg.rows import tuple_row
 
 from openworkflow.backend.callers.foreign import Foreign, as_asyncpg, rows_of
@@ -27,7 +29,8 @@ class Blocking(Foreign):
     def _fetch(self, sql: str, arguments: tuple[Any, ...]) -> list[dict[str, Any]]:
         try:
             with psycopg.RawCursor(self._driver, row_factory=tuple_row) as cursor:
-                cursor.execute(sql.encode(), arguments or None)
+                with self._driver.pipeline() if _pipelined(self._driver) else nullcontext():
+                    cursor.execute(sql.encode(), arguments or None)
                 return rows_of(cursor.description, cursor.fetchall() if cursor.description else [])
         except psycopg.Error as error:
             raise as_asyncpg(error, error.sqlstate) from error
@@ -43,8 +46,14 @@ class InLoop(Foreign):
         """See Foreign."""
         try:
             async with psycopg.AsyncRawCursor(self._driver, row_factory=tuple_row) as cursor:
-                await cursor.execute(sql.encode(), arguments or None)
+                async with self._driver.pipeline() if _pipelined(self._driver) else nullcontext():
+                    await cursor.execute(sql.encode(), arguments or None)
                 rows = await cursor.fetchall() if cursor.description else []
                 return rows_of(cursor.description, rows)
         except psycopg.Error as error:
             raise as_asyncpg(error, error.sqlstate) from error
+
+
+def _pipelined(driver: Any) -> bool:
+    """Whether it answers later: a pipeline within the caller's ends by an answer to all so far."""
+    return bool(driver.info.pipeline_status != PipelineStatus.OFF)
