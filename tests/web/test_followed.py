@@ -112,3 +112,39 @@ async def test_a_page_that_is_one_too_many_says_so(
         expect(page.locator(".tiles")).to_be_visible()
 
     await browser.visit(f"{url}{HOME}", look)
+
+
+async def test_a_page_whose_first_look_is_refused_stays_and_is_followed_later(
+    ow: OpenWorkflow, serve: Serve, browser: Browser
+) -> None:
+    """What refused it was put in place of the page: a page within a page, with a second form."""
+    url = await serve(dashboard(ow))
+
+    def look(page: Page) -> None:
+        trouble, once = page.locator("#trouble"), {"times": 1}
+        for status, told in ((401, "not logged in any more. Log in"), (503, "answers with 503")):
+            page.route("**/live*", refusing(status), **once)
+            page.reload()
+            expect(trouble).to_contain_text(told)
+            expect(page.locator(".tiles")).to_be_visible()
+            expect(page.get_by_role("heading", name="Refused")).to_have_count(0)
+        page.clock.run_for(10_000)
+        expect(trouble).to_be_empty()
+
+        page.goto(f"{url}{HOME}/runs")
+        page.route("**/options*", refusing(503), **once)
+        with page.expect_response("**/options*"):
+            page.get_by_label("Filter", exact=True).press_sequentially("st")
+            page.clock.run_for(1_000)
+        expect(page.get_by_role("heading", name="Refused")).to_have_count(0)
+
+    def refusing(status: int) -> Any:
+        return lambda route: route.fulfill(
+            status=status, content_type="text/html", body="<main><h1>Refused</h1></main>"
+        )
+
+    def started(page: Page) -> None:
+        page.clock.install()
+        look(page)
+
+    await browser.visit(f"{url}{HOME}", started, expected=["401", "503", "htmx:"])

@@ -23,12 +23,23 @@
     if (event.detail.message.event !== "full") heard = Date.now();
     else tell("too many pages are followed at once. It is tried again and again.");
   });
-  document.addEventListener("htmx:sse:error", (event) => {
-    const status = event.detail.status;
+  const failed = (status) => {
     if (status === 401) tell("you are not logged in any more.", "Log in");
     else if (status) tell(`the dashboard answers with ${status}.`, "Load the page again");
     else tell("the dashboard does not answer. It is asked again and again.");
-  });
+  };
+  document.addEventListener("htmx:sse:error", (event) => failed(event.detail.status));
+  // The first look of a page is not asked for again by hx-sse, which does so of all that follow.
+  const first = (event) => {
+    const ctx = event.detail.ctx;
+    const page = ctx && ctx.sourceElement;
+    if (!page || page !== follows()) return;
+    const status = ctx.response && ctx.response.status;
+    failed(status);
+    if (status !== 401) setTimeout(() => htmx.ajax("GET", page.getAttribute("hx-sse:connect"), { source: page }), 5000);
+  };
+  document.addEventListener("htmx:response:error", first);
+  document.addEventListener("htmx:error", first);
   document.addEventListener("visibilitychange", () => { heard = Date.now(); });
   setInterval(() => {
     if (!document.hidden && Date.now() - heard > SILENCE) tell("nothing has come since.", "Load the page again");
