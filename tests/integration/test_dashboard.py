@@ -268,6 +268,7 @@ async def test_what_users_wrote_is_text_on_every_page(
     async with served(ow) as visitor:
         looked = [*PAGES, f"/runs?where={XSS}", "/runs?where=status:failed"]
         looked += [f"/runs/{run.id}" for run in (*runs, waits)]
+        looked += [f"/runs/{runs[1].id}/compare", f"/runs/{waits.id}/compare?with={XSS}"]
         for page in looked:
             status, html = await visitor.get(f"/n/default{page}")
             elements = Elements()

@@ -55,6 +55,8 @@ async def test_each_page_is_fit_for_all_and_nothing_that_users_wrote_is_more_tha
         "failed": f"/runs/{made.failed}",
         "waits": f"/runs/{made.waits}",
         "hostile": f"/runs/{hostile[1]}",
+        "compare": f"/runs/{made.failed}/compare",
+        "against": f"/runs/{hostile[1]}/compare?with={hostile[0]}",
         "errors": "/errors",
         "schedules": "/schedules",
         "limits": "/limits",
@@ -62,7 +64,7 @@ async def test_each_page_is_fit_for_all_and_nothing_that_users_wrote_is_more_tha
         "gone": f"/runs/{uuid4()}",
     }
 
-    plain = {"overview", "runs", "failed", "waits", "errors", "schedules"}
+    plain = {"overview", "runs", "failed", "waits", "compare", "errors", "schedules"}
 
     def look(fit: Callable[[Page, str], list[str]]) -> Callable[[Page], dict[str, list[str]]]:
         def each(page: Page) -> dict[str, list[str]]:

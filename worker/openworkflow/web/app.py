@@ -41,7 +41,7 @@ LONGEST_FORM = 1_000_000
 """Bytes of what is sent to an action."""
 LONGEST_TO = 1500
 """Characters of a path that somebody is led back to: a cookie holds 4096, and it is one part."""
-ASKED = ("where", "after", "before")
+ASKED = ("where", "after", "before", "with")
 """Parameters of a query that a page heeds."""
 LONGEST_NOTE = 3000
 """Characters of a cookie with a note: a browser keeps none of more than 4096, and says nothing."""

@@ -22,7 +22,7 @@ NOTE = "openworkflow_note"
 _HERE = "event: here\ndata:\n\n"
 """Changes nothing; the page would say after a while that nothing comes."""
 _FULL = "event: full\ndata:\n\n"
-MENU = [page for page in PAGES if page.name != "run"]
+MENU = [page for page in PAGES if page.name not in ("run", "compare")]
 _TITLES = {
     200: "Until next time",
     403: "That is not for you",

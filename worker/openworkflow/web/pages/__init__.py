@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from openworkflow.web.pages import failures, fleet, limits, overview, run, runs, schedules
+from openworkflow.web.pages import compare, failures, fleet, limits, overview, run, runs, schedules
 from openworkflow.web.site import Load
 
 
@@ -21,6 +21,7 @@ PAGES = (
     Page("overview", "", "Overview", overview.load),
     Page("runs", "/runs", "Runs", runs.load),
     Page("run", "/runs/{run_id:uuid}", "Run", run.load),
+    Page("compare", "/runs/{run_id:uuid}/compare", "Compare", compare.load),
     Page("failures", "/errors", "Errors", failures.load),
     Page("schedules", "/schedules", "Schedules", schedules.load),
     Page("limits", "/limits", "Limits", limits.load),
