@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -34,8 +35,10 @@ class Letters:
         self.errors: list[Exception] = []
         self.gate: asyncio.Event | None = None
 
-    def send(self, run: Run | None, name: str, value: Any = None) -> UUID:
-        message = Message(uuid4(), name, json.dumps(value), run is None)
+    def send(
+        self, run: Run | None, name: str, value: Any = None, sent_at: datetime | None = None
+    ) -> UUID:
+        message = Message(uuid4(), name, json.dumps(value), run is None, sent_at)
         self.messages.append((run.id if run is not None else None, message))
         self.wake_no += 1
         return message.id

@@ -63,14 +63,16 @@ class Precedence:
                 await self._until_news()
                 self._check()
         finally:
-            del self._over[operation]
+            if not self._execution.draining:  # else what came later is left to the next one, too
+                del self._over[operation]
             look_again(self)
 
     async def came(self, moment: datetime) -> None:
         """Wait until no time is left that was over by this moment; see `came`."""
         while any(until <= moment for until in self._over.values()):
+            self._check()
             await self._until_news()
-            self._execution.check_stopped()
+        self._execution.check_stopped()
 
     def _first_of_all(self, moment: datetime) -> bool:
         return all(moment <= each for each in self._over.values())

@@ -1,0 +1,116 @@
+"""What others did and what time did, in the order of the record, interrupted at every write."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from openworkflow import Step
+from openworkflow.engine.outcome import Completed, Lost, Outcome, Parked, Released
+from tests import virtual_time
+from tests.executions import prepared, quick
+from tests.trials import Interruption, _Journal
+from tests.unit.test_engine_signals import Letters, begun
+from tests.virtual_time import Clock
+
+HOUR = 3600
+
+
+async def one_after_the_other(step: Step) -> list[Any]:
+    found: list[Any] = []
+    try:
+        async with asyncio.timeout(HOUR):
+            for name in "abc":
+                found.append(await step.wait_for_signal(name))
+    except TimeoutError:
+        found.append(await step.run("late", quick, "late"))
+    return [*found, await step.wait_for_signal("c")]
+
+
+async def beside_two_sleeps(step: Step) -> list[Any]:
+    found: list[Any] = []
+
+    async def seen(name: str, coming: Any) -> None:
+        await coming
+        found.append(await step.run(f"see {name}", quick, name))
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(seen("hour", step.sleep("hour", HOUR)))
+        group.create_task(seen("half", step.sleep("half", HOUR / 2)))
+        for name in "cba":
+            group.create_task(seen(name, step.wait_for_signal(name)))
+    return found
+
+
+async def with_times_of_their_own(step: Step) -> list[Any]:
+    found: list[Any] = []
+
+    async def seen(name: str, hours: float) -> None:
+        found.append(await step.wait_for_signal(name, timeout=hours * HOUR, default=f"no {name}"))
+
+    await asyncio.gather(seen("never", 0.5), seen("a", 1), seen("b", 1), seen("c", 1))
+    return [*found, await step.wait_for_signal("c")]
+
+
+PROGRAMS: dict[Any, list[Any]] = {
+    one_after_the_other: ["a", "b", "late", "c"],
+    beside_two_sleeps: ["a", "half", "b", "hour", "c"],
+    with_times_of_their_own: ["a", "no never", "b", "no c", "c"],
+}
+"""Signals a, b and c come after a quarter, three quarters and two hours, and nobody looks."""
+
+
+async def comes_to(function: Any, interruption: Interruption | None = None) -> tuple[Any, int]:
+    """The result of a program that is executed again when all is over; how many writes it took."""
+    run, letters = prepared(function), Letters()
+    run.journal = journal = _Journal()
+    journal.clock = clock = Clock()  # type: ignore[assignment]
+
+    async def execute() -> Outcome | None:
+        execution, _ = begun(run, letters)
+        task = run.start(execution)
+
+        def interrupt(how: str) -> None:
+            if how == "drain":
+                execution.drain()
+            elif how == "canceled":
+                execution.interrupt(Lost())
+            else:
+                task.cancel()
+
+        journal.interrupt = interrupt
+        await asyncio.wait({task})
+        if journal.dead:
+            journal.dead = False
+            return None
+        journal.flush()
+        return task.result()
+
+    assert isinstance(await execute(), Parked)
+    begins, before = clock.now(), journal.flushed
+    for name, hours in (("a", 0.25), ("b", 0.75), ("c", 2)):
+        letters.send(run, name, name, sent_at=begins + timedelta(hours=hours))
+    clock.pass_until(begins + timedelta(hours=3))
+    if interruption is not None:
+        journal.interruption = Interruption(interruption.at + before, interruption.how)
+    for _ in range(5):
+        outcome = await execute()
+        if isinstance(outcome, Completed):
+            return outcome.output, journal.flushed - before
+        journal.interruption = None
+        assert outcome is None or isinstance(outcome, Released | Lost), outcome
+    raise AssertionError("it does not come to an end")
+
+
+@pytest.mark.parametrize("function", PROGRAMS, ids=lambda each: each.__name__)
+def test_what_was_first_is_first_however_late_and_whatever_interrupts_it(function: Any) -> None:
+    result, writes = virtual_time.run(comes_to(function))
+    assert PROGRAMS[function] == json.loads(result)
+    for at in range(1, writes + 1):
+        for how in ("stored", "lost", "drain", "canceled"):
+            found, _ = virtual_time.run(comes_to(function, Interruption(at, how)))
+            assert result == found, (at, how)
