@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
@@ -13,7 +14,7 @@ import asyncpg
 import pytest
 
 from openworkflow import BackendPostgres, OpenWorkflow, RetryPolicy, Step, StepTimeout, workflow
-from openworkflow.backend.backend import HeartbeatSession
+from openworkflow.backend.backend import HeartbeatSession, WorkerSession
 from openworkflow.engine.flusher import Flusher
 from openworkflow.worker import executor
 from openworkflow.worker import worker as worker_module
@@ -399,3 +400,54 @@ async def test_a_worker_says_so_if_commits_are_not_durable(
     await worker.stop()
 
     assert ("synchronous_commit is off" in caplog.text) == (setting == "off")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_lock_that_lasts_longer_than_a_lease_has_no_step_called_twice(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: Any, workers: int
+) -> None:
+    called: Counter[tuple[int, int]] = Counter()
+
+    async def note(run: int, number: int) -> None:
+        called[run, number] += 1
+        await asyncio.sleep(0.05)
+
+    @workflow
+    async def four_steps(input: int, step: Step) -> None:
+        for number in range(4):
+            await step.run("note", note, input, number)
+
+    for _ in range(workers):
+        await start_worker(four_steps, lease=timedelta(seconds=1), concurrency=20)
+    runs = [await ow.run_workflow(four_steps, number) for number in range(10)]
+    await eventually(lambda: len(called) > 10)
+    async with sql.transaction():
+        await sql.execute("lock table workflow_runs, step_attempts in access exclusive mode")
+        await sql.execute("select pg_sleep(2.5)")  # so that every lease is over
+
+    for run in runs:
+        await run.result(timeout=60)
+    assert {1} == set(called.values())
+
+
+async def test_stop_returns_though_histories_do_not_come(
+    ow: OpenWorkflow, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def never(*_: Any) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    @workflow
+    async def sleeps(step: Step) -> None:
+        await step.sleep("nap", 0.05)
+
+    monkeypatch.setattr(WorkerSession, "load_histories", never)
+    worker = await start_worker(sleeps)
+    run = await ow.run_workflow(sleeps)
+    await asyncio.wait_for(asked.wait(), 25)
+
+    await asyncio.wait_for(worker.stop(), 25)
+
+    assert "pending" == await run.status()
