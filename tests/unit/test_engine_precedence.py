@@ -114,3 +114,20 @@ def test_what_was_first_is_first_however_late_and_whatever_interrupts_it(functio
         for how in ("stored", "lost", "drain", "canceled"):
             found, _ = virtual_time.run(comes_to(function, Interruption(at, how)))
             assert result == found, (at, how)
+
+
+@pytest.mark.parametrize("at", [-1, 1, 5, None])
+def test_a_signal_of_whatever_moment_is_taken_before_the_time_is_over(at: float | None) -> None:
+    """Whoever inserts a row may give it a moment that has not come."""
+
+    async def waits(step: Step) -> Any:
+        return await step.wait_for_signal("s", timeout=2 * HOUR, default="late")
+
+    async def comes() -> Any:
+        run, letters = prepared(waits), Letters()
+        now = run.journal.clock.now()
+        letters.send(run, "s", "s", None if at is None else now + timedelta(hours=at))
+        execution, _ = begun(run, letters)
+        return await run.start(execution)
+
+    assert Completed('"s"') == virtual_time.run(comes())

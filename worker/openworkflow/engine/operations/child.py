@@ -106,10 +106,9 @@ class ChildWait(Operation):
                 state = inbox.state(awaited)
                 if state is not None and (state.status is None or state.status in _FINISHED):
                     ended_at = state.ended_at
-                    if until is None or ended_at is None or ended_at <= until:
+                    if not late or until is None or ended_at is None or ended_at <= until:
                         await precedence.came(self, ended_at)
                         return state
-                    late = True
                 if late and until is not None:
                     await precedence.over(self, until)
                     return None

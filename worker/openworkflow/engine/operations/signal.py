@@ -124,11 +124,10 @@ class SignalOperation(Operation):
                 message = inbox.pop(self.name)
             if message is not None:
                 self._message = message
-                if until is None or message.sent_at is None or message.sent_at <= until:
+                if not late or until is None or not _is_after(message.sent_at, until):
                     return await self._take(step, message)
                 inbox.give_back(message)
                 self._message = None
-                late = True
             if late and until is not None:
                 await precedence.over(self, until)
                 return self._time_out(step)
@@ -184,6 +183,10 @@ class SignalOperation(Operation):
 
     def _error(self, error: Exception) -> Exception:
         return step_error(Failure.from_exception(error), self.key, 1)
+
+
+def _is_after(moment: datetime | None, until: datetime) -> bool:
+    return moment is not None and moment > until
 
 
 def send_operation(
