@@ -94,7 +94,11 @@ MUTATIONS: Mapping[str, Mutation] = {
     "steps-unfenced": Mutation(
         "a lost claim records steps",
         statement(
-            ("flush_steps", "run.claim_no = step.claim_no and run.worker_id = :worker_id", "true")
+            (
+                "flush_steps",
+                "run.claim_no = step.claim_no and run.worker_id = :worker_id",
+                ":worker_id::text is not null",
+            )
         ),
         "frozen",
         evidence.FENCE,
@@ -102,7 +106,11 @@ MUTATIONS: Mapping[str, Mutation] = {
     "ends-unfenced": Mutation(
         "a lost claim ends its run",
         statement(
-            ("flush_ends", "run.claim_no = ending.claim_no and run.worker_id = :worker_id", "true")
+            (
+                "flush_ends",
+                "run.claim_no = ending.claim_no and run.worker_id = :worker_id",
+                ":worker_id::text is not null",
+            )
         ),
         "frozen at the end",
         evidence.RESULTS,

@@ -21,6 +21,7 @@ from openworkflow.backend.records import NewRun
 from openworkflow.core.ids import uuid7
 from openworkflow.core.step_attempt import StepStatus
 from tests.chaos.proxy import Proxy
+from tests.database_roles import command
 from tests.flushes import claim, completion_of, flush, session_of, step_of, success_of
 from tests.guarded_postgres import has_pgbouncer, pooler_of
 from tests.helpers import eventually
@@ -202,6 +203,7 @@ async def test_runs_go_on_from_what_the_standby_has(pooled: bool, tmp_path: Path
         await eventually(
             lambda: program.begun("whole b", "holed a", "ended a", "waiting a", "telling a")
         )
+        assert "lacks the last commits" in (await command(servers.url, "doctor"))[1]
         await servers.stop_following()
         await ow.resume(workflow=claimed)
         for name in ("holed a", "ended a", "waiting a", "telling a"):

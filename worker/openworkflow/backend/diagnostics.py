@@ -17,6 +17,20 @@ _NOT_A_WORKERS = ("openworkflow_", "workflow_fleets")
 """Without the former nobody connects; the latter is for an operator that logs in as a worker."""
 
 
+_TOLD_AS_IT_IS = (
+    "server_version",
+    "role",
+    "commits_are_durable",
+    "standbys",
+    "waits_for_standbys",
+    "max_connections",
+    "used_connections",
+    "may_create",
+    "missing_privileges",
+    "oldest_transaction",
+)
+
+
 def needed() -> list[str]:
     """What a worker does with the tables, such as `step_attempts DELETE`: what its role is granted.
 
@@ -56,6 +70,10 @@ class Diagnostics:
     pooled: bool
     commits_are_durable: bool
     """Whether a commit waits until it is on disk (`synchronous_commit`)."""
+    standbys: int
+    """How many servers, or other readers of its log, follow this one."""
+    waits_for_standbys: bool
+    """Whether a commit waits for one of them."""
     clock_skew: float
     """Seconds by which this machine's clock is ahead of the database's; good to a round trip."""
     max_connections: int
@@ -106,17 +124,10 @@ async def diagnose(
     except BackendError as error:
         raise _lacking(error, server) from error
     return Diagnostics(
-        server_version=server["server_version"],
-        role=server["role"],
+        **{name: server[name] for name in _TOLD_AS_IT_IS},
         pooled=pooled,
-        commits_are_durable=server["commits_are_durable"],
         clock_skew=(middle - server["now"]).total_seconds(),
-        max_connections=server["max_connections"],
-        used_connections=server["used_connections"],
-        may_create=server["may_create"],
-        missing_privileges=server["missing_privileges"],
         missing_indexes=_statements(made.indexes, server["missing_indexes"], schema),
-        oldest_transaction=server["oldest_transaction"],
         expired_leases=runs["expired_leases"],
         oldest_expired_lease=runs["oldest_expired_lease"],
         oldest_due_run=runs["oldest_due_run"],

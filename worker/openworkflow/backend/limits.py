@@ -83,9 +83,10 @@ class LimitTable:
         await self._fetch(self._sql["retire_limits"], place, list(workflows), names)
         await self._fetch(self._sql["forget_keys"], place)
 
-    async def adopt(self, run_id: UUID, claim_no: int, limits: str) -> None:
+    async def adopt(self, run_id: UUID, claim_no: int, limits: str, worker_id: str) -> None:
         """Hand back a run that did not name its limits, so that it waits for them."""
-        await self._fetch(self._sql["adopt_limits"], self._namespace_id, run_id, claim_no, limits)
+        claim = run_id, claim_no, limits, worker_id
+        await self._fetch(self._sql["adopt_limits"], self._namespace_id, *claim)
 
     async def list(self) -> list[LimitState]:
         """All limits by name."""

@@ -107,6 +107,14 @@ def judge(facts: Diagnostics) -> Iterator[Finding]:
 
 
 def _durability(facts: Diagnostics) -> Finding:
+    if facts.commits_are_durable and facts.standbys and not facts.waits_for_standbys:
+        return Finding(
+            "durability",
+            "warning",
+            f"{facts.standbys} standbys, or others, follow this server, and no commit waits for "
+            "one: a standby that takes over lacks the last commits",
+            "if you cannot afford that: ALTER SYSTEM SET synchronous_standby_names = ...",
+        )
     if facts.commits_are_durable:
         return Finding("durability", "ok", "a commit is on disk when it returns")
     return Finding(

@@ -80,12 +80,12 @@ def limits_to_take(execution: Execution) -> str | None:
         return None
 
 
-def adopter(table: "LimitTable", rules: Sequence[LimitRule]) -> Adopt:
+def adopter(table: "LimitTable", rules: Sequence[LimitRule], worker_id: str) -> Adopt:
     """What hands back a run so that it waits for limits, which are stored by then."""
 
     async def adopt(run_id: UUID, claim_no: int, limits: str) -> None:
         await table.ensure(rules)
-        await table.adopt(run_id, claim_no, limits)
+        await table.adopt(run_id, claim_no, limits, worker_id)
 
     return adopt
 

@@ -112,7 +112,7 @@ class Parts:
             max_crashes=options.max_crashes,
             doubt=self.flusher.strays.doubt,
             occurrences=self._occurrences(backend, worker_id, registry),
-            adopt=adopter(backend.limits, declared_limits(registry)),
+            adopt=adopter(backend.limits, declared_limits(registry), worker_id),
             most_resident=options.resident,
         )
         self.heartbeat = self._heartbeat(backend, worker_id, lease)

@@ -70,7 +70,7 @@ update {schema}.workflow_limits
 update {schema}.workflow_runs
    set status = 'pending', worker_id = null, available_at = now(), started_at = null,
        limits = string_to_array($4, chr(30))
- where id = $2 and namespace_id = $1 and claim_no = $3 and worker_id is not null;
+ where id = $2 and namespace_id = $1 and claim_no = $3 and worker_id = $5;
 
 
 -- name: list_limits

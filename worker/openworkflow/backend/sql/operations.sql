@@ -26,6 +26,9 @@ select current_setting('server_version') as server_version,
        current_user::text as role,
        clock_timestamp() as now,
        current_setting('synchronous_commit') <> 'off' as commits_are_durable,
+       (select count(*) from pg_stat_replication) as standbys,
+       current_setting('synchronous_standby_names') <> ''
+           and current_setting('synchronous_commit') <> 'local' as waits_for_standbys,
        current_setting('max_connections')::int as max_connections,
        (select count(*) from pg_stat_activity where backend_type = 'client backend')
            as used_connections,
