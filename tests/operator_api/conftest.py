@@ -114,5 +114,6 @@ def _starting(client: ApiClient, space: Space) -> Start:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        assert not operator.metrics.reconciles.labels("bug")._value.get(), "see the log"
 
     return start

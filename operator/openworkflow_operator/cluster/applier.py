@@ -6,10 +6,10 @@ exists and is not the resource's is ever touched.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from openworkflow_operator.api import kinds
@@ -55,8 +55,6 @@ class Applied:
 
     def note(self, kind: Kind, name: str, error: Exception) -> None:
         """One object could not be had as desired."""
-        if isinstance(error, Waiting):
-            error = error.error
         if isinstance(error, NameTaken):
             self.faults.append(Fault(kind.name, name, Trouble.NAME_TAKEN))
         elif isinstance(error, ClusterError):
@@ -64,10 +62,6 @@ class Applied:
             is_refused = error.status in _REFUSALS or _UNREADABLE_PATCH in error.message
             reason = refusal_reason(error.message) if is_refused else NOT_APPLIED
             self.faults.append(Fault(kind.name, name, reason, words_of(error.message)))
-
-
-#: What may become of an attempt.
-_VAIN: Final = (ClusterError, NameTaken, Waiting)
 
 
 class Applier:
@@ -108,18 +102,22 @@ class Applier:
             if "deletionTimestamp" in metadata and (finalizers := metadata.get("finalizers"))
         ]
 
-    @contextlib.contextmanager
-    def _attempt(
-        self, resource: WorkflowNamespace, what: What, kind: Kind, applied: Applied
-    ) -> Iterator[None]:
-        """Do what is in the block unless it is too early; what fails costs nothing else."""
+    async def _attempt(
+        self,
+        resource: WorkflowNamespace,
+        what: What,
+        kind: Kind,
+        applied: Applied,
+        do: Callable[[], Awaitable[object]],
+    ) -> None:
+        """Do it unless it is too early; what fails costs nothing else."""
         try:
             self._attempts.check(resource.key, what)
-            yield
-        except _VAIN as error:
+            await do()
+        except Waiting as waiting:
+            applied.note(kind, what.name, waiting.error)
+        except (ClusterError, NameTaken) as error:
             applied.note(kind, what.name, error)
-            if isinstance(error, Waiting):
-                return
             self._attempts.failed(resource.key, what, error)
             line = "%s %s of %s could not be had as desired (%s): %s"
             logger.warning(line, kind.name, what.name, resource.key, what.verb, _said(error))
@@ -130,18 +128,19 @@ class Applier:
         self, resource: WorkflowNamespace, kind: Kind, manifest: Manifest, applied: Applied
     ) -> None:
         metadata = manifest["metadata"]
-        what = What(
-            kind.name, metadata["name"], "apply", metadata["annotations"][APPLIED_ANNOTATION]
-        )
+        wanted = metadata["annotations"][APPLIED_ANNOTATION]
+        what = What(kind.name, metadata["name"], "apply", wanted)
         live = self._store.get(kind, Key(resource.key.namespace, what.name))
-        with self._attempt(resource, what, kind, applied):
-            made = await self._make(resource, kind, manifest, applied)
-            self._store.put(kind, made)
+
+        async def apply() -> None:
+            self._store.put(kind, await self._make(resource, kind, manifest, applied))
             if self._attempts.is_undone(resource.key, what):
                 fields = "it is deleted"
                 if live is not None:
                     fields = ", ".join(differences(manifest, live)[:_MOST_FIELDS])
                 self._contested(resource.key, what, fields)
+
+        await self._attempt(resource, what, kind, applied, apply)
 
     async def _make(
         self, resource: WorkflowNamespace, kind: Kind, manifest: Manifest, applied: Applied
@@ -175,15 +174,17 @@ class Applier:
         if live is None or not is_owned(live, resource.uid):
             return
         uid = live["metadata"]["uid"]
-        with self._attempt(resource, What(kind.name, name, "delete", uid), kind, applied):
-            await self._cluster.delete(kind, resource.key.namespace, name, uid)
+        delete = partial(self._cluster.delete, kind, resource.key.namespace, name, uid)
+        what = What(kind.name, name, "delete", uid)
+        await self._attempt(resource, what, kind, applied, delete)
 
     async def _rank(self, resource: WorkflowNamespace, part: Plan, applied: Applied) -> None:
         """Have idle pods go first; without a rank the fleet shrinks all the same."""
         for pod, cost in part.deletion_costs.items():
             annotation = {DELETION_COST_ANNOTATION: str(cost)}
-            with self._attempt(resource, What(kinds.POD.name, pod, "rank"), kinds.POD, applied):
-                await self._annotate(resource.key.namespace, pod, annotation)
+            rank = partial(self._annotate, resource.key.namespace, pod, annotation)
+            what = What(kinds.POD.name, pod, "rank")
+            await self._attempt(resource, what, kinds.POD, applied, rank)
 
     async def _annotate(self, namespace: str, pod: str, annotations: dict[str, str]) -> None:
         try:
@@ -202,11 +203,14 @@ class Applier:
         if replicas > part.was and not self._has_account(resource):
             return
         what = What(kinds.DEPLOYMENT.name, child.name, "scale", str(replicas))
-        with self._attempt(resource, what, kinds.DEPLOYMENT, applied):
+
+        async def scale() -> None:
             self._store.scaled(child, await self._cluster.scale(*child, replicas))
             if part.reverted:
                 self._contested(resource.key, what, "spec.replicas")
             applied.scaled.add(child.name)
+
+        await self._attempt(resource, what, kinds.DEPLOYMENT, applied, scale)
         if child.name in applied.scaled and replicas != part.was:
             direction = "up" if replicas > part.was else "down"
             self._metrics.scale_operations.labels(*resource.key, direction).inc()

@@ -43,7 +43,7 @@ class Waiting(Exception):
 
 @dataclass(frozen=True, slots=True)
 class What:
-    """What is tried: a verb on an object, with a digest of what is wanted of it."""
+    """What is tried: a verb on an object, with a digest of what is wanted of it, if any."""
 
     kind: str
     name: str
@@ -85,8 +85,9 @@ class Attempts:
         known = self._known(resource, what)
         is_same = known is not None and isinstance(known.error, type(error))
         count = min(known.count + 1, 60) if known is not None and is_same else 1
-        tries = self._tries.setdefault(resource, {})
-        tries[_place(what)] = _Try(what.wanted, count, self._clock(), error)
+        now, tries = self._clock(), self._tries.get(resource, {})
+        kept = {p: each for p, each in tries.items() if now - each.at <= FORGOTTEN_SECONDS}
+        self._tries[resource] = kept | {_place(what): _Try(what.wanted, count, now, error)}
 
     def is_undone(self, resource: Key, what: What) -> bool:
         """Whether the same was done before, so that somebody has changed it since."""
@@ -100,7 +101,8 @@ class Attempts:
 
     def worked(self, resource: Key, what: What) -> None:
         """Note what is as wanted now; whether it stays so is another matter."""
-        self._made.setdefault(resource, {})[_place(what)] = what.wanted
+        if what.wanted:
+            self._made.setdefault(resource, {})[_place(what)] = what.wanted
         known = self._known(resource, what)
         if known is not None and not isinstance(known.error, Contested):
             del self._tries[resource][_place(what)]
