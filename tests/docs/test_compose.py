@@ -10,7 +10,15 @@ from uuid import UUID
 
 from opentelemetry import trace
 
-from openworkflow import Cron, RetryPolicy, Step, Undo, current_step, workflow
+from openworkflow import (
+    Cron,
+    NonRetryableError,
+    RetryPolicy,
+    Step,
+    Undo,
+    current_step,
+    workflow,
+)
 from tests.docs.blocks import Page
 
 if TYPE_CHECKING:
@@ -134,6 +142,41 @@ async def test_sagas(ow_env: Environment) -> None:
         Undo=Undo, RetryPolicy=RetryPolicy, input=Bill("ada", 1), **ways
     )
     assert isinstance(said["undo"], Undo)
+
+
+async def test_a_saga_with_a_child(ow_env: Environment) -> None:
+    done: list[str] = []
+
+    @dataclass
+    class Bills:
+        order: Order
+        reference: str
+
+    @workflow
+    async def billing(input: Bills, step: Step) -> str:
+        return f"bill {input.reference}"
+
+    def new_reference() -> str:
+        return "r-1"
+
+    async def unbill(reference: str) -> None:
+        done.append(f"{reference} is taken back")
+
+    async def ship(bill: str) -> str:
+        raise NonRetryableError(f"no ship for {bill}")
+
+    names = await SAGAS.block("async def buy(order: Order, step: Step) -> str:").run(
+        new_reference=new_reference,
+        unbill=unbill,
+        ship=ship,
+        **{"billing": billing, "Bill": Bills, "Order": Order, **OURS},
+    )
+    run = await ow_env.start(names["buy"], Order())
+    await run.end()
+
+    assert run.error is not None
+    assert "no ship for bill r-1" in run.error.message
+    assert done == ["r-1 is taken back"]
 
 
 async def test_a_schedule_in_code(ow_env: Environment) -> None:

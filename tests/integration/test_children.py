@@ -21,6 +21,7 @@ from openworkflow import (
     RunHandle,
     Step,
     SyncStep,
+    Undo,
     WorkflowFailed,
     workflow,
 )
@@ -676,6 +677,67 @@ async def test_what_children_and_parents_did_is_undone(
     assert {"of the parent"} | ({"of the child"} if how == "is canceled" else set()) == set(UNDONE)
     assert len(UNDONE) == len(set(UNDONE))
     assert [] == await sql.fetch(queries.load("public")["check_invariants"])
+
+
+CLOSED = asyncio.Event()
+
+
+async def release_later(what: str) -> None:
+    if not CLOSED.is_set():
+        raise ConnectionError("not now")
+    UNDONE.append(what)
+
+
+NEXT = RetryPolicy(max_attempts=0, initial="100ms", max_delay="100ms")
+
+
+@workflow
+async def long_trip(step: Step) -> Any:
+    await step.run("book", reserve, "parent", undo=Undo(release_later, retry=NEXT))
+    await step.start_workflow("started", reserved)
+    await step.start_workflow("abandoned", waits, parent_close="abandon")
+
+    async def fail() -> None:
+        await step.wait_for_signal("fail")
+        raise ValueError("no seats")
+
+    return await asyncio.gather(
+        step.run_workflow("awaited", reserved), step.map("mapped", reserved, [None, None]), fail()
+    )
+
+
+@pytest.mark.parametrize("how", ["is canceled", "fails"])
+async def test_children_end_when_the_undoing_of_their_parent_begins(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any], how: str
+) -> None:
+    """They went on for as long as it took, and what they did until their own end was kept."""
+    UNDONE.clear()
+    CLOSED.clear()
+    await start_worker(long_trip, reserved, waits)
+    run = await ow.run_workflow(long_trip)
+    begun = "select count(*) = 5 from step_attempts where step_name = 'go'"
+    await eventually(lambda: sql.fetchval(begun), 20)
+    await (run.cancel() if how == "is canceled" else run.signal("fail"))
+
+    ended = (
+        "select count(*) = 4 from workflow_runs where workflow_name = $1 and status = 'canceled'"
+    )
+    await eventually(lambda: sql.fetchval(ended, reserved.name), 20)
+
+    assert ["of the child"] * 4 == UNDONE
+    open_runs = "select count(*) from workflow_runs where id = $1 and completed_at is null"
+    assert 1 == await sql.fetchval(open_runs, run.id)
+    CLOSED.set()
+    await eventually(lambda: _is_over(sql, run.id), 20)
+    assert [*["of the child"] * 4, "parent"] == UNDONE
+    left = "select workflow_name from workflow_runs where completed_at is null"
+    assert [waits.name] == [row["workflow_name"] for row in await sql.fetch(left)]
+    assert [] == await sql.fetch(queries.load("public")["check_invariants"])
+
+
+async def _is_over(sql: asyncpg.Connection[Any], run_id: UUID) -> bool:
+    over = "select completed_at is not null from workflow_runs where id = $1"
+    return bool(await sql.fetchval(over, run_id))
 
 
 async def test_what_a_map_has_left_is_read_without_those_that_have_ended(

@@ -77,7 +77,7 @@ INDEXES = {
         "idx_workflow_messages_run",
         "idx_workflow_messages_topic",
     },
-    "workflow_children": {"idx_workflow_children_step"},
+    "workflow_children": {"idx_workflow_children_step", "idx_workflow_children_parent"},
     "workflow_builds": {"workflow_builds_pkey"},
     "workflow_pauses": {"workflow_pauses_pkey"},
     "workflow_limit_runs": {"workflow_limit_runs_pkey"},

@@ -48,6 +48,14 @@ class Disowned(NamedTuple):
     claim_no: int
 
 
+class Orphaned(NamedTuple):
+    """A run is to be undone: its children that are to end with it are to be canceled."""
+
+    run_id: UUID
+    """The parent."""
+    claim_no: int
+
+
 class ChildEnd(NamedTuple):
     """Says of an end beside it that it wakes a parent, in the database; no statement reads this."""
 

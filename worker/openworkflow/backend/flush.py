@@ -20,6 +20,7 @@ from openworkflow.backend.records import (
     Flush,
     Leftover,
     NewChild,
+    Orphaned,
     ProgressWrite,
     RunEnd,
     StepSuccess,
@@ -77,15 +78,14 @@ PARTS: Mapping[type[Write], Part] = {
     Leftover: Part("leftovers", "flush_leftover_rows", "leftover"),
     NewChild: Part("children", "flush_child_rows", "child"),
     Disowned: Part("disowned", "flush_disowned_rows", "disowned"),
+    Orphaned: Part("families", "flush_orphaned_rows", "orphaned"),
 }
 GROUPS = {
     "steps": Group("flush_steps", ("steps_count",), fenced=True, read="flush_steps_read"),
     "events": Group(
         "flush_events", ("events_count", "events_channel"), fenced=True, read="flush_events_read"
     ),
-    "progress": Group(
-        "flush_progress", ("progress_count",), fenced=True, read="flush_progress_read"
-    ),
+    "progress": Group("flush_progress", ("progress_count",), True, "flush_progress_read"),
     "ends": Group(
         "flush_ends",
         ("ends_count", "done_channel", "work_channel"),
@@ -107,6 +107,7 @@ GROUPS = {
         read="flush_children_read",
     ),
     "disowned": Group("flush_disowned", ("work_channel", "worker_id"), fenced=False),
+    "families": Group("flush_families", ("work_channel",), fenced=False),
 }
 FENCES = {"steps": "flush_steps_first", "events": "flush_events_first"}
 """The groups whose fence is a lock that comes before whatever writes runs."""
@@ -339,10 +340,8 @@ def _arm(queries: Mapping[str, str], arm: Arm, before: Sequence[Arm]) -> str:
     limit = ":claim_limit::int" + less
     if arm.limit is not None:
         limit = f"least(:{arm.limit}::int, {limit})"
-    if arm.urgent:
-        block = queries["claim_urgent_arm"]
-    else:
-        block = queries["claim_due_arm"] if arm.waits else queries["claim_lease_arm"]
+    plain = "claim_due_arm" if arm.waits else "claim_lease_arm"
+    block = queries["claim_urgent_arm" if arm.urgent else plain]
     return _filled(block, {"arm": arm.name, "limit": limit})
 
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from openworkflow.backend.family import ChildEnd, Disowned, NewChild
+from openworkflow.backend.family import ChildEnd, Disowned, NewChild, Orphaned
 from openworkflow.backend.told import EventWrite, ProgressWrite
 from openworkflow.core.asked import check_asked
 from openworkflow.core.errors import ConfigurationError
@@ -37,6 +37,7 @@ __all__ = [
     "Leftover",
     "NewChild",
     "NewRun",
+    "Orphaned",
     "Outgoing",
     "Page",
     "ProgressWrite",
@@ -223,6 +224,7 @@ Write = (
     | ProgressWrite
     | NewChild
     | Disowned
+    | Orphaned
     | ChildEnd
 )
 """One row of a flush; its first column is the id that an answer names it by."""

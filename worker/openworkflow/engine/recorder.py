@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 from uuid import UUID
 
-from openworkflow.backend.records import Leftover, StepSuccess, StepWrite, Write
+from openworkflow.backend.records import Leftover, Orphaned, StepSuccess, StepWrite, Write
 from openworkflow.core.envelope import Opened
 from openworkflow.core.errors import BackendError, SerializationError
 from openworkflow.core.failure import Failure
@@ -61,6 +61,10 @@ class Recorder(Durability):
         call = StepCall(UNDO, 1)
         call.kind = StepKind.UNDO
         self._send(self._write(call, StepStatus.SUCCEEDED, output=decision), call.key)
+
+    def orphan(self) -> None:
+        """Record that the run's children are to end, since it is to be undone."""
+        self._send(Orphaned(self._claim.id, self._claim.claim_no), UNDO)
 
     def succeeded(self, call: StepCall, output: str | None) -> None:
         """Record a success; `durable` then waits for it."""

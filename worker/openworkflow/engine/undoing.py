@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from openworkflow.core.errors import Suspended, UndoFailed
 from openworkflow.core.failure import Failure
+from openworkflow.core.step_attempt import StepKind
 from openworkflow.engine import ending
 from openworkflow.engine.agenda import Agenda
 from openworkflow.engine.main_task import MainTask
@@ -44,6 +45,8 @@ CUT_SHORT = (
     "it was cut short, so that nobody knows whether it took effect; Undo(uncertain=...) says what "
     "to do then"
 )
+FAMILY = (StepKind.CHILD, StepKind.CHILD_START, StepKind.MAP)
+"""Kinds of steps that start children."""
 POISON = "nothing is called of a run that killed its workers"
 
 
@@ -110,6 +113,8 @@ class UndoProgram:
         execution.limit = NO_LIMIT  # attempts of undos are not counted against the run
         if (stopped := await self._replayed()) is not None:
             return stopped
+        if any(each.kind in FAMILY for each in execution.history.recorded.values()):
+            execution.recorder.orphan()  # or they would go on for as long as this takes
         for owed in undone.owed(execution.history.recorded):
             await self._undo(undone, owed)
         return self._outcome(decided(undone.decision))

@@ -401,6 +401,32 @@ orphaned as (
 )
 
 
+-- name: flush_orphaned_rows
+select run_id, claim_no
+  from unnest(:orphaned_run_id::uuid[], :orphaned_claim_no::int[]) as undone (run_id, claim_no)
+
+
+-- name: flush_families
+-- Children of runs that are to be undone, as far as they are to end with them; as above.
+ending as (
+    update {schema}.workflow_children child
+       set orphaned = true
+      from ({rows}) as undone
+     where child.parent_run_id = any (array[undone.run_id])
+       and on_close = 'cancel' and coalesce(child.status, '') = ''
+       and exists (select from {schema}.workflow_runs run
+                    where run.id = undone.run_id
+                      and run.claim_no = undone.claim_no and run.worker_id is not null
+                      offset 0)
+    returning child.id
+), families as (
+    select count(*) as families,
+           (select pg_notify(:work_channel, 'orphans') where exists (select from ending))
+               as families_told
+      from ending
+)
+
+
 -- name: flush_steps_read
 -- Whether PostgreSQL can read what a row of a step says, if nothing is stored. What it refuses here is
 -- the value's fault; what it takes here and refuses there is that of the table.
