@@ -735,6 +735,33 @@ async def test_children_end_when_the_undoing_of_their_parent_begins(
     assert [] == await sql.fetch(queries.load("public")["check_invariants"])
 
 
+@workflow
+async def goes_on(n: int, step: Step) -> Any:
+    if n == 0:
+        await step.start_workflow("started", reserved)
+        return await step.continue_as_new(1)
+    await step.run("book", reserve, "parent", undo=Undo(release_later, retry=NEXT))
+    return await step.wait_for_signal("never")
+
+
+async def test_children_of_before_it_continued_end_when_its_undoing_begins_too(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
+) -> None:
+    UNDONE.clear()
+    CLOSED.clear()
+    await start_worker(goes_on, reserved)
+    run = await ow.run_workflow(goes_on, 0)
+    begun = "select count(*) = 2 from step_attempts where step_name in ('go', 'never')"
+    await eventually(lambda: sql.fetchval(begun), 20)
+    await run.cancel()
+
+    await eventually(lambda: UNDONE == ["of the child"], 20)
+
+    assert not await _is_over(sql, run.id)
+    CLOSED.set()
+    await eventually(lambda: _is_over(sql, run.id), 20)
+
+
 async def _is_over(sql: asyncpg.Connection[Any], run_id: UUID) -> bool:
     over = "select completed_at is not null from workflow_runs where id = $1"
     return bool(await sql.fetchval(over, run_id))

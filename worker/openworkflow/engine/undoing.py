@@ -113,8 +113,8 @@ class UndoProgram:
         execution.limit = NO_LIMIT  # attempts of undos are not counted against the run
         if (stopped := await self._replayed()) is not None:
             return stopped
-        if any(each.kind in FAMILY for each in execution.history.recorded.values()):
-            execution.recorder.orphan()  # or they would go on for as long as this takes
+        if _may_be_parent(execution):
+            execution.recorder.orphan()  # or children would go on for as long as this takes
         for owed in undone.owed(execution.history.recorded):
             await self._undo(undone, owed)
         return self._outcome(decided(undone.decision))
@@ -233,6 +233,12 @@ class UndoProgram:
         """The execution is over: let go of what holds it in memory."""
         if self._replay is not None:
             self._replay.forget()
+
+
+def _may_be_parent(execution: "Execution") -> bool:
+    """Whether it may have children; those of before it continued as new are in no history."""
+    recorded = execution.history.recorded.values()
+    return execution.claim.history_from > 0 or any(each.kind in FAMILY for each in recorded)
 
 
 def _told(failed: Failed, done: Any, left: dict[str, str]) -> Failed:
