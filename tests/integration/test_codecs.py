@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
@@ -178,6 +179,14 @@ async def test_every_way_that_a_value_takes_leads_through_the_codecs(
     assert [step.output for step in details.steps if step.step_name == "first"] == [EXPECTED[0]]
     if stack != "compression":  # which leaves what it would make larger
         assert SECRET not in await stored(sql)
+    page = (Path(__file__).parents[2] / "docs" / "codecs.md").read_text()
+    (query,) = re.findall(r"```sql\n(SELECT place, by AS key.*?)```", page, re.DOTALL)
+    await sql.execute("""UPDATE step_attempts SET output = '{"$ow": {"by": "me"}}'
+                         WHERE step_name = 'nap'""")  # a value of other programs
+    counted = {(row["place"], row["key"]): row["count"] for row in await sql.fetch(query)}
+    found = len(re.findall(r'"aes-gcm:old"', await stored(sql)))
+    assert sum(counted.values()) == found, "the page counts all that a key has encrypted"
+    assert bool(found) == (stack in ("encryption", "all"))
 
 
 async def _until_ended(ow: OpenWorkflow, run: Any) -> AsyncIterator[Any]:
