@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from base64 import urlsafe_b64encode
+from collections.abc import AsyncIterator
 from html import unescape
 from typing import Any
 from uuid import UUID, uuid4
@@ -80,6 +81,24 @@ async def test_a_page_after_a_moment_that_is_none_is_refused_and_no_fault_of_the
             status, html = await visitor.get(f"/n/default/{path}")
             assert (200, True) == (status, "is no cursor" in html)
         assert 400 == (await visitor.get(f"/n/default/runs/{run.id}?before={forged}"))[0]
+
+
+async def test_a_form_is_no_longer_than_is_read_though_it_comes_in_pieces(
+    ow: OpenWorkflow,
+) -> None:
+    """Before anybody is asked who it is: a login is for those who are not known."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"to=/&token="
+        for _ in range(20):
+            yield b"a" * 100_000
+
+    headers = {"Sec-Fetch-Site": "same-origin", "Content-Type": "application/x-www-form-urlencoded"}
+    async with (
+        served(ow, auth=TOKENS) as visitor,
+        visitor._session.post(f"{visitor.base}/login", data=pieces(), headers=headers) as answer,
+    ):
+        assert 413 == answer.status
 
 
 async def test_a_number_that_no_page_sends_is_no_defect(ow: OpenWorkflow) -> None:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message
 
 from openworkflow.client import OpenWorkflow
 from openworkflow.core.errors import (
@@ -249,9 +249,17 @@ def _asked(request: Request) -> dict[str, str]:
 
 async def _form(request: Request) -> dict[str, str]:
     """The fields of a form. Raises HTTPException 413."""
-    if int(request.headers.get("content-length") or 0) > LONGEST_FORM:
-        raise HTTPException(413, f"that is more than {LONGEST_FORM:,} bytes")
-    form: FormData = await request.form(max_files=0, max_fields=20)
+    left = LONGEST_FORM
+
+    async def received() -> Message:
+        nonlocal left
+        message = await request.receive()
+        left -= len(message.get("body", b""))
+        if left < 0:  # who sends in pieces does not say how long it is
+            raise HTTPException(413, f"that is more than {LONGEST_FORM:,} bytes")
+        return message
+
+    form: FormData = await Request(request.scope, received).form(max_files=0, max_fields=20)
     return {name: value for name, value in form.items() if isinstance(value, str)}
 
 
