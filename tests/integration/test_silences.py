@@ -320,6 +320,21 @@ async def test_a_drain_with_a_sync_step_ends_while_the_database_is_silent(
     end.set()
 
 
+async def test_a_deadline_between_two_steps_of_the_driver_is_a_silence(
+    backend: BackendPostgres,
+) -> None:
+    """It had prepared a statement, and found no protocol any more by which to execute it."""
+
+    async def meet_the_deadline() -> None:
+        async with backend._requests.borrow(0.05) as connection:
+            driver = connection._con
+            await eventually(driver.is_closed)
+            await driver._protocol.bind_execute()
+
+    with pytest.raises(ConnectionLost, match="did not answer within"):
+        await meet_the_deadline()
+
+
 @pytest.fixture
 async def pooler_url(database_url: str, tmp_path: Path) -> AsyncIterator[str]:
     if not has_pgbouncer():

@@ -162,6 +162,10 @@ class Requests:
                 yield connection
         except DRIVER_ERRORS as error:
             raise await self._failure(error, connection, silent, seconds) from error
+        except AttributeError as error:  # the driver's, if it was ended between two of its steps
+            if not silent.is_set():
+                raise
+            raise await self._failure(error, connection, silent, seconds) from error
         finally:
             deadline.cancel()
             await asyncio.shield(asyncio.ensure_future(self._give_back(connection)))
