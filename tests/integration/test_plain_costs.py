@@ -29,6 +29,7 @@ from openworkflow.backend.link import Link
 from openworkflow.backend.records import Completion, Flush, StepSuccess, Write
 from openworkflow.core.ids import uuid7
 from openworkflow.engine.recorder import Recorder
+from openworkflow_contract.statements import numbered
 from tests.flushes import LEASE, wanted
 from tests.helpers import StartWorker, eventually
 
@@ -37,8 +38,12 @@ CALLS_OF_A_RUN = 75
 """Of one step, in Python 3.11; later ones make no list within a frame of its own."""
 CALLS_OF_A_STEP = 31
 CODE = str(Path(openworkflow.__file__).parent)
-BY_THE_CLOCK = {Recorder.announce.__code__}
-"""Called for each run in progress, now and then: how often depends on the machine."""
+BY_THE_CLOCK = {
+    Recorder.announce.__code__,
+    *(each for each in numbered.__code__.co_consts if isinstance(each, CodeType)),
+}
+"""Called for each run in progress, now and then, or once for each statement that is made, of which
+the machine decides how many there are."""
 STATEMENTS = queries.load("public")
 ENDS: tuple[type[Write], ...] = (StepSuccess, Completion)
 PLAIN = {
