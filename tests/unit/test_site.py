@@ -45,5 +45,6 @@ def test_a_picture_is_brought_along_and_every_one_that_there_is_is_shown() -> No
     for page in pages():
         with_pages((ROOT / page).read_text(), page, shown)
 
-    there = {path.relative_to(ROOT) for path in (ROOT / "docs" / "images").iterdir()}
+    folders = (ROOT / "docs" / "images", ROOT / "benchmarks" / "pictures")
+    there = {path.relative_to(ROOT) for folder in folders for path in folder.iterdir()}
     assert there == {path for path in shown if path.suffix in PICTURES}

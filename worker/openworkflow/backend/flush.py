@@ -107,7 +107,7 @@ GROUPS = {
         read="flush_children_read",
     ),
     "disowned": Group("flush_disowned", ("work_channel", "worker_id"), fenced=False),
-    "families": Group("flush_families", ("work_channel",), fenced=False),
+    "families": Group("flush_families", ("work_channel", "worker_id"), fenced=False),
 }
 FENCES = {"steps": "flush_steps_first", "events": "flush_events_first"}
 """The groups whose fence is a lock that comes before whatever writes runs."""

@@ -416,7 +416,7 @@ ending as (
        and on_close = 'cancel' and coalesce(child.status, '') = ''
        and exists (select from {schema}.workflow_runs run
                     where run.id = undone.run_id
-                      and run.claim_no = undone.claim_no and run.worker_id is not null
+                      and run.claim_no = undone.claim_no and run.worker_id = :worker_id
                       offset 0)
     returning child.id
 ), families as (
