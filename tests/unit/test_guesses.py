@@ -6,6 +6,7 @@ import copy
 import inspect
 import pickle
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -30,9 +31,10 @@ from openworkflow.core.limits import step_rate
 from openworkflow.engine.child_request import ChildOptions
 from openworkflow.engine.mapping import items_given
 from openworkflow.engine.request import ManyRunsOptions, RunOptions, check_options
+from openworkflow.testing import Environment
 from openworkflow.worker.options import WorkerSettings
 
-KINDS = (Workflow, OpenWorkflow, RunHandle, Step, Worker, BackendPostgres)
+KINDS = (Workflow, OpenWorkflow, RunHandle, Step, Worker, BackendPostgres, Environment)
 BLOCKING = (SyncOpenWorkflow, SyncRunHandle, SyncStep)
 anything: Any = workflow
 
@@ -150,6 +152,13 @@ async def test_a_call_of_a_client_that_cannot_be_made_says_how_it_is() -> None:
         assert said in str(raised.value)
     with pytest.raises(TypeError, match=r"write new_worker\(workflows=\[\.\.\.\]\)"):
         ow.new_worker([ship])
+
+
+async def test_a_moment_of_a_test_is_a_datetime() -> None:
+    skip_to: Any = inspect.unwrap(Environment.skip_to)
+    for moment in ("2030-01-01", datetime(2030, 1, 1)):
+        with pytest.raises(ConfigurationError, match="is no datetime with a time zone; give one"):
+            await skip_to(blank(Environment), moment)
 
 
 def test_an_error_from_within_a_call_is_as_it_was() -> None:

@@ -64,6 +64,14 @@ ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
             "log logger": "use logging, as anywhere",
             "id workflow_id workflow_run_id": "it is run_id",
         },
+        "Environment": {
+            "advance advance_time fast_forward move tick time_travel travel": 'it is skip("1d")',
+            "patch patch_step mock mock_step replace": 'it is stub("step", value)',
+            "crash kill": 'it is crash_after("step") or crash_in("step")',
+            "execute execute_workflow run_workflow": "it is run(workflow, input)",
+            "start_workflow": "it is start(workflow, input)",
+            "ow": "it is await client()",
+        },
         "Worker": {
             "async_run launch main run run_forever serve": "it is run_until_signal(), or start() "
             "and stop(), or `async with`",

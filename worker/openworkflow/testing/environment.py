@@ -11,6 +11,7 @@ from openworkflow.client.client import OpenWorkflow
 from openworkflow.client.handle import RunHandle
 from openworkflow.core.duration import Duration, parse_duration
 from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.guesses import AnswersGuesses
 from openworkflow.core.registry import collect
 from openworkflow.core.shown import shown
 from openworkflow.core.workflow import Workflow
@@ -33,7 +34,7 @@ TIMEOUT = 30.0
 """Seconds of real time that a test waits for its runs; what they sleep costs none of it."""
 
 
-class Environment:
+class Environment(AnswersGuesses):
     """Runs workflows on a real PostgreSQL; made by the fixture `ow_env`, or by `environment()`.
 
     It starts by itself with the first call that is awaited, on the event loop of that call, and
@@ -177,8 +178,8 @@ class Environment:
     @promised("env")
     async def skip_to(self, when: datetime) -> datetime:
         """See `skip`. Raises ConfigurationError for a time without a zone, or in the past."""
-        if when.tzinfo is None:
-            raise ConfigurationError(f"{when.isoformat()} has no time zone; give it one")
+        if getattr(when, "tzinfo", None) is None:
+            raise ConfigurationError(f"{shown(when)} is no datetime with a time zone; give one")
         return await self._skip(lambda _: when)
 
     @promised("env")
