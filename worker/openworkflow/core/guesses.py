@@ -135,6 +135,8 @@ class AnswersGuesses:
         for name, example in _of(cls, CALLS).items():
             method = inspect.getattr_static(cls, name, None)
             function = method.__func__ if isinstance(method, classmethod) else method
+            if example == CALLS["Step"]["run"]:
+                continue  # what every step of every run calls pays for no answer
             if inspect.isfunction(function) and not hasattr(function, "_answers"):
                 made = _answering(function, example)
                 setattr(cls, name, made if method is function else classmethod(made))
