@@ -130,14 +130,14 @@ async def test_the_longest_flush_is_planned_once_for_a_connection(
 
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_every_named_statement_is_used_exactly_once(name: str) -> None:
-    """A block that others include may be included by several."""
+    """A block that others include may be included by several, and named by the code as well."""
     code = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
 
     used = len(re.findall(rf'(?:_sql|queries)\["{name}"\]', code))
     if name in PARTIAL:
         used = len(re.findall(rf'"{name}"', code))
 
-    assert used == (0 if name in INCLUDED else 1)
+    assert used in ((0, 1) if name in INCLUDED else (1,))
 
 
 async def test_a_history_has_the_columns_of_a_recorded_step(sql: asyncpg.Connection[Any]) -> None:

@@ -31,6 +31,7 @@ ACTIONABLE: Mapping[Action, str] = {
 }
 """To which runs an action does anything at all."""
 _HELD, _LIMITED = "where_held", "where_limited"
+_BRIEF = "where_brief"
 COLUMNS = {
     "status": "status",
     "workflow": "workflow_name",
@@ -97,14 +98,14 @@ class Filtering:
         The server gives up after `within` seconds: a BackendError of Fault.SIZE. Where most runs
         are meant, and no index knows which, the page is found among the newest.
         """
-        sql, arguments = self._listed("where_brief", terms, limit, cursor)
+        sql, arguments = self._listed(_BRIEF, terms, limit, cursor)
         if not any(map(_is_indexed, terms)):
             wanted = (None, None, *_after(cursor), AMONG * (limit + 1))
             rows = await self._requests.fetch_once(
                 self._sql["board_ids"], self._namespace.id, *wanted
             )
             among = [row["id"] for row in rows]
-            near, found = self._listed("where_brief", terms, limit, cursor, among=among)
+            near, found = self._listed(_BRIEF, terms, limit, cursor, among=among)
             rows = await self._requests.fetch_once(near, *found)
             if len(rows) > limit or len(among) < wanted[-1]:
                 return page_of(rows, limit)
