@@ -25,6 +25,20 @@ DELAYS = (0, 0, 1, 3, 10, 30)
 RETRY = RetryPolicy(max_attempts=3, initial=2, max_delay=8, jitter=0)
 
 
+def interrupting(execution: Execution, task: asyncio.Task[Any]) -> Callable[[str], None]:
+    """What interrupts an execution, in one of the ways of an `Interruption`."""
+
+    def interrupt(how: str) -> None:
+        if how == "drain":
+            execution.drain()
+        elif how == "canceled":
+            execution.interrupt(Lost())
+        else:
+            task.cancel()
+
+    return interrupt
+
+
 class World:
     """What steps do, and what the workflow's code has seen of it."""
 
@@ -173,16 +187,7 @@ class Trial:
         if self.stays:
             object.__setattr__(execution.services, "park", self._park)
         task = self.run.start(execution)
-
-        def interrupt(how: str) -> None:
-            if how == "drain":
-                execution.drain()
-            elif how == "canceled":
-                execution.interrupt(Lost())
-            else:
-                task.cancel()
-
-        self.journal.interrupt = interrupt
+        self.journal.interrupt = interrupting(execution, task)
         await asyncio.wait({task})
         if self.run.slots is not None:
             execution.slot.close()  # type: ignore[attr-defined]

@@ -115,6 +115,17 @@ async def parked(sql: asyncpg.Connection[Any], run: Any, waits: int) -> None:
     await eventually(is_parked)
 
 
+async def left_parked(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any], flow: Any, waits: int
+) -> Any:
+    """A run that waits, and that nobody executes any more."""
+    first = await start_worker(flow, **PARKS)
+    run = await ow.run_workflow(flow)
+    await parked(sql, run, waits)
+    await first.stop()
+    return run
+
+
 async def time_passes(sql: asyncpg.Connection[Any], run: Any) -> None:
     """Whatever the run waits for a time for is over; it is due."""
     await sql.execute(
@@ -148,10 +159,7 @@ async def test_what_came_in_time_is_first_however_late_the_run_is_claimed(
     ow: OpenWorkflow, start_worker: StartWorker, sql: Any, race: Any, wait: Wait
 ) -> None:
     flow = racing(race, wait)
-    first = await start_worker(flow, **PARKS)
-    run = await ow.run_workflow(flow)
-    await parked(sql, run, 2)
-    await first.stop()
+    run = await left_parked(ow, start_worker, sql, flow, 2)
     await others_act(ow, sql, start_worker, run, wait)
     await time_passes(sql, run)
 
@@ -166,10 +174,7 @@ async def test_what_came_too_late_is_second_however_late_the_run_is_claimed(
     ow: OpenWorkflow, start_worker: StartWorker, sql: Any, race: Any, wait: Wait
 ) -> None:
     flow = racing(race, wait)
-    first = await start_worker(flow, **PARKS)
-    run = await ow.run_workflow(flow)
-    await parked(sql, run, 2)
-    await first.stop()
+    run = await left_parked(ow, start_worker, sql, flow, 2)
     await time_passes(sql, run)
     await others_act(ow, sql, start_worker, run, wait)
 
@@ -195,10 +200,7 @@ async def several(step: Step) -> list[Any]:
 async def test_one_signal_after_the_other_came_in_time_and_one_did_not(
     ow: OpenWorkflow, start_worker: StartWorker, sql: Any
 ) -> None:
-    first = await start_worker(several, **PARKS)
-    run = await ow.run_workflow(several)
-    await parked(sql, run, 2)
-    await first.stop()
+    run = await left_parked(ow, start_worker, sql, several, 2)
     for name in "ab":
         await run.signal(name, name)
     await time_passes(sql, run)
@@ -221,10 +223,7 @@ async def giving_up(step: Step) -> list[Any]:
 async def test_a_signal_that_came_too_late_is_for_the_next_wait(
     ow: OpenWorkflow, start_worker: StartWorker, sql: Any
 ) -> None:
-    first = await start_worker(giving_up, **PARKS)
-    run = await ow.run_workflow(giving_up)
-    await parked(sql, run, 1)
-    await first.stop()
+    run = await left_parked(ow, start_worker, sql, giving_up, 1)
     await time_passes(sql, run)
     await run.signal("s", "told")
 
@@ -245,10 +244,7 @@ async def impatient(step: Step) -> Any:
 async def test_a_child_that_ended_in_time_counts_and_one_that_did_not_is_late(
     ow: OpenWorkflow, start_worker: StartWorker, sql: Any, in_time: bool
 ) -> None:
-    first = await start_worker(impatient, **PARKS)
-    run = await ow.run_workflow(impatient)
-    await parked(sql, run, 1)
-    await first.stop()
+    run = await left_parked(ow, start_worker, sql, impatient, 1)
     if not in_time:
         await time_passes(sql, run)
     await others_act(ow, sql, start_worker, run, by_child)

@@ -13,7 +13,7 @@ from openworkflow import Step
 from openworkflow.engine.outcome import Completed, Lost, Outcome, Parked, Released
 from tests import virtual_time
 from tests.executions import prepared, quick
-from tests.trials import Interruption, _Journal
+from tests.trials import Interruption, _Journal, interrupting
 from tests.unit.test_engine_signals import Letters, begun
 from tests.virtual_time import Clock
 
@@ -73,16 +73,7 @@ async def comes_to(function: Any, interruption: Interruption | None = None) -> t
     async def execute() -> Outcome | None:
         execution, _ = begun(run, letters)
         task = run.start(execution)
-
-        def interrupt(how: str) -> None:
-            if how == "drain":
-                execution.drain()
-            elif how == "canceled":
-                execution.interrupt(Lost())
-            else:
-                task.cancel()
-
-        journal.interrupt = interrupt
+        journal.interrupt = interrupting(execution, task)
         await asyncio.wait({task})
         if journal.dead:
             journal.dead = False
