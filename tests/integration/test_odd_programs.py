@@ -145,25 +145,29 @@ class Trial:
         try:
             await eventually(all_ended, 100)
         except AssertionError:
-            rows = await self.sql.fetch(
+            rows = await self.asked(
                 "select workflow_name, status, claim_no, crashes, worker_id from workflow_runs"
                 " where completed_at is null"
             )
             raise AssertionError([dict(row) for row in rows]) from None
-        rows = await self.sql.fetch("select workflow_name, status, output from workflow_runs")
+        rows = await self.asked("select workflow_name, status, output from workflow_runs")
         found = {row["workflow_name"]: (row["status"], row["output"]) for row in rows}
         assert len(found) == len(made)
         return found
 
+    async def asked(self, query: str) -> list[Any]:
+        """What the one connection answers, once nobody else asks."""
+        async with self.turn:
+            return await self.sql.fetch(query)
+
     async def remember(self) -> None:
         """What is recorded now must not be called any more."""
-        async with self.turn:
-            rows = await self.sql.fetch(
-                "select workflow_name, step_name from step_attempts"
-                " join workflow_runs run on run.id = workflow_run_id"
-                " where step_attempts.status = 'succeeded' and step_attempts.kind = 'run'"
-                " and workflow_name not like '%counts%'"
-            )
+        rows = await self.asked(
+            "select workflow_name, step_name from step_attempts"
+            " join workflow_runs run on run.id = workflow_run_id"
+            " where step_attempts.status = 'succeeded' and step_attempts.kind = 'run'"
+            " and workflow_name not like '%counts%'"
+        )
         self.recorded = {(row["workflow_name"], row["step_name"]) for row in rows}
         self.counts = Counter(self.world.calls)
 

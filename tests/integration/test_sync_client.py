@@ -67,7 +67,8 @@ def test_what_is_written_is_what_the_async_client_says() -> None:
     ("one", "other"), [(OpenWorkflow, SyncOpenWorkflow), (RunHandle, SyncRunHandle)]
 )
 def test_it_has_all_methods_with_the_same_parameters(one: type, other: type) -> None:
-    names = {name for name in dir(one) if not name.startswith("_")} - LEFT_OUT
+    # One that only says how it is called elsewhere is in dir(), and is no attribute.
+    names = {name for name in dir(one) if name[0] != "_" and hasattr(one, name)} - LEFT_OUT
     assert names <= set(dir(other))
     for name in names:
         if callable(getattr(one, name)) and name != "stop":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 
-from openworkflow.core.ids import uuid7
+from openworkflow.core.ids import child_id, tick_of, uuid7
 
 
 def test_ids_are_uuids_of_version_7() -> None:
@@ -28,3 +28,9 @@ def test_an_id_says_when_it_was_made() -> None:
 
     # A burst of ids may run a moment ahead of the clock.
     assert before <= made <= after + 100
+
+
+def test_ids_of_runs_and_of_children_tell_what_was_made_first() -> None:
+    made = [uuid7(), child_id(3), uuid7(), child_id(1), child_id(9), uuid7()]
+    shuffled = made[3:] + made[:3]
+    assert sorted(shuffled, key=tick_of) == made

@@ -61,3 +61,9 @@ def depth_of(run_id: UUID) -> int:
     """How many runs are above it; 0 for one that is no child."""
     octets = run_id.bytes
     return octets[8] & DEEPEST if octets[6] >> 4 == 8 else 0
+
+
+def tick_of(made: UUID) -> int:
+    """When an id was made: of two that one process made the first one has the smaller tick."""
+    first = made.int >> 64
+    return (first >> 16) << 12 | first & 0xFFF

@@ -8,6 +8,7 @@ from uuid import UUID
 from openworkflow.client.handle import RunDetails, RunHandle
 from openworkflow.core.errors import WorkflowFailed
 from openworkflow.core.failure import Failure
+from openworkflow.core.ids import tick_of
 from openworkflow.core.shown import shown
 from openworkflow.core.step_attempt import StepAttempt, StepKind, StepStatus
 from openworkflow.core.workflow_run import RunStatus
@@ -152,7 +153,8 @@ class Run(Generic[O]):
 def steps_of(attempts: Sequence[StepAttempt]) -> list[RunStep]:
     """The steps that these attempts belong to."""
     found: dict[str, list[StepAttempt]] = {}
-    for each in attempts:
+    # What is recorded by one commit has one time there, less what it took: not who began first.
+    for each in sorted(attempts, key=lambda attempt: tick_of(attempt.id)):
         is_decision = each.kind is StepKind.UNDO and not each.step_name.startswith(f"{UNDO}:")
         if each.claim_no >= 0 and not is_decision:
             found.setdefault(each.step_name, []).append(each)
