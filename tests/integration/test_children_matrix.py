@@ -194,7 +194,8 @@ async def test_a_pinned_run_waits_for_its_child_of_any_build(
     ow: OpenWorkflow, start_worker: StartWorker, sql: Any, flow: Any
 ) -> None:
     """A child is routed as any run: one that is not pinned goes on in another build."""
-    first = await start_worker(flow, build_id="v1", build_policy="pinned")
+    pinned: Any = {"build_policy": "pinned", "drain": timedelta(0)}
+    first = await start_worker(flow, build_id="v1", **pinned)
     other = await start_worker(child, build_id="v2")
     run, kid = await waiting(ow, sql, flow)
     await first.stop()
@@ -203,7 +204,7 @@ async def test_a_pinned_run_waits_for_its_child_of_any_build(
     assert "yes" == await kid.result(timeout=20)
     assert (await run.run()).completed_at is None
 
-    await start_worker(flow, build_id="v1", build_policy="pinned")
+    await start_worker(flow, build_id="v1", **pinned)
 
     assert "yes" == await run.result(timeout=20)
     assert "v2" == (await kid.run()).build_id

@@ -231,3 +231,5 @@ async def test_a_backend_that_is_stopped_ends_what_follows(
 
     with pytest.raises(BackendError):
         await task
+    for each in GATES.values():
+        each.set()

@@ -179,16 +179,17 @@ async def test_a_deadline_ends_every_wait(
 async def test_a_pinned_run_waits_for_its_build_too(
     ow: OpenWorkflow, start_worker: StartWorker, sql: Any, flow: Any
 ) -> None:
-    first = await start_worker(flow, build_id="v1", build_policy="pinned")
+    pinned: Any = {"build_policy": "pinned", "drain": timedelta(0)}
+    first = await start_worker(flow, build_id="v1", **pinned)
     run = await waiting(ow, sql, flow)
     await first.stop()
-    other = await start_worker(flow, build_id="v2", build_policy="pinned")
+    other = await start_worker(flow, build_id="v2", **pinned)
     await run.signal("s", "yes")
     let_go(run)
     await (await ow.run_workflow(flow)).signal("s", "of v2")
     assert RunStatus.PENDING is await run.status()
 
-    await start_worker(flow, build_id="v1", build_policy="pinned")
+    await start_worker(flow, build_id="v1", **pinned)
 
     assert "yes" == await run.result(timeout=20)
     await other.stop()
