@@ -54,6 +54,7 @@ class Database:
         self.hold: asyncio.Event | None = None
         self.gates: list[asyncio.Event] = []
         self.release_fails: Exception | None = None
+        self.while_releasing: list[Callable[[], object]] = []
         self.looks = 0
         self.strays: list[Any] = []
         self.claimed: list[ClaimedRun] = []
@@ -92,6 +93,8 @@ class Database:
         if self.release_fails is not None:
             raise self.release_fails
         self.released.append((worker_id, list(held)))
+        while self.while_releasing:
+            self.while_releasing.pop()()
         return []
 
     def _look(self) -> list[UUID]:
@@ -109,7 +112,7 @@ class Slots:
         self.got: list[list[ClaimedRun]] = []
         self.refusals = 0
         self.mistake: Exception | None = None
-        self.brought: list[UUID] = []
+        self.first, self.brought = [A], list[UUID]()
 
     def take(self) -> ClaimRequest | None:
         request, self.request = self.request, None
@@ -124,7 +127,10 @@ class Slots:
             raise self.mistake
 
     def held(self) -> list[UUID]:
-        return [A, *(self.brought if self.got else [])]
+        return [*self.first, *(self.brought if self.got else [])]
+
+    def forget_all(self) -> None:
+        self.first = []
 
 
 @pytest.fixture(autouse=True)
@@ -296,6 +302,17 @@ async def test_nothing_is_claimed_before_what_nobody_holds_was_handed_back(
     await eventually(lambda: slots.got)
     assert [("w/1", [A])] == database.released
     assert not flusher.strays.in_doubt
+
+
+async def test_a_doubt_that_comes_while_runs_are_handed_back_has_more_of_them_handed_back(
+    flusher: Flusher, database: Database, slots: Slots, running: object
+) -> None:
+    """What the first statement says is held may be what the doubt is about."""
+    database.while_releasing = [slots.forget_all, flusher.strays.doubt]
+    flusher.strays.doubt()
+
+    await eventually(lambda: not flusher.strays.in_doubt)
+    assert [("w/1", [A]), ("w/1", [])] == database.released
 
 
 @pytest.mark.parametrize("lease", [timedelta(seconds=0.2)])

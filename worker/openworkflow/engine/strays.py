@@ -38,7 +38,7 @@ class Strays:
         self._metrics, self._worker_id, self._lease = metrics, worker_id, lease
         self._claiming = 0
         """Statements under way that may bring runs."""
-        self._handing_back = False
+        self._handing_back, self._doubts = False, 0
         self._unreturned = Troubles(logger, "could not hand back runs that are not held")
         self._unseen = Troubles(logger, "could not look for runs that are not held")
         self.in_doubt = False
@@ -47,6 +47,7 @@ class Strays:
     def doubt(self) -> None:
         """Hand back, before anything more is claimed, the runs that this worker does not hold."""
         self.in_doubt = True
+        self._doubts += 1
         self._journal.kick()
 
     def claiming(self, number: int) -> None:
@@ -64,8 +65,11 @@ class Strays:
             return
         self._handing_back = True
         try:
-            await self._session.release_unknown(self._worker_id, self._held())
-            self.in_doubt = False
+            while self.in_doubt:
+                doubts = self._doubts
+                await self._session.release_unknown(self._worker_id, self._held())
+                # A doubt that came meanwhile is of runs that were held when this was sent.
+                self.in_doubt = doubts != self._doubts
             self._unreturned.succeeded()
         except Exception as error:
             self._metrics.database_error("connection")

@@ -139,9 +139,9 @@ returning id;
 
 -- name: keep_whole_claims
 -- On a server that took over, or went back to an earlier time: which claims of a worker stand there,
--- with all that it was told is recorded; and which lack something, rather than be over. A run that lacks some of it is handed back, to be replayed
--- from what is there. A number of which the server has not heard is not given a second time: what
--- was done under it here may still be on its way.
+-- with all that it was told is recorded; and which lack some of it, rather than be over. A run that
+-- lacks something is handed back, to be replayed from what is there. A number of which the server
+-- has not heard is not given a second time: what was done under it may still be on its way.
 with claim as (
     select * from unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::bigint[])
                   as claim (run_id, claim_no, deadline_at, told)
@@ -364,8 +364,9 @@ select {run_columns}
 
 
 -- name: newest_runs
--- The ids of the newest runs of a namespace, after a row and within times as above. No index has all of a namespace by their age, but one has those
--- of each workflow: its names are hopped through, and the newest of each are merged.
+-- The ids of the newest runs of a namespace, after a row and within times as above. No index has all
+-- of a namespace by their age, but one has those of each workflow: its names are hopped through, and
+-- the newest of each are merged.
 with recursive names as (
     select (select min(workflow_name) from {schema}.workflow_runs where namespace_id = $1) as name
     union all
