@@ -6,8 +6,8 @@
 -- How the children $2 stand that the runs $1 wait for: one of a step of its own, or with $3 all of a
 -- map: they are started in order, so the last number says how many, and those that go on or have
 -- failed are counted, each by an index of theirs. What it costs does not grow with those that ended
--- well, as long as one goes on. Who has read up to here has seen all that was woken for up to this wake_no: both are of one
--- moment.
+-- well, as long as one goes on. Who has read up to here has seen all that was woken for up to this
+-- wake_no: both are of one moment.
 select asked.run_id, asked.id, run.wake_no,
        child.status, child.output::text as output, child.error::text as error,
        map.started, map.open, map.failed,
