@@ -14,7 +14,14 @@ from typing import Any
 import asyncpg
 import pytest
 
-from openworkflow import BackendPostgres, OpenWorkflow, RunNotFound, Step, workflow
+from openworkflow import (
+    BackendPostgres,
+    OpenWorkflow,
+    ResultTimeout,
+    RunNotFound,
+    Step,
+    workflow,
+)
 from openworkflow.backend import queries
 from openworkflow.backend.incarnation import Held, keep_whole
 from openworkflow.backend.records import NewRun
@@ -50,6 +57,12 @@ class Pair:
             " where completion_no is not null group by 1"
         )
         return {row["workflow_name"]: row["steps"] for row in rows}
+
+    async def standing(self) -> list[dict[str, Any]]:
+        """How runs stand, of a test that failed."""
+        columns = "status, claim_no, worker_id, wake_no, paused, available_at - now() as left"
+        query = f"select workflow_name, {columns} from workflow_runs"
+        return [dict(row) for row in await self.sql.fetch(query)]
 
     async def eventually(self, query: str) -> None:
         """Wait until it is true."""
@@ -221,7 +234,10 @@ async def test_runs_go_on_from_what_the_standby_has(pooled: bool, tmp_path: Path
             may_end[name].set()
         await ow.resume(workflow=claimed)
         await ow.signal(runs["waiting"].id, "go", None)
-        results = {name: await run.result() for name, run in runs.items()}
+        try:
+            results = {name: await run.result(timeout=40) for name, run in runs.items()}
+        except ResultTimeout as error:
+            raise AssertionError(program.calls, await servers.standing()) from error
 
         assert "ended a 1" == first
         assert {
