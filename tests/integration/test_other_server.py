@@ -318,6 +318,49 @@ async def test_what_has_ended_meanwhile_lacks_nothing(
     await session.close()
 
 
+async def test_a_lock_on_one_run_holds_up_no_comparison(
+    backend: BackendPostgres, sql: asyncpg.Connection, database_url: str
+) -> None:
+    """Somebody has rows open, on a server that was just started: all runs of the worker waited."""
+    names = ["locked", "free", "taken over"]
+    await backend.create_workflow_runs([NewRun("a")] * len(names))
+    session = await session_of(backend)
+    runs = dict(zip(names, await claim(session, "a", worker="w"), strict=True))
+    held = [Held(run.id, 1, None, 0, [], []) for run in runs.values()]
+    lacking = [Held(runs["taken over"].id, 1, None, 0, [uuid7()], [])]
+    other = await asyncpg.connect(database_url)
+
+    async def waits() -> bool:
+        await other.execute("select pg_stat_clear_snapshot()")
+        waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+        return bool(await other.fetchval(f"{waiting} and datname = current_database()"))
+
+    async with asyncio.timeout(20):
+        async with other.transaction():
+            await other.execute(
+                "select from workflow_runs where id = $1 for update", runs["locked"].id
+            )
+            found = await keep_whole(sql.fetch, queries.load("public"), "w", held)
+            assert {(run.id, 1) for run in runs.values()} == found.standing
+
+            await other.execute(
+                "update workflow_runs set claim_no = 2, worker_id = 'x' where id = $1",
+                runs["taken over"].id,
+            )
+            compared = asyncio.ensure_future(
+                keep_whole(sql.fetch, queries.load("public"), "w", lacking)
+            )
+            await eventually(waits)
+        await compared
+    assert (2, "x") == tuple(
+        await sql.fetchrow(
+            "select claim_no, worker_id from workflow_runs where id = $1", runs["taken over"].id
+        )
+    )
+    await session.close()
+    await other.close()
+
+
 async def test_runs_go_on_from_a_dump_that_is_restored_under_them() -> None:
     """Into a database of the same name, on the same server, which was not restarted."""
     program = Program()

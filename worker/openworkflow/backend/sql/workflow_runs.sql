@@ -142,6 +142,7 @@ returning id;
 -- with all that it was told is recorded; and which lack some of it, rather than be over. A run that
 -- lacks something is handed back, to be replayed from what is there. A number of which the server
 -- has not heard is not given a second time: what was done under it may still be on its way.
+-- Only rows that are changed are locked: else one that somebody has open would hold up all runs.
 with claim as (
     select * from unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::bigint[])
                   as claim (run_id, claim_no, deadline_at, told)
@@ -166,13 +167,14 @@ with claim as (
       join {schema}.workflow_runs run
         on run.id = any (array[claim.run_id])
        and run.claim_no = claim.claim_no and run.worker_id = $8
-       for update of run
 ), released as (
-    update {schema}.workflow_runs
+    update {schema}.workflow_runs run
        set status = 'pending', worker_id = null,
            available_at = case when paused then 'infinity' else now() end,
            due_at = case when paused then now() end
-     where id = any (array(select id from mine where lacks))
+      from mine
+     where run.id = any (array[mine.id]) and mine.lacks
+       and run.claim_no = mine.claim_no and run.worker_id = $8
 ), numbered as (
     update {schema}.workflow_runs run
        set claim_no = claim.claim_no, deadline_at = coalesce(run.deadline_at, claim.deadline_at)
