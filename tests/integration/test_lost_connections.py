@@ -21,6 +21,7 @@ from openworkflow.backend.failures import ConnectionLost
 from openworkflow.backend.link import Link
 from openworkflow.backend.session import WorkerSession
 from openworkflow.backend.url import parse
+from openworkflow.core.errors import BackendError, Fault
 from openworkflow_operator.database import dsn
 from openworkflow_operator.database.connection import ConnectOptions, Database
 from tests.cutting import cut
@@ -204,3 +205,20 @@ def _worker(backend: BackendPostgres) -> Worker:
 
 def _link(url: str) -> Link:
     return Link(parse(url), application_name="test", pooled=False)
+
+
+async def test_a_transaction_whose_beginning_is_refused_is_no_defect(
+    backend: BackendPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a pooler it was left open, in which the next statement was taken for a mistake."""
+    link, begin = Link(backend.url, application_name="x", pooled=True), Link._begin
+    monkeypatch.setattr(
+        Link, "_begin", lambda self: "begin; select pg_cancel_backend(pg_backend_pid())"
+    )
+    with pytest.raises(BackendError) as refused:
+        await link.fetch("select 1", ())
+    monkeypatch.setattr(Link, "_begin", begin)
+
+    assert Fault.SIZE is refused.value.fault
+    assert [(1,)] == [tuple(row) for row in await link.fetch("select 1", ())]
+    await link.close()

@@ -208,16 +208,15 @@ class Link:
                 sql, *arguments, timeout=self._patience
             )
             return rows
+        began = False
         try:
             await connection.execute(self._begin(), timeout=liveness.ANSWER_SECONDS)
-        except asyncpg.InvalidTextRepresentationError as error:
-            if leads_elsewhere(error):
-                raise self._elsewhere() from error
-            raise
-        try:
+            began = True
             rows = await connection.fetch(sql, *arguments, timeout=self._patience)
-        except asyncpg.PostgresError:
-            if not connection.is_closed():
+        except asyncpg.PostgresError as error:
+            if not began and leads_elsewhere(error):
+                raise self._elsewhere() from error
+            if not connection.is_closed():  # open also where its beginning was refused
                 await connection.execute("rollback", timeout=liveness.ANSWER_SECONDS)
             raise
         await connection.execute("commit", timeout=liveness.ANSWER_SECONDS)
