@@ -62,6 +62,8 @@ class Options:
     lease: float = 2
     seed: int = 0
     kinds: Sequence[str] = tuple(faults.FAULTS)
+    together: bool = False
+    """Whether each comes with another one, of those that leave the server as it is."""
 
 
 @dataclass(slots=True)
@@ -92,6 +94,7 @@ class Report:
             recovered = _middle_and_most(self.recovery.get(kind, []))
             yield f"{kind:18} {count:6}  {recovered}  {_middle_and_most(stranded(evidence, kind))}"
         yield f"calls excused, of processes that had been frozen: {self.verdict.excused}"
+        yield f"calls repeated, of processes whose heartbeats came late: {self.verdict.starved}"
         yield f"violations: {len(self.verdict.violations)}"
         for each in self.verdict.violations[:50]:
             yield f"  {each.rule}: {each.job} {each.detail}"
@@ -145,14 +148,22 @@ class Campaign:
                 waiting = list(options.kinds)
                 self.ground.chance.shuffle(waiting)
             kind = waiting.pop()
+            both = [kind]
+            if options.together:
+                both.append(self.ground.chance.choice([k for k in faults.BESIDE if k != kind]))
             # Some need the client or a connection, which may be refused.
             with contextlib.suppress(BackendError, asyncpg.PostgresError, OSError):
-                await faults.FAULTS[kind](self.ground)
+                await asyncio.gather(*map(self._do, both))
                 await stage.fleet.heal(options.workers)
                 self.recovery[kind].append(await self._recovered())
-                if kind == "silence":  # which lasts until the connections are given up
-                    stage.faults[-1] = replace(stage.faults[-1], end=time.monotonic())
+                if "silence" in both:  # which lasts until the connections are given up
+                    self._lengthen_silence()
             await stage.fleet.heal(options.workers)
+
+    async def _do(self, kind: str) -> None:
+        """Do one; what it is refused is no reason to leave another one undone."""
+        with contextlib.suppress(BackendError, asyncpg.PostgresError, OSError):
+            await faults.FAULTS[kind](self.ground)
 
     async def _recovered(self) -> float:
         """Seconds until a run that is started now has ended."""
@@ -165,6 +176,12 @@ class Campaign:
                 break
             await asyncio.sleep(0.05)
         return time.monotonic() - begun
+
+    def _lengthen_silence(self) -> None:
+        done = self.ground.stage.faults
+        for number in range(max(0, len(done) - 2), len(done)):
+            if done[number].kind == "silence":
+                done[number] = replace(done[number], end=time.monotonic())
 
     async def _ended(self, name: str, give_up: float) -> None:
         async with self.ground.admin() as connection:
@@ -256,9 +273,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--lease", type=float, default=Options.lease, help="seconds")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--kinds", default="", help="a,b: these faults only")
+    parser.add_argument("--together", action="store_true", help="two faults at a time")
     told = parser.parse_args(arguments)
     kinds: list[str] = told.kinds.split(",") if told.kinds else list(faults.FAULTS)
-    options = Options(told.seconds, told.workers, told.rate, told.lease, told.seed, kinds)
+    limits = (told.seconds, told.workers, told.rate, told.lease, told.seed)
+    options = Options(*limits, kinds, told.together)
     print(f"seed {options.seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="openworkflow-chaos-"))
     report = asyncio.run(run(options, folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -43,12 +44,16 @@ def check(evidence: Evidence) -> Verdict:
     """Hold the evidence against every rule."""
     repeated = list(_repeated_calls(evidence))
     moving = [call for call in repeated if not _was_frozen(call, evidence.faults)]
+    again = list(_unexplained(evidence))
+    standing = [pair for pair in again if not _lost_its_lease(*pair, evidence)]
     violations = [Violation(CALLED, call.job, _told(call)) for call in moving]
+    for before, after in standing:
+        detail = f"{after.at - before.at:.2f} s after {before.token}: {_told(after)}"
+        violations.append(Violation(REPEATS, after.job, detail))
     for rule in (
         _ends,
         _results,
         _rests,
-        _repeats,
         _rows,
         _fence,
         _counts,
@@ -70,7 +75,8 @@ def check(evidence: Evidence) -> Verdict:
         control_rules.reopened,
     ):
         violations += rule(evidence)
-    return Verdict(tuple(violations), len(repeated) - len(moving))
+    excused = len(repeated) - len(moving)
+    return Verdict(tuple(violations), excused, len(again) - len(standing))
 
 
 def _proofs(calls: Iterable[Call]) -> dict[tuple[str, int, str], float]:
@@ -147,7 +153,7 @@ def _rests(evidence: Evidence) -> Iterator[Violation]:
             yield Violation(RESTS, call.job, detail)
 
 
-def _repeats(evidence: Evidence) -> Iterator[Violation]:
+def _unexplained(evidence: Evidence) -> Iterator[tuple[Call, Call]]:
     """A step is called twice only if a fault came between its first call and its record."""
     calls: dict[tuple[str, int, str], list[Call]] = defaultdict(list)
     for call in evidence.calls:
@@ -156,10 +162,8 @@ def _repeats(evidence: Evidence) -> Iterator[Violation]:
         for before, after in pairwise(each):
             since = before.at - evidence.lease
             faults = (f for f in evidence.faults if f.begin <= after.at and f.end >= since)
-            if before.raises or any(faults):
-                continue
-            detail = f"{after.at - before.at:.2f} s after {before.token}: {_told(after)}"
-            yield Violation(REPEATS, after.job, detail)
+            if not before.raises and not any(faults):
+                yield before, after
 
 
 def _rows(evidence: Evidence) -> Iterator[Violation]:
@@ -277,6 +281,22 @@ def _was_frozen(call: Call, faults: Iterable[Fault]) -> bool:
         and call.pid in fault.pids
         and 0 <= call.at - fault.end <= RESUMED_SECONDS
         for fault in faults
+    )
+
+
+def _lost_its_lease(before: Call, after: Call, evidence: Evidence) -> bool:
+    """Whether a busy machine kept the heartbeats of the process from the database for a lease.
+
+    So that one ran out between these calls of others: no beat can have reached the database in
+    the lease before that.
+    """
+    beats = evidence.beats.get(before.pid, ())
+    if before.pid == after.pid or not beats:
+        return False
+    answers = [*(beat.answered for beat in beats[1:]), math.inf]
+    return any(
+        beat.sent + evidence.lease <= min(after.at, answered) and answered >= before.at
+        for beat, answered in zip(beats, answers, strict=True)
     )
 
 

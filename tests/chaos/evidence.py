@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from tests.chaos.ledger import Call
+from tests.chaos.ledger import Beat, Call
 
 ENDS = "an accepted run ends exactly once, as meant"
 CALLED = "a recorded step is never called again"
@@ -200,6 +200,8 @@ class Evidence:
     """By job: the status that it has set last."""
     ended: Mapping[str, float] = field(default_factory=dict)
     """By token: when a call was over, of those that say so."""
+    beats: Mapping[int, Sequence[Beat]] = field(default_factory=dict)
+    """By process: its heartbeats that were answered; one that is not there says nothing of them."""
     kin: Sequence[Kin] = ()
     windows: Mapping[str, int] = field(default_factory=dict)
     """By job: how many children of each of its maps may be open."""
@@ -239,6 +241,8 @@ class Verdict:
     violations: tuple[Violation, ...]
     excused: int = field(default=0)
     """Calls of recorded steps by processes that SIGSTOP had frozen as they began them."""
+    starved: int = field(default=0)
+    """Steps that were repeated since a busy machine had kept heartbeats back for a lease."""
 
     @property
     def rules(self) -> frozenset[str]:

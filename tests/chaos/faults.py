@@ -144,6 +144,11 @@ async def read_only(on: Ground) -> None:
             await connection.fetchval(TERMINATE, "%")
 
 
+BESIDE = (
+    *("sigkill", "sigstop", "sigterm", "cut", "lost-answer", "delay", "pause", "silence"),
+    *("pooler-restart", "clock-jump"),
+)
+"""What may come beside any other: those that need no connection to be undone."""
 FAULTS: Mapping[str, Fault] = {
     "sigkill": sigkill,
     "sigstop": sigstop,

@@ -10,10 +10,11 @@ import json
 import os
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,20 @@ class Call:
     raises: bool = False
 
 
+class Beat(NamedTuple):
+    """A heartbeat: when it was sent, and when its answer was there."""
+
+    sent: float
+    answered: float
+
+
 class Ledger:
     """The file of this process."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = os.open(
-            folder / f"{os.getpid()}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644
-        )
+        self._file = _opened(folder / f"{os.getpid()}.jsonl")
+        # Apart: a process that has beaten may not have worked yet.
+        self._beats = _opened(folder / f"{os.getpid()}.beats.jsonl")
         self._calls = 0
 
     def begin(
@@ -58,6 +66,15 @@ class Ledger:
         ended = {"ended": token, "at": time.monotonic()}
         os.write(self._file, (json.dumps(ended) + "\n").encode())
 
+    def beat(self, sent: float) -> None:
+        """Note that a heartbeat was answered which was sent at that time."""
+        beat = {"beat": sent, "at": time.monotonic(), "pid": os.getpid()}
+        os.write(self._beats, (json.dumps(beat) + "\n").encode())
+
+
+def _opened(file: Path) -> int:
+    return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
 
 class Reader:
     """The calls of all processes; what was read before is not read again."""
@@ -65,6 +82,8 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         self.ended: dict[str, float] = {}
         """By token: when calls were over that say so."""
+        self.beats: dict[int, list[Beat]] = defaultdict(list)
+        """By process: its heartbeats that were answered."""
         self._folder = folder
         self._read: dict[Path, int] = {}
         self._calls: list[Call] = []
@@ -88,6 +107,9 @@ class Reader:
             told: dict[str, Any] = json.loads(line)
             if "ended" in told:
                 self.ended[told["ended"]] = told["at"]
+                continue
+            if "beat" in told:
+                self.beats[told["pid"]].append(Beat(told["beat"], told["at"]))
                 continue
             # The names of steps and jobs come again and again.
             told["seen"] = {sys.intern(key): token for key, token in told["seen"].items()}

@@ -147,6 +147,12 @@ class Stage:
         assert self._ledger is not None
         return self._ledger.ended
 
+    def beats(self) -> dict[int, list[ledger.Beat]]:
+        """By process: the heartbeats that were answered."""
+        self.calls()
+        assert self._ledger is not None
+        return self._ledger.beats
+
     def has_called(self, job: str, key: str) -> bool:
         """Whether that step of that job has been called."""
         newest = itertools.islice(reversed(self.calls()), RECENT_CALLS)
@@ -204,6 +210,7 @@ class Stage:
                 statuses=await tables.statuses(connection),
                 build_of=self.fleet.build_of,
                 ended=self.ended(),
+                beats=self.beats(),
                 kin=await tables.kin(connection),
                 begun=await tables.begun(connection),
                 apart=APART_SECONDS,

@@ -34,6 +34,11 @@ def open_ledger(folder: Path) -> None:
     _Here.folder, _Here.ledger, _Here.failed = folder, Ledger(folder), set()
 
 
+def note_beat(sent: float) -> None:
+    """A heartbeat was answered that was sent at that time."""
+    _Here.ledger.beat(sent)
+
+
 def mend(folder: Path, job: str) -> None:
     """Let the steps of that run do what they fail at."""
     (folder / f"{job}.mended").touch()

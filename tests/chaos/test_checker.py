@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +11,7 @@ import pytest
 from tests.chaos import evidence
 from tests.chaos.checker import check
 from tests.chaos.evidence import Evidence, Exit, Fault, Job, Row, Run, Told
-from tests.chaos.ledger import Call
+from tests.chaos.ledger import Beat, Call
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -56,6 +57,30 @@ def test_what_was_told_once_and_in_order_is_no_violation() -> None:
 
 def test_a_run_that_went_well_is_no_violation() -> None:
     assert () == check(GOOD).violations
+
+
+@pytest.mark.parametrize(
+    ("beats", "is_excused"),
+    [
+        ([], False),  # nobody knows
+        ([Beat(1.0, 1.1), Beat(1.6, 1.7), Beat(2.2, 2.3), Beat(2.8, 2.9)], False),
+        ([Beat(1.0, 1.1), Beat(1.6, 1.9), Beat(2.4, 2.5)], False),  # answered in time
+        ([Beat(1.0, 1.1), Beat(1.6, 2.9)], True),
+        ([Beat(1.0, 1.1), Beat(2.6, 2.7), Beat(2.7, 2.8)], True),
+        ([Beat(-1, 0), Beat(1.6, 1.7), Beat(2.4, 2.5)], False),  # it was late before
+        ([Beat(1.0, 1.1), Beat(1.8, 1.9), Beat(4.0, 4.1)], False),  # it was late after
+    ],
+)
+def test_a_lease_that_a_busy_machine_lost_is_a_reason(
+    beats: Sequence[Beat], is_excused: bool
+) -> None:
+    again = [*GOOD.calls, call(2.7, "b", "t3", 2, a="t1")]
+    runs = [Run("job", "succeeded", output={"a": "t1", "b": "t3"}, claim_no=2)]
+    rows = [row("a", "t1"), row("b", "t3", 2, at=2.7)]
+
+    found = check(replace(GOOD, calls=again, runs=runs, rows=rows, beats={1: beats}))
+
+    assert (set() if is_excused else {evidence.REPEATS}) == found.rules
 
 
 def test_a_step_that_a_fault_kept_from_its_record_may_be_called_again() -> None:

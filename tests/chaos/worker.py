@@ -12,10 +12,14 @@ import logging
 import os
 import sys
 import threading
+import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 from openworkflow import BackendPostgres, OpenWorkflow
+from openworkflow.backend.heartbeat import HeartbeatSession
 from openworkflow.core.errors import BackendError
 from tests.chaos import mutations, shapes, steps
 from tests.chaos.composed import COMPOSED
@@ -30,6 +34,7 @@ MAX_CRASHES = 1000
 async def main(url: str, folder: str, lease: str, rest: str, build: str) -> None:
     """Work until told to stop."""
     steps.open_ledger(Path(folder))
+    _note_beats()
     backend = await _connected(url)
     worker = OpenWorkflow(backend).new_worker(
         workflows=(*shapes.WORKFLOWS, *COMPOSED, *CONTROLLED),
@@ -51,6 +56,19 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         steps.idle(0.5)
     os._exit(1)
+
+
+def _note_beats() -> None:
+    """Have the ledger tell when heartbeats came through: whose do not, loses its leases."""
+    beat = HeartbeatSession.beat
+
+    async def noted(session: HeartbeatSession, *arguments: Any) -> set[tuple[UUID, int]]:
+        sent = time.monotonic()
+        standing = await beat(session, *arguments)
+        steps.note_beat(sent)
+        return standing
+
+    HeartbeatSession.beat = noted  # type: ignore[assignment, method-assign]
 
 
 async def _connected(url: str) -> BackendPostgres:
