@@ -56,7 +56,7 @@ class Informer:
         """Never ends; failures are retried with growing pauses. Without `watch`, lists once."""
         while watch or not self.listed.is_set():
             try:
-                version = await self.relist()
+                version = await self._begin()
                 if self._is_away:  # what was refused meanwhile need not wait for its turn
                     self._is_away = False
                     self._on_return()
@@ -68,6 +68,13 @@ class Informer:
                 # One object that nobody thought of must not end what all others rely on.
                 logger.exception("a fault of the operator itself, in the watch of %s", self.kind)
                 await self._pause()
+
+    async def _begin(self) -> str:
+        try:
+            return await self.relist()
+        except ClusterError:
+            self._store.lose(self.kind, self._namespace)
+            raise
 
     async def relist(self) -> str:
         """Take in a full list; returns the version from which to watch."""

@@ -31,6 +31,7 @@ class Store:
         self._pods: dict[Key, set[Key]] = defaultdict(set)
         self._fleets: dict[Key, set[Key]] = defaultdict(set)
         self._gone: dict[str, Object] = {}
+        self._listed: set[tuple[Kind, str | None]] = set()
 
     def put(self, kind: Kind, item: Object) -> None:
         """Take in an object, unless it is older than what is known."""
@@ -63,6 +64,7 @@ class Store:
     ) -> None:
         """Take in a full list of this version: what is not in it is gone, unless it is newer."""
         listed = {_key(item): item for item in items}
+        self._listed.add((kind, namespace))
         taken = {"metadata": {"resourceVersion": version}}
         for key, known in list(self._objects[kind].items()):
             is_elsewhere = namespace not in (None, key.namespace)
@@ -71,6 +73,14 @@ class Store:
                 self.remove(kind, {**known, "metadata": seen})
         for item in listed.values():
             self.put(kind, item)
+
+    def lose(self, kind: Kind, namespace: str | None) -> None:
+        """There is neither a watch nor a list any more: what is there may not be known."""
+        self._listed.discard((kind, namespace))
+
+    def knows(self, kind: Kind, namespace: str) -> bool:
+        """Whether what is not here is not there."""
+        return not self._listed.isdisjoint({(kind, None), (kind, namespace)})
 
     def resource(self, key: Key) -> Object | None:
         """The WorkflowNamespace, None if there is none."""

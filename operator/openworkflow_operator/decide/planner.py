@@ -78,6 +78,8 @@ class Observed:
     """Whether it is not known yet if there is an older resource."""
     fleets: Mapping[str, Object] = field(default_factory=dict)
     """The Deployments of builds."""
+    pods_are_known: bool = True
+    """Whether there are no others than these `pods`."""
     is_crowded: bool = False
     """No node takes one of the pods, whichever build it is of."""
 
@@ -169,6 +171,8 @@ def _decided(observed: Observed, past: Recollection, now: float) -> Recollection
     if isinstance(view, Observation) and serial != past.serial:
         demand, busy = view.demand, view.busy
     fleet = fleet_of(observed.deployment, observed.pods, busy)
+    if not observed.pods_are_known:
+        fleet = replace(fleet, busy=fleet.replicas)  # nobody knows which of them hold runs
     decision: Decision
     policy = policy_of(observed.resource, observed.replicas_limit)
     if demand is None:

@@ -28,6 +28,8 @@ class Facts:
     deployment: Object | None
     pods: Sequence[Pod]
     desired: int
+    pods_are_known: bool = True
+    """Whether there are no others than these `pods`."""
     limit: Limit = Limit.NONE
     faults: Sequence[Fault] = ()
     """Objects that could not be made, changed or deleted."""

@@ -57,6 +57,8 @@ def workers_available(facts: Facts) -> Condition:
     if (reason := worst_of(tuple(refused))) is not None:
         words = next((fault.words for fault in refused if fault.reason == reason), "")
         return Condition(name, "False", reason, _message(Trouble(reason), words))
+    if desired > 0 and not facts.pods_are_known:
+        return _NOT_LISTED
     if (trouble := worst(deployment, pods)) is not None:
         message = _message(trouble, said_of(trouble, deployment, pods))
         return Condition(name, "False", trouble, message)
@@ -98,6 +100,13 @@ def verified(facts: Facts) -> Condition:
     return Condition(VERIFIED, "False", trouble, message)
 
 
+_NOT_LISTED: Final = Condition(
+    "WorkersAvailable",
+    "Unknown",
+    "PodsNotListed",
+    "the API server gives the operator no list of the namespace's pods, so the fleet is not made "
+    "smaller: check the operator's Role there, and its log",
+)
 _NOT_STARTED: Final = Condition(
     VERIFIED,
     "Unknown",

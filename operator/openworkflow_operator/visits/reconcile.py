@@ -24,6 +24,7 @@ from openworkflow_operator.cluster.credentials import Credentials, CredentialsRe
 from openworkflow_operator.cluster.mounts import Mounts
 from openworkflow_operator.cluster.recorder import Recorder
 from openworkflow_operator.cluster.store import Store
+from openworkflow_operator.cluster.strays import Strays
 from openworkflow_operator.cluster.usages import Usages
 from openworkflow_operator.database.connection import Told
 from openworkflow_operator.database.observatory import Observatory
@@ -79,6 +80,7 @@ class Reconciler:
         self._attempts = Attempts()
         self._applier = Applier(cluster, store, metrics, self._attempts)
         self._mounts, self._usages = Mounts(cluster), Usages(cluster)
+        self._strays = Strays(cluster, store)
         self._remembered: dict[Key, Remembered] = {}
         self._rivals = Rivals(enqueue)
         self._census = asyncio.Lock()
@@ -136,6 +138,7 @@ class Reconciler:
         self._credentials.forget(key)
         self._mounts.forget(key)
         self._usages.forget(key)
+        self._strays.forget(key)
         self._metrics.forget(key)
         self._rivals.withdraw(key)
 
@@ -163,6 +166,8 @@ class Reconciler:
             visit.remembered.conflict = conflict
         place = visit.place if standing is Standing.ACTS else None
         self._upkeep.attend(visit.resource, place, visit.spared_build)
+        if place is not None and isinstance(database, Observation) and not visit.resource.paused:
+            await self._strays.bring_back(visit.resource, database.builds or {})
         now = datetime.now(UTC)
         pods = [Pod.parse(pod, now) for pod in self._store.pods(key)]
         pods = await self._mounts.diagnose(key, pods)
@@ -171,6 +176,7 @@ class Reconciler:
             build=visit.build,
             live=self._store.owned(key, uid),
             pods=pods,
+            pods_are_known=self._store.knows(kinds.POD, key.namespace),
             is_crowded=is_crowded(pods),
             database=database,
             database_digest=visit.credentials.digest,
@@ -247,6 +253,7 @@ class Reconciler:
             scheduled=self._upkeep.scheduled(key),
             deployment=next(iter(deployments), None),
             pods=observed.pods,
+            pods_are_known=observed.pods_are_known,
             desired=sum(map(replicas_of, deployments)),
             limit=decided.next.limit,
             faults=applied.faults,

@@ -135,3 +135,16 @@ def test_the_answer_to_a_scaling_that_a_watch_overtook_changes_nothing() -> None
     store.scaled(Key("shop", "orders-worker"), late)
 
     assert {"replicas": 5} == store.owned(ORDERS, "uid-1")[kinds.DEPLOYMENT]["spec"]
+
+
+def test_what_is_not_listed_is_not_known_to_be_absent() -> None:
+    store = Store()
+    store.replace(kinds.POD, "a", [], "7")
+
+    assert store.knows(kinds.POD, "a")
+    assert not store.knows(kinds.POD, "b")
+    assert not store.knows(kinds.DEPLOYMENT, "a")
+    store.lose(kinds.POD, "a")
+    assert not store.knows(kinds.POD, "a")
+    store.replace(kinds.POD, None, [], "8")
+    assert store.knows(kinds.POD, "b")
