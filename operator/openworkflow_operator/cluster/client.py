@@ -118,8 +118,8 @@ class Cluster:
                 event = _parsed(line)
                 change, item = str(event.get("type")), event.get("object")
                 if change == "ERROR" and isinstance(item, dict):
-                    code, reason = item.get("code", 500), item.get("reason", "")
-                    raise ClusterError(code, reason, item.get("message", ""))
+                    code = item.get("code")
+                    raise _refusal(code if isinstance(code, int) else 500, item)
                 yield change, _object(item, kind, is_named=change != "BOOKMARK")
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ClusterError(0, type(error).__name__, "the watch was cut") from error
@@ -162,13 +162,16 @@ class Cluster:
             "metadata": {"name": name, "namespace": namespace},
             "spec": {"replicas": replicas},
         }
-        return await self._call(
+        answer = await self._call(
             "PATCH",
             kinds.DEPLOYMENT.path(namespace, name, "scale"),
             {"fieldManager": SCALER_FIELD_MANAGER, "force": "true"},
             body=as_yaml(body),
             content_type=_APPLY,
         )
+        if not isinstance(answer.get("spec"), dict):
+            raise ClusterError(0, "NoObject", "what answered is not the API server's scale")
+        return _object(answer, kinds.DEPLOYMENT)
 
     async def write_status(self, key: Key, status: Mapping[str, Any]) -> Object:
         """Replace what the resource says about itself."""
@@ -263,11 +266,11 @@ class Cluster:
         text = await response.text(errors="replace")
         try:
             status = json.loads(text)
-        except ValueError:  # a proxy's page
+        except (ValueError, RecursionError):  # a proxy's page
             status = None
         if not isinstance(status, dict):
             raise ClusterError(response.status, response.reason or "", text[:200])
-        raise ClusterError(response.status, status.get("reason", ""), status.get("message", ""))
+        raise _refusal(response.status, status)
 
 
 def as_yaml(body: Mapping[str, Any]) -> str:
@@ -311,6 +314,13 @@ def _parsed(text: bytes) -> Object:
     if not isinstance(answer, dict):
         raise ClusterError(0, "NoObject", "what answered is not the API server, or it was cut")
     return answer
+
+
+def _refusal(code: int, status: Mapping[str, Any]) -> ClusterError:
+    """What a Status says; words that are no text are none."""
+    said = [status.get(name) for name in ("reason", "message")]
+    reason, message = (each if isinstance(each, str) else "" for each in said)
+    return ClusterError(code, reason, message)
 
 
 def _object(item: Any, kind: Kind, is_named: bool = True) -> Object:
