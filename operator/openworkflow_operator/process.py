@@ -184,7 +184,7 @@ class Operator:
                 pause = self.queue.failed(key)
                 status = error.status if isinstance(error, ClusterError) else 0
                 result = "refused" if 400 <= status < 500 else "failed"
-                logger.warning("%s is visited again in %.1f s: %s", key, pause, error)
+                logger.warning("%s is visited again within %.1f s: %s", key, pause, error)
             except Exception:
                 self.queue.failed(key)
                 result = "bug"

@@ -11,6 +11,8 @@ from openworkflow_operator.api.spec import Key
 
 FIRST_BACKOFF_SECONDS: Final = 0.5
 LONGEST_BACKOFF_SECONDS: Final = 60.0
+#: After a visit that failed, while something changed: it may have been changed by the visit itself.
+CHANGED_SECONDS: Final = 1.0
 
 
 class WorkQueue:
@@ -52,17 +54,25 @@ class WorkQueue:
         """The visit went well; visit again after so many seconds, if any are given."""
         self._failures.pop(key, None)
         self._release(key)
-        if again_after is not None and key not in self._later:
-            self._add_after(key, again_after * random.uniform(0.8, 1.2))
+        if again_after is None:
+            return
+        pause, later = again_after * random.uniform(0.8, 1.2), self._later.get(key)
+        if later is None or later.when() > asyncio.get_running_loop().time() + pause:
+            self._add_after(key, pause)
 
     def failed(self, key: Key) -> float:
-        """Visit again after a pause that grows with each failure; returns the pause in seconds."""
+        """Visit again after a pause that grows with each failure; returns the pause in seconds.
+
+        What changed during the visit does not have to wait for that: a second at most.
+        """
         count = self._failures[key] = self._failures.get(key, 0) + 1
         longest: float = min(
             LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(count - 1, 10)
         )
         pause = longest * random.uniform(0.5, 1.0)
-        self._again.discard(key)
+        if key in self._again:
+            self._again.discard(key)
+            pause = min(pause, CHANGED_SECONDS)
         self._release(key)
         self._add_after(key, pause)
         return pause

@@ -7,6 +7,7 @@ exists and is not the resource's is ever touched.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -47,11 +48,19 @@ class Applied:
 
     faults: list[Fault] = field(default_factory=list)
     failure: ClusterError | None = None
-    """One of the errors, if a later visit may succeed without being told to come."""
+    """What came of a try at this visit, if a later one may succeed without being told to come."""
+    next_try: float = math.inf
+    """In how many seconds it is no longer too early for what was not tried at this visit."""
     unseen: set[str] = field(default_factory=set)
     """Deployments that were there, and that the plan knew nothing of."""
     scaled: set[str] = field(default_factory=set)
     """Deployments whose number of pods was set."""
+
+    def waits(self, kind: Kind, name: str, waiting: Waiting) -> None:
+        """One object could not be had as desired the last time that this was tried."""
+        failure = self.failure
+        self.note(kind, name, waiting.error)
+        self.failure, self.next_try = failure, min(self.next_try, waiting.seconds)
 
     def note(self, kind: Kind, name: str, error: Exception) -> None:
         """One object could not be had as desired."""
@@ -115,7 +124,7 @@ class Applier:
             self._attempts.check(resource.key, what)
             await do()
         except Waiting as waiting:
-            applied.note(kind, what.name, waiting.error)
+            applied.waits(kind, what.name, waiting)
         except (ClusterError, NameTaken) as error:
             applied.note(kind, what.name, error)
             self._attempts.failed(resource.key, what, error)

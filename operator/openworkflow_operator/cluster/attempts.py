@@ -34,11 +34,11 @@ class Contested(Exception):
 
 
 class Waiting(Exception):
-    """The next try is still to come; `error` says what became of the last one."""
+    """The next try is to come in `seconds`; `error` says what became of the last one."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: Exception, seconds: float) -> None:
         super().__init__(str(error))
-        self.error = error
+        self.error, self.seconds = error, seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,8 @@ class Attempts:
             pause = min(LONGEST_TRUCE_SECONDS, 2.0**count) if count >= 0 else 0.0
         else:
             pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** (known.count - 1))
-        if self._clock() - known.at < pause:
-            raise Waiting(known.error)
+        if (left := known.at + pause - self._clock()) > 0:
+            raise Waiting(known.error, left)
 
     def failed(self, resource: Key, what: What, error: Exception) -> None:
         """Count a try that came to this."""

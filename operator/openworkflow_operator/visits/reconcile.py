@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -118,7 +119,8 @@ class Reconciler:
         # is not its own and goes, and of a pod that takes long to start.
         waits = isinstance(observed.database, DatabaseProblem) or bool(applied.faults)
         waits |= any(pod.is_starting for pod in observed.pods)
-        return UNTOLD_RETRY_SECONDS if waits else None
+        again = min(applied.next_try, UNTOLD_RETRY_SECONDS if waits else math.inf)
+        return again if again < math.inf else None
 
     async def _stands_back(self, resource: WorkflowNamespace) -> bool:
         """Whether an older installation keeps the resource; then it is told, and nothing done."""
@@ -271,7 +273,11 @@ class Reconciler:
         status = status_of(facts, datetime.now(UTC))
         self._metrics.report(key, fleet_report(facts, decided, status))
         if worth_writing(status, resource.status, time.monotonic() - remembered.written_at):
-            await self._write(resource, status)
+            try:
+                await self._write(resource, status)
+            except Waiting as waiting:
+                applied.next_try = min(applied.next_try, waiting.seconds)
+                return
             remembered.written_at = time.monotonic()
             words = json.dumps(told_of(resource, status))
             self._observatory.tell(key, Told(resource.namespace_id, str(key), words))
@@ -288,12 +294,11 @@ class Reconciler:
         return obstructed({**decided.phases, **before}, self._router.problem(visit.key))
 
     async def _write(self, resource: WorkflowNamespace, status: dict[str, Any]) -> None:
+        """Write it. Raises Waiting where it is too early after a try that was refused."""
         what = What(kinds.WORKFLOW_NAMESPACE.name, resource.key.name, "status")
         try:
             self._attempts.check(resource.key, what)
             written = await self._cluster.write_status(resource.key, status)
-        except Waiting as waiting:
-            raise waiting.error from None
         except ClusterError as error:
             if error.is_gone:  # deleted in the meantime
                 return

@@ -304,6 +304,32 @@ async def test_a_fault_that_lasts_never_leads_to_more_and_more_visits(
     assert again <= 5
 
 
+async def test_what_changes_during_a_visit_that_fails_does_not_wait_for_a_minute() -> None:
+    """Whoever changed a resource while one of its objects was refused waited for the next try."""
+    queue, key = WorkQueue(), Key("shop", "orders")
+    for _ in range(20):
+        queue.add(key)
+        queue.failed(await queue.take())
+    queue.add(key)
+    assert key == await queue.take()
+    queue.add(key)
+
+    assert queue.failed(key) <= 1
+    assert key == await asyncio.wait_for(queue.take(), 25)
+
+
+async def test_a_visit_that_went_well_is_followed_by_one_as_soon_as_it_asks_for() -> None:
+    """The pause after failures before it stood, up to a minute."""
+    queue, key = WorkQueue(), Key("shop", "orders")
+    for _ in range(20):
+        queue.add(key)
+        queue.failed(await queue.take())
+    queue.add(key)
+    queue.done(await queue.take(), 0.01)
+
+    assert key == await asyncio.wait_for(queue.take(), 25)
+
+
 async def test_what_changes_during_a_visit_is_visited_again_once() -> None:
     queue, key = WorkQueue(), Key("shop", "orders")
     for _ in range(3):
