@@ -39,6 +39,9 @@ NAMESPACES: dict[str, Any] = {
     "items": {"type": "string", "maxLength": 63, "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"},
 }
 RULES: dict[str, dict[str, Any]] = {
+    "nameOverride": {"pattern": "^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$"},
+    # A Service's name begins with a letter.
+    "fullnameOverride": {"pattern": "^([a-z]([-a-z0-9]*[a-z0-9])?)?$"},
     "image.pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
     "image.digest": {"pattern": "^(sha256:[a-f0-9]{64})?$"},
     "workerImage.digest": {"pattern": "^(sha256:[a-f0-9]{64})?$"},
@@ -82,6 +85,11 @@ FREE = frozenset(
         "spec",
     }
 )
+#: Of these, what the keys stand for is text: `--set a=1` is a number, which the API server refuses
+#: when half of the release is installed.
+TEXTS = frozenset(
+    {"annotations", "commonLabels", "labels", "nodeSelector", "podAnnotations", "podLabels"}
+)
 
 
 def schema_of(values: Any, path: str = "") -> dict[str, Any]:
@@ -99,11 +107,16 @@ def schema_of(values: Any, path: str = "") -> dict[str, Any]:
             schema = {"type": "array"}
         case dict() if name in FREE:
             schema = {"type": "object"}
+            if name in TEXTS:
+                schema["additionalProperties"] = {"type": "string"}
         case dict():
             below = {
                 key: schema_of(value, f"{path}.{key}".strip(".")) for key, value in values.items()
             }
             schema = {"type": "object", "additionalProperties": False, "properties": below}
+            # One that is null is gone, and templates would end at what they seek in it.
+            if sections := [key for key, value in below.items() if "properties" in value]:
+                schema["required"] = sections
         case _:
             raise TypeError(f"{path}: {values!r}")
     return schema | RULES.get(path, {})
