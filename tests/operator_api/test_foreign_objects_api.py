@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from openworkflow_operator.api.spec import Key
 from openworkflow_operator.cluster.client import Cluster, ClusterError
 from openworkflow_operator.process import Operator
 from openworkflow_operator.visits import reconcile
@@ -110,6 +111,7 @@ async def test_the_objects_of_a_deleted_resource_of_the_same_name_are_waited_for
         tenant.delete("workflownamespaces", "orders", GROUP)
         tenant.resource(scaling=FAST)  # before the garbage collector came
         await eventually(lambda: tenant.condition("ObjectsApplied") == NAME_TAKEN, deadline=20)
+        assert "of this name that was deleted" in message(tenant, "ObjectsApplied")
         for plural in ("serviceaccounts", "services", "deployments", "poddisruptionbudgets"):
             tenant.delete(plural, "orders-worker", FOREIGN[plural][0])
         fine = ("True", "Ready")
@@ -149,7 +151,7 @@ async def test_a_resource_that_finalizers_hold_is_left_alone_and_that_is_told(
         await eventually(lambda: tenant.replicas() == 2, deadline=20)
         hold(tenant, path, "example.com/hold")
         tenant.plane.request("DELETE", path)
-        await eventually(lambda: "BeingDeleted" in dict(tenant.events()), deadline=20)
+        await eventually(lambda: "(example.com/hold)" in _told(tenant), deadline=20)
         tenant.delete("deployments", "orders-worker", APPS)
         tenant.resource("other", namespaceId="other", scaling=FAST)
         await eventually(lambda: tenant.deployment("other-worker"), deadline=20)
@@ -232,3 +234,25 @@ def pod_labels(space: Space) -> dict[str, str]:
     assert deployment is not None
     labels: dict[str, str] = deployment["spec"]["template"]["metadata"]["labels"]
     return labels
+
+
+async def test_a_resource_that_is_deleted_in_the_foreground_is_not_said_to_be_held(
+    tenant: Space, start: Start
+) -> None:
+    """The garbage collector's own finalizer was told as somebody's who has to see to it."""
+    tenant.resource(scaling=FAST)
+    path = tenant.path("workflownamespaces", "orders", GROUP)
+    async with start() as operator:
+        await eventually(lambda: tenant.replicas() == 0, deadline=20)
+        options = {"propagationPolicy": "Foreground"}
+        tenant.plane.request("DELETE", path, options)
+        await eventually(lambda: "deletionTimestamp" in tenant.get()["metadata"])
+        visits = operator.metrics.reconciles.labels("done")._value
+        before = visits.get()
+        operator.queue.add(Key(tenant.name, "orders"))
+        await eventually(lambda: visits.get() > before)
+        assert "BeingDeleted" not in dict(tenant.events())
+
+
+def _told(space: Space) -> str:
+    return dict(space.events()).get("BeingDeleted", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import asyncpg
 import pytest
@@ -31,7 +32,7 @@ async def test_garbage_for_what_is_written_of_one_kind_costs_that_kind_only(
     tenant: Space,
     start_behind: Start,
     proxy: ApiProxy,
-    sql: asyncpg.Connection[object],
+    sql: asyncpg.Connection[Any],
     answer: str,
 ) -> None:
     """A visit that met it was a fault of the operator, and scaled and told nothing."""
@@ -60,7 +61,7 @@ async def test_garbage_for_a_scaling_is_tried_again(
     tenant: Space,
     start_behind: Start,
     proxy: ApiProxy,
-    sql: asyncpg.Connection[object],
+    sql: asyncpg.Connection[Any],
     answer: str,
 ) -> None:
     status, text = GARBAGE[answer]

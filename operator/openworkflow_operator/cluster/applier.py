@@ -15,7 +15,7 @@ from typing import Final
 
 from openworkflow_operator.api import kinds
 from openworkflow_operator.api.kinds import Kind
-from openworkflow_operator.api.names import DELETION_COST_ANNOTATION, worker_name
+from openworkflow_operator.api.names import DELETION_COST_ANNOTATION, KIND, worker_name
 from openworkflow_operator.api.spec import Key, WorkflowNamespace
 from openworkflow_operator.cluster.attempts import Attempts, Contested, Waiting, What
 from openworkflow_operator.cluster.client import Cluster, ClusterError
@@ -39,7 +39,7 @@ _MOST_FIELDS: Final = 3
 
 
 class NameTaken(Exception):
-    """There is such an object, and it is not the resource's."""
+    """There is such an object, and it is not the resource's; the message may say whose."""
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ class Applied:
     def note(self, kind: Kind, name: str, error: Exception) -> None:
         """One object could not be had as desired."""
         if isinstance(error, NameTaken):
-            self.faults.append(Fault(kind.name, name, Trouble.NAME_TAKEN))
+            self.faults.append(Fault(kind.name, name, Trouble.NAME_TAKEN, str(error)))
         elif isinstance(error, ClusterError):
             self.failure = error
             is_refused = error.status in _REFUSALS or _UNREADABLE_PATCH in error.message
@@ -159,7 +159,7 @@ class Applier:
         live = self._store.get(kind, child)
         for attempt in ("as known", "as found"):
             if live is not None and not is_owned(live, resource.uid):
-                raise NameTaken
+                raise NameTaken(_EARLIER if _is_of_an_earlier(live, resource) else "")
             uid = None if live is None else live["metadata"]["uid"]
             try:
                 return await self._cluster.apply(kind, manifest, uid)
@@ -242,6 +242,16 @@ def _with_replicas_of(live: Object, manifest: Manifest) -> Manifest:
     if "replicas" not in manifest["spec"]:
         return manifest
     return {**manifest, "spec": {**manifest["spec"], "replicas": live["spec"]["replicas"]}}
+
+
+_EARLIER: Final = "it is of a resource of this name that was deleted, and goes with it"
+
+
+def _is_of_an_earlier(live: Object, resource: WorkflowNamespace) -> bool:
+    """Whether the garbage collector deletes it soon: whoever made both need do nothing."""
+    owners = live["metadata"].get("ownerReferences") or ()
+    names = [(o.get("kind"), o.get("name")) for o in owners if o.get("controller") is True]
+    return names == [(KIND, resource.key.name)]
 
 
 def _said(error: Exception) -> str:

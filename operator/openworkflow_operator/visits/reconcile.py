@@ -94,8 +94,9 @@ class Reconciler:
         raw = self._store.resource(key)
         resource = _parsed(raw)
         if resource is None or _is_being_deleted(raw):
-            if resource is not None:  # it is held by somebody's finalizers
-                await self._recorder.tell(resource, "Warning", "BeingDeleted", _BEING_DELETED)
+            if resource is not None and (holders := _holders(raw)):
+                words = _BEING_DELETED.format(", ".join(holders))
+                await self._recorder.tell(resource, "Warning", "BeingDeleted", words)
             self._forget(key)
             self._elders.forget(key)
             return None
@@ -309,9 +310,17 @@ class Reconciler:
 
 
 _BEING_DELETED: Final = (
-    "the resource is being deleted, and its finalizers hold it: its fleet is left as it is, and "
-    "scaled no more"
+    "the resource is being deleted, and its finalizers hold it ({}): its fleet is left as it is, "
+    "and scaled no more"
 )
+#: Of the garbage collector, for `kubectl delete --cascade=foreground` and `orphan`: soon gone.
+_OF_THE_CLUSTER: Final = ("foregroundDeletion", "orphan")
+
+
+def _holders(raw: Mapping[str, Any] | None) -> list[str]:
+    """The finalizers that somebody has to see to."""
+    finalizers = () if raw is None else raw["metadata"].get("finalizers") or ()
+    return [each for each in finalizers if each not in _OF_THE_CLUSTER]
 
 
 def _is_being_deleted(raw: Mapping[str, Any] | None) -> bool:
