@@ -767,6 +767,104 @@ async def _is_over(sql: asyncpg.Connection[Any], run_id: UUID) -> bool:
     return bool(await sql.fetchval(over, run_id))
 
 
+HOPELESS = [True]
+
+
+@workflow
+async def fails_at_first(step: Step) -> str:
+    await step.run("count", reserve, "once")
+    if HOPELESS[0]:
+        raise ValueError("not yet")
+    return "made"
+
+
+@workflow
+async def has_handles(step: Step) -> Any:
+    first = await step.start_workflow("first", waits)
+    deep = await step.start_workflow("deep", has_a_handle)
+    await step.start_workflow("left", waits, parent_close="abandon")
+    await first.signal("other", 1)
+    return [await first.result(), await deep.result()]
+
+
+@workflow
+async def has_a_handle(step: Step) -> Any:
+    handle = await step.start_workflow("deeper", waits)
+    return await handle.result()
+
+
+@workflow
+async def hears(step: Step) -> Any:
+    handle = await step.start_workflow("child", fails_at_first)
+    return await handle.result()
+
+
+async def waiting(sql: asyncpg.Connection[Any], count: int) -> None:
+    """Until so many runs wait for the signal, each parked."""
+    wait = (
+        "select count(*) = $1 from step_attempts a join workflow_runs r on r.id = a.workflow_run_id"
+        " where step_name = 'go' and a.status = 'running' and r.status = 'pending'"
+        " and a.claim_no >= 0"
+    )
+    await eventually(lambda: sql.fetchval(wait, count))
+
+
+@pytest.mark.parametrize("canceled", [True, False], ids=["they are", "they are to be"])
+async def test_children_that_were_canceled_with_their_parent_go_on_with_it(
+    ow: OpenWorkflow,
+    start_worker: StartWorker,
+    sql: asyncpg.Connection[Any],
+    canceled: bool,
+) -> None:
+    """The retry found canceled what it had handles of, and failed whenever it was tried."""
+    worker = await start_worker(has_handles, has_a_handle, waits)
+    run = await ow.run_workflow(has_handles)
+    await waiting(sql, 3)
+    if canceled:
+        await run.cancel()
+        ended = "select count(*) = 4 from workflow_runs where status = 'canceled'"
+        await eventually(lambda: sql.fetchval(ended))
+    else:
+        await worker.stop()
+        await sql.execute(
+            "update workflow_runs set status = 'canceled', completed_at = now() where id = $1",
+            run.id,
+        )
+
+    await ow.retry(run.id)
+    if not canceled:
+        await start_worker(has_handles, has_a_handle, waits)
+
+    await waiting(sql, 3)
+    children = "select id from workflow_runs where workflow_name = 'waits' and completed_at is null"
+    for child in await sql.fetch(children):
+        await ow.signal(child["id"], "go", "gone")
+    assert ["gone", "gone"] == await run.result(timeout=20)
+    assert 5 == await sql.fetchval("select count(*) from workflow_runs")
+    assert [] == await sql.fetch(queries.load("public")["check_invariants"])
+
+
+@pytest.mark.parametrize("from_step", [None, "result:child"])
+async def test_a_child_whose_failure_ended_its_parent_is_retried_with_it(
+    ow: OpenWorkflow,
+    start_worker: StartWorker,
+    sql: asyncpg.Connection[Any],
+    from_step: str | None,
+) -> None:
+    HOPELESS[0] = True
+    await start_worker(hears, fails_at_first)
+    run = await ow.run_workflow(hears)
+    with pytest.raises(WorkflowFailed):
+        await run.result(timeout=20)
+
+    HOPELESS[0] = False
+    await ow.retry(run.id, from_step=from_step)
+
+    assert "made" == await run.result(timeout=20)
+    assert 2 == await sql.fetchval("select count(*) from workflow_runs")
+    assert 1 == await sql.fetchval("select count(*) from step_attempts where step_name = 'count'")
+
+
 async def test_what_a_map_has_left_is_read_without_those_that_have_ended(
     backend: BackendPostgres, database_url: str
 ) -> None:

@@ -1,5 +1,6 @@
 """What is asked of runs, and done with them, by people: `BackendPostgres.control`."""
 
+import contextlib
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -123,11 +124,17 @@ class Control:
         """Make a failed or canceled run pending again; what its steps recorded stays.
 
         Only these `rows` of it, if they are given: the others count no more. Its attempts, crashes
-        and deadline are forgotten. Raises RunNotFound or InvalidRunState.
+        and deadline are forgotten. Children that it has handles of, and that have ended with it or
+        failed it, are retried before it, so that it finds them going on. Raises RunNotFound or
+        InvalidRunState.
         """
         # Of the claim that was seen, so that a try whose answer was lost is not made twice.
         before = await self.check_retry(run_id)
         channel, kept = self._namespace.work_channel, None if rows is None else list(rows)
+        found = await self._fetch(self._sql["find_retried"], self._namespace.id, run_id, kept)
+        for child in found:
+            with contextlib.suppress(InvalidRunState, RunNotFound):  # by somebody else meanwhile
+                await self.retry(child["id"])
         found = await self._fetch(
             self._sql["retry_workflow_run"],
             *(self._namespace.id, run_id, channel, before.claim_no, kept),

@@ -62,6 +62,38 @@ update {schema}.workflow_children
  where id = any ($2::uuid[]) and namespace_id = $1 and orphaned;
 
 
+-- name: find_retried
+-- Children that the run $2 has handles of, and that are to go on with it when it is retried: those
+-- that ended with it, and those whose failure it has heard of by a step that is tried afresh. As far
+-- as their starts are kept, by $3 if those are given.
+with it as (
+    select id, history_from, error -> 'steps' as steps,
+           least(completed_at, (select min(decided.created_at)
+                                  from {schema}.step_attempts decided
+                                 where decided.workflow_run_id = run.id and decided.kind = 'undo'
+                                   and decided.step_name = 'undo'
+                                   and decided.claim_no >= run.history_from)) as over_at
+      from {schema}.workflow_runs run
+     where id = $2 and namespace_id = $1 and status in ('failed', 'canceled') and is_parent
+)
+select child.id
+  from it
+  join {schema}.step_attempts start
+    on start.workflow_run_id = it.id and start.kind = 'child-start'
+   and start.claim_no >= it.history_from and (start.id = any ($3::uuid[])) is not false
+  join {schema}.workflow_children child on child.step_id = start.id
+  join {schema}.workflow_runs run on run.id = child.id and run.status in ('failed', 'canceled')
+ where child.parent_run_id = it.id
+   and (child.on_close = 'cancel' and run.completed_at >= it.over_at
+        or exists (select from {schema}.step_attempts heard
+                    where heard.workflow_run_id = it.id and heard.kind = 'child'
+                      and heard.status = 'failed' and heard.claim_no >= it.history_from
+                      and heard.context ->> 'child' = child.id::text
+                      and case when $3 is null then coalesce(it.steps ? heard.step_name, false)
+                               else heard.id <> all ($3) end))
+ order by child.created_at, child.id;
+
+
 -- name: read_map
 -- What the children of the step $2 came to, from the item $3 on, $4 of them; of the namespace $1.
 select child.number, child.id, run.status, run.output::text as output, run.error::text as error

@@ -298,6 +298,15 @@ with stopped as (
                                   where later.workflow_run_id = attempt.workflow_run_id
                                     and later.step_name <> attempt.step_name
                                     and later.created_at > attempt.completed_at) end
+), spared as (
+    -- Children that it has handles of, and that were to be canceled with it: they go on.
+    update {schema}.workflow_children child
+       set orphaned = false
+      from stopped, {schema}.step_attempts start
+     where child.parent_run_id = stopped.id and child.orphaned and child.status is null
+       and start.workflow_run_id = stopped.id and start.id = child.step_id
+       and start.kind = 'child-start' and start.claim_no >= 0
+       and (start.id = any ($5::uuid[])) is not false
 ), told_anew as (
     update {schema}.workflow_progress progress
        set retried = true,
