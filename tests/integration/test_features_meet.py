@@ -324,7 +324,11 @@ async def waits_for_never(step: Step) -> None:
 
 
 async def test_a_list_tells_what_a_run_with_limits_waits_for(
-    ow: OpenWorkflow, start_worker: StartWorker, sql: SQL, database_url: str
+    backend: BackendPostgres,
+    ow: OpenWorkflow,
+    start_worker: StartWorker,
+    sql: SQL,
+    database_url: str,
 ) -> None:
     """It said of all of them that somebody had paused them."""
     await start_worker(sleeps, waits_for_never)
@@ -347,6 +351,10 @@ async def test_a_list_tells_what_a_run_with_limits_waits_for(
         assert f'"{run_id}": "{word}"' in said
     assert "when it has a slot" in (await command(database_url, "runs", "show", str(limited)))[1]
     assert "when it is woken" in (await command(database_url, "runs", "show", str(waits.id)))[1]
+    found = [each.id for each in (await ow.list_runs(where="limited:yes")).runs]
+    assert [limited] == found
+    counts = await backend.board.counts()
+    assert (1, 3, 0) == (counts.limited, counts.later, counts.paused)
 
 
 @workflow

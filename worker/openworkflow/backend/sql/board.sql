@@ -11,13 +11,16 @@ select (select count(*)
           from (select from {schema}.workflow_runs
                  where namespace_id = $1 and status = 'pending' and available_at <= now()
                  limit {most}) counted) as due,
-       (select count(*)
-          from (select from {schema}.workflow_runs
-                 where namespace_id = $1 and status = 'pending' and available_at > now()
-                   and not (paused and completed_at is null)
-                 limit {most}) counted) as later,
-       count(*) filter (where not held.is_limited) as paused,
-       count(*) filter (where held.is_limited) as limited,
+       least({most},
+             (select count(*)
+                from (select from {schema}.workflow_runs
+                       where namespace_id = $1 and status = 'pending' and available_at > now()
+                         and not (paused and completed_at is null)
+                       limit {most}) counted)
+             + count(*) filter (where has_limits and not is_limited and available_at > now()))
+           as later,
+       count(*) filter (where not has_limits) as paused,
+       count(*) filter (where has_limits and is_limited) as limited,
        (select count(*)
           from (select from {schema}.workflow_runs
                  where namespace_id = $1 and status = 'running' and available_at > now()
@@ -35,7 +38,9 @@ select (select count(*)
                and not array['', workflow_name] && array(select paused.workflow_name
                                                            from {schema}.workflow_pauses paused
                                                           where paused.namespace_id = $1)
-                   as is_limited
+                   as has_limits,
+               -- One that waits for a time, or to be woken, is set aside as well.
+               due_at <= now() and available_at > now() as is_limited, available_at
           from {schema}.workflow_runs
          where namespace_id = $1 and paused and completed_at is null
          limit {most}) held;

@@ -82,7 +82,8 @@ id = any (:among::uuid[])
 
 
 -- name: where_limited
-(paused and not {where_held})
+-- One with limits that waits for a time, or to be woken, is set aside as well, until that has come.
+(paused and due_at <= now() and available_at > now() and not {where_held})
 
 
 -- name: where_list
