@@ -223,18 +223,28 @@ async def test_of_a_map_the_first_child_that_is_open_is_told(
     assert "no worker serves workflow 'nobodys'" in told.sentence
 
 
-@pytest.mark.parametrize("known", [True, False])
-async def test_a_list_says_that_a_run_waits_for_its_build_or_that_nobody_has_started_it(
-    backend: BackendPostgres, ow: OpenWorkflow, sql: asyncpg.Connection[Any], known: bool
+@pytest.mark.parametrize("build", ["is there", "says nothing", "was never", "is gone"])
+async def test_a_list_says_that_a_run_waits_for_its_build_or_that_there_is_none(
+    backend: BackendPostgres, ow: OpenWorkflow, sql: asyncpg.Connection[Any], build: str
 ) -> None:
-    """It said that it is queued."""
-    await backend.builds.serve([("a", "")])
-    if known:
+    """It said that it is queued, and then of a build whose workers were gone that it takes it."""
+    if build != "was never":
         await backend.builds.register("b1")
+    if build in ("is there", "is gone"):
+        await backend.builds.serve([("a", "")], "b1")
     run = await ow.run_workflow("a")
     await sql.execute("update workflow_runs set pinned = true, build_id = 'b1'")
+    if build == "is gone":
+        await sql.execute("update workflow_served set seen_at = now() - interval '2 h'")
+    await backend.builds.serve([("a", "")], "b2")
 
-    assert {run.id: "build" if known else "unserved"} == await words(backend, ow)
+    told = await ow.explain(run.id)
+
+    is_there = build in ("is there", "says nothing")
+    assert (Reason.BUILD if is_there else Reason.UNSERVED) is told.reason
+    assert {run.id: str(told.reason)} == await words(backend, ow)
+    assert (build == "is gone") is ("of which no worker is left: the last said" in told.sentence)
+    assert (("a", ""),) == (await backend.control.served()).versions
 
 
 async def test_of_a_run_that_is_executed_its_worker_and_its_steps_are_told(

@@ -55,12 +55,14 @@ class Builds:
         """Make a build known; it takes new runs if none is promoted."""
         await self._fetch(self._sql["register_build"], build_id)
 
-    async def serve(self, workflows: Iterable[tuple[str, str]]) -> None:
-        """Say that a worker serves these, by name and version ("" for none); repeat it.
+    async def serve(
+        self, workflows: Iterable[tuple[str, str]], build_id: str | None = None
+    ) -> None:
+        """Say that a worker, of this build, serves these, by name and version; repeat it.
 
         Whoever makes workers counts the runs that they can take.
         """
-        served = sorted(workflows)
+        served = sorted([*workflows, *([("", build_id)] if build_id else [])])
         names, versions = [name for name, _ in served], [version for _, version in served]
         await self._fetch(self._sql["serve_workflows"], names, versions)
 

@@ -82,6 +82,7 @@ class Control:
             limits=tuple(_limits(row)),
             takers=tuple(row["takers"]),
             build_known=row["build_known"],
+            build_seen_at=row["build_seen_at"],
             behind=row["behind"],
             undoing=None if row["decision"] is None else why_undone(as_json(row["decision"])),
             pauses=tuple(_pauses(row)),

@@ -45,7 +45,7 @@ class Reason(StrEnum):
     WAITING = "waiting"
     """For something that others do: a signal, a child."""
     UNSERVED = "unserved"
-    """The run is due, and no worker serves its workflow or version."""
+    """The run is due, and no worker serves its workflow or version, or is of its build."""
     BUILD = "build"
     """The run is due, and only workers of one build take it."""
     DUE = "due"
@@ -104,6 +104,8 @@ class Situation:
     """Builds that take runs of its bucket, if it is not pinned; empty if every build does."""
     build_known: bool = True
     """Whether a worker of the build that it is pinned to has ever started, if it is."""
+    build_seen_at: datetime | None = None
+    """When its last worker was seen, if none is left."""
     behind: UUID | None = None
     """An earlier occurrence of its schedule, if it waits for those."""
     undoing: str | None = None
@@ -287,10 +289,11 @@ def _due(found: Situation) -> Told:
         near = () if served.versions_of(run.workflow_name) else served.nearest(run.workflow_name)
         return Reason.UNSERVED, f"{due}, and {complaint}", {**more, "nearest": near}
     behind = f", behind {_count(found.ahead)} of its workflow" if found.ahead else ""
-    if not found.build_known:
-        sentence = (
-            f"{due} and pinned to build {run.build_id!r}, of which no worker has ever started"
-        )
+    if not found.build_known or found.build_seen_at is not None:
+        ever = "has ever started" if not found.build_known else "is left"
+        sentence = f"{due} and pinned to build {run.build_id!r}, of which no worker {ever}"
+        if found.build_seen_at is not None:
+            sentence += f": the last said so at {when(found.build_seen_at)}"
         return Reason.UNSERVED, sentence + behind, {**more, "build_id": run.build_id}
     if run.pinned:
         sentence = f"{due} and pinned to build {run.build_id!r}, so that only its workers take it"

@@ -45,7 +45,7 @@ class Standing:
     queued: bool = False
     """Whether it waits for earlier occurrences of its schedule."""
     build_known: bool = True
-    """Whether a worker of the build that it is pinned to has ever started, if it is."""
+    """Whether there are workers of the build that it is pinned to, if it is, as far as is known."""
     waits: Collection[str]
     """The kinds of steps that it waits for, and RETRY."""
 

@@ -16,14 +16,19 @@ REPEAT_SECONDS = 600.0
 ANSWER_SECONDS = 10.0
 
 
-async def say_what_is_served(builds: Builds, workflows: Sequence[tuple[str, str]]) -> None:
-    """Say it at once, and again, until canceled. Nothing else depends on it."""
+async def say_what_is_served(
+    builds: Builds, workflows: Sequence[tuple[str, str]], build_id: str | None = None
+) -> None:
+    """Say it at once, and of which build the worker is, and again, until canceled.
+
+    Nothing else depends on it.
+    """
     what = "could not say which workflows are served here"
     troubles = Troubles(logger, what, level=logging.INFO)
     while True:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await builds.serve(workflows)
+                await builds.serve(workflows, build_id)
             troubles.succeeded()
         except (BackendError, TimeoutError) as error:
             troubles.failed(error)

@@ -255,7 +255,7 @@ class Worker(AnswersGuesses, StopsAtExit):
         listener.on_work(parts.poller.hear)
         listener.on_canceled(look)
         listener.on_woken(parts.mail.hear)
-        orphans = asyncio.Event()
+        orphans, build_id = asyncio.Event(), self._options.build_id
         listener.on_orphans(orphans.set)
         async with asyncio.TaskGroup() as tasks:
             services = [
@@ -265,7 +265,7 @@ class Worker(AnswersGuesses, StopsAtExit):
                 tasks.create_task(self._tick(parts)),
                 tasks.create_task(parts.mail.poll(lambda: listener.healthy)),
                 tasks.create_task(
-                    say_what_is_served(self._backend.builds, [w.key for w in self._registry])
+                    say_what_is_served(self._backend.builds, self._registry.keys(), build_id)
                 ),
                 tasks.create_task(self._keep_schedules()),
                 tasks.create_task(end_orphans(self._backend.families, orphans)),

@@ -88,7 +88,7 @@ said as materialized (
            select q.*, max(q.seen_at) over () as last_seen_at
              from (select w.namespace_id, w.workflow_name, w.version, w.seen_at
                      from {schema}.workflow_served w
-                    where w.namespace_id = n.namespace_id
+                    where w.namespace_id = n.namespace_id and w.workflow_name <> '' -- no build
                     limit 2000) q
            ) s
      where s.seen_at > s.last_seen_at - interval '1 hour'

@@ -9,7 +9,7 @@ on conflict do nothing;
 
 
 -- name: serve_workflows
--- What a worker serves. Those that start together write a row once; in the order given, so that
+-- What a worker serves, and by a row without a workflow that its build is there. Those that start together write a row once; in the order given, so that
 -- two of them cannot wait for each other.
 insert into {schema}.workflow_served (namespace_id, workflow_name, version)
 select $1, name, version from unnest($2::text[], $3::text[]) as served (name, version)

@@ -115,7 +115,10 @@ with it as (
     -- Workers of a build name it when they start.
     select it.bound_to = '' or exists (select from {schema}.workflow_builds known
                                         where known.namespace_id = $1
-                                          and known.build_id = it.bound_to) as build_known
+                                          and known.build_id = it.bound_to) as build_known,
+           (select {instant last.seen_at} from {schema}.workflow_served last
+             where last.namespace_id = $1 and last.workflow_name = ''
+               and last.version = it.bound_to and {build_gone}) as build_seen_at
       from it
 ), occurrence as (
     -- What the schedule says of it: that it is paused, or that it waits for earlier ones.
@@ -170,7 +173,10 @@ select run.id, available_at <= now() as due,
                        where turn.run_id = run.id and turn.namespace_id = $1) as limited,
        not pinned or exists (select from {schema}.workflow_builds known
                               where known.namespace_id = $1
-                                and known.build_id = run.build_id) as build_known,
+                                and known.build_id = run.build_id)
+       and not exists (select from {schema}.workflow_served last
+                        where last.namespace_id = $1 and last.workflow_name = ''
+                          and last.version = run.build_id and {build_gone}) as build_known,
        schedule_name is not null
        and exists (select from {schema}.workflow_schedules plan
                     where plan.namespace_id = $1 and plan.name = schedule_name
@@ -201,11 +207,17 @@ select run.id, available_at <= now() as due,
 -- hour, while others were, is served no more.
 select workflow_name, version
   from {schema}.workflow_served
- where namespace_id = $1
+ where namespace_id = $1 and workflow_name <> ''
    and seen_at > (select max(seen_at) from {schema}.workflow_served where namespace_id = $1)
                  - interval '1 hour'
  order by workflow_name, version
  limit 2000
+
+
+-- name: build_gone
+-- Whether no worker of a build is left, as below. Those of older versions do not say that they are there.
+last.seen_at <= (select max(served.seen_at) from {schema}.workflow_served served
+                               where served.namespace_id = $1) - interval '1 hour'
 
 
 -- name: diagnose_unserved
