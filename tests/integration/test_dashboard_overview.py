@@ -17,20 +17,23 @@ async def test_a_number_of_the_overview_leads_to_so_many_runs(
     """ "3 lost" led to all that were running, and "2 held back", which were limited, to none."""
     store = (
         "INSERT INTO workflow_runs (id, namespace_id, workflow_name, status, worker_id, paused,"
-        " pause, limits, available_at, created_at) SELECT gen_random_uuid(), 'default', $1, $2, $3,"
-        " $4, $5, $6, $7::text::timestamptz, now() FROM generate_series(1, $8)"
+        " pause, limits, available_at, due_at, created_at) SELECT gen_random_uuid(), 'default', $1,"
+        " $2, $3, $4, $5, $6, $7::text::timestamptz, $8::text::timestamptz, now()"
+        " FROM generate_series(1, $9)"
     )
     old, later = "2020-01-01", "infinity"
     by_hand = '{"at": "2026-11-01T00:00:00Z", "by": null, "reason": null}'
     await ow.pause(workflow="closed", reason="the books are closed")
+    await ow.limits.set("l", 0)
     rows: list[tuple[Any, ...]] = [
-        ("a", "pending", None, False, None, None, old, 2),  # due
-        ("a", "running", "w", False, None, None, later, 3),  # running
-        ("a", "pending", None, False, None, None, later, 4),  # waiting
-        ("a", "pending", None, True, by_hand, None, later, 5),  # paused
-        ("closed", "pending", None, True, None, ["l"], later, 1),
-        ("a", "pending", None, True, None, ["l"], later, 7),  # limited
-        ("a", "running", "w", False, None, None, old, 8),  # lost
+        ("a", "pending", None, False, None, None, old, None, 2),  # due
+        ("a", "running", "w", False, None, None, later, None, 3),  # running
+        ("a", "pending", None, False, None, None, later, None, 4),  # waiting
+        ("a", "pending", None, True, by_hand, None, later, None, 5),  # paused
+        ("closed", "pending", None, True, None, ["l"], later, old, 1),
+        ("a", "pending", None, True, None, ["l"], later, old, 7),  # limited
+        ("a", "pending", None, True, None, ["l"], later, later, 9),  # waiting
+        ("a", "running", "w", False, None, None, old, None, 8),  # lost
     ]
     for values in rows:
         await sql.execute(store, *values)
@@ -46,7 +49,7 @@ async def test_a_number_of_the_overview_leads_to_so_many_runs(
     assert {
         "due": (2, 2),
         "running": (3, 3),
-        "waiting": (4, 4),
+        "waiting": (13, 13),
         "paused": (6, 6),
         "limited": (7, 7),
         "lost": (8, 8),
