@@ -7,6 +7,7 @@ from html import unescape
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from openworkflow import BackendPostgres, NonRetryableError, OpenWorkflow, Step, workflow
@@ -31,6 +32,15 @@ async def charge(order: int) -> str:
 async def paying(given: dict[str, Any], step: Step) -> str:
     await step.run("reserve", reserve, given["order"])
     return await step.run("charge", charge, given["order"])
+
+
+async def long(end: str) -> str:
+    return "x" * 10_000 + end
+
+
+@workflow
+async def telling(given: str, step: Step) -> None:
+    await step.run("tell", long, given)
 
 
 async def test_a_run_that_failed_is_compared_with_the_last_that_succeeded(
@@ -106,6 +116,51 @@ async def test_what_is_redacted_is_not_compared_in_sight(
     assert "declined" not in html
 
 
+async def test_what_differs_further_on_than_is_compared_is_not_called_the_same(
+    ow: OpenWorkflow,
+) -> None:
+    lines = list(range(2000))
+    for mine, others in (([*lines, 1], [*lines, 2]), ("x" * 30_000 + "a", "x" * 30_000 + "b")):
+        runs = [await ow.run_workflow("w", each) for each in (mine, others, mine)]
+        async with served(ow) as visitor:
+            page = f"/n/default/runs/{runs[0].id}/compare?with="
+            told = words_of((await visitor.get(f"{page}{runs[1].id}"))[1])
+            same = words_of((await visitor.get(f"{page}{runs[2].id}"))[1])
+        assert "Input They differ, but further on" in told
+        assert "Input The same." in same
+
+
+async def test_what_is_encoded_is_not_called_the_same(
+    ow: OpenWorkflow, sql: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    runs = []
+    for data in ("AAAA", "BBBB", "AAAA"):
+        runs.append(await ow.run_workflow("w", 1))
+        envelope = json.dumps({"$ow": {"v": 1, "by": ["aes-gcm:1"], "data": data}})
+        await sql.execute(
+            "update workflow_runs set input = $2 where id = $1", runs[-1].id, envelope
+        )
+    async with served(ow) as visitor:
+        page = f"/n/default/runs/{runs[0].id}/compare?with="
+        told = [words_of((await visitor.get(f"{page}{each.id}"))[1]) for each in runs[1:]]
+
+    assert "Input They are encoded" in told[0]
+    assert "Input The same." in told[1]
+
+
+async def test_a_result_is_the_same_as_far_as_it_is_read(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    await start_worker(telling)
+    runs = [await ow.run_workflow(telling, each) for each in ("a", "b")]
+    for run in runs:
+        await ow.wait(run.id, 20)
+    async with served(ow) as visitor:
+        page = f"/n/default/runs/{runs[0].id}/compare?with="
+        html = (await visitor.get(f"{page}{runs[1].id}"))[1]
+    assert "the same as far as it is read here" in words_of(html)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "found"),
     [
@@ -128,3 +183,13 @@ def test_steps_are_paired_by_their_names_and_how_long_they_took_is_no_difference
     found = pairs(left, right)
     assert ["a", "b", "new", "gone"] == [each.name for each in found]
     assert [False, True, True, True] == [each.differs for each in found]
+
+
+def test_what_is_not_read_to_its_end_is_the_same_only_where_all_that_is_stored_is() -> None:
+    def side(stored: str | None, is_whole: bool) -> Side:
+        return Side("succeeded", "1 s", 1, "1", stored, is_whole)
+
+    for stored, is_whole, is_sure in ((None, True, True), (None, False, False), ("x", False, True)):
+        both = {"a": side(stored, is_whole)}
+        (pair,) = pairs(both, both)
+        assert (False, is_sure) == (pair.differs, pair.is_sure)

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from openworkflow.backend.board import StepRow
+from openworkflow.core.envelope import described, described_start
 from openworkflow.core.errors import RunNotFound
 from openworkflow.core.failure import Failure
 from openworkflow.core.filters import quoted
@@ -21,6 +22,8 @@ LINES = 500
 """Lines of a value that are compared."""
 AROUND = 3
 """Lines that are shown around what differs."""
+UNSURE = "They are encoded, so that it is not known whether they are the same."
+FURTHER = f"They differ, but further on than the first {LINES} lines that are compared here."
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,10 @@ class Side:
     took: str
     attempt: int
     result: str
+    stored: str | None = None
+    """All of the result as it is stored, if all of it was read."""
+    is_whole: bool = True
+    """Whether `result` is all that it came to, in the clear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,24 @@ class Pair:
             return True
         return (mine.status, mine.result) != (others.status, others.result)
 
+    @property
+    def is_sure(self) -> bool:
+        """Whether what does not differ here is the same beyond what is read of it."""
+        mine, others = self.left, self.right
+        if mine is None or others is None or (mine.is_whole and others.is_whole):
+            return True
+        return mine.stored is not None and mine.stored == others.stored
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A part of both runs that is compared line by line."""
+
+    name: str
+    difference: list[tuple[str, str]]
+    told: str
+    """What is said where no line differs."""
+
 
 async def load(place: Place, asked: Mapping[str, str]) -> dict[str, Any]:
     """See Load. Raises RunNotFound for the run itself; what is wrong with the other is told."""
@@ -61,12 +86,12 @@ async def load(place: Place, asked: Mapping[str, str]) -> dict[str, Any]:
     if other is None:
         return found | {"is_final": True}
     steps = [await _steps(place, each) for each in (other, run)]
-    texts = [_texts(place, each) for each in (other, run)]
+    mine, others = (_texts(place, each) for each in (other, run))
     return found | {
         "other": other,
-        "texts": [(name, difference(texts[0][name], texts[1][name])) for name in texts[0]],
+        "texts": [_text(name, mine[name], others[name]) for name in mine],
         "pairs": pairs(*(sides for sides, _ in steps)),
-        "is_cut": any(more for _, more in steps),
+        "is_cut": [more for _, more in steps],
         "is_final": run.status == other.status == RunStatus.SUCCEEDED,
     }
 
@@ -86,6 +111,15 @@ def pairs(left: Mapping[str, Side], right: Mapping[str, Side]) -> list[Pair]:
         told = [each.result if each else "" for each in (mine, others)]
         found.append(Pair(name, mine, others, difference(*told)))
     return found
+
+
+def _text(name: str, before: tuple[str, Any], after: tuple[str, Any]) -> Text:
+    """How a part of the one run differs from that of the other, as far as they can be read."""
+    told = "The same."
+    if before[1] != after[1]:
+        is_encoded = described(before[1]) is not None or described(after[1]) is not None
+        told = UNSURE if is_encoded else FURTHER
+    return Text(name, difference(before[0], after[0]), told)
 
 
 async def _other(place: Place, run: WorkflowRun, wanted: str) -> tuple[WorkflowRun | None, str]:
@@ -117,12 +151,16 @@ async def _side(place: Place, row: StepRow) -> Side:
         result = Failure.from_object(place.site.shown("error", error)).summary
     else:
         result = result_of(place.site, step)
-    took = between(row.created_at, row.completed_at)
-    return Side(status_told(row), took, row.attempt, result)
+    took, read = between(row.created_at, row.completed_at), row.output or ""
+    stored = read if (row.output_length or 0) <= len(read) else None
+    told = None if row.output is None else described_start(row.output)
+    is_plain = told is None or not (step.output or "").startswith(told)
+    is_whole = is_plain and (step.output_length or 0) <= len(step.output or "")
+    return Side(status_told(row), took, row.attempt, result, stored, is_whole)
 
 
-def _texts(place: Place, run: WorkflowRun) -> dict[str, str]:
-    """What is compared of a run, by what it is called."""
+def _texts(place: Place, run: WorkflowRun) -> dict[str, tuple[str, Any]]:
+    """What is compared of a run, by what it is called: as text, and as it is."""
     shown = place.site.shown
     error = "" if run.error is None else Failure.from_object(shown("error", run.error)).summary
     facts: Sequence[tuple[str, Any]] = (
@@ -132,5 +170,10 @@ def _texts(place: Place, run: WorkflowRun) -> dict[str, str]:
         ("error", error),
     )
     told = "\n".join(f"{name}: {fact}" for name, fact in facts if fact)
-    output = value(shown("output", run.output)) if run.status is RunStatus.SUCCEEDED else ""
-    return {"Facts": told, "Input": value(shown("input", run.input)), "Output": output}
+    output = shown("output", run.output) if run.status is RunStatus.SUCCEEDED else None
+    given = shown("input", run.input)
+    return {
+        "Facts": (told, told),
+        "Input": (value(given), given),
+        "Output": ("" if output is None else value(output), output),
+    }
