@@ -235,3 +235,26 @@ async def test_in_an_application_that_says_its_own_prefix_it_is_where_that_has_i
         for path in ("/workflows", "/api/workflows"):  # of a proxy that takes it off, and another
             status, html = await visitor.get(f"{path}/n/default")
             assert (200, True) == (status, 'href="/api/workflows/n/default/runs"' in html)
+
+
+@pytest.mark.parametrize("is_in_place", [True, False])
+async def test_what_is_hidden_of_an_input_is_not_put_into_a_form_to_be_the_input_of_a_fork(
+    ow: OpenWorkflow, is_in_place: bool
+) -> None:
+    def redact(what: str, value: Any) -> Any:
+        if what != "input" or "card" not in value:
+            return value
+        hidden = value if is_in_place else dict(value)
+        hidden["card"] = "****"
+        return hidden
+
+    for given, note in (
+        ({"n": 1, "card": "4711"}, "not all of it may be seen"),
+        ({"n": 1}, "n&#34"),
+    ):
+        run = await ow.run_workflow("w", given)
+        async with served(ow, redact=redact) as visitor:
+            html = (await visitor.get(f"/n/default/runs/{run.id}"))[1]
+        (field,) = re.findall(r'<textarea name="input".*?</textarea>', html, re.DOTALL)
+        assert note in field
+        assert "****" not in field

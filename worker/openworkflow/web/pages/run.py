@@ -30,6 +30,8 @@ async def load(place: Place, asked: Mapping[str, str]) -> dict[str, Any]:
     rows, more = await place.backend.board.steps(run_id, STEPS, before)
     steps = [await plain_step(place.ow, row) for row in rows]
     now, shown = await place.backend.now(), place.site.shown
+    before_redaction = editable(run.input)  # which may change it in its place
+    seen = shown("input", run.input)
     told, explanation = await place.ow.progress(run_id), await place.ow.explain(run_id)
     if explanation.status != run.status:  # it has moved meanwhile, and a page is of one moment
         run = await place.ow.get_workflow_run(run_id)
@@ -47,7 +49,7 @@ async def load(place: Place, asked: Mapping[str, str]) -> dict[str, Any]:
         "before": before,
         "children": await place.backend.board.children(run_id, CHILDREN) if is_parent else [],
         "failures": failures(shown("error", run.error)) if run.error is not None else [],
-        "input": shown("input", run.input),
+        "input": seen,
         "output": shown("output", run.output),
         "says": shown("status", told.status),
         "events": told.events,
@@ -55,10 +57,24 @@ async def load(place: Place, asked: Mapping[str, str]) -> dict[str, Any]:
         "child_of": child_of,
         "result_of": partial(result_of, place.site),
         "sentence": str(shown("explanation", explanation.sentence)),
-        "input_text": "" if described(run.input) else editable(shown("input", run.input)),
+        **changeable(before_redaction, seen),
         "can": actions(run.status, bool(run.pause)),
         "signals": sorted(set(_signals(steps))),
     }
+
+
+def changeable(text: str, seen: Any) -> dict[str, str]:
+    """The text of an input in a form, to be changed; or why it is not there.
+
+    What is hidden of it would go into another run as it is written in its place.
+    """
+    if described(seen):
+        return {"input_text": "", "input_note": "As it is: encoded, but another may be written"}
+    if text and editable(seen) != text:
+        hidden = "As it is: not all of it may be seen, but another may be written"
+        return {"input_text": "", "input_note": hidden}
+    long = "As it is: too long to be changed here, but another may be written"
+    return {"input_text": text, "input_note": "As it is" if text else long}
 
 
 def editable(given: Any) -> str:
