@@ -227,3 +227,23 @@ def test_what_could_let_nobody_in_is_refused(options: dict[str, Any], said: str)
         openid("https://id.example.com", **options)
     with pytest.raises(ConfigurationError, match="issuer is a URL"):
         openid("id.example.com")
+
+
+async def test_whose_login_ended_while_they_filled_in_a_form_is_told_so_when_they_are_back(
+    ow: OpenWorkflow, provider: str
+) -> None:
+    """The provider lets them in at once: it looked as if what they had sent had been done."""
+    async with browsing(ow, openid(provider)) as browser:
+        headers = {
+            "accept": "text/html",
+            "sec-fetch-site": "same-origin",
+            "referer": f"{HOME.removesuffix('/board')}{PAGE}",
+        }
+        url = f"{browser._base}{PAGE}/00000000-0000-0000-0000-000000000000/retry"
+        away = await browser._http.post(url, headers=headers)
+        assert 303 == away.status_code
+        await browser._http.put(f"{provider}/users/u1", json={"groups": "sre"})
+        sent = await browser._http.post(away.headers["location"], data={"sub": "u1"})
+        back = await browser.come_back(sent.headers["location"])
+        assert PAGE == back.headers["location"]
+        assert "Nothing was done: you were not logged in" in (await browser.get(PAGE)).text

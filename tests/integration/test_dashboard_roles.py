@@ -181,6 +181,48 @@ async def test_every_action_is_in_the_audit_log_and_what_was_sent_is_not(
     assert "secret" not in caplog.text
 
 
+async def test_who_is_refused_is_in_the_audit_log(
+    ow: OpenWorkflow, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "openworkflow.dashboard.audit")
+    path = f"/n/default/runs/{uuid4()}/kill"
+    async with served(ow, OPERATOR, auth=TOKENS) as visitor:
+        await visitor.post(path)
+        await visitor.post("/logout", site="cross-site")
+        await visitor.post("/login", token="wrong-wrong-wrong")
+
+    told = [json.loads(each.message) for each in caplog.records if "who" in each.message]
+    assert [
+        ("token 2", f"POST {path}", "that is for admins, and you are operator here"),
+        ("token 2", "POST /logout", "this did not come from a page of the dashboard itself"),
+        (None, "log in", "no token of this dashboard"),
+    ] == [(each["who"], each["what"], each["why"].partition(";")[0]) for each in told]
+    assert {("127.0.0.1", "refused")} == {(each["from"], each["outcome"]) for each in told}
+    assert "wrong-wrong" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("page", "to"),
+    [
+        ("/n/default/runs/x?before=y", "/n/default/runs/x?before=y"),
+        ("/n/default/bulk", "/n/default/runs"),  # nobody comes back to what was sent
+        ("//evil.example/a", "/"),
+        ("", "/"),
+    ],
+)
+async def test_whose_login_ended_while_they_filled_in_a_form_is_told_that_nothing_was_done(
+    ow: OpenWorkflow, page: str, to: str
+) -> None:
+    async with served(ow, auth=TOKENS) as visitor:
+        headers = {"Sec-Fetch-Site": "same-origin", "Referer": page and visitor.base + page}
+        url = f"{visitor.base}/n/default/runs/{uuid4()}/fork"
+        async with visitor._session.post(url, data={"input": "1"}, headers=headers) as answer:
+            html = await answer.text()
+            assert 401 == answer.status
+            assert f'name="to" value="{to}"' in html
+            assert "Nothing was done: you were not logged in any more." in html
+
+
 async def test_what_cannot_be_done_is_said_on_the_page_it_was_asked_from(ow: OpenWorkflow) -> None:
     run = await ow.run_workflow(sleeping)
     async with served(ow, ADMIN, auth=TOKENS) as visitor:

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.requests import HTTPConnection
+
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.json_values import parsed_json
 from openworkflow.web.auth import Role
@@ -216,6 +218,13 @@ def record(place: Place, what: str, outcome: str, **about: object) -> None:
             }
         ),
     )
+
+
+def record_refusal(who: str | None, request: HTTPConnection, what: str, why: str) -> None:
+    """Write into the audit log what somebody was not let do, without a token that was typed."""
+    address = None if request.client is None else request.client.host
+    said = {"who": who, "from": address, "what": what[:300], "outcome": "refused", "why": why[:300]}
+    AUDIT.info("%s", json.dumps(said))
 
 
 def _run(of: Mapping[str, Any]) -> str:

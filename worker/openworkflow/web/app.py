@@ -41,6 +41,9 @@ LONGEST_FORM = 1_000_000
 """Bytes of what is sent to an action."""
 LONGEST_TO = 1500
 """Characters of a path that somebody is led back to: a cookie holds 4096, and it is one part."""
+AGAIN = "Nothing was done: you were not logged in any more. Do it again."
+LOGIN_SECONDS = 600
+"""How long somebody may take to log in elsewhere, to be told that after it."""
 ASKED = ("where", "after", "before", "with")
 """Parameters of a query that a page heeds."""
 LONGEST_NOTE = 3000
@@ -180,6 +183,7 @@ class _Pages:
         session = auth.session_of(token) if isinstance(auth, TakesToken) else None
         to = form.get("to", "")
         if session is None:
+            actions.record_refusal(None, request, "log in", "no token of this dashboard")
             return self._render.login(root, to, "That is not a token of this dashboard.")
         answer = RedirectResponse(_own_path(root, to), 303)
         answer.set_cookie(
@@ -214,16 +218,29 @@ class _Pages:
         """What an HTTP status means here."""
         assert isinstance(error, HTTPException)
         root = request.scope.get("root_path", "")
-        to = _asked_for(request) if request.method == "GET" else f"{root}/"
+        if error.status_code == 403:
+            await self._record(request, error.detail)
+        to, note = _asked_for(request), None
+        if request.method not in ("GET", "HEAD"):
+            to, note = _own_path(root, _asked_from(request)), AGAIN
         auth, is_page = self._site.auth, "text/html" in request.headers.get("accept", "")
         if error.status_code == 401 and isinstance(auth, LogsInElsewhere) and is_page:
             try:
-                return await auth.leave(root, to)
+                answer = await auth.leave(root, to)
+                return answer if note is None else _with_note(answer, root, note, LOGIN_SECONDS)
             except HTTPException as failed:
                 error = failed
         if error.status_code == 401 and isinstance(auth, TakesToken):
-            return self._render.login(root, to, None)
+            return self._render.login(root, to, note)
         return self._render.refused(root, error.status_code, error.detail)
+
+    async def _record(self, request: Request, why: str) -> None:
+        """Write down who was refused what."""
+        try:
+            who = (await self._site.caller(request)).name
+        except (HTTPException, OpenWorkflowError):
+            who = None
+        actions.record_refusal(who, request, f"{request.method} {request.url.path}", why)
 
     async def failed(self, request: Request, error: Exception) -> Response:
         """What our own errors mean to somebody who looks."""
@@ -269,6 +286,15 @@ def _asked_for(request: Request) -> str:
     return f"{to}?{query}" if query and len(to) + len(query) < LONGEST_TO else to[:LONGEST_TO]
 
 
+def _asked_from(request: Request) -> str:
+    """The path and the query of the page that a form is of, as its browser says."""
+    page = urlsplit(request.headers.get("referer", ""))
+    if page.path.endswith("/bulk"):  # which nobody comes back to
+        return f"{page.path.removesuffix('bulk')}runs"
+    to = f"{page.path}?{page.query}" if page.query else page.path
+    return to if len(to) < LONGEST_TO else page.path[:LONGEST_TO]
+
+
 def _before(action: Action, of: Mapping[str, Any]) -> str:
     """The page from which an action was asked for."""
     if "run_id" in of:
@@ -278,14 +304,13 @@ def _before(action: Action, of: Mapping[str, Any]) -> str:
 
 def _go(place: Place, done: Done) -> Response:
     """To a page, with a note that is shown there once."""
-    answer = RedirectResponse(f"{place.base}{done.to}", 303)
+    return _with_note(RedirectResponse(f"{place.base}{done.to}", 303), place.root, done.note, 30)
+
+
+def _with_note(answer: Response, root: str, note: str, seconds: int) -> Response:
+    """An answer after which the next page says this, if it is seen so soon."""
     answer.set_cookie(
-        NOTE,
-        _noted(done.note),
-        max_age=30,
-        path=place.root or "/",
-        httponly=True,
-        samesite="lax",
+        NOTE, _noted(note), max_age=seconds, path=root or "/", httponly=True, samesite="lax"
     )
     return answer
 
