@@ -352,11 +352,12 @@ async def test_a_lock_on_one_run_holds_up_no_comparison(
             )
             await eventually(waits)
         await compared
-    assert (2, "x") == tuple(
-        await sql.fetchrow(
+    assert [(2, "x")] == [
+        tuple(row)
+        for row in await sql.fetch(
             "select claim_no, worker_id from workflow_runs where id = $1", runs["taken over"].id
         )
-    )
+    ]
     await session.close()
     await other.close()
 
