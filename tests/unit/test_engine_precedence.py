@@ -56,7 +56,51 @@ async def with_times_of_their_own(step: Step) -> list[Any]:
     return [*found, await step.wait_for_signal("c")]
 
 
+async def among_themselves(step: Step) -> list[Any]:
+    found: list[Any] = []
+
+    async def seen(name: str) -> None:
+        await step.wait_for_signal(name)
+        found.append(await step.run(f"see {name}", quick, name))
+
+    await asyncio.gather(*(seen(name) for name in "cba"))
+    return found
+
+
+async def asked_for_after_another(step: Step) -> list[Any]:
+    found: list[Any] = []
+
+    async def seen(*names: str) -> None:
+        for name in names:
+            found.append(await step.wait_for_signal(name))
+
+    await asyncio.gather(seen("c"), seen("a", "b"))
+    return found
+
+
+async def asked_for_after_a_time(step: Step) -> list[Any]:
+    found: list[Any] = []
+
+    async def half() -> None:
+        await step.sleep("half", HOUR / 2)
+        found.append("half")
+        found.append(await step.wait_for_signal("b"))
+
+    async def hour() -> None:
+        await step.sleep("hour", HOUR)
+        found.append("hour")
+
+    async def late() -> None:
+        found.append(await step.wait_for_signal("c"))
+
+    await asyncio.gather(hour(), half(), late())
+    return found
+
+
 PROGRAMS: dict[Any, list[Any]] = {
+    among_themselves: ["a", "b", "c"],
+    asked_for_after_another: ["a", "b", "c"],
+    asked_for_after_a_time: ["half", "b", "hour", "c"],
     one_after_the_other: ["a", "b", "late", "c"],
     beside_two_sleeps: ["a", "half", "b", "hour", "c"],
     with_times_of_their_own: ["a", "no never", "b", "no c", "c"],

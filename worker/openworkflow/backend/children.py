@@ -84,6 +84,7 @@ async def read_children(
             [run_id for run_id, _ in pairs],
             [awaited.id for _, awaited in pairs],
             [awaited.is_map for _, awaited in pairs],
+            [awaited.tolerated for _, awaited in pairs],
         ),
     )
     found: dict[UUID, tuple[int, dict[Awaited, ChildState]]] = {}
@@ -99,7 +100,7 @@ async def read_children(
             row["failed"] or 0,
             row["ended_at"],
         )
-        states[Awaited(row["id"], is_map)] = told
+        states[Awaited(row["id"], is_map, row["tolerated"])] = told
     return found
 
 

@@ -75,6 +75,8 @@ class Awaited(NamedTuple):
     id: UUID
     """Id of the child, or of the map's step attempt."""
     is_map: bool = False
+    tolerated: int = 0
+    """Children of a map that may fail without it."""
 
 
 class ChildState(NamedTuple):
@@ -90,7 +92,7 @@ class ChildState(NamedTuple):
     open: int = 0
     failed: int = 0
     ended_at: datetime | None = None
-    """When it has ended; None while it goes on, or one of the children of a map does."""
+    """When it has ended, or one child of a map more than may fail had; None while it goes on."""
 
 
 class MapItem(NamedTuple):

@@ -16,7 +16,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from openworkflow.backend.records import Delivery, Waiting
@@ -71,6 +71,8 @@ class Inbox:
         """What the run was woken for up to here has been read, of every name that is waited for."""
         self.heard = False
         """Somebody said, since the last look began, that there may be news."""
+        self.opened = self.read = 0
+        """How many waits have begun, and how many of them had when it was last read."""
         self._mail, self._had = mail, dict(had)
         self._letters: dict[str, deque[Message]] = {}
         self._states: dict[Awaited, ChildState] = {}
@@ -80,6 +82,7 @@ class Inbox:
     def open(self, name: Key) -> None:
         """From now on signals of this name are waited for, or these children."""
         self._names[name] = self._names.get(name, 0) + 1
+        self.opened += 1
         self._mail.enter(self)
 
     def close(self, name: Key) -> None:
@@ -134,6 +137,11 @@ class Inbox:
             self._wake(name)
 
     # -- for the mail ----------------------------------------------------------------------------
+
+    @property
+    def unread(self) -> bool:
+        """Whether it was not read since the last wait began."""
+        return self.read < self.opened
 
     @property
     def is_waited_for(self) -> bool:
@@ -272,6 +280,7 @@ class Mail:
         """Children before signals: what woke a run since is read the next time, and not missed."""
         busy = await self._subscribe([each.inbox for each in batch if each.subscribe])
         inboxes = {request.inbox.run_id: request.inbox for request in batch}
+        opened = {run_id: inbox.opened for run_id, inbox in inboxes.items()}
         for inbox in inboxes.values():
             inbox.heard = False
         asked = [(run_id, each) for run_id, inbox in inboxes.items() for each in inbox.family]
@@ -286,6 +295,7 @@ class Mail:
                 delivery = Delivery(wake_no, letters)
             if delivery is not None:
                 inbox.deliver(delivery, states)
+            inbox.read = opened[run_id]
         for request in batch:
             if not request.done.done():
                 request.done.set_result(
@@ -319,32 +329,3 @@ class Mail:
             asyncio.get_running_loop().call_later(pause, self._ask, request)
         elif not request.done.done():
             request.done.set_exception(error)
-
-
-class NoPost:
-    """For replays, which read nothing."""
-
-    async def read_children(self, pairs: Sequence[tuple[UUID, Awaited]]) -> Family:
-        """See Post."""
-        return {}
-
-    async def await_children(self, pairs: Iterable[tuple[UUID, UUID]]) -> set[UUID]:
-        """See Post."""
-        return set()
-
-    async def read_inboxes(self, waiting: Sequence[Waiting]) -> dict[UUID, Delivery]:
-        """See Post."""
-        return {}
-
-    async def subscribe(self, pairs: Iterable[tuple[UUID, str]]) -> set[str]:
-        """See Post."""
-        return set()
-
-    async def read_wakes(self, run_ids: Sequence[UUID]) -> dict[UUID, int]:
-        """See Post."""
-        return {}
-
-
-def no_sender(*_: Any) -> Any:
-    """For replays, which send nothing."""
-    raise AssertionError("a replay sends nothing")

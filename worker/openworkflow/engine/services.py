@@ -2,22 +2,22 @@
 
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from openworkflow.backend.records import Outgoing
+from openworkflow.backend.records import Delivery, Outgoing, Waiting
 from openworkflow.codecs.payloads import Payloads
 from openworkflow.core.limits import LimitRule, StepRate
 from openworkflow.core.progress import DEFAULT_MAX_EVENTS
-from openworkflow.core.recorded import MapItem
+from openworkflow.core.recorded import Awaited, MapItem
 from openworkflow.core.step_attempt import DEFAULT_MAX_STEP_ATTEMPTS
 from openworkflow.core.workflow_run import DEFAULT_REST_SECONDS
 from openworkflow.engine import generators
 from openworkflow.engine.guard import LeaseGuard
-from openworkflow.engine.inbox import Mail, NoPost, no_sender
+from openworkflow.engine.inbox import Family, Mail
 from openworkflow.engine.journal import Journal
 from openworkflow.engine.library import Library, nothing_told
 from openworkflow.engine.threads import Threads
@@ -31,6 +31,35 @@ NO_LIMIT = sys.maxsize
 def stays_nowhere(*_: object) -> bool:
     """For executions that do not outlast their claims."""
     return False
+
+
+class NoPost:
+    """For replays, which read nothing."""
+
+    async def read_children(self, pairs: Sequence[tuple[UUID, Awaited]]) -> Family:
+        """See Post."""
+        return {}
+
+    async def await_children(self, pairs: Iterable[tuple[UUID, UUID]]) -> set[UUID]:
+        """See Post."""
+        return set()
+
+    async def read_inboxes(self, waiting: Sequence[Waiting]) -> dict[UUID, Delivery]:
+        """See Post."""
+        return {}
+
+    async def subscribe(self, pairs: Iterable[tuple[UUID, str]]) -> set[str]:
+        """See Post."""
+        return set()
+
+    async def read_wakes(self, run_ids: Sequence[UUID]) -> dict[UUID, int]:
+        """See Post."""
+        return {}
+
+
+def no_sender(*_: Any) -> Any:
+    """For replays, which send nothing."""
+    raise AssertionError("a replay sends nothing")
 
 
 @dataclass(frozen=True, slots=True)

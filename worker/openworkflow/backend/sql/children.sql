@@ -6,17 +6,26 @@
 -- How the children $2 stand that the runs $1 wait for: one of a step of its own, or with $3 all of a
 -- map: they are started in order, so the last number says how many, and those that go on or have
 -- failed are counted, each by an index of theirs. What it costs does not grow with those that ended
--- well, as long as one goes on. Who has read up to here has seen all that was woken for up to this
+-- well, as long as one goes on. A map of which more than $4 have failed has ended with the first of
+-- those that was one too many. Who has read up to here has seen all that was woken for up to this
 -- wake_no: both are of one moment.
-select asked.run_id, asked.id, run.wake_no,
+select asked.run_id, asked.id, asked.tolerated, run.wake_no,
        child.status, child.output::text as output, child.error::text as error,
        map.started, map.open, map.failed,
-       case when map.open = 0 then (select max({instant last.completed_at})
+       case when map.failed > asked.tolerated
+            then (select {instant last.completed_at}
+                    from {schema}.workflow_children each
+                    join {schema}.workflow_runs last on last.id = each.id
+                   where each.step_id = asked.id and each.status <> 'succeeded'
+                   order by last.completed_at
+                  offset asked.tolerated limit 1)
+            when map.open = 0 then (select max({instant last.completed_at})
                                       from {schema}.workflow_children each
                                       join {schema}.workflow_runs last on last.id = each.id
                                      where each.step_id = asked.id)
             else {instant child.completed_at} end as ended_at
-  from unnest($1::uuid[], $2::uuid[], $3::bool[]) as asked (run_id, id, is_map)
+  from unnest($1::uuid[], $2::uuid[], $3::bool[], $4::int[])
+       as asked (run_id, id, is_map, tolerated)
   join {schema}.workflow_runs run on run.id = asked.run_id
   left join {schema}.workflow_runs child
     on child.id = asked.id and child.namespace_id = run.namespace_id and not asked.is_map

@@ -201,6 +201,7 @@ class ChildOperation(ChildWait):
             if retry_at is None:
                 return done
             failures, self._awaited = step.attempt, None
+            precedence.goes_on(self)
             await execution.agenda.wait(self, retry_at)
 
     def withdraw(self) -> None:

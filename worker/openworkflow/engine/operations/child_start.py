@@ -15,7 +15,7 @@ from openworkflow.core.errors import (
     SerializationError,
 )
 from openworkflow.core.ids import child_id, depth_of
-from openworkflow.core.recorded import RecordedStep
+from openworkflow.core.recorded import Awaited, RecordedStep
 from openworkflow.core.retry import RetryPolicy
 from openworkflow.core.serialization import Codec, codec_for
 from openworkflow.core.step_attempt import StepKind, StepStatus
@@ -96,7 +96,16 @@ class ResultOperation(ChildWait):
         return super().tells() | {CHILD: str(self._child)}
 
     async def perform(self) -> tuple[Any, BaseException | None]:
-        """See Operation.perform."""
+        """See Operation.perform; the child may have ended before this was asked for."""
+        inbox, awaited = self.execution.mailbox(), Awaited(self._child)
+        self._awaited = awaited
+        inbox.open(awaited)
+        try:
+            return await self._wait()
+        finally:
+            inbox.close(awaited)
+
+    async def _wait(self) -> tuple[Any, BaseException | None]:
         execution = self.execution
         adopted = self._adopted()
         if adopted is None:

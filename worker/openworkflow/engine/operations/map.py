@@ -60,7 +60,7 @@ HOPELESS = (Fault.VALUE, Fault.OURS)
 class MapOperation(Operation):
     """A workflow, the items that it is run for, and how many may fail."""
 
-    __slots__ = ("_begun", "_codec", "_concurrency", "_keys", "_requests", "_tolerated")
+    __slots__ = ("_awaited", "_begun", "_codec", "_concurrency", "_keys", "_requests", "_tolerated")
 
     kind = StepKind.MAP
 
@@ -78,6 +78,7 @@ class MapOperation(Operation):
         self._requests, self._codec, self._keys = requests, codec, keys
         self._concurrency, self._tolerated = concurrency, tolerated
         self._begun: StepCall | None = None
+        self._awaited: Awaited | None = None
 
     @property
     def starts(self) -> Any:
@@ -127,11 +128,10 @@ class MapOperation(Operation):
 
     async def perform(self) -> tuple[Any, BaseException | None]:
         """See Operation.perform."""
-        execution = self.execution
-        inbox = execution.mailbox()
+        execution, inbox = self.execution, self.execution.mailbox()
         seen = inbox.wake_no
         step, known = await self._begin()
-        awaited = Awaited(step.id, is_map=True)
+        awaited = self._awaited = Awaited(step.id, True, min(self._tolerated, MOST_ITEMS))
         inbox.open(awaited)
         try:
             # Its children end after all that was seen before they were there.
@@ -139,9 +139,7 @@ class MapOperation(Operation):
                 state = ChildState(started=self._window, open=self._window)
             else:
                 state = await self._look(inbox, awaited)
-            while state.open or state.started < len(self._requests):
-                if state.failed > self._tolerated:
-                    return await self._give_up(step, state.failed)
+            while not self._is_over(state):
                 await self._start_more(step, state)
                 # Another branch may have read a newer state, while this one started more.
                 if not inbox.heard and inbox.state(awaited) in (None, state):
@@ -150,18 +148,22 @@ class MapOperation(Operation):
                     )
                     execution.check_stopped()
                 state = await self._look(inbox, awaited)
+            await precedence.came(self, state.ended_at)
             if state.failed > self._tolerated:
                 return await self._give_up(step, state.failed)
-            await precedence.came(self, state.ended_at)
             return await self._finish(step)
         finally:
             inbox.close(awaited)
 
     def came(self) -> datetime | None:
         """See Operation.came."""
-        step, inbox = self._begun, self.execution.mailbox()
-        state = None if step is None else inbox.state(Awaited(step.id, is_map=True))
-        return state.ended_at if state and state.started == len(self._requests) else None
+        awaited = self._awaited
+        state = None if awaited is None else self.execution.mailbox().state(awaited)
+        return state.ended_at if state is not None and self._is_over(state) else None
+
+    def _is_over(self, state: ChildState) -> bool:
+        goes_on = state.open or state.started < len(self._requests)
+        return not goes_on or state.failed > self._tolerated
 
     def take_up(self) -> None:
         """See Operation.take_up."""
@@ -311,8 +313,7 @@ class MapOperation(Operation):
         return step_error(failure, self.key, 1)
 
     def _disowned(self, step: StepCall) -> Disowned:
-        claim = self.execution.claim
-        return Disowned(step.id, claim.id, claim.claim_no)
+        return Disowned(step.id, self.execution.claim.id, self.execution.claim.claim_no)
 
     def _decoded(self, output: str | None) -> list[Any]:
         """The results; what failed is there as its error."""
