@@ -33,7 +33,7 @@ from tests.flushes import claim, completion_of, flush, session_of, step_of, succ
 from tests.guarded_postgres import has_pgbouncer, pooler_of
 from tests.helpers import eventually
 from tests.local_postgres import FAST_AND_UNSAFE, LocalPostgres, Standby, embedded_programs
-from tests.two_servers import proxy_to
+from tests.two_servers import migrated, proxy_to, two_servers
 
 
 @dataclass
@@ -397,3 +397,31 @@ def _restore(server: LocalPostgres, dump: str) -> None:
     server.run("psql", "-c", "drop database postgres with (force)", elsewhere)
     server.run("psql", "-c", "create database postgres template template0", elsewhere)
     server.run("pg_restore", "-d", server.url(), dump)
+
+
+async def test_leases_are_kept_where_the_runs_are() -> None:
+    """The first server is still there, and so are connections to it: a name leads elsewhere.
+
+    One that was lost is opened on the new server; the heartbeat went on extending leases of rows
+    that nobody looks at any more, so that each run was taken over after a lease.
+    """
+    with two_servers() as (first, second):
+        await migrated(first, second)
+        async with proxy_to(first.port) as proxy:
+            url = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres"
+            backend = await BackendPostgres.connect(url)
+            session, heartbeat = await backend.open_session(1), await backend.open_heartbeat()
+            await flush(session)
+            await heartbeat.beat("w", timedelta(seconds=9), [])
+            proxy.upstream_port = second.port
+            session._links[0].drop()
+
+            await flush(session)
+            await backend.create_workflow_runs([NewRun("a")])
+            (run,) = await claim(session, "a", worker="w")
+
+            standing = await heartbeat.beat("w", timedelta(seconds=9), [(run.id, run.claim_no)])
+            assert {(run.id, run.claim_no)} == standing
+            await heartbeat.close()
+            await session.close()
+            await backend.stop()

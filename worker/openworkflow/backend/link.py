@@ -223,7 +223,12 @@ class Link:
         return rows
 
     async def _look(self, connection: Connection, incarnation: Incarnation) -> None:
-        """Learn where it leads, before anything is asked there."""
+        """Learn where it leads, before anything is asked there.
+
+        Where another server has replaced the one before, no older connection is used again: one
+        that still answers, of the heartbeat or the pool, would speak of runs that are not these.
+        """
+        before = incarnation.known
         try:
             if self._pooled:
                 await connection.execute(_BEGIN)
@@ -235,6 +240,10 @@ class Link:
             if not isinstance(error, DRIVER_ERRORS):
                 raise
             raise as_backend_error(error, self._dsn) from error
+        finally:
+            if before is not None and before != incarnation.known:
+                self._silences.heard_nothing()
+                self._silences_before = self._silences.count
 
     def _begin(self) -> str:
         return (

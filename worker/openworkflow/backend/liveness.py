@@ -95,6 +95,8 @@ def bounded(connection: Any, seconds: float | None = None) -> Iterator[None]:
 class Silences:
     """Counts the connections of one backend that fell silent, so that their like are not tried.
 
+    And those that were found to lead to another server than before.
+
     What lost one connection (a host that is gone, a firewall that was restarted) has most often
     lost all of them. Each that was opened before the latest silence is replaced before it is used:
     a new one costs milliseconds, and each silent one that is tried costs ANSWER_SECONDS.
