@@ -450,6 +450,20 @@ async def test_doctor_says_when_commits_are_forgotten(
     assert "SET synchronous_commit = on" in problem["advice"]
 
 
+async def test_doctor_says_that_nothing_can_be_written(
+    project: Path, database_url: str, sql: asyncpg.Connection
+) -> None:
+    """It said that all is well, while workers could not write."""
+    name = await sql.fetchval("select current_database()")
+    await sql.execute(f'alter database "{name}" set default_transaction_read_only = on')
+
+    done = await run(project, database_url, "doctor", "--json")
+
+    assert 3 == done.code
+    problems = [finding for finding in done.json["findings"] if finding["level"] == "problem"]
+    assert any("default_transaction_read_only is on" in each["found"] for each in problems)
+
+
 async def test_doctor_finds_what_is_broken_and_exits_3(
     project: Path, ow: OpenWorkflow, database_url: str, empty_database_url: str, durable: None
 ) -> None:

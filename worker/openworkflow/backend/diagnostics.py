@@ -20,6 +20,7 @@ _NOT_A_WORKERS = ("openworkflow_", "workflow_fleets")
 _TOLD_AS_IT_IS = (
     "server_version",
     "role",
+    "read_only",
     "commits_are_durable",
     "standbys",
     "waits_for_standbys",
@@ -98,6 +99,8 @@ class Diagnostics:
     """Schedules that cannot be computed here, each with why."""
     unserved: list[Unserved]
     """Due runs that no worker says it serves; none where no worker says anything."""
+    read_only: str | None = None
+    """Why nothing can be written there: `standby`, or a `setting`."""
     distortions: list[Distortion] = field(default_factory=list)
     """What breaks a promise although nothing is refused."""
 

@@ -83,6 +83,7 @@ async def _findings(backend: BackendPostgres, where: Database) -> AsyncIterator[
 def judge(facts: Diagnostics) -> Iterator[Finding]:
     """What the facts mean."""
     yield Finding("version", "ok", f"PostgreSQL {facts.server_version}")
+    yield from _writes(facts)
     yield _durability(facts)
     yield from _distortions(facts)
     yield _pooler(facts)
@@ -104,6 +105,24 @@ def judge(facts: Diagnostics) -> Iterator[Finding]:
         )
     if not facts.violations:
         yield Finding("tables", "ok", "all invariants hold")
+
+
+def _writes(facts: Diagnostics) -> Iterator[Finding]:
+    if facts.read_only == "standby":
+        yield Finding(
+            "writes",
+            "problem",
+            "this server is a standby: workers can read, and write nothing",
+            "target_session_attrs=read-write in the database URL, or the address of the primary",
+        )
+    elif facts.read_only is not None:
+        yield Finding(
+            "writes",
+            "problem",
+            "default_transaction_read_only is on: workers can read, and write nothing",
+            "who set it? some services do when a disk is full. Then ALTER SYSTEM, DATABASE or "
+            f"ROLE {facts.role} RESET default_transaction_read_only",
+        )
 
 
 def _durability(facts: Diagnostics) -> Finding:

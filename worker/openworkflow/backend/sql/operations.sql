@@ -25,6 +25,8 @@ select control.system_identifier::text as server,
 select current_setting('server_version') as server_version,
        current_user::text as role,
        clock_timestamp() as now,
+       case when pg_is_in_recovery() then 'standby'
+            when current_setting('transaction_read_only') = 'on' then 'setting' end as read_only,
        current_setting('synchronous_commit') <> 'off' as commits_are_durable,
        (select count(*) from pg_stat_replication) as standbys,
        current_setting('synchronous_standby_names') <> ''
