@@ -101,6 +101,21 @@ def test_what_the_wide_rights_mean_is_said_in_a_sentence(helm_on_cluster: Cluste
     assert "--set 'operator.namespaces={shop,billing},rbac.secrets=namespaced'" in notes
 
 
+def test_the_notes_make_no_fleet_where_the_operator_does_not_act() -> None:
+    """Whoever did as they said waited for a fleet that nobody made."""
+
+    def notes(namespaces: str) -> str:
+        values = f"--set=operator.namespaces={{{namespaces}}}"
+        done = helm("install", "ow", CHART, "--dry-run=client", "--namespace=system", values)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.partition("NOTES:")[2]
+
+    assert "does NOT act in system" in notes("shop,billing")
+    assert "in shop or billing." in notes("shop,billing")
+    assert "kubectl apply" not in notes("shop,billing")
+    assert "kubectl apply --namespace system" in notes("shop,system")
+
+
 def refused(cluster: Cluster, name: str, home: str, *values: str) -> str:
     where = ("--namespace", home, "--create-namespace", "--no-hooks")
     done = helm("install", name, CHART, *where, *values, env=cluster.env)

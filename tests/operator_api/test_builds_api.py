@@ -201,7 +201,8 @@ async def test_a_build_whose_first_runs_fail_is_held_and_takes_no_more(
 
         await rollouts.end_runs(new, "succeeded", "failed")
         await eventually(
-            lambda: "2 of the first 4 ended, 1 failed" in rollouts.builds()[NEW].get("message", "")
+            lambda: "2 of the first 4 ended, 1 failed" in rollouts.builds()[NEW].get("message", ""),
+            deadline=60,  # words that count are half a minute old at most
         )
         await rollouts.end_runs(new, "failed")
 
