@@ -111,7 +111,8 @@ def _fleet(observed: Observed, build: str) -> BuildFleet:
     deployment = observed.fleets[build]
     pods = [pod for pod in observed.pods if pod.build == build]
     return BuildFleet(
-        pods=len(pods),
+        # Of pods that nobody can list there may be some.
+        pods=len(pods) if observed.pods_are_known else max(1, len(pods)),
         ready=sum(1 for pod in pods if pod.ready and not pod.terminating),
         trouble=worst(deployment, pods),
         is_stalled=_is_stalled(deployment),

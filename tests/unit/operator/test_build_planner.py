@@ -188,6 +188,32 @@ def test_a_build_is_removed_when_two_looks_saw_it_drained() -> None:
     assert [(kinds.DEPLOYMENT, f"orders-worker-{OLD_BUILD}")] == list(second.delete)
 
 
+@pytest.mark.parametrize("pods_are_known", [True, False])
+def test_a_build_that_nobody_knows_is_removed_only_where_its_pods_are_known(
+    pods_are_known: bool,
+) -> None:
+    """A worker of it may have come up since the database was read."""
+    first, second = (look({NEW_BUILD: IN_USE}, serial=serial) for serial in (1, 2))
+    known = seen(database=first, pods_are_known=pods_are_known)
+    past = plan_builds(known, Recollection(), 0).next
+
+    removed = [name for _, name in plan_builds(replace(known, database=second), past, 1).delete]
+    assert removed == ([f"orders-worker-{OLD_BUILD}"] if pods_are_known else [])
+
+
+def test_a_fleet_whose_pods_are_not_known_is_not_made_smaller() -> None:
+    fleets = {NEW_BUILD: deployment(NEW, 3)}
+    past, targets = Recollection(), set()
+    for serial in range(1, 9):
+        database = look({NEW_BUILD: IN_USE}, serial=serial)
+        observed = seen(database=database, fleets=fleets, pods=(), pods_are_known=False)
+        planned = plan_builds(observed, past, serial * 1000.0)
+        past = planned.next
+        targets.add(planned.scale_to)
+
+    assert {None} == targets
+
+
 def test_a_look_from_before_the_operators_own_change_decides_nothing() -> None:
     views = both(IN_USE, BuildView(share=0))
     facts = seen(database=look(views, serial=7))
