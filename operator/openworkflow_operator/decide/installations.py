@@ -49,10 +49,9 @@ class Elders:
             return False
         if seen is None or seen[0] != resource.status:
             seen = (resource.status, now)
-        if now - seen[1] >= ABANDONED_SECONDS:
-            return False
+        # Also of one that is taken over: the first status may fail to be written.
         self._seen[key] = seen
-        return True
+        return now - seen[1] < ABANDONED_SECONDS
 
     def forget(self, key: Key) -> None:
         """The resource is gone."""

@@ -39,6 +39,16 @@ def test_what_nobody_keeps_any_more_is_taken_over() -> None:
     assert not elders.keep(kept(OLD), ABANDONED_SECONDS)
 
 
+def test_what_was_taken_over_is_kept_until_the_first_status_is_written() -> None:
+    """A visit may fail before that; the next one stood back, for seven minutes more."""
+    elders = Elders(YOUNG)
+    assert elders.keep(kept(OLD), 0.0)
+    for later in range(3):
+        assert not elders.keep(kept(OLD), ABANDONED_SECONDS + later)
+
+    assert elders.keep(kept(OLD, written=9), ABANDONED_SECONDS + 9)
+
+
 def test_one_that_comes_back_is_heeded_again() -> None:
     elders = Elders(YOUNG)
     assert elders.keep(kept(OLD), 0.0)
