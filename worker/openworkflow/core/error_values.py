@@ -6,9 +6,10 @@ and only where the program has its class, or its enum, already.
 """
 
 import base64
+import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, EnumMeta
@@ -40,12 +41,14 @@ def write(value: Any) -> Any:
     """The JSON value that `read` makes the same of. Raises ValueError if there is none."""
     kind = type(value)
     if kind in _PLAIN:
-        return value
+        return value if kind is not float or math.isfinite(value) else {TAG: ["float", repr(value)]}
     if kind is list:
         return [write(each) for each in value]
     if kind is dict and all(type(key) is str for key in value):
         written = {key: write(each) for key, each in value.items()}
         return {TAG: ["dict", written]} if TAG in value else written
+    if kind is dict:
+        return {TAG: ["pairs", [[write(key), write(each)] for key, each in value.items()]]}
     if (simple := _SIMPLE.get(kind)) is not None:
         return {TAG: [kind.__name__, simple[0](value)]}
     if kind in _MANY:
@@ -53,7 +56,7 @@ def write(value: Any) -> Any:
         return {TAG: [kind.__name__, each if kind is tuple else sorted(each, key=repr)]}
     if isinstance(value, Enum):
         return {TAG: ["enum", name_of(kind), value.name]}
-    if is_dataclass(kind) and all(each.repr for each in fields(kind)):  # else it has a secret
+    if is_dataclass(kind) and _shows_all(value):  # else it has a secret
         parts = {each.name: write(getattr(value, each.name)) for each in fields(kind)}
         return {TAG: ["dataclass", name_of(kind), parts]}
     raise ValueError(f"{kind.__name__} has no form")
@@ -81,13 +84,22 @@ def _enum(name: str, member: str) -> Any:
     return found.__dict__["_member_map_"][member]
 
 
+def _shows_all(value: Any) -> bool:
+    """Whether the repr of a dataclass is the one that dataclasses write, of all its fields."""
+    parts = ", ".join(f"{each.name}={getattr(value, each.name)!r}" for each in fields(value))
+    return repr(value) == f"{type(value).__qualname__}({parts})"
+
+
 def _dataclass(name: str, parts: Mapping[str, Any]) -> Any:
     found = loaded(name, object)
-    if found is None or not is_dataclass(found) or parts.keys() != {f.name for f in fields(found)}:
-        raise ValueError(f"there is no dataclass {name} with these fields")
+    if found is None or not is_dataclass(found):
+        raise ValueError(f"there is no dataclass {name}")
     made: Any = object.__new__(found)  # type: ignore[arg-type]  # a class, which it is
-    for each, part in parts.items():
-        object.__setattr__(made, each, read(part))
+    for each in fields(found):  # it may have gained some since, with a default, or lost some
+        value = read(parts[each.name]) if each.name in parts else each.default
+        if value is MISSING:
+            raise ValueError(f"there is no {each.name} for {name}")
+        object.__setattr__(made, each.name, value)
     return made
 
 
@@ -108,6 +120,8 @@ _SIMPLE: Mapping[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 _MANY: tuple[type, ...] = (tuple, set, frozenset)
 _READERS: Mapping[str, Callable[..., Any]] = {
     **{kind.__name__: simple[1] for kind, simple in _SIMPLE.items()},
+    "float": float,
+    "pairs": lambda pairs: {read(key): read(each) for key, each in pairs},
     "tuple": lambda items: tuple(read(items)),
     "set": lambda items: set(read(items)),
     "frozenset": lambda items: frozenset(read(items)),

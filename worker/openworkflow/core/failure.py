@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any, Self
 
-from openworkflow.core import error_values, errors
+from openworkflow.core import error_parts, error_values, errors
 from openworkflow.core.errors import OpenWorkflowError, StepFailed, WorkflowFailed
+from openworkflow.core.jsonb import loads_in_jsonb_order, with_floats_kept
 
 TEXT_LIMIT = 16_384
 """Characters kept of a message, of a traceback, and of the JSON of the arguments or attributes."""
@@ -22,7 +23,6 @@ CHAIN_LIMIT = 8
 UNKNOWN = "unknown"
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-_NOTES = "__notes__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,10 @@ class Failure:
 
     @classmethod
     def from_exception(cls, error: BaseException) -> Self:
-        """Describe `error` and its causes; never raises."""
+        """Describe `error` and its causes, as the database gives it back; never raises."""
         try:
-            return cls._describe(error, CHAIN_LIMIT)
+            text = cls._describe(error, CHAIN_LIMIT).to_json()
+            return cls.from_object(loads_in_jsonb_order(text))
         except BaseException:  # its own methods raise what they like, SystemExit too
             return cls(_type_name(error), "(the error cannot be described)")
 
@@ -76,7 +77,8 @@ class Failure:
 
     def to_json(self) -> str:
         """The JSON text to store; always valid JSONB."""
-        return json.dumps(self._to_object(), ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(self._to_object(), ensure_ascii=False, separators=(",", ":"))
+        return with_floats_kept(text.encode()).decode()
 
     @property
     def summary(self) -> str:
@@ -106,15 +108,14 @@ class Failure:
             error = cls.__new__(cls, *args)
             if not isinstance(cls.__init__, FunctionType):
                 cls.__init__(error, *args)  # built in: fills errno, name and the like
-            error.args = args
-            error.__dict__.update(state)
+            error_parts.restore(error, args, state)
             if isinstance(error, StepFailed | WorkflowFailed):
                 error.failure = self.cause or Failure(UNKNOWN, "")
             str(error)
         except BaseException:  # the class does not let itself be made: the caller gets None
             return None
         if self.cause is not None:
-            error.__cause__ = self.cause.rebuild()
+            error_parts.set_cause(error, self.cause.rebuild())
         return error
 
     def reraisable(self, step_name: str, attempts: int) -> Exception:
@@ -125,7 +126,7 @@ class Failure:
         error = self.rebuild()
         if error is None:
             return StepFailed(step_name, attempts, self)
-        error.add_note(f"in step {step_name!r}, attempt {attempts}")
+        error_parts.add_note(error, f"in step {step_name!r}, attempt {attempts}")
         return error
 
     def _values(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -202,19 +203,25 @@ def _traceback(error: BaseException) -> str:
 
 
 def _args(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not error_parts.fits(args, TEXT_LIMIT):
+        args = tuple(map(_short, args))
     kept = tuple(_json_part(arg, or_repr=True) for arg in args)
     return kept if len(json.dumps(kept)) <= TEXT_LIMIT else tuple(map(_short, kept))
 
 
 def _short(value: Any) -> Any:
-    return value[: TEXT_LIMIT // 8] if isinstance(value, str) else None
+    if isinstance(value, str | bytes):
+        return value[: TEXT_LIMIT // 8]
+    return value if isinstance(value, int | float) else None
 
 
 def _state(error: BaseException) -> dict[str, Any]:
     state: dict[str, Any] = {}
     size = 0
-    for name, value in vars(error).items():
-        if name.startswith("__") and name != _NOTES:
+    for name, value in error_parts.attributes(error).items():
+        if name.startswith("__") and name != error_parts.NOTES:
+            continue
+        if not error_parts.fits(value, TEXT_LIMIT):
             continue
         try:
             part = _json_part(value, or_repr=False)
@@ -232,7 +239,7 @@ def _typed(error: BaseException, args: tuple[Any, ...]) -> dict[str, Any]:
     size = 0
     for name, value in [
         *((str(place), arg) for place, arg in enumerate(args)),
-        *vars(error).items(),
+        *error_parts.attributes(error).items(),
     ]:
         written = None if name.startswith("__") else _written(value)
         if written is None:
@@ -246,16 +253,21 @@ def _typed(error: BaseException, args: tuple[Any, ...]) -> dict[str, Any]:
 
 def _written(value: Any) -> Any:
     """A value that plain JSON does not hold, as JSON; None for others, and where there is none."""
-    try:
-        json.dumps(value, allow_nan=False)
+    if not error_parts.fits(value, TEXT_LIMIT):
         return None
+    try:
+        written = _clean(error_values.write(value))
+        text = json.dumps(written, allow_nan=False)
     except Exception:  # its own methods raise what they like
-        try:
-            written = _clean(error_values.write(value))
-            json.dumps(written, allow_nan=False)
-        except Exception:
-            return None
-        return written
+        return None
+    return None if text == _plain(value) else written
+
+
+def _plain(value: Any) -> str | None:
+    try:
+        return json.dumps(_clean(value), allow_nan=False)
+    except Exception:
+        return None
 
 
 def _json_part(value: Any, *, or_repr: bool) -> Any:
