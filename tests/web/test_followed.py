@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from openworkflow import OpenWorkflow
+from openworkflow import Cron, OpenWorkflow
 from openworkflow.web import Tokens, dashboard, live
 from tests.web.browser import Browser
 from tests.web.conftest import Serve
@@ -148,3 +148,34 @@ async def test_a_page_whose_first_look_is_refused_stays_and_is_followed_later(
         look(page)
 
     await browser.visit(f"{url}{HOME}", started, expected=["401", "503", "htmx:"])
+
+
+async def test_a_double_click_does_a_thing_once(
+    ow: OpenWorkflow, serve: Serve, browser: Browser
+) -> None:
+    """A schedule had two runs, a run two forks."""
+    await ow.schedules.create("nightly", "w", Cron("0 0 1 1 *"))
+    app, asked = dashboard(ow), 0
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal asked
+        is_asked = scope["type"] == "http" and scope["method"] == "POST"
+        asked += is_asked
+
+        async def later(message: Message) -> None:
+            await asyncio.sleep(0.5)  # it is done, and its answer is under way
+            await send(message)
+
+        await app(scope, receive, later if is_asked else send)
+
+    url = await serve(slow)
+
+    def look(page: Page) -> None:
+        page.get_by_role("button", name="Run now").dblclick(delay=50)
+        expect(page.locator(".note")).to_contain_text("this is a run of schedule 'nightly'")
+        page.go_back()
+        page.get_by_role("button", name="Run now").click()  # on purpose
+        expect(page.locator(".note")).to_contain_text("this is a run of schedule 'nightly'")
+
+    await browser.visit(f"{url}{HOME}/schedules", look)
+    assert 2 == asked
