@@ -129,7 +129,7 @@ async def test_a_note_is_no_longer_than_what_a_browser_keeps(ow: OpenWorkflow) -
     assert len(note.encode()) * 3 < 4096
 
 
-async def test_what_a_bulk_action_had_done_before_it_failed_is_in_the_audit_log(
+async def test_what_a_bulk_action_had_done_before_it_failed_is_told_and_in_the_audit_log(
     ow: OpenWorkflow, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("openworkflow.client.bulk.CHUNK", 2)
@@ -148,7 +148,11 @@ async def test_what_a_bulk_action_had_done_before_it_failed_is_in_the_audit_log(
     caplog.set_level(logging.INFO, "openworkflow.dashboard.audit")
     form = {"action": "pause", "where": "status:pending", "sure": "yes"}
     async with served(ow, ADMIN, auth=TOKENS) as visitor:
-        assert 503 == (await visitor.post("/n/default/bulk", **form))[0]
+        status, _, html = await visitor.post("/n/default/bulk", **form)
+    assert 503 == status
+    assert "At least 2 done, 0 left as they were." in html
+    assert "the connection was lost" in html
+    assert "Go on" in html
 
     (told,) = [json.loads(each.message) for each in caplog.records if "who" in each.message]
     assert ("bulk pause", "ConnectionLost", "2") == (told["what"], told["outcome"], told["count"])

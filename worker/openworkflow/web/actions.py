@@ -4,12 +4,12 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.requests import HTTPConnection
 
-from openworkflow.core.errors import ConfigurationError
+from openworkflow.core.errors import BackendError, ConfigurationError
 from openworkflow.core.json_values import parsed_json
 from openworkflow.web.auth import Role
 from openworkflow.web.site import Place
@@ -37,6 +37,19 @@ class Done:
     """The page to go to, under the namespace's."""
     note: str
     """What is told there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """How far a bulk action has come."""
+
+    done: int
+    passed: int
+    """Runs that were left as they were."""
+    cursor: str | None
+    """Where to go on; None at the end, or where it had not come anywhere."""
+    trouble: str | None = None
+    """What the database refused; more may have been done than is known."""
 
 
 Act = Callable[[Place, Mapping[str, Any], Form], Awaitable[Done]]
@@ -174,14 +187,12 @@ async def perform(place: Place, act: Act, of: Mapping[str, Any], form: Form) -> 
     return done
 
 
-async def bulk(
-    place: Place, action: str, where: str, cursor: str | None
-) -> tuple[int, int, str | None]:
-    """Act on the runs of a filter for a while: how many, how many were left, where to go on.
+async def bulk(place: Place, action: str, where: str, cursor: str | None) -> Acted:
+    """Act on the runs of a filter for a while.
 
     It is recorded, with how many are known to be done where it fails.
     """
-    done, passed, until, outcome = 0, 0, time.monotonic() + BULK_SECONDS, "done"
+    acted, until, outcome = Acted(0, 0, cursor), time.monotonic() + BULK_SECONDS, "done"
     by = place.caller.name[:200]
     told: Any = place.ow.bulk(
         action,  # type: ignore[arg-type]
@@ -192,15 +203,17 @@ async def bulk(
     )
     try:
         async for step in told:
-            done, passed, cursor = step.done, step.passed, step.cursor
+            acted = Acted(step.done, step.passed, step.cursor)
             if time.monotonic() > until:
-                return done, passed, cursor
+                return acted
     except BaseException as error:
         outcome = type(error).__name__
-        raise
+        if not isinstance(error, BackendError):
+            raise
+        return replace(acted, trouble=str(error))
     finally:
-        record(place, f"bulk {action}", outcome, where=where, count=done)
-    return done, passed, None
+        record(place, f"bulk {action}", outcome, where=where, count=acted.done)
+    return replace(acted, cursor=None)
 
 
 def record(place: Place, what: str, outcome: str, **about: object) -> None:

@@ -1,6 +1,7 @@
 """The dashboard as an ASGI application: its routes, and what a mistake is answered."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -165,14 +166,17 @@ class _Pages:
         place = await place_of(self._site, request, BULK[action])
         if not where.strip():
             raise HTTPException(400, "a filter that says nothing means every run; say which")
-        found: dict[str, Any] = {"done": None, "passed": 0, "cursor": None}
+        found: dict[str, Any] = {"done": None, "passed": 0, "cursor": None, "trouble": None}
         if form.get("sure") == "yes":
             before = int(form["done"][:18]) if form.get("done", "").isdecimal() else 0
-            done, passed, cursor = await actions.bulk(
-                place, action, where, form.get("cursor") or None
-            )
-            found = {"done": before + done, "passed": passed, "cursor": cursor}
-        count = await place.ow.count_runs(where, action)  # type: ignore[arg-type]
+            acted = await actions.bulk(place, action, where, form.get("cursor") or None)
+            found = {**asdict(acted), "done": before + acted.done}
+        count = None
+        try:
+            count = await place.ow.count_runs(where, action)  # type: ignore[arg-type]
+        except BackendError:
+            if found["done"] is None:
+                raise  # what was done is told, though nobody knows how many are left
         return self._render.bulk(place, action=action, where=where, count=count, **found)
 
     async def log_in(self, request: Request) -> Response:

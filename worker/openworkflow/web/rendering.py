@@ -94,7 +94,11 @@ class Renderer:
         """What a bulk action means, and what it has done."""
         page = Page("bulk", "/bulk", f"{found['action']} runs", PAGES[0].load)
         return self._html(
-            "page.html", 200, **self._common(place, page), **found, note="", live=None
+            "page.html",
+            503 if found["trouble"] else 200,
+            **self._common(place, page) | found,
+            note="",
+            live=None,
         )
 
     def options(self, options: Sequence[str]) -> Response:
