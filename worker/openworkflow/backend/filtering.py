@@ -193,8 +193,8 @@ def _parts(term: Term, place: int) -> Iterator[tuple[str, str, Any]]:
         for value in term.values:  # the whole pair, since that is what the index has
             yield "where_tag", "", json.dumps({term.path[0]: value}, ensure_ascii=False)
     elif term.field == "error":
-        # The class as people know it, without its module.
-        yield _ONE_OF, f"split_part({column}, ':', 2)", list(term.values)
+        # The class as people know it, without its module; what PostgreSQL has written has none.
+        yield _ONE_OF, f"substring({column} from '[^:]*$')", list(term.values)
     elif term.field == "status" and (block := _STATED.get(frozenset(term.values))):
         yield block, column, None
     elif kind is Kind.ID:

@@ -1,6 +1,7 @@
 """Errors: the newest failed runs, grouped by what went wrong and where."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,8 @@ from openworkflow.web.site import Place
 
 MOST = 100
 """Groups on the page."""
+MOST_NAMED = 150
+"""Runs of a group that a filter names: its URL is no longer than proxies take."""
 BARS = 24
 _FRAME = re.compile(r'File "([^"]+)", line \d+, in (.+)')
 _FOLDER = re.compile(r".*[/\\]")
@@ -35,7 +38,11 @@ class Group:
     last: datetime
     newest: FailedRun
     where: str
-    """A filter that means these runs, and others of their type and workflow."""
+    """A filter that means runs of their type and workflow, in which other groups may be."""
+    these: str
+    """A filter that means these runs; where there are other groups, the newest of them."""
+    named: int
+    """How many that filter names; 0 where it means all."""
     bars: list[int]
     """How many failed in each part of the time that all groups cover, in percent of the most."""
 
@@ -60,9 +67,13 @@ def grouped(found: Iterable[FailedRun]) -> list[Group]:
         groups.setdefault(_fingerprint(run), []).append(run)
     times = [_at(run).timestamp() for runs in groups.values() for run in runs]
     start, span = min(times, default=0.0), (max(times, default=0.0) - min(times, default=0.0)) or 1
+    alike = Counter((kind, workflow) for kind, workflow, _ in groups)
     made = []
     for (kind, workflow, frame), runs in groups.items():
         newest = max(runs, key=_at)
+        where = f"status:failed workflow:{quoted(workflow)} error:{quoted(kind)}"
+        ids = [str(run.id) for run in sorted(runs, key=_at, reverse=True)[:MOST_NAMED]]
+        is_alone = alike[kind, workflow] == 1 and newest.type is not None
         counts = [0] * BARS
         for run in runs:
             counts[min(BARS - 1, int((_at(run).timestamp() - start) / span * BARS))] += 1
@@ -76,7 +87,9 @@ def grouped(found: Iterable[FailedRun]) -> list[Group]:
                 first=min(map(_at, runs)),
                 last=_at(newest),
                 newest=newest,
-                where=f"status:failed workflow:{quoted(workflow)} error:{quoted(kind)}",
+                where=where,
+                these=where if is_alone else f"status:failed id:{','.join(ids)}",
+                named=0 if is_alone else len(ids),
                 bars=[round(100 * count / max(counts)) for count in counts],
             )
         )
