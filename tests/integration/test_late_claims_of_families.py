@@ -37,7 +37,7 @@ async def children_end(start_worker: StartWorker, sql: Any, run: Any, *flows: An
 async def in_order(**coming: Any) -> list[str]:
     """The names of what came, in the order in which it did."""
     tasks = {asyncio.create_task(each): name for name, each in coming.items()}
-    found = []
+    found: list[str] = []
     while len(found) < len(tasks):
         left = [task for task, name in tasks.items() if name not in found]
         done, _ = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)

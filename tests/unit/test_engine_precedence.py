@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -18,6 +18,8 @@ from tests.unit.test_engine_signals import Letters, begun
 from tests.virtual_time import Clock
 
 HOUR = 3600
+BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+"""When virtual time begins."""
 
 
 async def one_after_the_other(step: Step) -> list[Any]:
@@ -97,7 +99,35 @@ async def asked_for_after_a_time(step: Step) -> list[Any]:
     return found
 
 
+async def given_up_before_another_came(step: Step) -> list[Any]:
+    found: list[Any] = []
+
+    async def seen(name: str, hours: float | None = None) -> None:
+        timeout = None if hours is None else hours * HOUR
+        found.append(await step.wait_for_signal(name, timeout=timeout, default=f"no {name}"))
+
+    await asyncio.gather(seen("c"), seen("b"), seen("never", 0.5))
+    return found
+
+
+async def until_times_that_are_over(step: Step) -> list[Any]:
+    found: list[Any] = []
+
+    async def until(minutes: int) -> None:
+        await step.sleep_until(f"until {minutes}", BEGINNING + timedelta(minutes=minutes))
+        found.append(minutes)
+
+    async def after_a() -> None:
+        found.append(await step.wait_for_signal("a"))
+        await asyncio.gather(until(40), until(20))
+
+    await asyncio.gather(until(50), after_a())
+    return found
+
+
 PROGRAMS: dict[Any, list[Any]] = {
+    given_up_before_another_came: ["no never", "b", "c"],
+    until_times_that_are_over: ["a", 20, 40, 50],
     among_themselves: ["a", "b", "c"],
     asked_for_after_another: ["a", "b", "c"],
     asked_for_after_a_time: ["half", "b", "hour", "c"],

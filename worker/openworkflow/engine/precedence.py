@@ -14,10 +14,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from openworkflow.core.errors import Suspended
+from openworkflow.core.step_attempt import StepKind
 from openworkflow.engine.operations.operation import FOR_OTHERS, Operation
 
 if TYPE_CHECKING:
     from openworkflow.engine.execution import Execution
+
+_OF_A_MOMENT = FOR_OTHERS | {StepKind.SLEEP}
 
 
 async def over(operation: Operation, moment: datetime) -> None:
@@ -67,6 +70,7 @@ class Precedence:
         """Wait until nothing is left that was before this moment; see `over`."""
         self._over[operation] = moment
         while True:
+            self._check()
             await self._look(operation, moment)
             if self._is_first(operation, moment, moment):
                 return
@@ -78,6 +82,7 @@ class Precedence:
         A time that was over at that very moment was before.
         """
         while True:
+            self._check()
             await self._look(operation)
             if self._is_first(operation, moment):
                 return
@@ -105,9 +110,7 @@ class Precedence:
             now = execution.now()
             await inbox.look()
             self._looked_at = now
-            self._execution.check_stopped()
-            if moment is not None:
-                self._check()
+            self._check()
 
     def _is_first(
         self, operation: Operation, moment: datetime, before: datetime | None = None
@@ -119,7 +122,8 @@ class Precedence:
         for each, until in self._over.items():
             if each is not operation and (until < before if before else until <= moment):
                 return False
-        found = (each.came() for each in self._others(operation))
+        others = (each for each in asked.values() if each.kind in _OF_A_MOMENT and each.task)
+        found = (each.came() for each in others if each is not operation)
         return all(came is None or moment <= came for came in found)
 
     def _others(self, operation: Operation) -> Iterator[Operation]:
@@ -130,13 +134,12 @@ class Precedence:
 
     async def _turn(self, moment: datetime) -> None:
         """Wait until the function has come to rest, and nobody else is next."""
-        self._check()
         turn = asyncio.get_running_loop().create_future()
         heapq.heappush(self._queue, (moment, next(self._numbers), turn))
         await turn
-        self._check()
 
     def _check(self) -> None:
+        """Leave it to the next execution where nothing new begins that may have been before."""
         self._execution.check_stopped()
         if self._execution.draining:
             raise Suspended

@@ -28,7 +28,7 @@ from openworkflow.core.workflow_run import RunStatus
 from openworkflow.engine import precedence, sealing
 from openworkflow.engine.child_request import ChildRequest
 from openworkflow.engine.history import replayed, step_error
-from openworkflow.engine.operations.operation import Operation
+from openworkflow.engine.operations.operation import Operation, earlier
 from openworkflow.engine.step_call import StepCall, marked
 
 FOREIGN_AGAIN = timedelta(seconds=30)
@@ -63,7 +63,7 @@ class ChildWait(Operation):
     def came(self) -> datetime | None:
         """See Operation.came."""
         state = None if self._awaited is None else self.execution.mailbox().state(self._awaited)
-        return None if state is None else state.ended_at
+        return earlier(super().came(), state and state.ended_at)
 
     def take_up(self) -> None:
         """See Operation.take_up."""
@@ -91,7 +91,8 @@ class ChildWait(Operation):
         Unless `known`, it is looked at before it is waited for.
         """
         execution = self.execution
-        awaited = self._awaited = Awaited(child)
+        awaited, self.until = Awaited(child), until
+        self._awaited = awaited
         inbox = execution.mailbox()
         inbox.open(awaited)
         again: datetime | None = None
@@ -200,7 +201,7 @@ class ChildOperation(ChildWait):
             done, retry_at = await self._settle(step, state, until)
             if retry_at is None:
                 return done
-            failures, self._awaited = step.attempt, None
+            failures, self._awaited, self.until = step.attempt, None, None
             precedence.goes_on(self)
             await execution.agenda.wait(self, retry_at)
 

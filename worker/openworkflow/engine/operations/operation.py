@@ -54,6 +54,7 @@ class Operation:
         "path",
         "recorded",
         "task",
+        "until",
     )
 
     kind: ClassVar[StepKind]
@@ -76,6 +77,8 @@ class Operation:
         """The last of what has to be durable before it begins."""
         self.task: asyncio.Task[None] | None = None
         """Where it is performed, unless the execution's own task does it."""
+        self.until: datetime | None = None
+        """When its time is over, as far as that is known; None for what has none."""
 
     def __repr__(self) -> str:
         """What asyncio says of it where a task was begun behind the loop's back."""
@@ -115,8 +118,9 @@ class Operation:
             self.future.set_exception(error)
 
     def came(self) -> datetime | None:
-        """When what others do for it was done, as far as it was read; None for what is not."""
-        return None
+        """When it was that it waits for, as far as that is known; None for what was not."""
+        until = self.until
+        return until if until is not None and until <= self.execution.now() else None
 
     def take_up(self) -> None:
         """Take over what an earlier claim has begun: it is withdrawn before it is performed."""
@@ -146,3 +150,8 @@ def sleeps_until(operation: Operation) -> datetime:
     if operation.kind is not StepKind.SLEEP or recorded is None or recorded.sleeping is None:
         return _LAST
     return recorded.sleeping.resume_at or _LAST
+
+
+def earlier(one: datetime | None, other: datetime | None) -> datetime | None:
+    """The first of two moments, of which there may be none."""
+    return min((each for each in (one, other) if each is not None), default=None)

@@ -28,7 +28,7 @@ from openworkflow.engine import precedence, sealing
 from openworkflow.engine.current import current_operation, current_step
 from openworkflow.engine.history import replayed, step_error
 from openworkflow.engine.operations.call import CallOperation
-from openworkflow.engine.operations.operation import Operation
+from openworkflow.engine.operations.operation import Operation, earlier
 from openworkflow.engine.outgoing import outgoing
 from openworkflow.engine.recorded import context_of
 from openworkflow.engine.step_call import StepCall, marked, waiting
@@ -93,7 +93,7 @@ class SignalOperation(Operation):
         """See Operation.came."""
         inbox = self.execution.mailbox()
         message = self._message or inbox.first(self.name)
-        return None if message is None else message.sent_at
+        return earlier(super().came(), message and message.sent_at)
 
     def take_up(self) -> None:
         """See Operation.take_up."""
@@ -106,6 +106,7 @@ class SignalOperation(Operation):
 
     async def _wait(self, inbox: Any) -> tuple[Any, BaseException | None]:
         execution, recorder = self.execution, self.execution.recorder
+        self._message = inbox.pop(self.name)  # before whoever asks for one while this is held up
         row = None if self.recorded is None else self.recorded.take_sleeping()
         step = waiting(self.kind, self.key, self.context, row)
         if row is not None and row.status == StepStatus.RUNNING:
@@ -113,11 +114,11 @@ class SignalOperation(Operation):
             self._begun = step
         else:
             await execution.gate(self)
-        until = self._until() if row is None else row.resume_at
+        until = self.until = self._until() if row is None else row.resume_at
         while True:
             # What came before the time was over counts, however late that is looked at.
             late = until is not None and until <= execution.now()
-            message = inbox.pop(self.name)
+            message = self._message or inbox.pop(self.name)
             if message is None:
                 await inbox.look()
                 execution.check_stopped()

@@ -54,6 +54,7 @@ class SleepOperation(Operation):
             await execution.recorder.durable(written)
         self._begun = step
         execution.check_stopped()
+        self.until = resume_at
         await execution.agenda.wait(self, resume_at)
         execution.check_stopped()
         await precedence.over(self, resume_at)
@@ -99,4 +100,7 @@ def sleep_until(execution: Any, name: str, when: datetime) -> SleepOperation:
             f"step.sleep_until({shown(name)}): the time must be a datetime with a time zone, "
             f"for example datetime(..., tzinfo=UTC), not {shown(when)}"
         )
-    return SleepOperation(execution, name, lambda: when.astimezone(UTC))
+    until = when.astimezone(UTC)
+    operation = SleepOperation(execution, name, lambda: until)
+    operation.until = until  # it may be over: then it was before what came since
+    return operation
