@@ -95,7 +95,9 @@ class Reports:
                 logger.info("run canceled, its steps are undone")
             case Lost():
                 self._metrics.claim_lost(run.workflow_name)
-                logger.info("run canceled, or claimed by another worker: nothing more is recorded")
+                logger.info(
+                    "run canceled, deleted, or claimed by another worker: nothing more is recorded"
+                )
 
 
 def _failed(run: ClaimedRun, what: str, failure: Failure) -> None:
