@@ -161,8 +161,9 @@ async def test_of_two_installations_for_one_namespace_the_younger_stands_back_an
         async with start(namespace=elsewhere, resync_seconds=1) as younger:
             await eventually(lambda: younger.is_leader, deadline=20)
             assert older.is_leader
-            said = lambda: "AnotherInstallation" in dict(space.events())  # noqa: E731
-            await eventually(said, deadline=20)
+            await eventually(lambda: "AnotherInstallation" in dict(space.events()), deadline=20)
+            told = dict(space.events())["AnotherInstallation"]
+            assert f"in namespace {OPERATOR_NAMESPACE}," in told
             generation = space.generation()
             space.patch({"replicas": 5})
             await eventually(lambda: space.replicas() == 5, deadline=20)

@@ -127,8 +127,8 @@ class Reconciler:
         """Whether an older installation keeps the resource; then it is told, and nothing done."""
         if not self._elders.keep(resource, time.monotonic()):
             return False
-        logger.warning("%s is kept by an older installation of the operator", resource.key)
-        message = "an older installation of the operator watches this namespace too, and acts"
+        message = _KEPT.format(resource.status["operator"].get("id"))
+        logger.warning("%s: %s", resource.key, message)
         await self._recorder.tell(resource, "Warning", "AnotherInstallation", message)
         return True
 
@@ -309,6 +309,11 @@ class Reconciler:
         self._store.put(kinds.WORKFLOW_NAMESPACE, written)
 
 
+#: `keep` has seen that there is a mark.
+_KEPT: Final = (
+    "an older installation of the operator, in namespace {}, acts on this resource; once nobody "
+    "has written its status for seven minutes, as after an uninstall, this one does"
+)
 _BEING_DELETED: Final = (
     "the resource is being deleted, and its finalizers hold it ({}): its fleet is left as it is, "
     "and scaled no more"
