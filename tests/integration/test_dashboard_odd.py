@@ -262,3 +262,28 @@ async def test_what_is_hidden_of_an_input_is_not_put_into_a_form_to_be_the_input
         (field,) = re.findall(r'<textarea name="input".*?</textarea>', html, re.DOTALL)
         assert note in field
         assert "****" not in field
+
+
+async def test_a_filter_that_takes_too_long_is_told_of_in_its_place_and_not_as_a_database_away(
+    ow: OpenWorkflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, tried, most = await ow.run_workflow(sleeping), 0, 3
+    brief = Filtering.brief
+
+    async def slow(*given: Any) -> Any:
+        nonlocal tried
+        tried += 1
+        if tried > most:
+            return await brief(*given)
+        raise ConnectionLost("canceling statement due to statement timeout").of(Fault.SIZE)
+
+    monkeypatch.setattr(Filtering, "brief", slow)
+    async with served(ow) as visitor:
+        status, html = await visitor.get("/n/default/runs?where=status:canceled")
+        assert (200, True, False) == (status, "takes too long" in html, "No run is" in html)
+        tried = 0
+        status, html = await visitor.get(f"/n/default/runs/{run.id}/compare")
+        assert (200, True) == (status, "It takes too long" in html)
+        tried, most = 0, 1
+        status, html = await visitor.get("/n/default/runs?where=status:canceled")
+        assert (200, True) == (status, "None of these is like that; older ones may be." in html)

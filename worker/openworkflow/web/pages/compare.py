@@ -8,7 +8,7 @@ from uuid import UUID
 
 from openworkflow.backend.board import StepRow
 from openworkflow.core.envelope import described, described_start
-from openworkflow.core.errors import RunNotFound
+from openworkflow.core.errors import BackendError, Fault, RunNotFound
 from openworkflow.core.failure import Failure
 from openworkflow.core.filters import quoted
 from openworkflow.core.workflow_run import RunStatus, WorkflowRun
@@ -132,7 +132,15 @@ async def _other(place: Place, run: WorkflowRun, wanted: str) -> tuple[WorkflowR
     except RunNotFound:
         return None, "There is no such run here to compare it with."
     where = f"status:succeeded workflow:{quoted(run.workflow_name)}"
-    page, _ = await page_of(place, where, None, 2)
+    try:
+        page, _ = await page_of(place, where, None, 2)
+    except BackendError as error:
+        if error.fault is not Fault.SIZE:
+            raise
+        return (
+            None,
+            "It takes too long to look for one that succeeded: say which to compare it with.",
+        )
     for each in page.runs:
         if each.id != run.id:
             return await place.ow.get_workflow_run(each.id), ""

@@ -15,6 +15,10 @@ WITHIN = 2.0
 """Seconds that PostgreSQL may look for the runs of a filter."""
 NARROWER = ("", "created<1d", "created<1h")
 """What is added to a filter that takes longer than that."""
+TOO_SLOW = (
+    "It takes too long to look for these, even among the runs of the last hour. Runs are found at "
+    "once by workflow:, tag., id:, and status: of failed, pending or running; add one of them."
+)
 QUICK = (
     ("all", ""),
     ("running", "status:running"),
@@ -44,6 +48,10 @@ async def load(place: Place, asked: Mapping[str, str]) -> dict[str, Any]:
         page, narrowed = await page_of(place, where, cursor)
     except ConfigurationError as error:
         return found | {"complaint": str(error)}
+    except BackendError as error:
+        if error.fault is not Fault.SIZE:
+            raise
+        return found | {"complaint": TOO_SLOW}
     return found | {"page": page, "narrowed": narrowed, "states": await states_of(place, page)}
 
 
