@@ -287,3 +287,23 @@ async def test_a_filter_that_takes_too_long_is_told_of_in_its_place_and_not_as_a
         tried, most = 0, 1
         status, html = await visitor.get("/n/default/runs?where=status:canceled")
         assert (200, True) == (status, "None of these is like that; older ones may be." in html)
+
+
+async def test_who_leaves_while_a_form_is_sent_is_no_defect(ow: OpenWorkflow) -> None:
+    """It raised, so that a server had a traceback for each."""
+    sent = []
+
+    async def gone() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [
+        (b"sec-fetch-site", b"same-origin"),
+        (b"content-type", b"application/x-www-form-urlencoded"),
+    ]
+    scope = {"type": "http", "method": "POST", "path": "/login", "root_path": "", "scheme": "http"}
+    scope |= {"headers": headers, "query_string": b"", "client": None, "server": ("localhost", 80)}
+    await dashboard(ow, auth=TOKENS)(scope, gone, send)
+    assert 400 == sent[0]["status"]

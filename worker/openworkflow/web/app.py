@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -269,7 +269,7 @@ def _asked(request: Request) -> dict[str, str]:
 
 
 async def _form(request: Request) -> dict[str, str]:
-    """The fields of a form. Raises HTTPException 413."""
+    """The fields of a form. Raises HTTPException 400 and 413."""
     left = LONGEST_FORM
 
     async def received() -> Message:
@@ -280,7 +280,10 @@ async def _form(request: Request) -> dict[str, str]:
             raise HTTPException(413, f"that is more than {LONGEST_FORM:,} bytes")
         return message
 
-    form: FormData = await Request(request.scope, received).form(max_files=0, max_fields=20)
+    try:
+        form: FormData = await Request(request.scope, received).form(max_files=0, max_fields=20)
+    except ClientDisconnect:
+        raise HTTPException(400, "it was not sent to its end") from None
     return {name: value for name, value in form.items() if isinstance(value, str)}
 
 
