@@ -68,6 +68,8 @@ class Precedence:
 
     async def over(self, operation: Operation, moment: datetime) -> None:
         """Wait until nothing is left that was before this moment; see `over`."""
+        if not self._over and not any(self._others(operation)):
+            return  # a run of many sleeps pays nothing
         self._over[operation] = moment
         while True:
             self._check()
@@ -105,11 +107,12 @@ class Precedence:
         execution = self._execution
         if not any(self._others(operation)):
             return
-        inbox, looked_at = execution.mailbox(), self._looked_at
-        if inbox.unread or (moment and (looked_at is None or looked_at < moment)):
-            now = execution.now()
+        inbox, seen = execution.mailbox(), self._looked_at
+        # What begins while it is read has to be read too.
+        while inbox.unread or (moment and (seen is None or seen < moment)):
+            now = execution.now() if moment is None else max(moment, execution.now())
             await inbox.look()
-            self._looked_at = now
+            self._looked_at = seen = now
             self._check()
 
     def _is_first(
