@@ -121,13 +121,16 @@ async def until_times_that_are_over(step: Step) -> list[Any]:
         found.append(await step.wait_for_signal("a"))
         await asyncio.gather(until(40), until(20))
 
-    await asyncio.gather(until(50), after_a())
+    async def late() -> None:
+        found.append(await step.wait_for_signal("c"))
+
+    await asyncio.gather(until(50), after_a(), late())
     return found
 
 
 PROGRAMS: dict[Any, list[Any]] = {
     given_up_before_another_came: ["no never", "b", "c"],
-    until_times_that_are_over: ["a", 20, 40, 50],
+    until_times_that_are_over: ["a", 20, 40, 50, "c"],
     among_themselves: ["a", "b", "c"],
     asked_for_after_another: ["a", "b", "c"],
     asked_for_after_a_time: ["half", "b", "hour", "c"],
