@@ -274,12 +274,8 @@ class Reconciler:
         status = status_of(facts, datetime.now(UTC))
         self._metrics.report(key, fleet_report(facts, decided, status))
         if worth_writing(status, resource.status, time.monotonic() - remembered.written_at):
-            try:
-                await self._write(resource, status)
-            except Waiting as waiting:
-                applied.next_try = min(applied.next_try, waiting.seconds)
+            if not await self._write(resource, status, applied):
                 return
-            remembered.written_at = time.monotonic()
             words = json.dumps(told_of(resource, status))
             self._observatory.tell(key, Told(resource.namespace_id, str(key), words))
         told = replace(decided, reverted=decided.reverted if was_set else "")
@@ -294,19 +290,26 @@ class Reconciler:
         before = {b: phase for b, phase in remembered.phases.items() if b in decided.phases}
         return obstructed({**decided.phases, **before}, self._router.problem(visit.key))
 
-    async def _write(self, resource: WorkflowNamespace, status: dict[str, Any]) -> None:
-        """Write it. Raises Waiting where it is too early after a try that was refused."""
+    async def _write(
+        self, resource: WorkflowNamespace, status: dict[str, Any], applied: Applied
+    ) -> bool:
+        """Write it; False where it is too early after a try that was refused."""
         what = What(kinds.WORKFLOW_NAMESPACE.name, resource.key.name, "status")
         try:
             self._attempts.check(resource.key, what)
             written = await self._cluster.write_status(resource.key, status)
+        except Waiting as waiting:
+            applied.next_try = min(applied.next_try, waiting.seconds)
+            return False
         except ClusterError as error:
             if error.is_gone:  # deleted in the meantime
-                return
+                return True
             self._attempts.failed(resource.key, what, error)
             raise
         self._attempts.worked(resource.key, what)
+        self._remembered[resource.key].written_at = time.monotonic()
         self._store.put(kinds.WORKFLOW_NAMESPACE, written)
+        return True
 
 
 #: `keep` has seen that there is a mark.
