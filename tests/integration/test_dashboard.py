@@ -275,7 +275,7 @@ async def test_what_users_wrote_is_text_on_every_page(
             elements.feed(html)
             assert 200 == status, page
             assert ["/static/theme.js"] == elements.scripts[:1]
-            assert 4 == len(elements.scripts), page
+            assert 5 == len(elements.scripts), page
             assert [] == elements.odd, page
         assert POLICY == (await visitor.headers("/n/default"))["content-security-policy"]
     assert "unsafe" not in POLICY

@@ -303,7 +303,7 @@ async def test_who_leaves_while_a_form_is_sent_is_no_defect(ow: OpenWorkflow) ->
         (b"sec-fetch-site", b"same-origin"),
         (b"content-type", b"application/x-www-form-urlencoded"),
     ]
-    scope = {"type": "http", "method": "POST", "path": "/login", "root_path": "", "scheme": "http"}
-    scope |= {"headers": headers, "query_string": b"", "client": None, "server": ("localhost", 80)}
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/login", "root_path": ""}
+    scope |= {"scheme": "http", "headers": headers, "query_string": b"", "client": None}
     await dashboard(ow, auth=TOKENS)(scope, gone, send)
     assert 400 == sent[0]["status"]
