@@ -60,5 +60,5 @@ async def test_of_many_that_failed_like_others_the_newest_are_named(
     await failed(ow, sql, {"in step a": 3, "in step b": 2})
     async with served(ow) as visitor:
         html = words_of((await visitor.get("/n/default/errors"))[1])
-    assert 1 == html.count("Retry the newest 2…")
+    assert 1 == html.count("Retry 2…")
     assert 1 == html.count("Retry these…")
