@@ -354,3 +354,12 @@ def test_a_worker_given_a_workflow_in_place_of_a_list_says_what_to_write() -> No
 def test_limits_that_are_no_list_say_what_to_write(given: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="a list of them"):
         workflow(name="limited", **given)(_nothing)
+
+
+def test_the_step_of_plain_functions_is_refused_in_an_async_one() -> None:
+    """Its calls were coroutines, which nobody awaited."""
+    with pytest.raises(ConfigurationError, match=r"'s' is annotated SyncStep.*: write Step"):
+
+        @workflow
+        async def ship(order: int, s: SyncStep) -> int:
+            return order

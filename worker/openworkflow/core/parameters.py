@@ -67,6 +67,7 @@ def parameters_of(fn: Callable[..., Any], name: str) -> tuple[str | None, str | 
     for parameter in inspect.signature(fn).parameters.values():
         if parameter.name == "step" or _annotation_name(parameter.annotation) in STEP_TYPES:
             step_name = parameter.name
+            _check_kind(fn, parameter, name)
         elif data is None and parameter.kind in (
             parameter.POSITIONAL_OR_KEYWORD,
             parameter.KEYWORD_ONLY,
@@ -80,6 +81,15 @@ def parameters_of(fn: Callable[..., Any], name: str) -> tuple[str | None, str | 
                 "a dataclass"
             )
     return data, step_name
+
+
+def _check_kind(fn: Callable[..., Any], parameter: inspect.Parameter, name: str) -> None:
+    """Refuse the step of plain functions in an async one, whose calls it would have to await."""
+    if _annotation_name(parameter.annotation) == "SyncStep" and inspect.iscoroutinefunction(fn):
+        raise ConfigurationError(
+            f"workflow {name!r} is `async def`, and {parameter.name!r} is annotated SyncStep, "
+            "which plain functions are given: write Step, and await its calls, or leave out async"
+        )
 
 
 def _check_first(fn: Callable[..., Any], name: str) -> None:
