@@ -42,42 +42,10 @@ from openworkflow.telemetry.logs import mask
 
 ERROR, RUN_FAILED, TIMED_OUT = 1, 3, 4
 _OF_COMMANDS = ("--url", "--namespace", "--schema", "--json", "-n")
-_ELSEWHERE = {
-    name: command
-    for names, command in {
-        "call enqueue execute invoke launch start submit trigger": "run",
-        "describe get history inspect": "runs show",
-        "find ls ps search status workflows": "runs list",
-        "abort kill revoke stop terminate": "runs cancel",
-        "replay rerun restart": "runs retry",
-        "purge": "prune",
-        "create-tables db init-db initdb schema setup upgrade": "migrate",
-        "beat cron": "schedules list",
-        "queue queues rate rates": "limits list",
-        "consume serve server work workers": "worker",
-        "flower ui web": "dashboard",
-        "check health ping": "doctor",
-        "emit notify send": "signal",
-        "new": "init",
-        "deploy deployments promote versions": "builds list",
-    }.items()
-    for name in names.split()
-}
-"""What other programs call a command."""
 
 
 class Commands(click.Group):
-    """Says where an option of the commands belongs, and what a word of other programs is here."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """See click."""
-        name = args[0]
-        meant = f"runs {name}" if name in runs.commands else _ELSEWHERE.get(name)
-        if meant is not None and self.get_command(ctx, name) is None:
-            raise click.UsageError(f"No such command '{name}': it is `openworkflow {meant}`.", ctx)
-        return super().resolve_command(ctx, args)
+    """Says where an option of the commands belongs."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """See click."""
