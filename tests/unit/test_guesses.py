@@ -151,6 +151,8 @@ async def test_a_call_of_a_client_that_cannot_be_made_says_how_it_is() -> None:
         with pytest.raises(TypeError) as raised:
             await call()
         assert said in str(raised.value)
+    with pytest.raises(TypeError, match=r"write await env.run\(workflow, input\); several"):
+        await blank(Environment).run(ship, 1, 2)
     with pytest.raises(TypeError, match=r"write new_worker\(workflows=\[\.\.\.\]\)"):
         ow.new_worker([ship])
 

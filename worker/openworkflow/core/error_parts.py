@@ -42,7 +42,7 @@ def set_cause(error: BaseException, cause: BaseException | None) -> None:
 
 
 def add_note(error: BaseException, note: str) -> None:
-    """As `add_note` does, also where the class lets no attribute be looked for or set."""
+    """Another note at its end, also where the class lets no attribute be looked for or set."""
     held = vars(error).get(NOTES)
     vars(error)[NOTES] = [*held, note] if isinstance(held, list) else [note]
 

@@ -99,6 +99,10 @@ CALLS: Mapping[str, Mapping[str, str]] = {
         "set_status": "step.set_status(value)",
         "tag": "step.tag(name=text)",
     },
+    "Environment": {
+        "run": "await env.run(workflow, input); several values go into a dataclass",
+        "start": "await env.start(workflow, input); several values go into a dataclass",
+    },
     "BackendPostgres": {"connect": "await BackendPostgres.connect(url, namespace_id=...)"},
 }
 """By class, how its methods are called."""
@@ -216,13 +220,22 @@ def _answering(method: Callable[..., Any], example: str) -> Any:
             try:
                 return method(*args, **kwargs)
             except TypeError as error:
-                if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                if _can_be_made(method, args, kwargs):
                     raise  # it was called, and something in it has failed
                 raise _told(error, method, example) from None
 
         answering = called
     answering._answers = True
     return answering
+
+
+def _can_be_made(method: Callable[..., Any], args: Any, kwargs: Any) -> bool:
+    """Whether a call fits the method, or the one that it wraps."""
+    try:
+        inspect.signature(method).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def _told(error: TypeError, method: Callable[..., Any], example: str) -> TypeError:
