@@ -247,7 +247,8 @@ async def test_runs_can_be_listed_shown_canceled_and_retried(
     listed = (await openworkflow("runs", "list", "--json")).json
     assert [run_id] == [each["id"] for each in listed["runs"]]
     assert run_id in (await openworkflow("runs", "list", "--status", "pending")).out
-    assert "no runs\n" == (await openworkflow("runs", "list", "--status", "failed")).out
+    none = await openworkflow("runs", "list", "--status", "failed", "--namespace", "nope")
+    assert "no runs in namespace 'nope'\n" == none.out
     assert (
         "where a run stands, and no status: pending, running"
         in (await openworkflow("runs", "list", "--status", "queued")).err
@@ -317,6 +318,9 @@ async def test_who_waits_in_vain_is_told_why(
         (["runs", "show", "7"], 2, "not a run id"),
         (["runs", "show", "01a20861-4896-7345-9be3-c894fef5bc1d"], 1, "there is no workflow run"),
         (["migrate", "--namespace", "n" * 300], 1, "namespace_id"),
+        (["list"], 2, "it is `openworkflow runs list`, or `openworkflow builds list`"),
+        (["start", "ship"], 2, "there is no command 'start': it is `openworkflow run`"),
+        (["shw"], 2, "No such command 'shw'"),
     ],
 )
 async def test_a_mistake_gets_one_clear_line(

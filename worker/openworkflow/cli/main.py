@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import click
 
+from openworkflow.cli import guessed
 from openworkflow.cli.answers import error_as_json
 from openworkflow.cli.builds import builds
 from openworkflow.cli.completion import completion
@@ -45,7 +46,17 @@ _OF_COMMANDS = ("--url", "--namespace", "--schema", "--json", "-n")
 
 
 class Commands(click.Group):
-    """Says where an option of the commands belongs."""
+    """Says where an option of the commands belongs, and which command was meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """See click."""
+        unknown = self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing
+        if unknown and (meant := guessed.meant(self, ctx, args[0])):
+            written = ", or ".join(f"`openworkflow {each}`" for each in meant)
+            raise click.UsageError(f"there is no command {args[0]!r}: it is {written}", ctx)
+        return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """See click."""

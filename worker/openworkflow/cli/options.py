@@ -89,7 +89,7 @@ def database(
             "which database? set DATABASE_URL or give --url, for example "
             "postgresql://user@localhost:5432/database; `openworkflow dev` needs none"
         )
-    if warn and url is not None and parse(url).password is not None:
+    if warn and url is not None and parse(url).password:
         click.echo(
             "warning: others on this machine see the password of --url in its list of processes; "
             "set DATABASE_URL instead",

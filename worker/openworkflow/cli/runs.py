@@ -81,14 +81,14 @@ def list_runs(
     if where is not None and wanted != RunFilter():
         raise click.UsageError("say in --where what the other options say")
     options = {"limit": limit, "cursor": cursor, "where": where}
-    run_filter = wanted if where is None else None
-    page, told, states = run_async(_page(database(url, namespace, schema), run_filter, options))
+    place = database(url, namespace, schema)
+    page, told, states = run_async(_page(place, wanted if where is None else None, options))
     if as_json:
         found = {"states": _by_text(states), "progress": _by_text(told)}
         render.as_json({"runs": page.runs, **found, "next": page.next_cursor})
         return
     if not page.runs:
-        render.say("no runs")
+        render.say(f"no runs in namespace {place.namespace!r}")
         return
     render.console().print(render.runs_table(page.runs, told, states))
     if page.next_cursor:

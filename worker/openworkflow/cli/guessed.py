@@ -1,0 +1,30 @@
+"""Answers a command that there is not by the one that was meant."""
+
+import click
+
+_MEANT = {
+    **dict.fromkeys(("beat", "consume", "consumer", "serve", "work", "workers"), "worker"),
+    **dict.fromkeys(("call", "enqueue", "execute", "invoke", "start", "submit", "trigger"), "run"),
+    **dict.fromkeys(("describe", "get", "inspect", "status"), "runs show"),
+    **dict.fromkeys(("ls", "ps", "workflow", "workflows"), "runs list"),
+    **dict.fromkeys(("kill", "revoke", "stop", "terminate"), "runs cancel"),
+    **dict.fromkeys(("purge", "clean", "cleanup"), "prune"),
+    **dict.fromkeys(("ui", "web"), "dashboard"),
+    **dict.fromkeys(("schema", "setup", "upgrade"), "migrate"),
+    **dict.fromkeys(("check", "health", "ping"), "doctor"),
+    "why": "runs explain",
+    "new": "init",
+}
+"""What other programs call our commands."""
+
+
+def meant(group: click.Group, ctx: click.Context, name: str) -> list[str]:
+    """The commands that `name` may stand for; none if nobody knows."""
+    if name in _MEANT:
+        return [_MEANT[name]]
+    found = []
+    for known in group.list_commands(ctx):
+        below = group.get_command(ctx, known)
+        if isinstance(below, click.Group) and below.get_command(ctx, name) is not None:
+            found.append(f"{known} {name}")
+    return sorted(found, key=lambda each: not each.startswith("runs "))
