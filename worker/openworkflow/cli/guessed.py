@@ -3,14 +3,19 @@
 import click
 
 _MEANT = {
-    **dict.fromkeys(("beat", "consume", "consumer", "serve", "work", "workers"), "worker"),
+    **dict.fromkeys(
+        ("beat", "consume", "consumer", "serve", "server", "work", "workers"), "worker"
+    ),
     **dict.fromkeys(("call", "enqueue", "execute", "invoke", "start", "submit", "trigger"), "run"),
     **dict.fromkeys(("describe", "get", "inspect", "status"), "runs show"),
-    **dict.fromkeys(("ls", "ps", "workflow", "workflows"), "runs list"),
-    **dict.fromkeys(("kill", "revoke", "stop", "terminate"), "runs cancel"),
+    **dict.fromkeys(("find", "ls", "ps", "search", "workflow", "workflows"), "runs list"),
+    **dict.fromkeys(("abort", "kill", "revoke", "stop", "terminate"), "runs cancel"),
     **dict.fromkeys(("purge", "clean", "cleanup"), "prune"),
-    **dict.fromkeys(("ui", "web"), "dashboard"),
-    **dict.fromkeys(("schema", "setup", "upgrade"), "migrate"),
+    **dict.fromkeys(("flower", "ui", "web"), "dashboard"),
+    **dict.fromkeys(("create-tables", "db", "init-db", "schema", "setup", "upgrade"), "migrate"),
+    **dict.fromkeys(("rerun", "restart"), "runs retry"),
+    **dict.fromkeys(("emit", "notify", "send"), "signal"),
+    **dict.fromkeys(("queue", "queues", "rates"), "limits list"),
     **dict.fromkeys(("check", "health", "ping"), "doctor"),
     "why": "runs explain",
     "new": "init",
