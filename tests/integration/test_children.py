@@ -883,7 +883,7 @@ async def test_what_a_map_has_left_is_read_without_those_that_have_ended(
         *(parent.id, step_id),
     )
 
-    asked = [parent.id], [step_id], [True]
+    asked = [parent.id], [step_id], [True], [10]
     sql = queries.load("public")["read_children"]
     (row,) = await connection.fetch(sql, *asked)
     plan: str = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *asked)
