@@ -213,7 +213,8 @@ class Cluster:
 
     async def patch(self, kind: Kind, namespace: str, name: str, body: Mapping[str, Any]) -> Object:
         """Merge the given fields into the object."""
-        return await self._call("PATCH", kind.path(namespace, name), body=body, content_type=_MERGE)
+        path = kind.path(namespace, name)
+        return _object(await self._call("PATCH", path, body=body, content_type=_MERGE), kind)
 
     async def _call(
         self,
