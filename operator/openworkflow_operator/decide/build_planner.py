@@ -17,7 +17,7 @@ from openworkflow_operator.api.names import WORKER_ANNOTATION, deployment_name
 from openworkflow_operator.api.spec import Worker, WorkflowNamespace
 from openworkflow_operator.decide.observation import DatabaseView, NewRuns, Observation
 from openworkflow_operator.decide.planner import Observed, Plan, Recollection, plan
-from openworkflow_operator.decide.pods import worst
+from openworkflow_operator.decide.pods import ready_replicas_of, worst
 from openworkflow_operator.decide.rollout import (
     BuildFleet,
     BuildView,
@@ -110,10 +110,12 @@ def _serial(observed: Observed) -> int:
 def _fleet(observed: Observed, build: str) -> BuildFleet:
     deployment = observed.fleets[build]
     pods = [pod for pod in observed.pods if pod.build == build]
+    ready = sum(1 for pod in pods if pod.ready and not pod.terminating)
+    is_known = observed.pods_are_known
     return BuildFleet(
         # Of pods that nobody can list there may be some.
-        pods=len(pods) if observed.pods_are_known else max(1, len(pods)),
-        ready=sum(1 for pod in pods if pod.ready and not pod.terminating),
+        pods=len(pods) if is_known else max(1, len(pods)),
+        ready=ready if is_known else ready_replicas_of(deployment),
         trouble=worst(deployment, pods),
         is_stalled=_is_stalled(deployment),
     )

@@ -112,6 +112,11 @@ def replicas_of(deployment: Object | None) -> int:
     return 1 if replicas is None else int(replicas)
 
 
+def ready_replicas_of(deployment: Object | None) -> int:
+    """Pods that are ready, as Kubernetes counts them: also where they cannot be listed."""
+    return int(((deployment or {}).get("status") or {}).get("readyReplicas") or 0)
+
+
 def worst(deployment: Object | None, pods: Iterable[Pod]) -> Trouble | None:
     """The trouble to report: why pods are refused, else the most frequent one of a pod."""
     if (refused := refusal(deployment)) is not None:

@@ -16,6 +16,7 @@ from openworkflow_operator.decide.pods import (
     Trouble,
     is_observed,
     of_newest_template,
+    ready_replicas_of,
     replicas_of,
     said_of,
     worst,
@@ -49,6 +50,8 @@ def workers_available(facts: Facts) -> Condition:
     if on_trial is not None:
         desired -= replicas_of(facts.fleets.get(on_trial))
     ready = sum(1 for pod in pods if pod.ready and not pod.terminating)
+    if not facts.pods_are_known:
+        ready = min(ready, _counted_ready(facts, on_trial))
     refused = [fault for fault in facts.faults if fault.hits_pods and fault.is_refusal]
     has_account = all(fault.kind != kinds.SERVICE_ACCOUNT.name for fault in refused)
     if ready >= desired > 0 and has_account:
@@ -74,6 +77,14 @@ def workers_available(facts: Facts) -> Condition:
     if ready == 0:
         return Condition(name, "False", "WorkersStarting", "no worker is ready yet")
     return Condition(name, "True", "WorkersReady", f"{ready} of {desired} workers are ready")
+
+
+def _counted_ready(facts: Facts, on_trial: str | None) -> int:
+    """As the Deployments have it: of pods that were listed once, none may be left."""
+    if not facts.phases:
+        return ready_replicas_of(facts.deployment)
+    fleets = (fleet for build, fleet in facts.fleets.items() if build != on_trial)
+    return sum(map(ready_replicas_of, fleets))
 
 
 def verified(facts: Facts) -> Condition:

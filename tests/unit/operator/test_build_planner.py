@@ -31,7 +31,7 @@ from openworkflow_operator.decide.observation import (
 )
 from openworkflow_operator.decide.planner import Observed, Plan, Recollection
 from openworkflow_operator.decide.pods import Pod
-from openworkflow_operator.decide.rollout import BuildView, Phase, Promote
+from openworkflow_operator.decide.rollout import BuildView, Hold, Phase, Promote
 from openworkflow_operator.decide.scaling import Demand
 from openworkflow_operator.desired.carried import carried, carry
 from openworkflow_operator.desired.resources import wanted_objects
@@ -212,6 +212,19 @@ def test_a_fleet_whose_pods_are_not_known_is_not_made_smaller() -> None:
         targets.add(planned.scale_to)
 
     assert {None} == targets
+
+
+def test_a_build_whose_pods_are_not_known_is_judged_by_what_its_deployment_says() -> None:
+    """A ramp was taken back, since no pod that could be listed was ready, and a quota was full."""
+    views = both(replace(IN_USE, share=90), BuildView(share=10, is_promoted=True))
+    full = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: pods"}
+    fleet = deployment(NEW, 3) | {"status": {"readyReplicas": 2, "conditions": [full]}}
+    fleets = {OLD_BUILD: deployment(OLD, 1), NEW_BUILD: fleet}
+    facts = seen(database=look(views), fleets=fleets, pods=(), pods_are_known=False)
+
+    made = plan_builds(facts, Recollection(), 0)
+    assert Hold(NEW_BUILD) not in made.actions
+    assert Phase.RAMPING is made.phases[NEW_BUILD][0]
 
 
 def test_a_look_from_before_the_operators_own_change_decides_nothing() -> None:

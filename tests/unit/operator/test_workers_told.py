@@ -67,6 +67,15 @@ def test_a_fleet_at_zero_does_not_say_that_its_image_is_good() -> None:
     assert ("True", "WorkersStarted") == told(STARTED, "Verified")[:2]
 
 
+def test_pods_that_were_listed_once_and_are_not_any_more_are_not_told_as_ready() -> None:
+    """They may have crashed long ago, and the fleet was Ready for ever."""
+    lost = replace(of(fleet(2, 0, 2), READY, READY), desired=2, pods_are_known=False)
+
+    assert ("Unknown", "PodsNotListed") == told(lost, "WorkersAvailable")[:2]
+    # One list that does not come is no news of a fleet.
+    assert "True" == told(replace(STARTED, pods_are_known=False), "WorkersAvailable")[0]
+
+
 def test_a_fleet_at_zero_that_could_not_be_scaled_does_not_say_it_is_as_wanted() -> None:
     """Runs were due, the API server did not take the number, and the fleet was Ready."""
     facts = replace(AT_ZERO, faults=[Fault("Deployment", "orders-worker", NOT_APPLIED)])
