@@ -80,7 +80,7 @@ def workers_available(facts: Facts) -> Condition:
 
 
 def _counted_ready(facts: Facts, on_trial: str | None) -> int:
-    """As the Deployments have it: of pods that were listed once, none may be left."""
+    """Ready pods as the Deployments count them: of pods that were listed once, none may be left."""
     if not facts.phases:
         return ready_replicas_of(facts.deployment)
     fleets = (fleet for build, fleet in facts.fleets.items() if build != on_trial)

@@ -68,7 +68,7 @@ def test_a_fleet_at_zero_does_not_say_that_its_image_is_good() -> None:
 
 
 def test_pods_that_were_listed_once_and_are_not_any_more_are_not_told_as_ready() -> None:
-    """They may have crashed long ago, and the fleet was Ready for ever."""
+    """They may have crashed long ago, and the fleet was Ready forever."""
     lost = replace(of(fleet(2, 0, 2), READY, READY), desired=2, pods_are_known=False)
 
     assert ("Unknown", "PodsNotListed") == told(lost, "WorkersAvailable")[:2]
