@@ -38,10 +38,16 @@ NAMESPACES: dict[str, Any] = {
     "uniqueItems": True,
     "items": {"type": "string", "maxLength": 63, "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"},
 }
+OWN_LABELS: list[str] = [
+    *(f"app.kubernetes.io/{name}" for name in ("component", "instance", "managed-by", "name")),
+    *("app.kubernetes.io/part-of", "app.kubernetes.io/version", "helm.sh/chart"),
+]
 RULES: dict[str, dict[str, Any]] = {
     "nameOverride": {"pattern": "^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$"},
     # A Service's name begins with a letter.
     "fullnameOverride": {"pattern": "^([a-z]([-a-z0-9]*[a-z0-9])?)?$"},
+    # A Deployment selects by the chart's own, and Helm knows by them what is its own.
+    "commonLabels": {"propertyNames": {"not": {"enum": OWN_LABELS}}},
     "image.pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
     "image.digest": {"pattern": "^(sha256:[a-f0-9]{64})?$"},
     "workerImage.digest": {"pattern": "^(sha256:[a-f0-9]{64})?$"},
@@ -90,6 +96,11 @@ FREE = frozenset(
 TEXTS = frozenset(
     {"annotations", "commonLabels", "labels", "nodeSelector", "podAnnotations", "podLabels"}
 )
+LABEL: dict[str, Any] = {
+    "type": "string",
+    "maxLength": 63,
+    "pattern": "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$",
+}
 
 
 def schema_of(values: Any, path: str = "") -> dict[str, Any]:
@@ -108,7 +119,8 @@ def schema_of(values: Any, path: str = "") -> dict[str, Any]:
         case dict() if name in FREE:
             schema = {"type": "object"}
             if name in TEXTS:
-                schema["additionalProperties"] = {"type": "string"}
+                is_label = not name.lower().endswith("annotations")
+                schema["additionalProperties"] = LABEL if is_label else {"type": "string"}
         case dict():
             below = {
                 key: schema_of(value, f"{path}.{key}".strip(".")) for key, value in values.items()

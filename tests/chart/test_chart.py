@@ -223,6 +223,8 @@ def test_the_alerts_lead_to_the_runbooks_of_who_installs_it() -> None:
         ("--set=metrics.serviceMonitor=null", "missing property 'serviceMonitor'"),
         ("--set=fullnameOverride=A_b", "fullnameOverride"),
         ("--set=nameOverride=a.b", "nameOverride"),
+        (r"--set=commonLabels.app\.kubernetes\.io/name=a", "'app.kubernetes.io/name'"),
+        ("--set=podLabels.team=a b", "at '/podLabels/team'"),
         ("--set=metrics.servicemonitor.enabled=true", "servicemonitor"),
         ("--set=rbac.secrets=namespaced", "name the namespaces in rbac.secretNamespaces"),
         ("--set=serviceAccount.create=false", "name an existing one in serviceAccount.name"),
@@ -235,6 +237,32 @@ def test_bad_values_are_refused_by_name(values: str, message: str) -> None:
 
     assert done.returncode != 0
     assert message in done.stderr
+
+
+@pytest.mark.parametrize("release", ["9x", "a.b"])
+def test_a_release_that_no_service_can_be_named_after_is_refused_before_it_is_made(
+    release: str,
+) -> None:
+    done = helm("template", release, CHART)
+
+    assert "set fullnameOverride" in done.stderr
+    assert helm("template", release, CHART, "--is-upgrade").returncode == 0
+    assert helm("template", release, CHART, "--set=fullnameOverride=x").returncode == 0
+
+
+@pytest.mark.parametrize("chart", ["openworkflow", "openworkflow-namespace"])
+def test_names_that_look_like_numbers_stay_text(chart: str) -> None:
+    """A team's namespace may be 42, which was a number, and every object of it was refused."""
+    more = ["--set-string=fullnameOverride=x,nameOverride=9,operator.namespaces={7}"]
+    if chart != "openworkflow":
+        named = "spec.database.secretRef.name=7,spec.worker.image=a,spec.worker.workflows={b}"
+        more = [f"--set-string={named}", "--set=replayCheck.enabled=true"]
+    done = helm("template", "1e3", str(CHARTS / chart), "--namespace=42", *more)
+    assert done.returncode == 0, done.stderr
+    for each in yaml.safe_load_all(done.stdout):
+        metadata = each["metadata"]
+        texts = [metadata["name"], metadata.get("namespace", ""), *metadata["labels"].values()]
+        assert all(isinstance(text, str) for text in texts), metadata
 
 
 def test_a_chart_packed_without_alerts_refuses_to_install_them(tmp_path: Path) -> None:

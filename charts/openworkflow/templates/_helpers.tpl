@@ -22,8 +22,8 @@
 
 {{/* Labels that select; a Deployment can never change them. */}}
 {{- define "openworkflow.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "openworkflow.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "openworkflow.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "openworkflow.labels" -}}
@@ -70,7 +70,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") 
 {{- $names = append $names (ternary . (get (ternary dict . (kindIs "string" .)) "name") (kindIs "string" .)) -}}
 {{- end -}}
 {{- range uniq $names }}
-- name: {{ . }}
+- name: {{ . | quote }}
 {{- end -}}
 {{- end -}}
 
@@ -165,6 +165,10 @@ tolerations:
 {{- end -}}
 {{- if and .Values.metrics.prometheusRule.enabled (not (.Files.Get "alerts/openworkflow.yaml")) -}}
 {{- fail "metrics.prometheusRule.enabled: this chart was packed without alerts/openworkflow.yaml" -}}
+{{- end -}}
+{{- $name := include "openworkflow.fullname" . -}}
+{{- if and .Release.IsInstall (not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name)) -}}
+{{- fail (printf "no Service can be named after %s: set fullnameOverride to a name of a-z, 0-9 and -, that begins with a letter" $name) -}}
 {{- end -}}
 {{- include "openworkflow.validateCluster" . -}}
 {{- end -}}

@@ -44,6 +44,6 @@
 
 {{- define "openworkflow.subject" -}}
 - kind: ServiceAccount
-  name: {{ include "openworkflow.serviceAccountName" . }}
-  namespace: {{ .Release.Namespace }}
+  name: {{ include "openworkflow.serviceAccountName" . | quote }}
+  namespace: {{ .Release.Namespace | quote }}
 {{- end -}}
