@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from email.message import Message
-from enum import Enum, StrEnum
+from enum import Enum, Flag, StrEnum, auto
 from types import ModuleType
 from typing import Any, ClassVar
 from urllib.error import HTTPError
@@ -197,6 +197,64 @@ def test_what_is_raised_at_once_is_what_the_database_gives_back() -> None:
     assert list(live.plain) == ["b", "zz"]
     assert '"zz":100000000000000000000000.0' in error.to_json()
     assert math.copysign(1, live.parts["b"]) == 1
+
+
+class Lazy:
+    """What looks up what it stands for when it is asked for its class, as Django's do."""
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("no database from here")
+
+    @__class__.setter
+    def __class__(self, other: Any) -> None:
+        pass
+
+
+@dataclass
+class Record:
+    order: int
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "order":
+            raise RuntimeError("no database from here")
+        return super().__getattribute__(name)
+
+    def __repr__(self) -> str:
+        return "Record()"
+
+
+@pytest.mark.parametrize("make", [Lazy, lambda: Record(7), lambda: [Lazy()]])
+def test_a_value_that_lets_nobody_look_at_it_costs_the_error_nothing_else(make: Any) -> None:
+    value = make()
+    failed = Declined(Decimal(1), left=value, kept=1)
+    failed.args = ("declined", value)
+    failure = Failure.from_exception(failed)
+    error: Any = failure.rebuild()
+
+    assert failure.message.startswith("('declined', ")
+    assert error.args[0] == "declined"
+    assert not hasattr(error, "left")
+    assert (error.kept, error.amount) == (1, Decimal(1))
+
+
+class Rights(Flag):
+    READ = auto()
+    WRITE = auto()
+    OWN = auto()
+
+
+@pytest.mark.parametrize("rights", [Rights.OWN, Rights.READ | Rights.WRITE, Rights(0)])
+def test_flags_come_back_together(rights: Rights) -> None:
+    error: Any = stored(Declined(Decimal(1), rights=rights))
+    assert error.rights is rights
+
+
+def test_a_flag_that_is_gone_is_left_out() -> None:
+    with pytest.raises(ValueError):
+        read({"$": ["flags", f"{__name__}:Rights", ["READ", "GONE"]]})
+    with pytest.raises(ValueError):
+        read({"$": ["flags", f"{__name__}:Reason", ["STOLEN"]]})
 
 
 @pytest.mark.parametrize("large", ["x" * 10**5, b"x" * 10**5, [0] * 10**5, [[Decimal(0)] * 10**5]])

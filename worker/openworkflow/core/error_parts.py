@@ -48,25 +48,35 @@ def add_note(error: BaseException, note: str) -> None:
 
 
 def fits(value: Any, limit: int) -> bool:
-    """Whether a value is small enough to be worth writing; looks at no more than `limit` of it."""
+    """Whether a value is small enough to be worth writing; looks at no more than `limit` of it.
+
+    Its type is asked and not the value, whose `__class__` may be code of a user that fails.
+    """
     left, ahead = limit, [value]
     while ahead:
         each = ahead.pop()
-        left -= len(each) + 1 if isinstance(each, str | bytes) else 1
+        left -= len(each) + 1 if issubclass(type(each), str | bytes) else 1
         parts = _parts(each)
         if left < len(parts):  # also of what holds itself
             return False
-        ahead.extend(parts.values() if isinstance(parts, dict) else parts)
+        ahead.extend(parts.values() if issubclass(type(parts), dict) else parts)
     return True
 
 
 def _parts(value: Any) -> Any:
     kind = type(value)
-    if isinstance(value, list | tuple | dict | set | frozenset):
+    if issubclass(kind, list | tuple | dict | set | frozenset):
         return value
     if is_dataclass(kind):
-        return [getattr(value, each.name, None) for each in fields(kind)]
+        return [_field(value, each.name) for each in fields(kind)]
     return ()
+
+
+def _field(value: Any, name: str) -> Any:
+    try:
+        return getattr(value, name)
+    except Exception:  # it is not kept then
+        return None
 
 
 def _slots(cls: type) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from enum import Enum, EnumMeta
+from enum import Enum, EnumMeta, Flag
 from typing import Any
 from uuid import UUID
 
@@ -54,8 +54,8 @@ def write(value: Any) -> Any:
     if kind in _MANY:
         each = [write(item) for item in value]
         return {TAG: [kind.__name__, each if kind is tuple else sorted(each, key=repr)]}
-    if isinstance(value, Enum):
-        return {TAG: ["enum", name_of(kind), value.name]}
+    if issubclass(kind, Enum):
+        return {TAG: ["enum", name_of(kind), value.name]} if _single(value) else _flags(value)
     if is_dataclass(kind) and _shows_all(value):  # else it has a secret
         parts = {each.name: write(getattr(value, each.name)) for each in fields(kind)}
         return {TAG: ["dataclass", name_of(kind), parts]}
@@ -82,6 +82,30 @@ def _enum(name: str, member: str) -> Any:
     if not isinstance(found, EnumMeta):
         raise ValueError(f"there is no enum {name}")
     return found.__dict__["_member_map_"][member]
+
+
+def _single(value: Enum) -> bool:
+    """Whether it is a member that has a name, and no combination of flags."""
+    return value.name in type(value).__dict__["_member_map_"]
+
+
+def _flags(value: Any) -> Any:
+    names = [each.name for each in value]
+    if _combined(name_of(type(value)), names) is not value:  # it has bits that have no name
+        raise ValueError(f"{value!r} has no form")
+    return {TAG: ["flags", name_of(type(value)), names]}
+
+
+def _combined(name: str, members: list[str]) -> Any:
+    found = loaded(name, Flag)
+    if found is None:
+        raise ValueError(f"there are no flags {name}")
+    bits = 0
+    for member in members:
+        bits |= found.__dict__["_member_map_"][member]._value_
+    known = found.__dict__["_value2member_map_"].get(bits)
+    # Flag's own: that of the class is code of a user.
+    return Flag.__dict__["_missing_"].__func__(found, bits) if known is None else known
 
 
 def _shows_all(value: Any) -> bool:
@@ -127,5 +151,6 @@ _READERS: Mapping[str, Callable[..., Any]] = {
     "frozenset": lambda items: frozenset(read(items)),
     "dict": lambda parts: {key: read(each) for key, each in parts.items()},
     "enum": _enum,
+    "flags": _combined,
     "dataclass": _dataclass,
 }

@@ -210,9 +210,10 @@ def _args(args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _short(value: Any) -> Any:
-    if isinstance(value, str | bytes):
+    kind = type(value)
+    if issubclass(kind, str | bytes):
         return value[: TEXT_LIMIT // 8]
-    return value if isinstance(value, int | float) else None
+    return value if issubclass(kind, int | float) else None
 
 
 def _state(error: BaseException) -> dict[str, Any]:
