@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from openworkflow.cli.dev import _changes, _watchers
 from openworkflow.cli.target import load_workflows
 from openworkflow.cli.watching import Application
 from openworkflow.core.errors import ConfigurationError
@@ -104,3 +105,22 @@ def test_a_module_that_raises_by_itself_is_told_as_it_is(folder: Path) -> None:
 
     with pytest.raises(ConfigurationError, match=r"RuntimeError: own \(.*dev_raises.py:1\)$"):
         load_workflows("dev_raises")
+
+
+@pytest.mark.asyncio
+async def test_a_folder_that_cannot_be_watched_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ended in silence, and `dev` started no worker anew."""
+    asked: dict[str, Any] = {}
+
+    def awatch(folder: Path, **options: Any) -> AsyncIterator[Any]:
+        asked.update(options)
+        raise OSError("OS file watch limit reached")
+
+    monkeypatch.setattr("watchfiles.awatch", awatch)
+    _changes(asyncio.Event())
+    await asyncio.gather(*_watchers)
+
+    assert "not seen: OS file watch limit reached" in capsys.readouterr().err
+    assert asked["ignore_permission_denied"], "a folder of somebody else's is no reason to stop"

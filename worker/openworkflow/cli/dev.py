@@ -195,8 +195,21 @@ def _changes(stop: asyncio.Event) -> "asyncio.Queue[None]":
         return is_python(change, path) and application.has(Path(path))
 
     async def watch() -> None:
-        async for _ in awatch(Path.cwd(), watch_filter=counts, stop_event=stop):
-            changed.put_nowait(None)
+        try:
+            # The folder may have some that are not ours to read, such as the data of a database.
+            async for _ in awatch(
+                Path.cwd(),
+                watch_filter=counts,
+                stop_event=stop,
+                ignore_permission_denied=True,
+            ):
+                changed.put_nowait(None)
+        except (OSError, RuntimeError) as error:  # RuntimeError is that of watchfiles
+            say(
+                f"changes of the code are not seen: {error}; end this by Ctrl-C and start it "
+                "again once that is mended, or after each change",
+                err=True,
+            )
 
     _watchers.add(asyncio.ensure_future(watch()))
     return changed
