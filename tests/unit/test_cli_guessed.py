@@ -22,6 +22,11 @@ def test_each_guess_is_answered_by_a_command_that_there_is() -> None:
         assert cli.get_command(context, name) is None, name
 
 
+def test_a_word_of_other_programs_that_is_ours_too_is_answered_by_both() -> None:
+    meant = guessed.meant(cli, click.Context(cli), "trigger")
+    assert meant == ["run", "schedules trigger"]
+
+
 @pytest.mark.parametrize("name", ["list", "start", "nothing"])
 def test_a_shell_that_completes_a_command_that_there_is_not_is_offered_nothing(name: str) -> None:
     complete = ShellComplete(cli, {}, "openworkflow", "_OPENWORKFLOW_COMPLETE")

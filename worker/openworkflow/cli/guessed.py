@@ -25,11 +25,10 @@ _MEANT = {
 
 def meant(group: click.Group, ctx: click.Context, name: str) -> list[str]:
     """The commands that `name` may stand for; none if nobody knows."""
-    if name in _MEANT:
-        return [_MEANT[name]]
     found = []
     for known in group.list_commands(ctx):
         below = group.get_command(ctx, known)
         if isinstance(below, click.Group) and below.get_command(ctx, name) is not None:
             found.append(f"{known} {name}")
-    return sorted(found, key=lambda each: not each.startswith("runs "))
+    found.sort(key=lambda each: not each.startswith("runs "))
+    return [_MEANT[name], *found] if name in _MEANT else found
