@@ -26,8 +26,8 @@ from openworkflow.core.failure import Failure
 from openworkflow.core.ids import DEEPEST, child_id, depth_of, uuid7
 from openworkflow.core.recorded import Awaited, ChildState, MapItem
 from openworkflow.core.workflow_run import RunStatus
-from openworkflow.engine.inbox import Family, Mail
 from openworkflow.engine.journal import Written, divisible, separated
+from openworkflow.engine.mail import Family, Mail
 from openworkflow.engine.outcome import Completed, Lost, Parked
 from openworkflow.engine.traits import Traits
 from tests.executions import failed, in_virtual_time, moments, prepared, slow, statuses

@@ -15,9 +15,10 @@ from openworkflow import SignalTimeout, Step
 from openworkflow.backend.records import Delivery, Waiting
 from openworkflow.core.errors import BackendError, ConfigurationError, ConnectionLost, Fault
 from openworkflow.core.recorded import Awaited, Message
-from openworkflow.engine import inbox as inboxes
+from openworkflow.engine import mail as mails
 from openworkflow.engine.execution import Execution
-from openworkflow.engine.inbox import Family, Inbox, Mail
+from openworkflow.engine.inbox import Inbox
+from openworkflow.engine.mail import Family, Mail
 from openworkflow.engine.outcome import Completed, Parked, Released
 from tests.executions import failed, in_virtual_time, moments, prepared, quick, slow, statuses
 from tests.memory import Run
@@ -206,7 +207,7 @@ async def test_a_branch_in_memory_hears_at_once_or_by_a_poll() -> None:
             mail.hear(uuid4())
             await moments()
         else:
-            await asyncio.sleep(inboxes.POLL_SECONDS)
+            await asyncio.sleep(mails.POLL_SECONDS)
             await moments()
 
         assert "succeeded" == statuses(run)["a"]
@@ -288,7 +289,7 @@ async def test_the_poll_for_signals_survives_whatever_a_look_raises() -> None:
     letters.wake_no = 1
 
     polling = asyncio.create_task(mail.poll(lambda: True))
-    await asyncio.sleep(2 * inboxes.POLL_SECONDS)
+    await asyncio.sleep(2 * mails.POLL_SECONDS)
     polling.cancel()
 
     assert [True] == heard

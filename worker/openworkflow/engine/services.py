@@ -17,9 +17,9 @@ from openworkflow.core.step_attempt import DEFAULT_MAX_STEP_ATTEMPTS
 from openworkflow.core.workflow_run import DEFAULT_REST_SECONDS
 from openworkflow.engine import generators
 from openworkflow.engine.guard import LeaseGuard
-from openworkflow.engine.inbox import Family, Mail
 from openworkflow.engine.journal import Journal
 from openworkflow.engine.library import Library, nothing_told
+from openworkflow.engine.mail import Family, Mail
 from openworkflow.engine.threads import Threads
 from openworkflow.telemetry.metrics import Metrics
 from openworkflow.telemetry.seam import Observer

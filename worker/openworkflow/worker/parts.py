@@ -12,9 +12,9 @@ from openworkflow.backend.backend import BackendPostgres, WorkerSession
 from openworkflow.core.registry import Registry
 from openworkflow.engine.flusher import Flusher
 from openworkflow.engine.guard import LeaseGuard
-from openworkflow.engine.inbox import Mail
 from openworkflow.engine.journal import DatabaseClock, Journal
 from openworkflow.engine.library import Library
+from openworkflow.engine.mail import Mail
 from openworkflow.engine.services import Limits, Services
 from openworkflow.engine.threads import Threads
 from openworkflow.telemetry.metrics import Metrics
@@ -27,7 +27,7 @@ from openworkflow.worker.heartbeat import Heartbeat
 from openworkflow.worker.histories import Histories
 from openworkflow.worker.limited import adopter, declared_limits
 from openworkflow.worker.occurrences import Occurrences
-from openworkflow.worker.opened import OpenedPost, opened_maps
+from openworkflow.worker.opened import OpenedMail, opened_maps
 from openworkflow.worker.options import WorkerOptions
 from openworkflow.worker.poller import Poller
 
@@ -100,7 +100,7 @@ class Parts:
             batch=options.batch,
         )
         self.payloads = options.payloads(backend.namespace_id)
-        self.mail = Mail(OpenedPost(session, self.payloads))
+        self.mail = Mail(session, OpenedMail(self.payloads))
         self.poller = Poller(backend, clock, self.claimer, self.journal.kick)
         self.executor = self.executor_of(
             registry,
