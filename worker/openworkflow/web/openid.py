@@ -4,6 +4,7 @@ The authorization code flow of OpenID Connect, with PKCE. What is kept is in coo
 module signs: while somebody logs in, what only they can bring back; then who they are, for hours.
 """
 
+import contextlib
 import hashlib
 import hmac
 import secrets
@@ -16,7 +17,7 @@ from urllib.parse import urlencode, urlsplit
 import httpx
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import KeySet, OctKey
+from joserfc.jwk import JWKRegistry, KeySet, OctKey
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response
@@ -29,6 +30,13 @@ _LOGIN = "openworkflow_openid"
 _ASYMMETRIC = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"]
 """Not HS256, for which everybody would do who knows the client's secret; nor none."""
 _OWN = ["HS256"]
+_INVALID = (JoseError, ValueError, TypeError)
+"""What is raised for a token; the last for a header that is of another kind than it has to be."""
+_WHERE = ("authorization_endpoint", "token_endpoint", "jwks_uri")
+_WHO = "userinfo_endpoint"
+"""A provider need not have it."""
+LONGEST_NAME = 200
+"""Characters of a name: browsers keep no cookie of more than 4096, and say so to nobody."""
 _LOGIN_SECONDS = 600
 _ANSWER_SECONDS = 10.0
 _KEPT_SECONDS = 3600.0
@@ -154,7 +162,7 @@ class OpenId:
                 )
             )
             claims = dict(await self._verified(str(told.get("id_token", "")), nonce))
-            place = known.get("userinfo_endpoint")
+            place = known.get(_WHO)
             if self._claim not in claims and place and "access_token" in told:
                 bearer = {"Authorization": f"Bearer {told['access_token']}"}
                 more = await _json(http.get(place, headers=bearer))
@@ -167,7 +175,7 @@ class OpenId:
         try:
             try:
                 token = jwt.decode(id_token, self._keys, algorithms=_ASYMMETRIC)
-            except (JoseError, ValueError):
+            except _INVALID:
                 await self._provider(anew=True)
                 token = jwt.decode(id_token, self._keys, algorithms=_ASYMMETRIC)
             jwt.JWTClaimsRegistry(
@@ -178,7 +186,7 @@ class OpenId:
                 sub={"essential": True},
                 nonce={"essential": True, "value": nonce},
             ).validate(token.claims)
-        except (JoseError, ValueError) as error:
+        except _INVALID as error:
             raise HTTPException(
                 403, f"what the OpenID provider said is not valid: {error}"
             ) from None
@@ -194,8 +202,13 @@ class OpenId:
                 raise HTTPException(
                     502, "the OpenID provider is another issuer than was configured"
                 )
-            keys = await _json(http.get(known["jwks_uri"]))
-        self._keys = KeySet.import_key_set(keys)  # type: ignore[arg-type]
+            for name in (*_WHERE, *((_WHO,) if known.get(_WHO) is not None else ())):
+                if not _is_url(known.get(name)):
+                    raise HTTPException(502, f"the OpenID provider does not say its {name}")
+            keys = _keys(await _json(http.get(known["jwks_uri"])))
+        if not keys:
+            raise HTTPException(502, "the OpenID provider gives no key that can be read")
+        self._keys = keys
         self._known, self._known_at = known, time.monotonic()
         return known
 
@@ -209,7 +222,8 @@ class OpenId:
         """What gives them a role; what they call themselves does not."""
         said = claims.get(self._claim, [])
         values = [said] if isinstance(said, str) else said if isinstance(said, list) else []
-        return [each for each in (*values, _email(claims)) if each in self._roles]
+        found = (each for each in (*values, _email(claims)) if isinstance(each, str))
+        return [each for each in dict.fromkeys(found) if each in self._roles]
 
     def _sealed(self, use: str, seconds: float, **claims: Any) -> str:
         expires = int(time.time() + seconds)
@@ -222,7 +236,7 @@ class OpenId:
             jwt.JWTClaimsRegistry(
                 exp={"essential": True}, use={"essential": True, "value": use}
             ).validate(token.claims)
-        except (JoseError, ValueError):
+        except _INVALID:
             return None
         return token.claims
 
@@ -239,8 +253,9 @@ class OpenId:
 
 def _name(claims: Mapping[str, Any]) -> str:
     """Who it is, in the audit log."""
-    called = claims.get("preferred_username")
-    return _email(claims) or (f"{called} ({claims['sub']})" if called else str(claims["sub"]))
+    called, sub = claims.get("preferred_username"), str(claims["sub"])[:LONGEST_NAME]
+    name = _email(claims) or (f"{str(called)[:LONGEST_NAME]} ({sub})" if called else sub)
+    return name[: LONGEST_NAME * 2].encode("utf-8", "replace").decode()
 
 
 def _email(claims: Mapping[str, Any]) -> str | None:
@@ -248,12 +263,31 @@ def _email(claims: Mapping[str, Any]) -> str | None:
     return str(claims["email"]) if claims.get("email_verified") is True else None
 
 
+def _is_url(given: object) -> bool:
+    try:
+        parts = urlsplit(given) if isinstance(given, str) else None
+    except ValueError:  # "http://["
+        return False
+    return parts is not None and parts.scheme in ("http", "https") and bool(parts.netloc)
+
+
+def _keys(told: Mapping[str, Any]) -> KeySet:
+    """The provider's keys but those that cannot be read, as of a kind that is newer than we are."""
+    given, read = told.get("keys"), []
+    for each in given if isinstance(given, list) else ():
+        with contextlib.suppress(Exception):  # KeyError, of an unknown curve, TypeError and more
+            key = JWKRegistry.import_key(each)
+            key.ensure_kid()
+            read.append(key)
+    return KeySet(read)
+
+
 async def _json(asked: Any) -> dict[str, Any]:
     """What the provider answers. Raises HTTPException 502, without what was sent."""
     try:
         answer = await asked
         told = answer.json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError) as error:
         raise HTTPException(
             502, f"the OpenID provider does not answer as one: {type(error).__name__}"
         ) from None
