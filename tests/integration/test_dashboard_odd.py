@@ -19,6 +19,8 @@ from openworkflow.backend.filtering import Filtering
 from openworkflow.core.errors import ConnectionLost, Fault
 from openworkflow.web import Caller, Role, Tokens, dashboard
 from openworkflow.web.auth import COOKIE
+from openworkflow.web.openid import OpenId
+from openworkflow.web.prefix import _OWN
 from tests.dashboard import ADMIN, VIEWER, served
 
 TOKENS = Tokens({VIEWER: "viewer", ADMIN: ("ann", "admin")})
@@ -211,19 +213,29 @@ async def test_auth_of_somebody_else_may_be_plain_and_name_roles_and_is_told_wha
         assert (400, True) == (status, "auth= gives a Caller, or None, and not str" in html)
 
 
-@pytest.mark.parametrize("path", ["/ops/workflows", ""])
+@pytest.mark.parametrize("prefix", ["/ops/workflows", "/n", "/static"])
+@pytest.mark.parametrize("is_taken_off", [True, False])
 async def test_under_a_prefix_it_answers_whether_a_proxy_takes_that_off_or_not(
-    ow: OpenWorkflow, path: str
+    ow: OpenWorkflow, prefix: str, is_taken_off: bool
 ) -> None:
-    async with served(ow, auth=TOKENS, prefix="/ops/workflows/") as visitor:
+    path = "" if is_taken_off else prefix
+    async with served(ow, auth=TOKENS, prefix=f"{prefix}/") as visitor:
         status, html = await visitor.get(f"{path}/n/default/runs?where=status:failed")
-        assert (401, True) == (status, 'action="/ops/workflows/login"' in html)
-        assert 'value="/ops/workflows/n/default/runs?where=status:failed"' in html
+        assert (401, True) == (status, f'action="{prefix}/login"' in html)
+        assert f'value="{prefix}/n/default/runs?where=status:failed"' in html
         session = TOKENS.session_of(VIEWER)
         html = (await visitor.get(f"{path}/n/default/runs", Cookie=f"{COOKIE}={session}"))[1]
         links = re.findall(r'(?:href|src|action|connect)="(/[^"]*)"', html)
-        assert {"/ops/workflows/"} == {link[:15] for link in links}
+        assert {f"{prefix}/"} == {link[: len(prefix) + 1] for link in links}
         assert 200 == (await visitor.get(f"{path}/static/style.css"))[0]
+
+
+def test_every_path_of_the_dashboard_is_known_for_one_of_its_own(ow: OpenWorkflow) -> None:
+    """By that it is known how much of a prefix was taken off."""
+    auth = OpenId("https://id", "c", "s", url="https://ops", default="viewer")
+    app: Any = dashboard(ow, auth=auth)
+    for route in app.routes:
+        assert _OWN.match(f"{route.path}/style.css" if "static" in route.path else route.path)
 
 
 async def test_in_an_application_that_says_its_own_prefix_it_is_where_that_has_it(

@@ -25,6 +25,17 @@ def test_what_only_begins_alike_is_no_prefix() -> None:
     assert "/flow" == whole("/flow", "/flow")
 
 
+@pytest.mark.parametrize("root", ["/n", "/static", "/a/n", "/n/static"])
+@pytest.mark.parametrize("rest", ["/n/default", "/n/default/runs", "/static/a.js", "/login", "/"])
+def test_a_prefix_may_be_a_word_of_the_dashboards_own_paths(root: str, rest: str) -> None:
+    """Under /n, where a proxy took that off, no page was found."""
+    assert root + rest == whole(root, rest)
+    assert root + rest == whole(root, root + rest)
+    parts = root.split("/")
+    if len(parts) > 2:
+        assert root + rest == whole(root, f"/{parts[2]}{rest}")
+
+
 @pytest.mark.parametrize("prefix", ["", "/", "/a", "/a/", "/a.b/c-d~e_f"])
 def test_a_prefix_has_no_slash_at_its_end(prefix: str) -> None:
     assert prefix.rstrip("/") == checked(prefix)

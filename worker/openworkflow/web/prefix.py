@@ -13,6 +13,9 @@ from openworkflow.core.shown import shown
 
 _PREFIX = re.compile(r"(/(?!\.{1,2}(/|\Z))[\w.~-]+)*", re.ASCII)
 
+_OWN = re.compile(r"/?\Z|/(healthz|login|logout|openid)\Z|/(n|static)/.")
+"""How the paths of the dashboard begin; a test looks at its routes."""
+
 
 class Prefixed:
     """Has each path begin with the prefix, or with `root_path` where none is given."""
@@ -29,13 +32,17 @@ class Prefixed:
 
 
 def whole(root: str, path: str) -> str:
-    """A path of which all of `root` was taken off, its beginning, or nothing, as it was."""
-    parts = root.split("/")
+    """A path of which all of `root` was taken off, its beginning, or nothing, as it was.
+
+    A prefix such as /n may be a word of our own paths, so that what is left tells which it was.
+    """
+    parts, found = root.split("/"), []
     for place in range(1, len(parts) + 1):
         left = "".join(f"/{part}" for part in parts[place:])
         if path == left or path.startswith(f"{left}/"):
-            return root + path[len(left) :]
-    return path
+            found.append(path[len(left) :])
+    rest = next(filter(_OWN.match, found), found[0] if found else None)
+    return path if rest is None else root + rest
 
 
 def checked(prefix: str) -> str:
