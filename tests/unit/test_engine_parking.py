@@ -21,6 +21,7 @@ from openworkflow.engine.outcome import (
     Lost,
     Outcome,
     Parked,
+    Released,
 )
 from openworkflow.worker.slots import Slots
 from tests.executions import (
@@ -182,6 +183,30 @@ async def test_a_function_that_polls_without_end_fails_and_lets_others_run_meanw
 
     failed(task.result(), "ConfigurationError", "did not come to rest")
     assert turns > 10
+
+
+@in_virtual_time
+async def test_a_wait_that_was_given_up_is_not_taken_for_what_is_still_to_begin() -> None:
+    """While it is drained: there were as many waits as operations, and it was parked for a day."""
+
+    async def limited(step: Step) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(60):
+                await step.sleep("long", "1d")
+        await step.sleep("next", 60)
+
+    async def function(step: Step) -> None:
+        await asyncio.gather(limited(step), step.sleep("other", "2d"))
+
+    run = rested(function, Slots(1, freed=lambda: None))
+    run.rest_seconds = 600.0
+    execution = run.execution()
+    run.journal.on_flush = lambda: (
+        execution.drain() if statuses(run).get("asyncio-timer") == "succeeded" else None
+    )
+
+    assert isinstance(await run.start(execution), Released)
+    assert "next" not in statuses(run)
 
 
 # -- resting -------------------------------------------------------------------------------------

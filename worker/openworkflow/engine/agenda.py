@@ -117,6 +117,7 @@ class Agenda:
         if operation.key not in self.operations or self._execution.stopped is not None:
             return
         del self.operations[operation.key]
+        self._waits.end(operation)
         if operation in self.asked:
             self.asked.remove(operation)
             if operation.recorded is None or self._execution.draining:
@@ -215,8 +216,7 @@ class Agenda:
             return
         loop = asyncio.get_running_loop()
         wait: asyncio.Future[None] = loop.create_future()
-        if self._waits is _NO_WAITS:
-            self._waits = Waits()
+        self._waits = Waits() if self._waits is _NO_WAITS else self._waits
         self._waits.begin(operation, until)
         if until is not None and seconds is not None:
             self._timed = {} if self._timed is None else self._timed
