@@ -87,7 +87,7 @@ class _Read(NamedTuple):
                 request.done.set_result(self.busy.isdisjoint([*inbox.names, *inbox.family]))
 
     def refuse(self, error: Exception) -> None:
-        """It cannot be opened."""
+        """Answer that it cannot be opened."""
         for request in self.requests:
             if not request.done.done():
                 request.done.set_exception(error)
