@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from openworkflow import Cron, OpenWorkflow
 from openworkflow.web import Tokens, dashboard, live
+from tests.helpers import NEVER
 from tests.web.browser import Browser
 from tests.web.conftest import Serve
 
@@ -99,6 +101,60 @@ async def test_what_is_silent_for_long_is_not_taken_for_quiet(
         expect(page.locator("#trouble")).to_contain_text("UTC: nothing has come since")
 
     await browser.visit(f"{url}{HOME}", look)
+
+
+async def test_a_page_says_of_when_it_is_by_the_clock_of_the_dashboard(
+    ow: OpenWorkflow, serve: Serve, browser: Browser
+) -> None:
+    """The browser's may be wrong; and a page that was hidden is not of when it is seen again."""
+    app = Silent(dashboard(ow))
+    url = await serve(app)
+
+    def look(page: Page) -> None:
+        page.clock.install(time=datetime(2020, 1, 1, tzinfo=UTC))
+        app.is_so = True
+        page.reload()
+        expect(page.locator(".tiles")).to_be_visible()
+        page.clock.run_for(30_000)
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        page.clock.run_for(50_000)
+        trouble = page.locator("#trouble")
+        expect(trouble).to_contain_text("UTC: nothing has come since")
+        said = trouble.inner_text().removeprefix("What is shown is of ")[:19]
+        shown = datetime.fromisoformat(said).replace(tzinfo=UTC)
+        assert timedelta(0) <= datetime.now(UTC) - shown < timedelta(seconds=NEVER)
+
+    await browser.visit(f"{url}{HOME}", look)
+
+
+async def test_a_page_that_is_silent_and_is_heard_again_takes_back_what_it_said(
+    ow: OpenWorkflow, serve: Serve, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing had changed meanwhile, and it said so until something did."""
+    monkeypatch.setattr(live, "LONGEST", NEVER)
+    monkeypatch.setattr(live, "SILENCE", 0.5)
+    url = await serve(dashboard(ow))
+
+    def look(page: Page) -> None:
+        page.clock.install()
+        page.reload()
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        page.evaluate("""() => {
+          const seen = document.documentElement.dataset;
+          document.addEventListener("htmx:sse:after:message", ({ detail }) => {
+            if (detail.message.event === "here") seen.here = "yes";
+          });
+          new MutationObserver(() => {
+            const told = document.getElementById("trouble").textContent;
+            if (told.includes("nothing has come since")) seen.silent = "yes";
+          }).observe(document.body, { childList: true, subtree: true });
+        }""")
+        expect(page.locator("html")).to_have_attribute("data-here", "yes")
+        page.clock.run_for(50_000)
+        expect(page.locator("html")).to_have_attribute("data-silent", "yes")
+        expect(page.locator("#trouble")).to_be_empty()
+
+    await browser.visit(f"{url}{HOME}/limits", look)
 
 
 async def test_a_page_that_is_one_too_many_says_so(

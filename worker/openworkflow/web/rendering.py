@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,7 +19,7 @@ from openworkflow.web.words import moment, short
 
 NOTE = "openworkflow_note"
 """The cookie of what the next page is to tell, once."""
-_HERE = "event: here\ndata:\n\n"
+_HERE = "event: here\ndata:\n"
 """Changes nothing; the page would say after a while that nothing comes."""
 _FULL = "event: full\ndata:\n\n"
 MENU = [page for page in PAGES if page.name not in ("run", "compare")]
@@ -73,7 +73,7 @@ class Renderer:
         try:
             async with aclosing(self._site.hub.follow(key, make, trouble)) as versions:
                 async for html in versions:
-                    yield _HERE if html is None else _event(html)
+                    yield _dated(_HERE if html is None else _event(html))
         except TooManyPages:
             yield _FULL
             await asyncio.sleep(SILENCE)  # then the browser asks again
@@ -133,7 +133,9 @@ class Renderer:
         }
 
     def _html(self, template: str, status: int, **found: Any) -> Response:
-        html = self._site.templates.get_template(template).render(**found)
+        html = self._site.templates.get_template(template).render(
+            served_at=datetime.now(UTC), **found
+        )
         return HTMLResponse(html, status, {"cache-control": "no-store"})
 
 
@@ -146,5 +148,10 @@ def _query(asked: Mapping[str, str]) -> dict[str, str]:
 
 
 def _event(html: str) -> str:
-    """A message of one event, whatever ends its lines."""
-    return "".join(f"data: {line}\n" for line in html.splitlines()) + "\n"
+    """The data of one event, whatever ends its lines."""
+    return "".join(f"data: {line}\n" for line in html.splitlines())
+
+
+def _dated(event: str) -> str:
+    """A message with an event, whose id says when it was, by a clock that is ours."""
+    return f"id: {moment(datetime.now(UTC))}\n{event}\n"

@@ -1,15 +1,17 @@
 // Says so while a page does not follow what it shows: else it looks as if nothing happened.
 (() => {
   const SILENCE = 40000; // the dashboard says every 15 seconds that it is there
-  let heard = Date.now();
+  // Of when that is, by the dashboard's clock: the browser's may be wrong.
+  let shown = document.documentElement.dataset.now;
+  let heard = performance.now();
+  let silent = false;
   const follows = () => document.querySelector("[hx-sse\\:connect]");
   const tell = (why, again) => {
     const place = document.getElementById("trouble");
     if (!place || !follows()) return;
-    const since = new Date(heard).toISOString().slice(0, 19).replace("T", " ");
     const told = document.createElement("p");
     told.className = "trouble";
-    told.append(`What is shown is of ${since} UTC: ${why} `);
+    told.append(`What is shown is of ${shown} UTC: ${why} `);
     if (again) {
       const link = document.createElement("a");
       link.href = location.href;
@@ -20,8 +22,15 @@
   };
   // What comes of a page brings a #trouble of its own, and so takes this away.
   document.addEventListener("htmx:sse:before:message", (event) => {
-    if (event.detail.message.event !== "full") heard = Date.now();
+    if (event.detail.message.event !== "full") heard = performance.now();
     else tell("too many pages are followed at once. It is tried again and again.");
+  });
+  document.addEventListener("htmx:sse:after:message", (event) => {
+    const { event: name, id } = event.detail.message;
+    const place = document.getElementById("trouble");
+    if (silent && name === "here") place.replaceChildren(); // nothing has changed, and it is there
+    silent = false;
+    if (name !== "full" && id && !place.textContent) shown = id;
   });
   const failed = (status) => {
     if (status === 401) tell("you are not logged in any more.", "Log in");
@@ -40,8 +49,10 @@
   };
   document.addEventListener("htmx:response:error", first);
   document.addEventListener("htmx:error", first);
-  document.addEventListener("visibilitychange", () => { heard = Date.now(); });
+  document.addEventListener("visibilitychange", () => { heard = performance.now(); });
   setInterval(() => {
-    if (!document.hidden && Date.now() - heard > SILENCE) tell("nothing has come since.", "Load the page again");
+    if (document.hidden || performance.now() - heard <= SILENCE) return;
+    silent = !document.getElementById("trouble").textContent || silent;
+    tell("nothing has come since.", "Load the page again");
   }, 5000);
 })();
