@@ -146,14 +146,14 @@ class Agenda:
         if here and len(self.operations) == 1 and asked[0].environment is None:
             return asked[0]
         loop = asyncio.get_running_loop()
-        if self.tasks is None:
-            self.tasks = set()
+        self.tasks = set() if self.tasks is None else self.tasks
         for operation in asked:
             task = operation.task = loop.create_task(
                 self._perform(operation), context=operation.environment or copy_context()
             )
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
+        precedence.begin(self.precedence, asked)
         return None
 
     async def _perform(self, operation: Operation) -> None:

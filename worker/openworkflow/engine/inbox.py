@@ -11,13 +11,13 @@ What is waited for is a name, of signals, or an `Awaited`: a child, or the child
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from openworkflow.backend.records import Delivery, Waiting
 from openworkflow.core.recorded import Awaited, ChildState, Message
+from openworkflow.engine.letters import Holder, Letters
 
 if TYPE_CHECKING:
     from openworkflow.engine.mail import Mail
@@ -38,8 +38,10 @@ class Inbox:
         """How many waits have begun, and how many of them had when it was last read."""
         self.order = asyncio.Lock()
         """Held while what was read is being opened: it is delivered in the order of reading."""
+        self.changes = self.waiting = 0
+        """How often something came or changed hands; how many waits go on."""
         self._mail, self._had = mail, dict(had)
-        self._letters: dict[str, deque[Message]] = {}
+        self._letters = Letters()
         self._states: dict[Awaited, ChildState] = {}
         self._names: dict[Key, int] = {}
         self._waiting: dict[Key, list[Callable[[], None]]] = {}
@@ -48,30 +50,42 @@ class Inbox:
         """From now on signals of this name are waited for, or these children."""
         self._names[name] = self._names.get(name, 0) + 1
         self.opened += 1
+        self.waiting += 1
         self._mail.enter(self)
 
     def close(self, name: Key) -> None:
         """One wait for it is over."""
         self._names[name] -= 1
+        self.waiting -= 1
         if not self._names[name]:
             del self._names[name]
         if not self._names:
             self._mail.leave(self)
 
-    def pop(self, name: str) -> Message | None:
-        """The oldest signal of this name that is here; it counts as taken."""
-        letters = self._letters.get(name)
-        return letters.popleft() if letters else None
+    def hand(self, name: str, holder: Holder) -> Message | None:
+        """Hand out the oldest signal of this name that is here, unless the holder has one."""
+        return self._letters.hand(name, holder)
+
+    def take(self, name: str, holder: Holder) -> None:
+        """It waits no more; what it has in hand is taken, and changes hands no more."""
+        self._letters.take(name, holder)
 
     def first(self, name: str) -> Message | None:
-        """The signal that would be taken next."""
-        letters = self._letters.get(name)
-        return letters[0] if letters else None
+        """The signal that would be handed out next."""
+        return self._letters.first(name)
 
-    def give_back(self, message: Message) -> None:
+    def give_back(self, name: str, holder: Holder) -> None:
         """Have a signal that was not taken after all be for who waits next."""
-        self._letters.setdefault(message.name, deque()).appendleft(message)
-        self._wake(message.name)
+        if holder.message is not None:
+            self._letters.give_back(name, holder)
+            self.changes += self._names.get(name, 0) > 1
+            self._wake(name)
+
+    def leave(self, name: str, holder: Holder) -> None:
+        """It waits no more; what it has in hand is given back, unless that is taken for good."""
+        if self._letters.waits(name, holder):
+            self.give_back(name, holder)
+            self.take(name, holder)
 
     def state(self, awaited: Awaited) -> ChildState | None:
         """How it stood when it was last read; None if it never was."""
@@ -139,9 +153,10 @@ class Inbox:
         for message in delivery.messages:
             if message.id not in self._had:  # else it was read twice at the same time
                 self._had[message.id] = message.of_topic
-                self._letters.setdefault(message.name, deque()).append(message)
+                self._letters.come(message)
         # Whatever woke the run has ended subscriptions, perhaps those of others than it was for.
         told: set[Key] = {*(each.name for each in delivery.messages), *changed}
+        self.changes += bool(told)
         for name in list(self._waiting) if woken else told:
             self._wake(name)
 

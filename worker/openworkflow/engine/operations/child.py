@@ -28,7 +28,7 @@ from openworkflow.core.workflow_run import RunStatus
 from openworkflow.engine import precedence, sealing
 from openworkflow.engine.child_request import ChildRequest
 from openworkflow.engine.history import replayed, step_error
-from openworkflow.engine.operations.operation import Operation, earlier
+from openworkflow.engine.operations.operation import Operation
 from openworkflow.engine.step_call import StepCall, marked
 
 FOREIGN_AGAIN = timedelta(seconds=30)
@@ -60,10 +60,10 @@ class ChildWait(Operation):
         except Exception as error:
             return None, error
 
-    def came(self) -> datetime | None:
-        """See Operation.came."""
+    def found(self) -> datetime | None:
+        """See Operation.found."""
         state = None if self._awaited is None else self.execution.mailbox().state(self._awaited)
-        return earlier(super().came(), state and state.ended_at)
+        return state and state.ended_at
 
     def take_up(self) -> None:
         """See Operation.take_up."""
@@ -93,6 +93,7 @@ class ChildWait(Operation):
         execution = self.execution
         awaited, self.until = Awaited(child), until
         self._awaited = awaited
+        precedence.waits(self)
         inbox = execution.mailbox()
         inbox.open(awaited)
         again: datetime | None = None
@@ -108,11 +109,12 @@ class ChildWait(Operation):
                 if state is not None and (state.status is None or state.status in _FINISHED):
                     ended_at = state.ended_at
                     if not late or until is None or ended_at is None or ended_at <= until:
-                        await precedence.came(self, ended_at)
+                        await precedence.came(self)
                         return state
                 if late and until is not None:
-                    await precedence.over(self, until)
-                    return None
+                    if await precedence.over(self, until):
+                        return None
+                    continue
                 if not inbox.heard:
                     ends = min((each for each in (until, again) if each), default=None)
                     await execution.agenda.wait(

@@ -148,15 +148,15 @@ class MapOperation(Operation):
                     )
                     execution.check_stopped()
                 state = await self._look(inbox, awaited)
-            await precedence.came(self, state.ended_at)
+            await precedence.came(self)
             if state.failed > self._tolerated:
                 return await self._give_up(step, state.failed)
             return await self._finish(step)
         finally:
             inbox.close(awaited)
 
-    def came(self) -> datetime | None:
-        """See Operation.came."""
+    def found(self) -> datetime | None:
+        """See Operation.found."""
         awaited = self._awaited
         state = None if awaited is None else self.execution.mailbox().state(awaited)
         return state.ended_at if state is not None and self._is_over(state) else None

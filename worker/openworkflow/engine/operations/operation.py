@@ -117,10 +117,18 @@ class Operation:
         else:
             self.future.set_exception(error)
 
+    def found(self) -> datetime | None:
+        """When others did what it waits for, as far as that was read."""
+
     def came(self) -> datetime | None:
         """When it was that it waits for, as far as that is known; None for what was not."""
         until = self.until
-        return until if until is not None and until <= self.execution.now() else None
+        over = until is not None and until <= self.execution.now()
+        return earlier(until if over else None, self.found())
+
+    def comes(self) -> datetime | None:
+        """When it will have come, as far as that is known, or came."""
+        return earlier(self.until, self.found())
 
     def take_up(self) -> None:
         """Take over what an earlier claim has begun: it is withdrawn before it is performed."""
@@ -154,4 +162,6 @@ def sleeps_until(operation: Operation) -> datetime:
 
 def earlier(one: datetime | None, other: datetime | None) -> datetime | None:
     """The first of two moments, of which there may be none."""
-    return min((each for each in (one, other) if each is not None), default=None)
+    if one is None or other is None:
+        return one or other
+    return min(one, other)

@@ -28,7 +28,7 @@ from openworkflow.engine import precedence, sealing
 from openworkflow.engine.current import current_operation, current_step
 from openworkflow.engine.history import replayed, step_error
 from openworkflow.engine.operations.call import CallOperation
-from openworkflow.engine.operations.operation import Operation, earlier
+from openworkflow.engine.operations.operation import Operation
 from openworkflow.engine.outgoing import outgoing
 from openworkflow.engine.recorded import context_of
 from openworkflow.engine.step_call import StepCall, marked, waiting
@@ -51,7 +51,7 @@ _RETRY = RetryPolicy(
 class SignalOperation(Operation):
     """A wait for the next signal of its name, until `timeout` is over."""
 
-    __slots__ = ("_begun", "_codec", "_default", "_message", "_timeout")
+    __slots__ = ("_begun", "_codec", "_default", "_timeout", "message")
 
     kind = StepKind.SIGNAL
 
@@ -62,8 +62,8 @@ class SignalOperation(Operation):
         self._timeout = None if timeout is None else parse_duration(timeout)
         self._codec, self._default = codec_for(type_), default
         self._begun: StepCall | None = None
-        self._message: Message | None = None
-        """What it takes, which is not recorded yet."""
+        self.message: Message | None = None
+        """What it has in hand, or takes, which is not recorded yet."""
 
     def recall(self, row: RecordedStep) -> tuple[Any, BaseException | None]:
         """See Operation.recall."""
@@ -83,30 +83,36 @@ class SignalOperation(Operation):
         try:
             return await self._wait(inbox)
         except BaseException:  # cancelled by the workflow: others may take it
-            if self._message is not None:
-                inbox.give_back(self._message)
+            inbox.give_back(self.name, self)
             raise
         finally:
+            inbox.take(self.name, self)
             inbox.close(self.name)
 
-    def came(self) -> datetime | None:
-        """See Operation.came."""
-        inbox = self.execution.mailbox()
-        message = self._message or inbox.first(self.name)
-        return earlier(super().came(), message and message.sent_at)
+    def found(self) -> datetime | None:
+        """See Operation.found."""
+        message = self.message or self.execution.mailbox().first(self.name)
+        return message and message.sent_at
+
+    def may_take(self, message: Message) -> bool:
+        """See Holder.may_take."""
+        until, sent_at = self.until, message.sent_at
+        return until is None or sent_at is None or sent_at <= until
 
     def take_up(self) -> None:
         """See Operation.take_up."""
         self._begun = self.open_wait()
 
     def withdraw(self) -> None:
-        """See Operation.withdraw."""
+        """See Operation.withdraw; others may take what it has in hand, before anything moves on."""
         if self._begun is not None:
             self.execution.recorder.cancel(self._begun)
+        if self.execution.inbox is not None:
+            self.execution.inbox.leave(self.name, self)
 
     async def _wait(self, inbox: Any) -> tuple[Any, BaseException | None]:
         execution, recorder = self.execution, self.execution.recorder
-        self._message = inbox.pop(self.name)  # before whoever asks for one while this is held up
+        inbox.hand(self.name, self)  # before whoever asks for one while this is held up
         row = None if self.recorded is None else self.recorded.take_sleeping()
         step = waiting(self.kind, self.key, self.context, row)
         if row is not None and row.status == StepStatus.RUNNING:
@@ -115,23 +121,23 @@ class SignalOperation(Operation):
         else:
             await execution.gate(self)
         until = self.until = self._until() if row is None else row.resume_at
+        precedence.waits(self)
         while True:
             # What came before the time was over counts, however late that is looked at.
             late = until is not None and until <= execution.now()
-            message = self._message or inbox.pop(self.name)
+            message = inbox.hand(self.name, self)
             if message is None:
                 await inbox.look()
                 execution.check_stopped()
-                message = inbox.pop(self.name)
+                message = inbox.hand(self.name, self)
             if message is not None:
-                self._message = message
-                if not late or until is None or not _is_after(message.sent_at, until):
-                    return await self._take(step, message)
-                inbox.give_back(message)
-                self._message = None
+                if not late or self.may_take(message):
+                    return await self._take(step, inbox)
+                inbox.give_back(self.name, self)
             if late and until is not None:
-                await precedence.over(self, until)
-                return self._time_out(step)
+                if await precedence.over(self, until):
+                    return self._time_out(step)
+                continue
             if self._begun is None:
                 self._begun = step
                 execution.waits(self.kind, self.key, until)
@@ -146,16 +152,19 @@ class SignalOperation(Operation):
             again = execution.now() + AGAIN
             until = again if until is None else min(again, until)
         execution.check_stopped()
-        if not inbox.heard and inbox.first(self.name) is None:
+        if not inbox.heard and self.message is None and inbox.first(self.name) is None:
             await execution.agenda.wait(self, until, lambda wake: inbox.on_news(self.name, wake))
             execution.check_stopped()
 
     def _until(self) -> datetime | None:
         return None if self._timeout is None else self.execution.now() + self._timeout
 
-    async def _take(self, step: StepCall, message: Message) -> tuple[Any, BaseException | None]:
-        """Take it for good: one that does not fit is not offered again."""
-        await precedence.came(self, message.sent_at)
+    async def _take(self, step: StepCall, inbox: Any) -> tuple[Any, BaseException | None]:
+        """Take what it has in hand for good: one that does not fit is not offered again."""
+        await precedence.came(self)
+        inbox.take(self.name, self)
+        message = self.message
+        assert message is not None  # what changes hands is changed for another
         told = json.loads(self.context or "{}") | {"message": str(message.id)}
         if message.of_topic:
             told["topic"] = message.name
@@ -184,10 +193,6 @@ class SignalOperation(Operation):
 
     def _error(self, error: Exception) -> Exception:
         return step_error(Failure.from_exception(error), self.key, 1)
-
-
-def _is_after(moment: datetime | None, until: datetime) -> bool:
-    return moment is not None and moment > until
 
 
 def send_operation(

@@ -55,6 +55,7 @@ class SleepOperation(Operation):
         self._begun = step
         execution.check_stopped()
         self.until = resume_at
+        precedence.waits(self)
         await execution.agenda.wait(self, resume_at)
         execution.check_stopped()
         await precedence.over(self, resume_at)
