@@ -22,7 +22,7 @@ from openworkflow import (
     Step,
     workflow,
 )
-from openworkflow.backend import queries
+from openworkflow.backend import liveness, queries
 from openworkflow.backend.incarnation import Held, keep_whole
 from openworkflow.backend.records import NewRun
 from openworkflow.core.ids import uuid7
@@ -420,5 +420,145 @@ async def test_leases_are_kept_where_the_runs_are() -> None:
             standing = await heartbeat.beat("w", timedelta(seconds=9), [(run.id, run.claim_no)])
             assert {(run.id, run.claim_no)} == standing
             await heartbeat.close()
+            await session.close()
+            await backend.stop()
+
+
+async def test_a_number_is_given_once_where_an_earlier_claim_of_the_worker_is_known(
+    backend: BackendPostgres, sql: asyncpg.Connection
+) -> None:
+    """The server lacks a park and the claim after it: the next one was given the same number."""
+    await backend.create_workflow_runs([NewRun("a"), NewRun("a"), NewRun("a")])
+    session = await session_of(backend)
+    parked, paused, others = await claim(session, "a", worker="w")
+    await sql.execute("update workflow_runs set worker_id = 'x' where id = $1", others.id)
+    await sql.execute("update workflow_runs set paused = true where id = $1", paused.id)
+    held = [Held(run.id, 2, None, 0, [], []) for run in (parked, paused, others)]
+
+    found = await keep_whole(sql.fetch, queries.load("public"), "w", held)
+
+    assert set() == found.standing
+    assert 3 == found.lacking
+    columns = "id, (claim_no, status, worker_id, available_at <= now(), due_at <= now())"
+    rows = {row["id"]: row[1] for row in await sql.fetch(f"select {columns} from workflow_runs")}
+    assert (2, "pending", None, True, None) == rows[parked.id]
+    assert (2, "pending", None, False, True) == rows[paused.id]
+    assert (1, "running", "x") == rows[others.id][:3]
+    await session.close()
+
+
+async def copy(before: asyncpg.Connection, after: asyncpg.Connection, *tables: str) -> None:
+    """Have one database know what another does, as far as that goes now."""
+    for table in tables:
+        for row in await before.fetch(f"select to_jsonb(each)::text from {table} each"):
+            same = f"jsonb_populate_record(null::{table}, $1::jsonb)"
+            await after.execute(f"insert into {table} select * from {same}", row[0])
+
+
+async def test_a_signal_is_heard_of_a_server_that_knows_of_fewer_wakes() -> None:
+    """The run had been woken on the server before, and took the next wake for that one.
+
+    Nobody tells a worker of it that does not listen just then, or reaches the server by a pooler;
+    what it was parked with held, too, so that the signal was never taken.
+    """
+
+    @workflow
+    async def waiting(step: Step) -> str:
+        return await step.wait_for_signal("go", timeout="5m", type=str)
+
+    with two_servers() as (first, second):
+        await migrated(first, second)
+        async with proxy_to(first.port) as proxy, asyncio.timeout(60):
+            url = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres"
+            before, after = [await asyncpg.connect(each.url()) for each in (first, second)]
+            backend, there = [await BackendPostgres.connect(each) for each in (url, second.url())]
+            ow, long = OpenWorkflow(backend), timedelta(minutes=10)
+            worker = ow.new_worker(workflows=[waiting], lease=long, rest=long)
+            await worker.start()
+            run = await ow.run_workflow(waiting)
+            subscribed = "select count(*) = 1 from workflow_subscriptions"
+            await eventually(lambda: before.fetchval(subscribed))
+            await copy(before, after, "workflow_runs", "step_attempts", "workflow_subscriptions")
+            await before.execute("update workflow_runs set wake_no = wake_no + 1")
+            assert worker._parts is not None
+            inboxes = worker._parts.mail._inboxes
+            await eventually(lambda: run.id in inboxes and inboxes[run.id].wake_no == 1)
+            await OpenWorkflow(there).signal(run.id, "go", "gone")
+
+            proxy.upstream_port = second.port
+            proxy.cut()
+
+            assert "gone" == await run.result(timeout=20)
+            assert 1 == await after.fetchval("select claim_no from workflow_runs")
+            await worker.stop()
+            for each in (backend, there, before, after):
+                await (each.stop() if isinstance(each, BackendPostgres) else each.close())
+
+
+async def test_a_run_that_a_heartbeat_finds_gone_goes_on_at_once() -> None:
+    """The heartbeat is the first on a server that lacks the claim.
+
+    The run was given the same number again, which the guard took for the claim that was gone: its
+    new execution was dropped, and it waited for its lease to end.
+    """
+    program = Program()
+
+    @workflow
+    async def lost(step: Step) -> str:
+        return await step.run("a", program.draw, "a")
+
+    with two_servers() as (first, second):
+        await migrated(first, second)
+        async with proxy_to(first.port) as proxy, asyncio.timeout(60):
+            url = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres"
+            backend = await BackendPostgres.connect(url)
+            ow = OpenWorkflow(backend)
+            run = await ow.run_workflow(lost)
+            before, after = [await asyncpg.connect(each.url()) for each in (first, second)]
+            await copy(before, after, "workflow_runs")
+            worker = ow.new_worker(workflows=[lost], lease=timedelta(minutes=10))
+            await worker.start()
+            await eventually(lambda: program.begun("a"))
+
+            proxy.upstream_port = second.port
+            beating = "query like '%extended as%' and pid <> pg_backend_pid()"
+            end = "select bool_or(pg_terminate_backend(pid)) from pg_stat_activity"
+            await eventually(lambda: before.fetchval(f"{end} where {beating}"))
+            assert worker._parts is not None
+            worker._parts.heartbeat.hurry()
+            await eventually(lambda: not worker.slots_used)
+            proxy.cut()
+            program.may_end["a"].set()
+
+            assert "a 2" == await run.result(timeout=20)
+            assert 2 == await after.fetchval("select claim_no from workflow_runs")
+            await worker.stop()
+            await backend.stop()
+            await before.close()
+            await after.close()
+
+
+async def test_wake_ups_are_heard_where_the_runs_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever listened stayed on the server before, which answers still, and heard nothing."""
+    monkeypatch.setattr(liveness, "CHECK_SECONDS", 0.2)
+    with two_servers() as (first, second):
+        await migrated(first, second)
+        async with proxy_to(first.port) as proxy, asyncio.timeout(60):
+            url = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres"
+            backend = await BackendPostgres.connect(url)
+            session, listener = await backend.open_session(1), backend.listen()
+            async with listener:
+                await eventually(lambda: listener.healthy)
+                await flush(session)
+                proxy.upstream_port = second.port
+                session._links[0].drop()
+
+                await flush(session)
+
+                after = await asyncpg.connect(second.url())
+                listening = "select true from pg_stat_activity where query ilike 'listen %'"
+                await eventually(lambda: after.fetchval(listening))
+                await eventually(lambda: listener.healthy)
+                await after.close()
             await session.close()
             await backend.stop()

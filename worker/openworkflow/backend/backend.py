@@ -286,10 +286,10 @@ class BackendPostgres(AnswersGuesses, StopsAtExit):
 
     def listen(self) -> Listener:
         """A listener for wake-ups, for `async with`; on a connection of its own."""
-        dsn, name = self._listen_dsn, self._application_name
+        dsn, name, silences = self._listen_dsn, self._application_name, self._requests.silences
         if dsn is None:
             return Listener(self._namespace, None)
-        return Listener(self._namespace, lambda: connect(dsn, application_name=name))
+        return Listener(self._namespace, lambda: connect(dsn, application_name=name), silences)
 
     async def next_due(self, after: datetime | None = None) -> float | None:
         """Seconds until the next pending run falls due after `after` (by default now), if any."""

@@ -18,6 +18,7 @@ import asyncpg
 from openworkflow.backend import liveness
 from openworkflow.backend.connection import Connection
 from openworkflow.backend.failures import DRIVER_ERRORS
+from openworkflow.backend.liveness import Silences
 from openworkflow.backend.namespace import Namespace
 from openworkflow.core.errors import BackendError, OpenWorkflowError
 
@@ -43,11 +44,15 @@ class Listener:
     """
 
     def __init__(
-        self, namespace: Namespace, connect: Callable[[], Awaitable[Connection]] | None
+        self,
+        namespace: Namespace,
+        connect: Callable[[], Awaitable[Connection]] | None,
+        silences: Silences | None = None,
     ) -> None:
         self.healthy = False
         """Whether it hears anything just now; while it does not, poll more often."""
         self._namespace, self._connect = namespace, connect
+        self._silences = silences or Silences()
         self._on_work: list[Callable[[], object]] = []
         self._on_canceled: list[Callable[[UUID], object]] = []
         self._on_woken: list[Callable[[UUID], object]] = []
@@ -160,7 +165,9 @@ class Listener:
             connection.terminate()
 
     async def _until_lost(self, connection: Connection) -> None:
-        while not connection.is_closed():
+        """Or until others of its age are: it may lead to a server that another has replaced."""
+        before = self._silences.count
+        while not connection.is_closed() and self._silences.count == before:
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(liveness.CHECK_SECONDS):

@@ -115,6 +115,11 @@ class Inbox:
         for name in list(self._waiting):
             self._wake(name)
 
+    def begin_anew(self) -> None:
+        """The database is another, and may know of fewer wakes: all are read again."""
+        self.wake_no = 0
+        self.hear()
+
     # -- for the mail ----------------------------------------------------------------------------
 
     @property

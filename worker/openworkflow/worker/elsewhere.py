@@ -5,8 +5,9 @@ some of it is replayed from what there is. See backend/incarnation.py.
 """
 
 import logging
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable, Iterator, Set
+from typing import TYPE_CHECKING, Self
 
 from openworkflow.backend.incarnation import Compared, Held
 from openworkflow.worker.claimer import Claim, Claimer
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LOST_SECONDS = 60.0
+"""How long a claim is known that a heartbeat found gone: the connections that write come to where
+the heartbeat was within seconds."""
+
 
 class Elsewhere:
     """`doubt` has what this worker is taken to hold, and does not, handed back."""
@@ -24,13 +29,28 @@ class Elsewhere:
     def __init__(self, claimer: Claimer, executor: Executor, doubt: Callable[[], None]) -> None:
         self._claimer, self._executor, self._doubt = claimer, executor, doubt
         self._asked: list[Claim] = []
+        self._lost: dict[Claim, float] = {}
+        """Claims that a heartbeat found gone, and when."""
 
-    def watch(self, session: "WorkerSession", worker_id: str) -> None:
+    def watch(self, session: "WorkerSession", worker_id: str) -> Self:
         """Be asked by the connections of this session."""
         session.when_elsewhere(worker_id, self._held, self._settle)
+        return self
+
+    def lose(self, claims: Set[Claim]) -> None:
+        """A heartbeat found that these do not stand: it may be the first on another server.
+
+        What was written under them may be on its way, so their numbers are not to be given again.
+        """
+        now = time.monotonic()
+        self._lost = {claim: at for claim, at in self._lost.items() if now - at < LOST_SECONDS}
+        self._lost.update(dict.fromkeys(claims, now))
+        self._executor.lose(claims)
 
     def _held(self) -> Iterator[Held]:
-        self._asked = self._claimer.claims()
+        since = time.monotonic() - LOST_SECONDS
+        lost = [claim for claim, at in self._lost.items() if at > since]
+        self._asked = list(dict.fromkeys([*self._claimer.claims(), *lost]))
         for claim in self._asked:
             if (execution := self._executor.executions.get(claim)) is None:
                 yield Held(*claim, None, 0, (), ())  # the claim is the last that was recorded
@@ -53,4 +73,8 @@ class Elsewhere:
             logger.info("the database was started anew, or is another: no run lacks anything")
         self._executor.residents.forget()
         self._executor.lose(claim for claim in self._asked if claim not in found.standing)
+        for claim in found.standing:
+            execution = self._executor.executions.get(claim)
+            if execution is not None and execution.inbox is not None:
+                execution.inbox.begin_anew()
         self._doubt()

@@ -115,8 +115,8 @@ class Parts:
             adopt=adopter(backend.limits, declared_limits(registry), worker_id),
             most_resident=options.resident,
         )
-        self.heartbeat = self._heartbeat(backend, worker_id, lease)
-        Elsewhere(self.claimer, self.executor, self.flusher.strays.doubt).watch(session, worker_id)
+        place = Elsewhere(self.claimer, self.executor, self.flusher.strays.doubt)
+        self.heartbeat = self._heartbeat(backend, worker_id, lease, place.watch(session, worker_id))
 
     def _occurrences(
         self, backend: BackendPostgres, worker_id: str, registry: Registry
@@ -166,13 +166,15 @@ class Parts:
             observer,
         )
 
-    def _heartbeat(self, backend: BackendPostgres, worker_id: str, lease: timedelta) -> Heartbeat:
+    def _heartbeat(
+        self, backend: BackendPostgres, worker_id: str, lease: timedelta, elsewhere: Elsewhere
+    ) -> Heartbeat:
         return Heartbeat(
             backend,
             worker_id,
             lease,
             self.guard,
             held=self.claimer.claims,
-            on_lost=self.executor.lose,
+            on_lost=elsewhere.lose,
             metrics=self.metrics,
         )

@@ -141,7 +141,8 @@ returning id;
 -- On a server that took over, or went back to an earlier time: which claims of a worker stand there,
 -- with all that it was told is recorded; and which lack some of it, rather than be over. A run that
 -- lacks something is handed back, to be replayed from what is there. A number of which the server
--- has not heard is not given a second time: what was done under it may still be on its way.
+-- has not heard is not given a second time: what was done under it may still be on its way. That is
+-- also so where it knows an earlier claim of this worker, which is handed back then.
 -- Only rows that are changed are locked: else one that somebody has open would hold up all runs.
 with claim as (
     select * from unnest($1::uuid[], $2::int[], $3::timestamptz[], $4::bigint[])
@@ -177,10 +178,14 @@ with claim as (
        and run.claim_no = mine.claim_no and run.worker_id = $8
 ), numbered as (
     update {schema}.workflow_runs run
-       set claim_no = claim.claim_no, deadline_at = coalesce(run.deadline_at, claim.deadline_at)
+       set claim_no = claim.claim_no, deadline_at = coalesce(run.deadline_at, claim.deadline_at),
+           status = 'pending', worker_id = null,
+           available_at = case when run.worker_id is null then run.available_at
+                               when run.paused then 'infinity' else now() end,
+           due_at = case when run.worker_id is null then run.due_at when run.paused then now() end
       from claim
      where run.id = any (array[claim.run_id]) and run.claim_no < claim.claim_no
-       and run.worker_id is null and run.completed_at is null
+       and (run.worker_id is null or run.worker_id = $8) and run.completed_at is null
 )
 select claim.run_id, claim.claim_no,
        claim.run_id in (select id from mine where not lacks) as stands,
