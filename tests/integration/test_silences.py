@@ -320,6 +320,31 @@ async def test_a_drain_with_a_sync_step_ends_while_the_database_is_silent(
     end.set()
 
 
+async def test_a_worker_that_ends_waits_for_what_asks_a_silent_database(
+    proxy: Proxy, proxy_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a task takes a moment to be canceled, and was called one that does not let itself be."""
+    monkeypatch.setattr(executor, "HAND_BACK_SECONDS", 0.1)
+    monkeypatch.setattr(requests, "REQUEST_SECONDS", 60.0)
+    monkeypatch.setattr(requests, "RELEASE_SECONDS", liveness.RELEASE_SECONDS)
+    far = await BackendPostgres.connect(proxy_url, migrate=False)
+    worker = Worker(far, [charge], concurrency=4, drain=timedelta(0))
+    await worker.start()
+    assert worker._parts is not None
+    await far.next_due()
+    proxy.silence()
+
+    async def ask() -> None:
+        await far.next_due()
+
+    worker._parts.executor._spawn(ask())
+
+    async with asyncio.timeout(SOON):
+        await worker.stop()
+        assert 0 == worker._left
+        await far.stop()
+
+
 async def test_a_deadline_between_two_steps_of_the_driver_is_a_silence(
     backend: BackendPostgres,
 ) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Self
 from uuid import UUID, uuid4
 
 from openworkflow.backend.backend import BackendPostgres, WorkerSession
+from openworkflow.backend.liveness import RELEASE_SECONDS
 from openworkflow.backend.notifications import Listener
 from openworkflow.core.asked import check_is
 from openworkflow.core.errors import BackendError, ConfigurationError
@@ -42,15 +43,14 @@ logger = logging.getLogger(__name__)
 LOOP_TICK_SECONDS = 0.25
 LIVE_SECONDS = 300.0
 """A worker calls itself dead without a turn of the event loop, or a thread to give, for so long."""
-CANCEL_SECONDS = 1.0
-"""After a drain, how long tasks that are canceled have to end."""
-LEAVE_SECONDS = 3.0
+CANCEL_SECONDS = RELEASE_SECONDS + 0.5
+"""After a drain, how long canceled tasks have to end: those that ask a silent database take 2 s."""
+RETURN_SECONDS = 2.0  # for runs that are handed back in the end
+LEAVE_SECONDS = RELEASE_SECONDS + CANCEL_SECONDS + RETURN_SECONDS
 """After a drain, how long a worker waits for what does not let itself be stopped."""
-CLOSE_SECONDS = 5.0
-"""How long the connections have to be closed."""
-STOP_SECONDS = 20.0
-"""`stop` returns so long after the grace period at the latest: 5 s to hand runs back, 3 s for what
-does not let itself be stopped, 5 s each for the heartbeat and the connections, and 2 s to spare."""
+CLOSE_SECONDS = 5.0  # for the connections
+STOP_SECONDS = 24.0
+"""`stop` returns so long after the grace period: 5 s, 6.5 s to leave, 5 s twice to disconnect."""
 STOPPED = "stopped"
 
 
@@ -299,7 +299,7 @@ class Worker(AnswersGuesses, StopsAtExit):
         if self._handed_back and not parts.flusher.strays.in_doubt:
             return
         try:
-            async with asyncio.timeout(LEAVE_SECONDS - CANCEL_SECONDS):
+            async with asyncio.timeout(RETURN_SECONDS):
                 await session.release_unknown(self.worker_id, ())
         except (BackendError, TimeoutError) as error:
             logger.warning("others take the runs when their leases end: %s", error)
