@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -863,6 +864,38 @@ async def test_a_child_whose_failure_ended_its_parent_is_retried_with_it(
     assert "made" == await run.result(timeout=20)
     assert 2 == await sql.fetchval("select count(*) from workflow_runs")
     assert 1 == await sql.fetchval("select count(*) from step_attempts where step_name = 'count'")
+
+
+@workflow
+async def hears_the_first(step: Step) -> Any:
+    handles = [await step.start_workflow(f"child-{n}", fails_at_first) for n in range(3)]
+    fourth = await step.start_workflow("handled", fails)
+    with contextlib.suppress(ChildFailed):
+        await fourth.result()
+    await step.wait_for_signal("all-failed")
+    return [await each.result() for each in handles]
+
+
+async def test_children_that_failed_before_their_parent_heard_of_it_are_retried_with_it(
+    ow: OpenWorkflow, start_worker: StartWorker, sql: asyncpg.Connection[Any]
+) -> None:
+    """Each retry failed of the next of them. What the parent has dealt with stays as it is."""
+    HOPELESS[0] = True
+    await start_worker(hears_the_first, fails_at_first, fails)
+    run = await ow.run_workflow(hears_the_first)
+    broken = "select count(*) = 4 from workflow_runs where status = 'failed'"
+    await eventually(lambda: sql.fetchval(broken))
+    await run.signal("all-failed")
+    with pytest.raises(WorkflowFailed):
+        await run.result(timeout=20)
+
+    HOPELESS[0] = False
+    await ow.retry(run.id)
+
+    assert ["made"] * 3 == await run.result(timeout=20)
+    ended = "select status from workflow_runs where workflow_name = 'fails'"
+    assert ["failed"] == [row["status"] for row in await sql.fetch(ended)]
+    assert [] == await sql.fetch(queries.load("public")["check_invariants"])
 
 
 async def test_what_a_map_has_left_is_read_without_those_that_have_ended(

@@ -73,8 +73,8 @@ update {schema}.workflow_children
 
 -- name: find_retried
 -- Children that the run $2 has handles of, and that are to go on with it when it is retried: those
--- that ended with it, and those whose failure it has heard of by a step that is tried afresh. As far
--- as their starts are kept, by $3 if those are given.
+-- that ended with it, those whose failure it has heard of by a step that is tried afresh, and those
+-- that have failed before it has heard of it. As far as their starts are kept, by $3 if those are given.
 with it as (
     select id, history_from, error -> 'steps' as steps,
            least(completed_at, (select min(decided.created_at)
@@ -93,7 +93,16 @@ select child.id
   join {schema}.workflow_children child on child.step_id = start.id
   join {schema}.workflow_runs run on run.id = child.id and run.status in ('failed', 'canceled')
  where child.parent_run_id = it.id
-   and (child.on_close = 'cancel' and run.completed_at >= it.over_at
+   and (child.on_close = 'cancel'
+        and (run.completed_at >= it.over_at
+             or run.status = 'failed'
+                and not exists (select from {schema}.step_attempts heard
+                                 where heard.workflow_run_id = it.id and heard.kind = 'child'
+                                   and heard.status <> 'running'
+                                   and heard.context -> 'interrupted' is null
+                                   and heard.claim_no >= it.history_from
+                                   and heard.context ->> 'child' = child.id::text
+                                   and (heard.id = any ($3::uuid[])) is not false))
         or exists (select from {schema}.step_attempts heard
                     where heard.workflow_run_id = it.id and heard.kind = 'child'
                       and heard.status = 'failed' and heard.claim_no >= it.history_from
