@@ -60,6 +60,14 @@ async def line(tail: str, step: Step) -> str:
 
 
 @workflow
+async def asks(step: Step) -> list[Any]:
+    return [
+        await step.wait_for_signal(name, timeout="10ms", **wish)
+        for name, wish in (("quiet", {"default": None}), ("loud", {}))
+    ]
+
+
+@workflow
 async def branches(step: Step) -> str:
     """Branches whose results come in another order than they were asked for, a timer, a patch."""
 
@@ -148,6 +156,19 @@ async def test_a_result_takes_the_place_of_a_failure(
     steps = {step.step_name: step for step in (await ow.get_run(forked.id)).steps}
     assert steps["b"].error is None
     assert {"overridden": True} == steps["b"].context
+
+
+async def test_a_result_takes_the_place_of_a_signal_that_did_not_come(
+    ow: OpenWorkflow, start_worker: StartWorker
+) -> None:
+    """The wait had its default instead, and the result was not heeded."""
+    await start_worker(asks)
+    run = await ow.run_workflow(asks)
+    await failed(run)
+
+    forked = await ow.fork(run.id, results={"quiet": "yes", "loud": "no"})
+
+    assert ["yes", "no"] == await forked.result(timeout="20s")
 
 
 async def test_a_fork_from_every_step_of_a_program_with_branches_is_replayed_exactly(

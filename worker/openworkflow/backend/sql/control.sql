@@ -372,7 +372,8 @@ with undone as (
     select copy.id, forked.id, attempt.claim_no, step_name, kind,
            case when is_given then 'succeeded' else attempt.status end, attempt, attempt.config,
            case when is_given
-                then coalesce(attempt.context, '{}') - 'final' - 'undo' || '{"overridden": true}'
+                then coalesce(attempt.context, '{}') - 'final' - 'undo' - 'timed_out'
+                     || '{"overridden": true}'
                 when attempt.step_name in (select step_name from undone)
                 then attempt.context - 'final' - 'undo'
                      || jsonb_build_object('reopened', true, 'reopened_at', forked.claim_no)
