@@ -106,12 +106,14 @@ def test_a_store_that_does_not_answer_keeps_no_other_run_from_its_mail() -> None
         assert await answered(look(later))
         assert not first.done()
         taken = well.pop("go")
-        assert taken is not None and taken.payload == "1"
+        assert taken is not None
+        assert taken.payload == "1"
 
         away.answers.set()
         assert await answered(first)
         taken = stalled.pop("go")
-        assert taken is not None and taken.payload == '"text"'
+        assert taken is not None
+        assert taken.payload == '"text"'
 
     virtual_time.run(scene())
 
@@ -150,6 +152,21 @@ def test_what_cannot_be_opened_is_an_error_of_its_run_alone() -> None:
         assert isinstance(looks[0].exception(), PayloadUnreadable)
         assert looks[1].result()
         assert letters.reads == 1
+
+    virtual_time.run(scene())
+
+
+def test_a_codec_that_never_answers_is_given_up() -> None:
+    """The run kept its slot until the worker ended, and a client waited for good."""
+
+    async def scene() -> None:
+        away, letters = Away(), Letters({})
+        inbox = waiting(of_worker(away, letters))
+        letters.messages = {inbox.run_id: [letter(SEALED)]}
+        async with asyncio.timeout(61):
+            with pytest.raises(PayloadUnreadable, match="has not answered for 60 s"):
+                await inbox.look()
+        assert away.asked == 1
 
     virtual_time.run(scene())
 

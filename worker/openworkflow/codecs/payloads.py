@@ -35,6 +35,9 @@ Codecs = PayloadCodec | Sequence[PayloadCodec]
 
 PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0)
 """Between tries of a codec that fails, as one does whose store is away."""
+ANSWER_SECONDS = 60.0
+"""A codec that has not answered by then, as one does whose store swallows what it is sent, is not
+asked again: each call of one that blocks would leave another thread behind."""
 IN_THREAD_BYTES = 65_536
 """A larger value is encoded beside the event loop."""
 _NAME = re.compile(r"[a-z0-9.-]{1,40}")
@@ -180,11 +183,17 @@ async def _asked(
 ) -> Any:
     """What a codec answers; asked again while that may help. Raises CodecError."""
     for pause in (*(PAUSES_SECONDS if tries else ()), None):
+        limit = asyncio.timeout(ANSWER_SECONDS)
         try:
-            return await _answer(kinds, method, data, *rest)
+            async with limit:
+                return await _answer(kinds, method, data, *rest)
         except CodecError:
             raise
         except Exception as error:
+            if limit.expired():
+                raise CodecError(
+                    f"its codec has not answered for {ANSWER_SECONDS:.0f} s"
+                ) from error
             if pause is None or isinstance(error, _DEFECTS):
                 raise CodecError(
                     f"its codec fails ({type(error).__name__}: {error!s:.200})"
