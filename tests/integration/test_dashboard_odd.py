@@ -253,6 +253,16 @@ async def test_in_an_application_that_says_its_own_prefix_it_is_where_that_has_i
             assert (200, True) == (status, 'href="/api/workflows/n/default/runs"' in html)
 
 
+async def test_what_is_no_url_leads_to_the_overview(ow: OpenWorkflow) -> None:
+    async with served(ow, auth=TOKENS) as visitor:
+        status, to, _ = await visitor.post("/login", token=ADMIN, to="//[")
+        assert (303, "/") == (status, to)
+        url = f"{visitor.base}/n/default/runs/{UUID(int=0)}/retry"
+        headers = {"Sec-Fetch-Site": "same-origin", "Referer": "http://["}
+        async with visitor._session.post(url, headers=headers) as answer:
+            assert (401, True) == (answer.status, 'name="to" value="/"' in await answer.text())
+
+
 @pytest.mark.parametrize("is_in_place", [True, False])
 async def test_what_is_hidden_of_an_input_is_not_put_into_a_form_to_be_the_input_of_a_fork(
     ow: OpenWorkflow, is_in_place: bool

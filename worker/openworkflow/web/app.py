@@ -295,7 +295,10 @@ def _asked_for(request: Request) -> str:
 
 def _asked_from(request: Request) -> str:
     """The path and the query of the page that a form is of, as its browser says."""
-    page = urlsplit(request.headers.get("referer", ""))
+    try:
+        page = urlsplit(request.headers.get("referer", ""))
+    except ValueError:  # "http://[": no browser says so
+        return ""
     if page.path.endswith("/bulk"):  # which nobody comes back to
         return f"{page.path.removesuffix('bulk')}runs"
     to = f"{page.path}?{page.query}" if page.query else page.path
@@ -332,6 +335,9 @@ def _noted(note: str) -> str:
 
 def _own_path(root: str, to: str) -> str:
     """A path of the dashboard, and of nobody else."""
-    parts = urlsplit(to)
+    try:
+        parts = urlsplit(to)
+    except ValueError:  # "//["
+        return f"{root}/"
     is_own = not parts.scheme and not parts.netloc and to.startswith(f"{root}/")
     return to if is_own and not to.startswith("//") and "\\" not in to else f"{root}/"
