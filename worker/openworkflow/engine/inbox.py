@@ -67,7 +67,7 @@ class Inbox:
         return self._letters.hand(name, holder)
 
     def take(self, name: str, holder: Holder) -> None:
-        """It waits no more; what it has in hand is taken, and changes hands no more."""
+        """Take for good what it has in hand, if it has, and which changes hands no more."""
         self._letters.take(name, holder)
 
     def first(self, name: str) -> Message | None:
@@ -82,7 +82,7 @@ class Inbox:
             self._wake(name)
 
     def leave(self, name: str, holder: Holder) -> None:
-        """It waits no more; what it has in hand is given back, unless that is taken for good."""
+        """Have it wait no more; what it has in hand is given back, unless that is taken."""
         if self._letters.waits(name, holder):
             self.give_back(name, holder)
             self.take(name, holder)

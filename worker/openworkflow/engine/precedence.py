@@ -99,11 +99,11 @@ class Precedence:
         self._over: dict[Operation, datetime] = {}
         """The operations whose time is over, until the function has been told."""
         self._until: _Heap[Operation] = []
-        """Those, by their time; some of it is past."""
+        """A heap of those, by their time; some of it is past."""
         self._comes: dict[Operation, datetime] = {}
         """When each comes, or came, of what waits: never later than it does."""
         self._ends: _Heap[Operation] = []
-        """Those, by that; some of it is past."""
+        """A heap of those, by that; some of it is past."""
         self._queue: _Heap[asyncio.Future[None]] = []
         """Who waits for what was before."""
         self._looked_at: datetime | None = None
