@@ -106,6 +106,39 @@ async def test_runs_that_nobody_serves_keep_no_slot_and_wait_once_somebody_does(
         await sound(backend)
 
 
+async def test_who_is_served_is_found_behind_any_number_of_lanes_that_nobody_serves(
+    backend: BackendPostgres, session: WorkerSession, sql: asyncpg.Connection[Any]
+) -> None:
+    """It was looked for in some of the lanes, and for each run that left; which took minutes."""
+    await backend.builds.serve([("served", "")])
+    await backend.limits.ensure([LimitRule(name=ONE, slots=1)])
+    each = [f"{ONE}{chr(30)}customer{chr(31)}{number % 60}" for number in range(300)]
+    await backend.create_workflow_runs([NewRun("nobodys", limits=limits) for limits in each])
+    (served,) = await given(backend, "served")
+    await sql.execute(
+        "update workflow_runs set available_at = now() - interval '2 min'"
+        " where available_at <= now()"
+    )
+    await look_after(backend, sql)
+
+    assert [served] == [run.id for run in await claim(session, "served")]
+    await sound(backend)
+
+
+async def test_who_is_served_is_heeded_where_all_workers_have_gone_for_now(
+    backend: BackendPostgres, session: WorkerSession, sql: asyncpg.Connection[Any]
+) -> None:
+    """A fleet that was scaled to none comes back for what is due, and that has to be seen."""
+    await backend.builds.serve([("served", "")])
+    await given(backend, "nobodys", "nobodys")
+    (served,) = await given(backend, "served")
+    await long_ago(sql)
+    await look_after(backend, sql)
+
+    assert [served] == [run.id for run in await claim(session, "served")]
+    await sound(backend)
+
+
 async def test_a_slot_goes_on_whose_run_nobody_serves_any_more(
     backend: BackendPostgres, session: WorkerSession, sql: asyncpg.Connection[Any]
 ) -> None:

@@ -33,19 +33,28 @@ BEGIN
 END
 $function$;
 
--- Whether somebody who is served waits for one of these limits: among the first of so many lanes.
+-- Whether somebody who is served may wait for one of these limits: by the names of the workflows that
+-- wait, however many lanes there are, since this is asked while the limits of a namespace are locked.
+-- A name of which another version alone is served counts too: who leaves for it was served by nobody.
 CREATE OR REPLACE FUNCTION openworkflow_limits_wanted(place TEXT, wanted TEXT[])
 RETURNS BOOLEAN LANGUAGE plpgsql STABLE AS $function$
+DECLARE
+  latest TIMESTAMPTZ;
 BEGIN
+  SELECT max(said.seen_at) INTO latest FROM workflow_served said WHERE said.namespace_id = place;
   RETURN EXISTS (
+    SELECT FROM (SELECT DISTINCT workflow_name FROM workflow_limit_lanes
+                  WHERE namespace_id = place AND limit_key = ANY (wanted)) waits
+     WHERE EXISTS (SELECT FROM workflow_served said
+                    WHERE said.namespace_id = place AND said.workflow_name = waits.workflow_name
+                      AND said.seen_at > latest - interval '1 hour'))
+      OR EXISTS (
     SELECT FROM (SELECT DISTINCT lane FROM workflow_limit_lanes
                   WHERE namespace_id = place AND limit_key = ANY (wanted) LIMIT 32) lanes
-     CROSS JOIN LATERAL (SELECT run_id, asked FROM workflow_limit_runs
+     CROSS JOIN LATERAL (SELECT asked FROM workflow_limit_runs
                           WHERE lane = lanes.lane AND NOT has_slot
                           ORDER BY due_at, run_id LIMIT 100) waits
-      JOIN workflow_runs run ON run.id = waits.run_id
-     WHERE asked OR NOT openworkflow_limits_unserved(
-             place, run.workflow_name, run.version, CASE WHEN pinned THEN build_id END));
+     WHERE asked);
 END
 $function$;
 
@@ -100,7 +109,8 @@ BEGIN
                           WHERE id = next.run_id AND completed_at IS NULL);
     ELSIF next.asked OR gone >= most
           OR NOT openworkflow_limits_unserved(place, workflow, run.version, run.bound_to)
-          OR NOT openworkflow_limits_wanted(place, wanted) THEN
+          -- Who is wanted stays so while others leave.
+          OR gone = 0 AND NOT openworkflow_limits_wanted(place, wanted) THEN
       chosen := run.id;
       EXIT;
     ELSE
