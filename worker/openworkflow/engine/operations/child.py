@@ -28,7 +28,7 @@ from openworkflow.core.workflow_run import RunStatus
 from openworkflow.engine import precedence, sealing
 from openworkflow.engine.child_request import ChildRequest
 from openworkflow.engine.history import replayed, step_error
-from openworkflow.engine.operations.operation import Operation
+from openworkflow.engine.operations.operation import Operation, earlier
 from openworkflow.engine.step_call import StepCall, marked
 
 FOREIGN_AGAIN = timedelta(seconds=30)
@@ -116,7 +116,7 @@ class ChildWait(Operation):
                         return None
                     continue
                 if not inbox.heard:
-                    ends = min((each for each in (until, again) if each), default=None)
+                    ends = earlier(until, again)
                     await execution.agenda.wait(
                         self, ends, lambda wake: inbox.on_news(awaited, wake)
                     )

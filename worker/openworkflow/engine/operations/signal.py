@@ -28,7 +28,7 @@ from openworkflow.engine import precedence, sealing
 from openworkflow.engine.current import current_operation, current_step
 from openworkflow.engine.history import replayed, step_error
 from openworkflow.engine.operations.call import CallOperation
-from openworkflow.engine.operations.operation import Operation
+from openworkflow.engine.operations.operation import Operation, earlier
 from openworkflow.engine.outgoing import outgoing
 from openworkflow.engine.recorded import context_of
 from openworkflow.engine.step_call import StepCall, marked, waiting
@@ -149,8 +149,7 @@ class SignalOperation(Operation):
         """Wait until there may be a signal, or the time is over."""
         execution = self.execution
         if not await inbox.look(subscribe=True):
-            again = execution.now() + AGAIN
-            until = again if until is None else min(again, until)
+            until = earlier(until, execution.now() + AGAIN)
         execution.check_stopped()
         if not inbox.heard and self.message is None and inbox.first(self.name) is None:
             await execution.agenda.wait(self, until, lambda wake: inbox.on_news(self.name, wake))
