@@ -26,7 +26,15 @@ from openworkflow.core.errors import (
 from openworkflow.core.filters import LENGTH_LIMIT
 from openworkflow.web import actions
 from openworkflow.web.actions import ACTIONS, BULK, Action, Done
-from openworkflow.web.auth import ARRIVAL, COOKIE, Auth, LogsInElsewhere, Loopback, TakesToken
+from openworkflow.web.auth import (
+    ARRIVAL,
+    COOKIE,
+    LOGIN_SECONDS,
+    Auth,
+    LogsInElsewhere,
+    Loopback,
+    TakesToken,
+)
 from openworkflow.web.headers import SecureHeaders, check_same_site
 from openworkflow.web.live import Hub
 from openworkflow.web.pages import PAGES, Page
@@ -43,8 +51,6 @@ LONGEST_FORM = 1_000_000
 LONGEST_TO = 1500
 """Characters of a path that somebody is led back to: a cookie holds 4096, and it is one part."""
 AGAIN = "Nothing was done: you were not logged in any more. Do it again."
-LOGIN_SECONDS = 600
-"""How long somebody may take to log in elsewhere, to be told that after it."""
 ASKED = ("where", "after", "before", "with")
 """Parameters of a query that a page heeds."""
 LONGEST_NOTE = 3000

@@ -22,6 +22,8 @@ from openworkflow.core.shown import shown
 COOKIE = "openworkflow_dashboard"
 ARRIVAL = "/openid"
 """Where people come back to from where they logged in."""
+LOGIN_SECONDS = 600
+"""How long they may take there."""
 TOKEN_LENGTH = 16
 """The fewest characters of a token: it is all that is asked for."""
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})

@@ -24,7 +24,7 @@ from starlette.responses import RedirectResponse, Response
 
 from openworkflow.core.errors import ConfigurationError
 from openworkflow.core.shown import shown
-from openworkflow.web.auth import ARRIVAL, COOKIE, Caller, Role
+from openworkflow.web.auth import ARRIVAL, COOKIE, LOGIN_SECONDS, Caller, Role
 
 _LOGIN = "openworkflow_openid"
 _ASYMMETRIC = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"]
@@ -37,7 +37,6 @@ _WHO = "userinfo_endpoint"
 """A provider need not have it."""
 LONGEST_NAME = 200
 """Characters of a name: browsers keep no cookie of more than 4096, and say so to nobody."""
-_LOGIN_SECONDS = 600
 _ANSWER_SECONDS = 10.0
 _KEPT_SECONDS = 3600.0
 _CLOCK_SECONDS = 60
@@ -117,7 +116,7 @@ class OpenId:
         place = known["authorization_endpoint"]
         answer = RedirectResponse(f"{place}{'&' if '?' in place else '?'}{asked}", 303)
         kept = {"state": state, "nonce": nonce, "verifier": verifier, "to": to}
-        self._keep(answer, _LOGIN, self._sealed("login", _LOGIN_SECONDS, **kept), root)
+        self._keep(answer, _LOGIN, self._sealed("login", LOGIN_SECONDS, **kept), root)
         return answer
 
     async def arrive(self, request: Request, root: str) -> Response:
