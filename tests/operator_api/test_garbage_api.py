@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from openworkflow_operator.process import Operator
-from tests.api_proxy import ApiProxy
+from tests.api_proxy import ApiProxy, Fault
 from tests.helpers import eventually
 from tests.kubernetes_space import FAST, Space, enqueue
 
@@ -27,6 +28,18 @@ GARBAGE = {
 }
 
 
+def garbage(answer: str, path: str) -> Fault:
+    """The answer to each write to such a path."""
+    status, text = GARBAGE[answer]
+
+    async def answered(request: web.Request) -> web.StreamResponse | None:
+        if request.method == "GET" or not re.search(path, request.path):
+            return None
+        return web.Response(status=status, text=text, content_type="application/json")
+
+    return answered
+
+
 @pytest.mark.parametrize("answer", GARBAGE)
 async def test_garbage_for_what_is_written_of_one_kind_costs_that_kind_only(
     tenant: Space,
@@ -36,15 +49,7 @@ async def test_garbage_for_what_is_written_of_one_kind_costs_that_kind_only(
     answer: str,
 ) -> None:
     """A visit that met it was a fault of the operator, and scaled and told nothing."""
-    status, text = GARBAGE[answer]
-    plural = "poddisruptionbudgets"
-
-    async def garbage(request: web.Request) -> web.StreamResponse | None:
-        if request.method == "GET" or f"/{plural}/" not in request.path:
-            return None
-        return web.Response(status=status, text=text, content_type="application/json")
-
-    proxy.fault = garbage
+    proxy.fault = garbage(answer, r"/poddisruptionbudgets/")
     await enqueue(sql, 15)
     tenant.resource(scaling=FAST)
     async with start_behind() as operator:
@@ -64,18 +69,11 @@ async def test_garbage_for_a_scaling_is_tried_again(
     sql: asyncpg.Connection[Any],
     answer: str,
 ) -> None:
-    status, text = GARBAGE[answer]
-
-    async def garbage(request: web.Request) -> web.StreamResponse | None:
-        if request.method == "GET" or not request.path.endswith("/scale"):
-            return None
-        return web.Response(status=status, text=text, content_type="application/json")
-
     await enqueue(sql, 15)
     tenant.resource(scaling=FAST)
     async with start_behind() as operator:
         await eventually(lambda: tenant.replicas() == 2, deadline=20)
-        proxy.fault = garbage
+        proxy.fault = garbage(answer, r"/scale\Z")
         await enqueue(sql, 15)
         await eventually(lambda: (tenant.condition("ObjectsApplied") or "  ")[0] == "False")
         proxy.fault = None
